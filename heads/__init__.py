@@ -1,0 +1,1 @@
+"""Features and labels to heads: modules, losses, methods, the fit loop, checkpoints."""
