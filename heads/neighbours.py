@@ -1,0 +1,242 @@
+"""Exact nearest neighbours at every prefix of an embedding, in one pass over the gallery.
+
+The idea: the dot product of two prefixes is the sum of the dot products of their blocks. So one tile of the gallery is
+multiplied block by block into one accumulator, and after block j the accumulator, divided by the norms of the two
+prefixes, holds the cosines of prefix j. All prefixes together cost the multiplications of the longest one.
+
+Finding the k nearest must then be cheap too, for it happens once a prefix. Each query carries the similarity that a
+further row has to beat. A pass over the tile takes the maximum of each short run of columns, as fast as memory allows;
+only runs that hold a find are looked at again. After the first tiles nearly none do.
+
+What equal means: cosines are computed in float64 and rounded to multiples of 2^-24 (float32's spacing below 1), so that
+two rows of the same direction tie, whatever the order in which a machine adds. A neighbour is then one integer, the
+similarity in its upper and the row in its lower bits, and ties go to the lower row because integers have no ties.
+The price is a float64 product, twice a float32 one on most processors. The alternative, a float32 filter and a second
+float64 look at the survivors, was faster and gave up the single path that makes this easy to trust.
+
+Memory: one tile of similarities, whatever the size of the gallery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from heads.errors import HeadsError
+
+Array: TypeAlias = np.ndarray | torch.Tensor
+_Keys = TypeVar("_Keys", np.ndarray, torch.Tensor)
+
+_GRID = 1 << 24  # similarities are whole multiples of 1 / _GRID
+_ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
+_NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
+_RUN = 32  # columns looked at together
+_QUERIES, _COLUMNS, _FIRST_COLUMNS = 4096, {"cpu": 512, "cuda": 8192}, 256
+
+
+class Neighbours(NamedTuple):
+    """The nearest gallery rows of each query at each prefix, nearest first, of equal similarities the lower row first.
+
+    `indices` is int64 [J, q, k]; `similarities` is float32 [J, q, k], multiples of 2^-24.
+    """
+
+    indices: np.ndarray
+    similarities: np.ndarray
+
+
+class _Rows(NamedTuple):
+    """Rows in float64: blocks of [n, width], and the norm of each prefix [J, n], 1 where it is zero."""
+
+    blocks: list[torch.Tensor]
+    norms: torch.Tensor
+
+
+def prefix_neighbours(
+    queries: Array,
+    gallery: Array,
+    scale_dim: int | Sequence[int],
+    k: int,
+    *,
+    exclude: Literal["same-row"] | None = None,
+    device: str | torch.device | None = None,
+) -> Neighbours:
+    """Find the k nearest gallery rows of each query by the cosine of each prefix.
+
+    :param queries: real [q, D], numpy or torch.
+    :param gallery: real [g, D].
+    :param scale_dim: width of a block, prefix j being the first j * scale_dim dimensions; or the lengths of the
+        prefixes themselves, increasing, such as (64, 128, 192, 256, 768).
+    :param k: neighbours a query. Where fewer rows than k may be neighbours, all of them are returned: the last axis
+        is min(k, g), or min(k, g - 1) with `exclude`.
+    :param exclude: "same-row" if the queries are the first q rows of the gallery and none is to find itself.
+    :param device: where to compute; by default where the queries are, and for numpy arrays the CPU.
+    :returns: indices and similarities; a prefix of zeros has similarity 0 with everything.
+    :raises HeadsError: if the shapes do not agree, a value is not finite, the prefixes do not fit the embedding, k is
+        less than 1 or no row may be a neighbour.
+    """
+    lengths = prefix_lengths(scale_dim, queries.shape[-1])
+    k = min(_checked_k(k), _candidates(queries, gallery, exclude))
+    device = torch.device(device or (queries.device if isinstance(queries, torch.Tensor) else "cpu"))
+    keys = [
+        _search(
+            _rows(queries[i : i + _QUERIES], lengths, device, "query", i),
+            gallery,
+            lengths,
+            k,
+            None if exclude is None else i,
+        )
+        for i in range(0, len(queries), _QUERIES)
+    ]
+    found = torch.cat(keys, dim=1).cpu().numpy()
+    units = _units(found)
+    return Neighbours((units << _ROW_BITS) - found, (units / _GRID).astype(np.float32))
+
+
+def prefix_lengths(scale_dim: int | Sequence[int], dim: int) -> tuple[int, ...]:
+    """Spell out the lengths of the prefixes of an embedding.
+
+    :param scale_dim: width of a block, or the lengths themselves.
+    :param dim: length D of the full vector.
+    :raises HeadsError: if the blocks do not fill D, or the lengths do not increase from 1 or more to D or less.
+    """
+    if not isinstance(scale_dim, int):
+        lengths = tuple(int(length) for length in scale_dim)
+    elif scale_dim < 1 or dim < 1 or dim % scale_dim:
+        raise HeadsError(
+            f"blocks of {scale_dim} dimensions do not fill an embedding of {dim}",
+            f"give a divisor of {dim}, or the lengths of the prefixes themselves",
+        )
+    else:
+        lengths = tuple(range(scale_dim, dim + 1, scale_dim))
+    if not lengths or any(a >= b for a, b in pairwise((0, *lengths, dim + 1))):
+        raise HeadsError(
+            f"prefixes of {', '.join(map(str, lengths)) or 'no'} dimensions do not fit an embedding of {dim}",
+            f"give increasing lengths from 1 to {dim}",
+        )
+    return lengths
+
+
+def vote(indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Label each query by its neighbours: most votes, then the larger summed similarity, then the lower label.
+
+    Sums of multiples of 2^-24 are exact in float64, so that equal sums are equal in whatever order they are added.
+
+    :param indices: int64 [J, q, k], gallery rows.
+    :param similarities: float32 [J, q, k], of the same neighbours.
+    :param labels: int64 [g, L], of the gallery.
+    :returns: int64 [J, q, L].
+    """
+    k = indices.shape[-1]
+    ballots, weights = indices.reshape(-1, k), similarities.reshape(-1, k).astype(np.float64)
+    winners = np.empty((len(ballots), labels.shape[1]), np.int64)
+    step = max(1, (1 << 22) // (k * k))
+    for start in range(0, len(ballots), step):
+        part = slice(start, start + step)
+        for level in range(labels.shape[1]):
+            winners[part, level] = _winners(labels[ballots[part], level], weights[part])
+    return winners.reshape(*indices.shape[:-1], labels.shape[1])
+
+
+def _winners(candidates: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Elect one label a row, of labels [n, k] with weights [n, k]."""
+    same = candidates[:, :, None] == candidates[:, None, :]
+    votes, sums = same.sum(axis=2), np.where(same, weights[:, None, :], 0.0).sum(axis=2)
+    first = np.lexsort((candidates, -sums, -votes))[:, :1]
+    return np.take_along_axis(candidates, first, axis=1)[:, 0]
+
+
+def _checked_k(k: int) -> int:
+    if k < 1:
+        raise HeadsError(f"k is {k}, and a query needs a neighbour", "give k of 1 or more")
+    return k
+
+
+def _candidates(queries: Array, gallery: Array, exclude: str | None) -> int:
+    """Count the gallery rows that may be neighbours of a query."""
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise HeadsError(
+            f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} are not rows of one length",
+            "give arrays [q, D] and [g, D]",
+        )
+    if exclude is not None and len(queries) > len(gallery):
+        raise HeadsError(
+            f"{len(queries)} queries cannot be rows of a gallery of {len(gallery)}",
+            "with exclude='same-row', let the queries be the first rows of the gallery",
+        )
+    left = len(gallery) - (exclude is not None)
+    if left < 1:
+        raise HeadsError(f"a gallery of {len(gallery)} leaves a query no neighbour", "give a larger gallery")
+    return left
+
+
+def _rows(part: Array, lengths: tuple[int, ...], device: torch.device, name: str, first: int) -> _Rows:
+    """Cut rows into blocks, in float64 on the device, and take the norms of their prefixes."""
+    tensor = part if isinstance(part, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(part))
+    tensor = tensor.detach().to(device).to(torch.float64)
+    blocks = [tensor[:, a:b].contiguous() for a, b in pairwise((0, *lengths))]
+    norms = torch.stack([block.square().sum(1) for block in blocks]).cumsum(0).sqrt()
+    broken = norms[-1].isfinite().logical_not().nonzero()
+    if len(broken):
+        raise HeadsError(
+            f"{name} {first + int(broken[0])} holds a value that is not finite",
+            "look for NaN or infinity where the embeddings were made",
+        )
+    return _Rows(blocks, norms.where(norms > 0, 1.0))
+
+
+def _tiles(total: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Bounds of gallery tiles: small at first, when every row is a find, then doubling up to the full width."""
+    start, width = 0, _FIRST_COLUMNS
+    while start < total:
+        yield start, min(start + width, total)
+        start, width = start + width, min(2 * width, _COLUMNS["cuda" if device.type == "cuda" else "cpu"])
+
+
+def _search(queries: _Rows, gallery: Array, lengths: tuple[int, ...], k: int, own: int | None) -> torch.Tensor:
+    """Find the keys [J, q, k] of one block of queries, of which the first is gallery row `own` if that is given."""
+    device = queries.norms.device
+    keys = torch.full((*queries.norms.shape, k), _NOTHING, dtype=torch.int64, device=device)
+    for start, stop in _tiles(len(gallery), device):
+        tile = _rows(gallery[start:stop], lengths, device, "gallery row", start)
+        products = torch.zeros((keys.shape[1], stop - start), dtype=torch.float64, device=device)
+        if own is not None:
+            products.diagonal(own - start).fill_(-torch.inf)
+        for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
+            products.addmm_(left, right.T)
+            _merge(keys[j], products * (_GRID / tile.norms[j]), queries.norms[j], start)
+    return keys
+
+
+def _merge(keys: torch.Tensor, similarities: torch.Tensor, norms: torch.Tensor, first: int) -> None:
+    """Take into keys [q, k], in place, what a tile has that is nearer.
+
+    :param similarities: float64 [q, c], of gallery rows `first` and on, in grid units times the queries' `norms` [q].
+    """
+    k = keys.shape[1]
+    # Rows come in order, so an equal similarity comes too late; 0.49 instead of 0.5 leaves the rounding to the keys.
+    floor = (_units(keys[:, -1]) + 0.49) * norms
+    runs = functional.pad(similarities, (0, -similarities.shape[1] % _RUN), value=-torch.inf).unflatten(1, (-1, _RUN))
+    query, run = (runs.amax(2) > floor[:, None]).nonzero(as_tuple=True)
+    inspected = runs[query, run]
+    hit, offset = (inspected > floor[query, None]).nonzero(as_tuple=True)
+    if not len(hit):
+        return
+    query, column = query[hit], run[hit] * _RUN + offset
+    units = (inspected[hit, offset] / norms[query]).round().to(torch.int64)
+    finds = query.bincount(minlength=len(keys))
+    place = torch.arange(len(query), device=keys.device) - (finds.cumsum(0) - finds)[query]
+    lucky = finds.nonzero()[:, 0]
+    rivals = keys.new_full((len(lucky), k + int(finds.max())), _NOTHING)
+    rivals[:, :k] = keys[lucky]
+    rivals[(finds > 0).cumsum(0)[query] - 1, k + place] = (units << _ROW_BITS) - (first + column)
+    keys[lucky] = rivals.topk(k).values
+
+
+def _units(keys: _Keys) -> _Keys:
+    """Read the similarities in keys, in grid units: a key is units * 2^_ROW_BITS - row."""
+    return (keys + (1 << _ROW_BITS) - 1) >> _ROW_BITS
