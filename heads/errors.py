@@ -1,11 +1,15 @@
-"""What this package raises for bad input, in the same form as its two neighbours."""
+"""The one exception of this package: what is wrong, and what to do about it, a line each."""
 
 from __future__ import annotations
 
 
 class HeadsError(ValueError):
-    """Input that heads cannot work with; `str()` says what is wrong in one line, `remedy` what to do about it."""
+    """Bad input to a head, its training or its checkpoint.
+
+    `str(error)` is one line naming the offending value; `error.remedy` is one line that says what to do.
+    """
 
     def __init__(self, problem: str, remedy: str) -> None:
+        """Keep both lines."""
         super().__init__(problem)
         self.remedy = remedy
