@@ -1,0 +1,67 @@
+"""The `pipeline` command: a table of its commands, and what happens when one is called wrongly or interrupted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import click
+
+from pipeline.command import LazyGroup
+from pipeline.console import Console
+
+COMMANDS = {
+    "run": ("pipeline.commands.run", "Every stage with good defaults: embed, fit, score, then what to choose."),
+    "embed": ("pipeline.commands.embed", "Compute the missing features of a dataset, once."),
+    "fit-head": ("pipeline.commands.fit_head", "Train heads on stored features."),
+    "score": ("pipeline.commands.score", "Accuracy of each prefix on each level, with intervals."),
+    "compare": ("pipeline.commands.compare", "Methods against each other over seeds, with tests and effect sizes."),
+    "reproduce": ("pipeline.commands.reproduce", "The published claims against what is measured here."),
+    "encode": ("pipeline.commands.encode", "New texts through backbone and head, to Parquet."),
+    "data": ("pipeline.commands.data", "Look at datasets: list, show, check."),
+    "cache": ("pipeline.commands.cache", "Look after stored features: list, verify, compact, prune."),
+    "runs": ("pipeline.commands.runs", "Look at trained heads: list, show."),
+    "doctor": ("pipeline.commands.doctor", "What this machine has, what is missing, what to do."),
+}
+
+EPILOG = """\b
+Begin with:
+  pipeline run icd10cm --backbone minilm     (no hub, no download of data)
+  pipeline embed clinc --backbone minilm && pipeline fit-head --method mrl && pipeline score"""
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_at=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="semantic-zoom")
+def cli() -> None:
+    """Can one embedding serve coarse and fine search, and which training makes it so?
+
+    A frozen encoder's features are computed once (embed), small heads are trained on them in seconds (fit-head), and
+    every prefix of their embeddings is scored on every level of a label hierarchy (score).
+    """
+
+
+def main() -> None:
+    """Runs the command line; exit status 0, 1 (failed) or 2 (wrong usage)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(as_json=False)
+    try:
+        cli.main(prog_name="pipeline", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "pipeline"
+        console.error(error.format_message(), f"{path} --help")
+        sys.exit(2)
+    except click.ClickException as error:
+        console.error(error.format_message(), "pipeline --help")
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        console.error("interrupted", "run the same command again: what was finished is kept, only the rest is done")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`pipeline doctor`: what this machine has, what is missing, what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.command import Session, command
+
+_EXTRAS = {
+    "offline": ("simple_icd_10_cm", "the icd10cm dataset and MiniLM's weights without a hub"),
+    "retrieval": ("faiss", "approximate search"),
+    "report": ("altair", "charts of the report"),
+    "export": ("sentence_transformers", "heads as sentence-transformers models"),
+    "ray": ("ray", "embedding on a cluster"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `ok` is None where it is optional and absent."""
+
+    what: str
+    ok: bool | None
+    found: str
+    remedy: str = ""
+
+
+@command("doctor", example="pipeline doctor")
+def COMMAND(session: Session) -> dict[str, Any]:
+    """Look at versions, devices, weights, extras and disk; exit status 1 if something needed is missing."""
+    from pipeline.errors import PipelineError
+
+    findings = [finding for look in (_versions, _devices, _weights, _extras, _disk) for finding in look(session)]
+    table = Table("", "what", "found", "what to do")
+    for finding in findings:
+        mark = {True: "ok", False: "MISSING", None: "-"}[finding.ok]
+        table.add_row(mark, finding.what, finding.found, finding.remedy)
+    session.console.show(table)
+    broken = [finding for finding in findings if finding.ok is False]
+    if broken:
+        raise PipelineError(f"{len(broken)} needed: {', '.join(f.what for f in broken)}", broken[0].remedy)
+    return {"findings": [asdict(finding) for finding in findings]}
+
+
+def _versions(session: Session) -> Iterator[Finding]:
+    yield Finding("python", sys.version_info >= (3, 11), platform.python_version(), "")
+    for name in ("torch", "transformers", "h5py", "numpy", "polars"):
+        yield Finding(name, True, importlib.metadata.version(name))
+
+
+def _devices(session: Session) -> Iterator[Finding]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding("GPU", True if gpus else None, ", ".join(gpus) or "none", "" if gpus else "embedding runs on the CPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    amx = _quietly(torch.cpu._is_amx_tile_supported)
+    avx = _quietly(torch.cpu._is_avx512_bf16_supported)
+    native = "bfloat16 natively (AMX)" if amx else "bfloat16 by AVX-512" if avx else "float32"
+    yield Finding("CPU", True, f"{cores} cores, multiplies {native}")
+
+
+def _quietly(look: Callable[[], bool]) -> bool:
+    try:
+        return bool(look())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def _weights(session: Session) -> Iterator[Finding]:
+    import cache
+
+    for name in cache.BACKBONES:
+        where = cache.local_weights(name)
+        remedy = "" if where else "fetched from the hub at first use; without a hub take --backbone minilm or a path"
+        yield Finding(f"weights of {name}", True if where else None, str(where or "not on this machine"), remedy)
+
+
+def _extras(session: Session) -> Iterator[Finding]:
+    for extra, (module, purpose) in _EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        remedy = "" if there else f"for {purpose}: pip install 'semantic-zoom[{extra}]'"
+        yield Finding(f"[{extra}]", True if there else None, "installed" if there else "absent", remedy)
+
+
+def _disk(session: Session) -> Iterator[Finding]:
+    root = session.artifacts.root
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    writable = os.access(there, os.W_OK)
+    free = shutil.disk_usage(there).free
+    yield Finding(f"{root}", writable, f"{free / 1e9:,.1f} GB free", "" if writable else "name another --artifacts")

@@ -1,0 +1,60 @@
+"""`pipeline runs`: the trained heads on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.table import Table
+
+from pipeline.command import Session, command
+
+
+@click.group("runs")
+def COMMAND() -> None:
+    """Look at trained heads."""
+
+
+@command("list", example="pipeline runs list")
+def list_runs(session: Session) -> dict[str, Any]:
+    """Every trained head, by dataset, backbone, method and seed."""
+    from pipeline.runs import all_runs
+
+    runs = list(all_runs(session.artifacts))
+    table = Table("run", "dataset", "backbone", "layer", "method", "head", "seed", "best epoch", "seconds")
+    for run in runs:
+        r = run.record
+        table.add_row(
+            run.id, r["dataset"], r["backbone"], str(r["layer"]), r["method"], r["head"], str(r["seed"]),
+            str(r["best_epoch"]), f"{r['seconds']:.1f}",
+        )  # fmt: skip
+    session.console.show(table if runs else f"no runs in {session.artifacts.runs} yet")
+    return {"runs": [run.summary() for run in runs]}
+
+
+@command("show", example="pipeline runs show 3f2a")
+@click.argument("run_id", metavar="RUN")
+def show_run(session: Session, run_id: str) -> dict[str, Any]:
+    """One run: what determined it, its training history, its scores."""
+    import polars as pl
+
+    from pipeline.runs import runs_by_id
+    from pipeline.score import stored_scores
+
+    (run,) = runs_by_id(session.artifacts, [run_id])
+    history = pl.read_parquet(run.folder / "history.parquet").to_dicts()
+    facts = {name: value for name, value in run.record.items() if name not in ("classes", "features")}
+    for name, value in facts.items():
+        session.console.show(f"{name:16} {value}")
+    table = Table(*history[0]) if history else Table()
+    for epoch in history:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in epoch.values()))
+    session.console.show(table)
+    scores = stored_scores(run)
+    for score in scores:
+        session.console.show(f"{score['protocol']} k={score['k']}: S = {score['steerability']:+.3f}")
+    return {"run": run.summary(), "record": facts, "history": history, "scores": scores}
+
+
+for _command in (list_runs, show_run):
+    COMMAND.add_command(_command)

@@ -1,0 +1,113 @@
+"""Everything a person sees: results on stdout, all else (choices, progress, warnings) on stderr.
+
+With `--json` stdout carries one JSON object and nothing else, so `show` falls silent there. Progress is a live bar on a
+terminal and, where nobody watches (a pipe, CI), a plain line every ten seconds; work under two seconds shows nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 2.0
+PLAIN_LINE_SECONDS = 10.0
+
+
+class ProgressBar:
+    """One piece of work with a known or unknown amount; `update` may be called as often as one likes."""
+
+    def __init__(self, console: RichConsole, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._began = time.monotonic()
+        self._printed = self._began
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def update(self, done: float, total: float | None, note: str = "") -> None:
+        """`done` of `total` units are finished; `note` is shown beside the bar."""
+        now = time.monotonic()
+        if now - self._began < QUIET_SECONDS:
+            return
+        if self._console.is_terminal:
+            self._draw(done, total, note)
+        elif now - self._printed >= PLAIN_LINE_SECONDS:
+            self._printed = now
+            self._console.print(self._plain_line(done, total, note, now), markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _draw(self, done: float, total: float | None, note: str) -> None:
+        if self._live is None:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(compact=True),
+            )
+            self._live = Progress(*columns, console=self._console, transient=True)
+            self._live.start()
+            self._task = self._live.add_task(self._title, total=total, note=note)
+        assert self._task is not None
+        self._live.update(self._task, completed=done, total=total, note=note)
+
+    def _plain_line(self, done: float, total: float | None, note: str, now: float) -> str:
+        if not total:
+            return f"{self._title}: {done:,.0f} {note}".rstrip()
+        left = (now - self._began) * (total - done) / done if done else float("inf")
+        remaining = f", about {left:,.0f} s left" if done and left != float("inf") else ""
+        return f"{self._title}: {done / total:.0%} {note}{remaining}"
+
+
+class Console:
+    """The two streams of a command: results on stdout, everything else on stderr."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = RichConsole(soft_wrap=False, highlight=False)
+        self._err = RichConsole(stderr=True, highlight=False)
+
+    def show(self, renderable: RenderableType = "") -> None:
+        """A result for a person; nothing under `--json`. Strings are shown as they are, without markup."""
+        if not self.as_json:
+            self._out.print(renderable, markup=False)
+
+    def emit(self, result: Mapping[str, Any]) -> None:
+        """The one JSON object of `--json`."""
+        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+    def say(self, line: str) -> None:
+        """A choice made, a warning, what goes on: one line on stderr."""
+        self._err.print(line, markup=False, soft_wrap=True)
+
+    def error(self, problem: str, remedy: str) -> None:
+        """What is wrong in one line, what to do in the next."""
+        self._err.print(f"error: {_one_line(problem)}", markup=False, soft_wrap=True, style="red")
+        self._err.print(f"   do: {_one_line(remedy)}", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[ProgressBar]:
+        """A progress bar that leaves the screen when the block ends."""
+        bar = ProgressBar(self._err, title)
+        try:
+            yield bar
+        finally:
+            bar.close()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

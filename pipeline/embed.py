@@ -1,0 +1,43 @@
+"""Stage one: every text of a dataset through the frozen backbone, once, into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cache
+import data
+from pipeline.artifacts import Artifacts, BackboneSource, Current, DatasetSource
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` did, and for which dataset."""
+
+    dataset: data.Dataset
+    backbone: cache.Backbone
+    report: cache.EmbedReport
+
+
+def embed(
+    artifacts: Artifacts,
+    source: DatasetSource,
+    backbone: str,
+    *,
+    layers: Sequence[int] = (-1,),
+    dtype: str = "auto",
+    devices: str = "auto",
+    progress: Callable[[cache.EmbedProgress], None] | None = None,
+) -> Embedded:
+    """Computes and stores the missing features of a dataset, and makes it and the backbone the current ones.
+
+    :raises data.DataError: if the dataset cannot be used.
+    :raises cache.CacheError: if the backbone cannot be loaded or a feature not be stored.
+    """
+    dataset = artifacts.load_dataset(source)
+    resolved = cache.resolve(backbone)
+    report = cache.embed_missing(
+        dataset.texts, resolved, artifacts.features, layers=layers, dtype=dtype, devices=devices, progress=progress
+    )
+    artifacts.remember(Current(source, dataset.id, BackboneSource(resolved.name, backbone)))
+    return Embedded(dataset, resolved, report)

@@ -1,0 +1,83 @@
+"""Stage two: heads on stored features, one run a seed, the seeds of a method trained together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import heads
+from pipeline.artifacts import Artifacts
+from pipeline.features import LabelledFeatures
+from pipeline.runs import Run, RunKey, read_run, run_folder, write_run
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a person may turn; None means the method's own setting."""
+
+    head: str = "paper"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The runs of a method, in the order of the seeds, and how many of them were trained just now."""
+
+    runs: list[Run]
+    trained: int
+
+
+def fit(
+    artifacts: Artifacts,
+    features: LabelledFeatures,
+    method: str,
+    seeds: Sequence[int],
+    settings: FitSettings,
+    *,
+    backbone_source: str,
+    progress: Callable[[heads.FitProgress], None] | None = None,
+) -> Fitted:
+    """Trains the heads of one method that do not exist yet.
+
+    :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
+    :raises PipelineError: if texts of the dataset were not embedded.
+    """
+    keys = [_key(features, method, seed, settings) for seed in seeds]
+    folders = [run_folder(artifacts, key, features.backbone) for key in keys]
+    todo = [i for i, folder in enumerate(folders) if not (folder / "config.json").is_file()]
+    if todo:
+        train, train_labels = features.split("train")
+        results = heads.fit_many(
+            train,
+            train_labels,
+            method=method,
+            validation=features.split("val"),
+            head=settings.head,
+            seeds=[seeds[i] for i in todo],
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            device=settings.device,
+            progress=progress,
+        )
+        for i, result in zip(todo, results, strict=True):
+            write_run(folders[i], result, keys[i], features, backbone_source)
+    return Fitted([read_run(folder) for folder in folders], len(todo))
+
+
+def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:
+    hyperparameters: dict[str, Any] = heads.hyperparameters(
+        method, epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr
+    )
+    return RunKey(
+        dataset=features.dataset.id,
+        fingerprint=features.fingerprint,
+        method=method,
+        head=settings.head,
+        seed=seed,
+        hyperparameters=tuple(sorted(hyperparameters.items())),
+    )

@@ -1,0 +1,134 @@
+"""Options that several commands take, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.artifacts import DatasetSource
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class IntegerList(click.ParamType):
+    """Comma-separated integers, such as `42,123`."""
+
+    name = "n[,n...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The integers, in the order given, each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is not a comma-separated list of whole numbers", param, ctx)
+
+
+class NameList(click.ParamType):
+    """Comma-separated names, each out of a known list where there is one."""
+
+    name = "name[,name...]"
+
+    def __init__(self, known: Callable[[], tuple[str, ...]] | None = None) -> None:
+        """`known` gives the allowed names when they are needed, so that help does not import what holds them."""
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The names, in the order given, each once."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(part.strip() for part in str(value).split(",") if part.strip()))
+        known = self._known() if self._known is not None else names
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            self.fail(f"{', '.join(unknown) or 'nothing'} is not one of {', '.join(known)}", param, ctx)
+        return names
+
+
+def known_methods() -> tuple[str, ...]:
+    """Names of the training methods."""
+    from heads import METHODS
+
+    return tuple(METHODS)
+
+
+def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how a dataset is loaded; the command gets them as one `loading` dict."""
+    options = (
+        click.option("--levels", type=NameList(), help="Level columns, coarsest first (default: level0, level1, ...)."),
+        click.option("--text", default="text", show_default=True, help="Text column."),
+        click.option("--limit", type=click.IntRange(min=1), help="icd10cm: about so many texts."),
+        click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,729 distinct descriptions."),
+        click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
+        click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def dataset_source(dataset: str, loading: dict[str, Any]) -> DatasetSource:
+    """The source a person typed, with local paths made absolute so that later commands find it from any folder."""
+    path = Path(dataset).expanduser()
+    return DatasetSource(str(path.resolve()) if path.exists() else dataset, **loading)
+
+
+LOADING = ("levels", "text", "limit", "all_rows", "qualify_labels", "drop_incomplete")
+
+
+def split_loading(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of `loading_options`, and the rest."""
+    return {name: options[name] for name in LOADING}, {k: v for k, v in options.items() if k not in LOADING}
+
+
+def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the frozen backbone's pass."""
+    options = (
+        click.option(
+            "--backbone",
+            default="qwen3-embedding-0.6b",
+            show_default=True,
+            help="Name, hub id or path of any Hugging Face encoder (minilm works offline).",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16"]),
+            default="auto",
+            show_default=True,
+            help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
+        ),
+        click.option("--devices", default="auto", show_default=True, help="auto, cpu, cuda, or all GPUs of the host."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the fit that every command that trains heads takes."""
+    options = (
+        click.option("--seeds", type=IntegerList(), default="42", show_default=True, help="Trained together."),
+        click.option("--head", default="paper", show_default=True, help="Head preset: paper, reference or linear."),
+        click.option("--epochs", type=click.IntRange(min=1), help="Default: the method's published setting."),
+        click.option("--batch-size", type=click.IntRange(min=2), help="Default: the method's published setting."),
+        click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate; default likewise."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which stored features a command works on."""
+    options = (
+        click.option("--dataset", help="Dataset: name, id or path (default: what `embed` used last)."),
+        click.option("--backbone", help="Backbone: name, hub id or path (default: what `embed` used last)."),
+        click.option("--layer", type=int, default=-1, show_default=True, help="Layer whose features are used."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,166 @@
+"""Runs on disk: what identifies one, where it lies, how it is written and found again.
+
+A run's id is the content address of all that determines its head, so a run that exists is never trained again, and a
+label changed in the data, an edited checkpoint or another learning rate is another run. A run's folder is committed by
+one rename: it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cache
+import heads
+from pipeline.artifacts import Artifacts
+from pipeline.errors import PipelineError
+from pipeline.features import LabelledFeatures
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """All that determines a trained head."""
+
+    dataset: str
+    fingerprint: str
+    method: str
+    head: str
+    seed: int
+    hyperparameters: tuple[tuple[str, Any], ...]
+
+    @property
+    def id(self) -> str:
+        """Content address, 12 hex digits."""
+        spelled = json.dumps(
+            [self.dataset, self.fingerprint, self.method, self.head, self.seed, list(self.hyperparameters)]
+        )
+        return hashlib.blake2b(spelled.encode(), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained head on disk: its folder and its config.json's record."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The run id, which is its folder's name."""
+        return self.folder.name
+
+    @property
+    def method(self) -> str:
+        """Name of the training method."""
+        return str(self.record["method"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of initialisation, sampling and dropout."""
+        return int(self.record["seed"])
+
+    def load(self) -> heads.FractalHead:
+        """The trained head.
+
+        :raises heads.HeadsError: if the checkpoint is damaged.
+        """
+        return heads.load(self.folder)
+
+    def summary(self) -> dict[str, Any]:
+        """The run as `--json` prints it."""
+        names = "dataset backbone layer method head seed seconds parameters best_epoch".split()
+        return {"id": self.id, "path": str(self.folder), **{name: self.record[name] for name in names}}
+
+
+def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
+    """Where the run lies."""
+    return artifacts.runs / key.dataset / backbone / key.method / key.id
+
+
+def write_run(
+    folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures, source: str
+) -> Run:
+    """Commits a trained head with all that is needed to use and to judge it later."""
+    import polars as pl
+
+    record = {
+        "id": key.id,
+        "dataset": key.dataset,
+        "backbone": features.backbone,
+        "backbone_source": source,
+        "layer": features.layer,
+        "fingerprint": key.fingerprint,
+        "features": dict(features.store.description),
+        "method": key.method,
+        "head": key.head,
+        "seed": key.seed,
+        "hyperparameters": dict(key.hyperparameters),
+        "seconds": result.seconds,
+        "parameters": result.parameters,
+        "best_epoch": result.best_epoch,
+        "levels": list(features.dataset.levels),
+        "classes": [list(names) for names in features.dataset.hierarchy.classes],
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_folder(folder) as partial:
+        heads.save(result.head, partial, record)
+        pl.DataFrame(result.history).write_parquet(partial / "history.parquet")
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run's record; the head itself is loaded when asked for.
+
+    :raises PipelineError: if config.json is missing or damaged.
+    """
+    path = folder / "config.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))["record"]
+        return Run(folder, record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{path} is missing or damaged ({error})", f"delete {folder} and run `pipeline fit-head` again"
+        ) from error
+
+
+def all_runs(artifacts: Artifacts) -> Iterator[Run]:
+    """Every run below the artifacts folder, by dataset, backbone, method and id."""
+    for config in sorted(artifacts.runs.glob("*/*/*/*/config.json")):
+        yield read_run(config.parent)
+
+
+def runs_of(
+    artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None
+) -> list[Run]:
+    """The runs trained on these features, by method and seed."""
+    folder = artifacts.runs / features.dataset.id / features.backbone
+    found = [read_run(config.parent) for config in sorted(folder.glob("*/*/config.json"))]
+    return sorted(
+        (
+            run
+            for run in found
+            if run.record["fingerprint"] == features.fingerprint and (methods is None or run.method in methods)
+        ),
+        key=lambda run: (run.method, run.record["head"], run.seed, run.id),
+    )
+
+
+def runs_by_id(artifacts: Artifacts, ids: Sequence[str]) -> list[Run]:
+    """The runs that the ids name; a unique beginning of an id, or a run's folder, will do.
+
+    :raises PipelineError: if an id names no run or several.
+    """
+    existing = {run.id: run for run in all_runs(artifacts)}
+    found = []
+    for wanted in ids:
+        matches = [run for id_, run in existing.items() if id_.startswith(Path(wanted).name)]
+        if len(matches) != 1:
+            raise PipelineError(
+                f"{wanted!r} names {len(matches)} runs in {artifacts.runs}", "see `pipeline runs list` for the ids"
+            )
+        found.append(matches[0])
+    return found

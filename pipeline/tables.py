@@ -1,0 +1,75 @@
+"""The tables a person reads in the terminal, made of the same records that `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.fit import Fitted
+
+Score = Mapping[str, Any]
+
+
+def fit_line(method: str, fitted: Fitted) -> str:
+    """One line on what a fit did."""
+    seeds = ", ".join(str(run.seed) for run in fitted.runs)
+    first = fitted.runs[0].record
+    if not fitted.trained:
+        return f"{method}: seeds {seeds} were trained before, nothing to do"
+    seconds = fitted.runs[-1].record["seconds"]
+    return (
+        f"{method}: {fitted.trained} of seeds {seeds} trained in {seconds:.1f} s, {first['head']} head, "
+        f"{first['parameters']:,} parameters, best epoch {', '.join(str(run.record['best_epoch']) for run in fitted.runs)}"
+    )
+
+
+def group_by_method(scores: Sequence[Score]) -> dict[str, list[Score]]:
+    """Scores of the seeds of one method and head side by side, in the order met."""
+    groups: dict[str, list[Score]] = {}
+    heads = {score["head"] for score in scores}
+    for score in scores:
+        name = score["method"] if len(heads) == 1 else f"{score['method']} ({score['head']})"
+        groups.setdefault(name, []).append(score)
+    return groups
+
+
+def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Accuracy in percent of every method, prefix and level of one protocol.
+
+    One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
+    """
+    first = scores[0]
+    several = any(len(group) > 1 for group in group_by_method(scores).values())
+    spread = "mean ± SD over seeds" if several else "[95 % interval over queries]"
+    table = Table(
+        title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} texts\n"
+        f"accuracy in %, {spread}",
+        title_justify="left",
+    )
+    table.add_column("method")
+    table.add_column("dims", justify="right")
+    for level in levels:
+        table.add_column(level, justify="right")
+    table.add_column("S", justify="right")
+    for name, group in group_by_method(scores).items():
+        for j, prefix in enumerate(group[0]["prefixes"]):
+            cells = [_cell([score["prefixes"][j]["levels"][level] for score in group]) for level in range(len(levels))]
+            steer = f"{mean(score['steerability'] for score in group):+.3f}" if j == 0 and _steers(group) else ""
+            table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells, steer)
+        table.add_section()
+    return table
+
+
+def _steers(group: Sequence[Score]) -> bool:
+    return all(score["steerability"] is not None for score in group)
+
+
+def _cell(values: Sequence[Mapping[str, Any]]) -> str:
+    accuracies = [value["accuracy"] * 100 for value in values]
+    if len(values) == 1:
+        low, high = values[0]["ci95"]
+        return f"{accuracies[0]:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
+    return f"{mean(accuracies):.1f} ± {stdev(accuracies):.1f}"
