@@ -95,6 +95,14 @@ class Artifacts:
         _write_json(self._current_file, asdict(current))
         _write_json(self.data / f"{current.dataset_id}.json", asdict(current.dataset))
 
+    def backbone_source(self, name: str) -> str:
+        """What to type to get the backbone called `name` again: a path, where the last `embed` was given one."""
+        if self._current_file.is_file():
+            backbone = self.current().backbone
+            if backbone.name == name:
+                return backbone.source
+        return name
+
     def dataset_source(self, name: str | None) -> DatasetSource:
         """How to load the dataset `name`: one embedded here (by id, name or source), else a source as typed.
 

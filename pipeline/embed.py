@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cache
 import data
 from pipeline.artifacts import Artifacts, BackboneSource, Current, DatasetSource
+from pipeline.features import LabelledFeatures
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,36 @@ class Embedded:
     dataset: data.Dataset
     backbone: cache.Backbone
     report: cache.EmbedReport
+
+    def features(self) -> LabelledFeatures:
+        """The features of the first layer asked for, beside the dataset's labels."""
+        return LabelledFeatures(self.dataset, cache.FeatureStore.open(self.report.stores[0].folder))
+
+    def summary(self) -> dict[str, Any]:
+        """What `embed --json` prints."""
+        report = self.report
+        stores = [
+            {"layer": layer.layer, "fingerprint": layer.fingerprint, "store": str(layer.folder)}
+            for layer in report.stores
+        ]
+        return {
+            "dataset": self.dataset.id,
+            "backbone": self.backbone.name,
+            "fingerprint": stores[0]["fingerprint"],
+            "texts": report.texts,
+            "computed": report.computed,
+            "reused": report.reused,
+            "tokens": report.tokens,
+            "nodes": report.nodes,
+            "padding": report.padding,
+            "seconds": report.seconds,
+            "texts_per_second": report.computed / report.seconds if report.seconds else 0.0,
+            "store": stores[0]["store"],
+            "stores": stores,
+            "stages": report.stages,
+            "dtype": report.dtype,
+            "device": report.device,
+        }
 
 
 def embed(

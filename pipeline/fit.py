@@ -38,7 +38,6 @@ def fit(
     seeds: Sequence[int],
     settings: FitSettings,
     *,
-    backbone_source: str,
     progress: Callable[[heads.FitProgress], None] | None = None,
 ) -> Fitted:
     """Trains the heads of one method that do not exist yet.
@@ -64,8 +63,9 @@ def fit(
             device=settings.device,
             progress=progress,
         )
+        source = artifacts.backbone_source(features.backbone)
         for i, result in zip(todo, results, strict=True):
-            write_run(folders[i], result, keys[i], features, backbone_source)
+            write_run(folders[i], result, keys[i], features, source)
     return Fitted([read_run(folder) for folder in folders], len(todo))
 
 

@@ -82,7 +82,7 @@ def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
 
 
 def write_run(
-    folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures, source: str
+    folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures, backbone_source: str
 ) -> Run:
     """Commits a trained head with all that is needed to use and to judge it later."""
     import polars as pl
@@ -91,7 +91,7 @@ def write_run(
         "id": key.id,
         "dataset": key.dataset,
         "backbone": features.backbone,
-        "backbone_source": source,
+        "backbone_source": backbone_source,
         "layer": features.layer,
         "fingerprint": key.fingerprint,
         "features": dict(features.store.description),
@@ -102,6 +102,7 @@ def write_run(
         "seconds": result.seconds,
         "parameters": result.parameters,
         "best_epoch": result.best_epoch,
+        "dims": list(result.head.dims),
         "levels": list(features.dataset.levels),
         "classes": [list(names) for names in features.dataset.hierarchy.classes],
     }

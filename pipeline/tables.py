@@ -8,9 +8,27 @@ from typing import Any
 
 from rich.table import Table
 
+from pipeline.embed import Embedded
 from pipeline.fit import Fitted
 
 Score = Mapping[str, Any]
+
+
+def embed_lines(embedded: Embedded) -> list[str]:
+    """What an embed did: texts, tokens, nodes, and where the seconds went."""
+    report = embedded.report
+    lines = [
+        f"{embedded.dataset.id} through {embedded.backbone.name}: {report.texts:,} texts, "
+        f"{report.computed:,} computed, {report.reused:,} reused, {report.seconds:.1f} s"
+    ]
+    if report.computed:
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items() if seconds >= 0.05)
+        lines.append(
+            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {report.padding:.1%}, "
+            f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
+        )
+        lines.append(f"  time: {stages}")
+    return lines + [f"  layer {layer.layer}: {layer.folder}" for layer in report.stores]
 
 
 def fit_line(method: str, fitted: Fitted) -> str:

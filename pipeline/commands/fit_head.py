@@ -21,30 +21,7 @@ def COMMAND(session: Session, methods: tuple[str, ...], **options: Any) -> dict[
 
     A run that exists already, with the same data, features, method, settings and seed, is not trained again.
     """
-    from pipeline.features import labelled_features
-    from pipeline.fit import FitSettings, fit
-    from pipeline.tables import fit_line
+    from pipeline.stages import features_of, fit_stage
 
-    artifacts, console = session.artifacts, session.console
-    features = labelled_features(
-        artifacts, dataset=options["dataset"], backbone=options["backbone"], layer=options["layer"]
-    )
-    console.say(f"features: {features.dataset.id} in {features.store.folder}")
-    settings = FitSettings(options["head"], options["epochs"], options["batch_size"], options["lr"])
-    runs = []
-    for method in methods:
-        with console.progress(f"fitting {method}") as bar:
-            fitted = fit(
-                artifacts,
-                features,
-                method,
-                options["seeds"],
-                settings,
-                backbone_source=artifacts.backbone_source(features.backbone),
-                progress=lambda p, bar=bar: bar.update(
-                    (p.epoch - 1) * p.steps + p.step, p.epochs * p.steps, f"epoch {p.epoch}/{p.epochs}"
-                ),
-            )
-        runs += fitted.runs
-        console.show(fit_line(method, fitted))
-    return {"runs": [run.summary() for run in runs]}
+    features = features_of(session, options)
+    return {"runs": [run.summary() for run in fit_stage(session, features, methods, options)]}

@@ -1,0 +1,75 @@
+"""`pipeline encode`: new texts through backbone and head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.command import Session, command
+
+
+@command("encode", example="pipeline encode new.csv --method mrl --seed 42 --dim 64 --output new.parquet")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--method", help="Method of the run (default: the only one there is).")
+@click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
+@click.option("--run", "run_id", help="The run itself, instead of method and seed.")
+@click.option("--dim", type=int, help="Dimensions of the embedding, a prefix (default: all).")
+@click.option("--text", default="text", show_default=True, help="Text column of a CSV, Parquet or JSONL file.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE with .encoded.parquet.")
+@click.option("--dataset", help="Dataset of the run (default: what `embed` used last).")
+@click.option("--backbone", help="Backbone of the run, or where its checkpoint lies now.")
+def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
+    """Write the embedding and the predicted label of each level, with its confidence, of every text in FILE.
+
+    FILE is CSV, Parquet or JSONL with a text column; any other file is read as one text a line.
+    """
+    import cache
+    from pipeline.encode import choose_run, encode, read_texts
+    from pipeline.runs import runs_by_id
+
+    console = session.console
+    texts = read_texts(file, options["text"])
+    if options["run_id"]:
+        (run,) = runs_by_id(session.artifacts, [options["run_id"]])
+    else:
+        run = choose_run(_runs(session, options), options["method"], options["seed"])
+    console.say(f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}, of {run.record['dataset']}")
+    dim = options["dim"] or run.record["dims"][-1]
+    with console.progress("embedding") as bar:
+        encoded = encode(
+            session.artifacts,
+            run,
+            texts,
+            dim,
+            backbone=options["backbone"],
+            progress=lambda p: bar.update(p.done, p.total, f"{p.texts_per_second:,.0f} texts/s"),
+        )
+    output = options["output"] or file.with_suffix(".encoded.parquet")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_file(output) as partial:
+        encoded.frame.write_parquet(partial)
+    console.show(f"{len(texts):,} texts, {dim} dims, columns {', '.join(encoded.frame.columns)}: {output}")
+    return {
+        "output": str(output),
+        "texts": len(texts),
+        "computed": encoded.report.computed,
+        "dim": dim,
+        "run": run.id,
+        "columns": encoded.frame.columns,
+    }
+
+
+def _runs(session: Session, options: dict[str, Any]) -> list[Any]:
+    from pipeline.runs import all_runs
+
+    current = session.artifacts.current()
+    dataset = options["dataset"] or current.dataset_id
+    name = current.backbone.name if options["backbone"] is None else options["backbone"]
+    return [
+        run
+        for run in all_runs(session.artifacts)
+        if dataset in (run.record["dataset"], run.record["dataset"].rsplit("-", 1)[0])
+        and name in (run.record["backbone"], run.record["backbone_source"])
+    ]

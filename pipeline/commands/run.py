@@ -1,0 +1,57 @@
+"""`pipeline run`: the whole path, from texts to a recommendation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pipeline.command import Session, command
+from pipeline.options import (
+    NameList,
+    dataset_source,
+    embedding_options,
+    fitting_options,
+    known_methods,
+    loading_options,
+    split_loading,
+)
+
+
+@command("run", example="pipeline run icd10cm --backbone minilm")
+@click.argument("dataset")
+@click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint", show_default=True)
+@embedding_options
+@fitting_options
+@loading_options
+def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options: Any) -> dict[str, Any]:
+    """Embed DATASET, fit a head by each method, score every prefix on every level, and say what to choose."""
+    from pipeline.advice import advice
+    from pipeline.stages import embed_stage, fit_stage, score_stage
+    from pipeline.tables import score_table
+
+    loading, rest = split_loading(options)
+    embedded = embed_stage(session, dataset_source(dataset, loading), rest)
+    features = embedded.features()
+    runs = fit_stage(session, features, methods, rest)
+    scores = score_stage(session, features, runs, protocols=("gallery",))
+    levels = embedded.dataset.levels
+    session.console.show(score_table(scores, levels))
+    sentences = advice(scores, levels)
+    for sentence in (*sentences, *NEXT):
+        session.console.show(sentence)
+    return {
+        "embed": embedded.summary(),
+        "runs": [run.summary() for run in runs],
+        "scores": scores,
+        "advice": sentences,
+    }
+
+
+NEXT = (
+    "",
+    "Next:",
+    "  pipeline score --protocol all                   the published small-gallery protocol beside this one",
+    "  pipeline fit-head --method v5,mrl --seeds 42,123,456 && pipeline compare    is the difference more than luck?",
+    "  pipeline encode FILE --method mrl --dim 64      new texts through backbone and head",
+)

@@ -1,0 +1,44 @@
+"""`pipeline score`: stage three on the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pipeline.command import Session, command
+from pipeline.options import NameList, backbone_options, known_methods
+
+
+@command("score", example="pipeline score --protocol all")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option(
+    "--protocol",
+    type=click.Choice(["gallery", "leave-one-out", "all"]),
+    default="gallery",
+    show_default=True,
+    help="Training split as gallery; or the published one, 500 test texts against each other; or both.",
+)
+@click.option("--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours that vote.")
+@click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
+@backbone_options
+def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: Any) -> dict[str, Any]:
+    """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset."""
+    from pipeline.errors import PipelineError
+    from pipeline.runs import runs_by_id, runs_of
+    from pipeline.score import PROTOCOLS
+    from pipeline.stages import features_of, score_stage
+    from pipeline.tables import score_table
+
+    features = features_of(session, options)
+    chosen = runs_by_id(session.artifacts, runs) if runs else runs_of(session.artifacts, features, options["methods"])
+    if not chosen:
+        raise PipelineError(
+            f"no run was trained on {features.dataset.id} with these features of {features.backbone}",
+            "run `pipeline fit-head --method v5,mrl` first",
+        )
+    protocols = PROTOCOLS if protocol == "all" else (protocol,)
+    scores = score_stage(session, features, chosen, protocols, options["k"])
+    for name in protocols:
+        session.console.show(score_table([s for s in scores if s["protocol"] == name], features.dataset.levels))
+    return {"scores": scores}

@@ -1,0 +1,138 @@
+"""New texts through backbone and head: the embedding's prefix, and the predicted label of each level.
+
+The texts take the path of the texts that the head was trained on (same checkpoint, same number formats), which the
+fingerprint proves, and their features are kept in the same store: encoding a file twice computes it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import cache
+from pipeline.artifacts import Artifacts
+from pipeline.errors import PipelineError
+from pipeline.runs import Run
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A frame [text, embedding (array of float32), a label and a confidence column a level], and the embed's report."""
+
+    frame: pl.DataFrame
+    report: cache.EmbedReport
+
+
+def encode(
+    artifacts: Artifacts,
+    run: Run,
+    texts: list[str],
+    dim: int,
+    *,
+    backbone: str | None = None,
+    progress: Callable[[cache.EmbedProgress], None] | None = None,
+) -> Encoded:
+    """Embeds texts and predicts their labels with the classifiers of a run's head at `dim` dimensions.
+
+    :param backbone: where the run's backbone is found now, if not where it was when the run was trained.
+    :raises PipelineError: if `dim` is no prefix of the head, or the backbone found is not the run's.
+    :raises cache.CacheError: if the backbone cannot be loaded.
+    """
+    head = run.load()
+    if dim not in head.dims:
+        raise PipelineError(f"--dim {dim} is no prefix of run {run.id}", f"use one of {', '.join(map(str, head.dims))}")
+    features, report = _features(artifacts, run, texts, backbone, progress)
+    columns: dict[str, Any] = {
+        "text": texts,
+        "embedding": pl.Series(head.embed(features, dim=dim), dtype=pl.Array(pl.Float32, dim)),
+    }
+    predicted = zip(run.record["levels"], run.record["classes"], head.classify(features, dim=dim), strict=True)
+    for level, classes, probabilities in predicted:
+        if probabilities is None:
+            continue
+        best = probabilities.argmax(axis=1)
+        columns[level] = [classes[c] for c in best]
+        columns[f"{level}_confidence"] = pl.Series(probabilities[np.arange(len(best)), best], dtype=pl.Float32)
+    return Encoded(pl.DataFrame(columns), report)
+
+
+def _features(
+    artifacts: Artifacts,
+    run: Run,
+    texts: list[str],
+    backbone: str | None,
+    progress: Callable[[cache.EmbedProgress], None] | None,
+) -> tuple[np.ndarray, cache.EmbedReport]:
+    description = run.record["features"]
+    report = cache.embed_missing(
+        texts,
+        cache.resolve(backbone or run.record["backbone_source"]),
+        artifacts.features,
+        layers=(int(description["layer"]),),
+        dtype=str(description["compute_dtype"]),
+        store_dtype=str(description["store_dtype"]),
+        progress=progress,
+    )
+    found = report.stores[0]
+    if found.fingerprint != run.record["fingerprint"]:
+        raise PipelineError(
+            f"backbone {backbone or run.record['backbone_source']} has fingerprint {found.fingerprint[:12]}, "
+            f"run {run.id} was trained on {run.record['fingerprint'][:12]}",
+            "use the checkpoint that the run was trained on (--backbone PATH), or fit heads on the new one",
+        )
+    keys = cache.text_keys(texts, str(description.get("prompt") or ""))
+    return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
+
+
+def choose_run(runs: list[Run], method: str | None, seed: int | None) -> Run:
+    """The run that the options leave; of several the first by seed of the one method and head left.
+
+    :raises PipelineError: if none is left, or several methods or heads are.
+    """
+    left = [run for run in runs if method in (None, run.method) and seed in (None, run.seed)]
+    if not left:
+        raise PipelineError(
+            f"no run with method {method or 'any'} and seed {'any' if seed is None else seed}",
+            "see `pipeline runs list`, or train one with `pipeline fit-head`",
+        )
+    kinds = sorted({(run.method, str(run.record["head"]), str(run.record["hyperparameters"])) for run in left})
+    if len(kinds) > 1:
+        names = ", ".join(f"{run.id} ({run.method}, {run.record['head']}, seed {run.seed})" for run in left)
+        raise PipelineError(f"{len(left)} runs fit: {names}", "name one: --method M --seed S, or --run ID")
+    return left[0]
+
+
+def read_texts(path: Path, column: str) -> list[str]:
+    """Texts of a file: the `column` of a CSV, Parquet or JSONL file, or the lines of any other.
+
+    :raises PipelineError: if there are none, one is empty, or the file cannot be read.
+    """
+    texts = _column(path, column) if path.suffix.lower() in (".csv", ".parquet", ".jsonl") else _lines(path)
+    empty = [row + 1 for row, text in enumerate(texts) if text is None or not str(text).strip()]
+    if empty or not texts:
+        where = f"row {empty[0]:,}" if empty else "the whole file"
+        raise PipelineError(f"{path}: {where} has no text ({len(empty):,} rows)", "fill in or remove the empty rows")
+    return [str(text) for text in texts]
+
+
+def _column(path: Path, column: str) -> list[str | None]:
+    read = {".csv": pl.read_csv, ".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson}[path.suffix.lower()]
+    try:
+        frame: pl.DataFrame = read(path)  # type: ignore[operator]
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path} cannot be read: {error}", "check that it is whole and UTF-8") from error
+    if column not in frame.columns:
+        raise PipelineError(f"{path} has no column {column!r}", f"name one with --text: {', '.join(frame.columns)}")
+    return frame[column].cast(pl.String).to_list()
+
+
+def _lines(path: Path) -> list[str | None]:
+    try:
+        return list(path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not UTF-8 (byte {error.start:,})", "convert it to UTF-8") from error

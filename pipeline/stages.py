@@ -1,0 +1,84 @@
+"""The three stages as the command line shows them: each with its progress bar, its choices said and its one line.
+
+`embed`, `fit-head`, `score` and `run` are these functions in different company, so they can only agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.artifacts import DatasetSource
+from pipeline.command import Session
+from pipeline.embed import Embedded, embed
+from pipeline.features import LabelledFeatures, labelled_features
+from pipeline.fit import FitSettings, fit
+from pipeline.runs import Run
+from pipeline.score import score_run
+from pipeline.tables import embed_lines, fit_line
+
+
+def embed_stage(
+    session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> Embedded:
+    """Stage one, shown."""
+    with session.console.progress("embedding") as bar:
+        embedded = embed(
+            session.artifacts,
+            source,
+            options["backbone"],
+            layers=layers,
+            dtype=options["dtype"],
+            devices=options["devices"],
+            progress=lambda p: bar.update(p.done, p.total, f"{p.texts_per_second:,.0f} texts/s"),
+        )
+    for line in (*embedded.dataset.warnings, *embedded.report.notes):
+        session.console.say(line)
+    for line in embed_lines(embedded):
+        session.console.show(line)
+    return embedded
+
+
+def features_of(session: Session, options: Mapping[str, Any]) -> LabelledFeatures:
+    """The stored features that `--dataset`, `--backbone` and `--layer` name, and a line that says which."""
+    features = labelled_features(
+        session.artifacts, dataset=options["dataset"], backbone=options["backbone"], layer=options["layer"]
+    )
+    session.console.say(f"features: {features.dataset.id} in {features.store.folder}")
+    return features
+
+
+def fit_stage(
+    session: Session, features: LabelledFeatures, methods: Sequence[str], options: Mapping[str, Any]
+) -> list[Run]:
+    """Stage two, shown: the seeds of each method trained together."""
+    settings = FitSettings(options["head"], options["epochs"], options["batch_size"], options["lr"])
+    runs = []
+    for method in methods:
+        with session.console.progress(f"fitting {method}") as bar:
+            fitted = fit(
+                session.artifacts,
+                features,
+                method,
+                options["seeds"],
+                settings,
+                progress=lambda p, bar=bar: bar.update(  # type: ignore[misc]
+                    (p.epoch - 1) * p.steps + p.step, p.epochs * p.steps, f"epoch {p.epoch}/{p.epochs}"
+                ),
+            )
+        runs += fitted.runs
+        session.console.show(fit_line(method, fitted))
+    return runs
+
+
+def score_stage(
+    session: Session, features: LabelledFeatures, runs: Sequence[Run], protocols: Sequence[str], k: int = 5
+) -> list[dict[str, Any]]:
+    """Stage three, shown: one record a run and protocol, protocols outermost."""
+    scores = []
+    with session.console.progress("scoring") as bar:
+        for protocol in protocols:
+            for run in runs:
+                bar.update(len(scores), len(runs) * len(protocols), f"{run.method}, {protocol}")
+                scores.append(score_run(run, features, protocol, k))
+    return scores
