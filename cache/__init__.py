@@ -1,1 +1,49 @@
-"""Texts to features: the frozen backbone, packed batches, the HDF5 feature store. Knows no labels."""
+"""Texts to features: the frozen backbone, packed batches, the HDF5 feature store. Knows no labels.
+
+What is public is imported when it is first asked for, so that listing a store does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache.atomic import atomic_file, atomic_folder
+    from cache.errors import CacheError
+    from cache.keys import text_keys
+    from cache.maintenance import compact, find_stores, remove_store, repair, verify
+    from cache.store import FeatureStore
+
+_MODULE_OF = {
+    "CacheError": "cache.errors",
+    "FeatureStore": "cache.store",
+    "atomic_file": "cache.atomic",
+    "atomic_folder": "cache.atomic",
+    "compact": "cache.maintenance",
+    "find_stores": "cache.maintenance",
+    "remove_store": "cache.maintenance",
+    "repair": "cache.maintenance",
+    "text_keys": "cache.keys",
+    "verify": "cache.maintenance",
+}
+
+__all__ = [
+    "CacheError",
+    "FeatureStore",
+    "atomic_file",
+    "atomic_folder",
+    "compact",
+    "find_stores",
+    "remove_store",
+    "repair",
+    "text_keys",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module of a public name on its first use (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'cache' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)

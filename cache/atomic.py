@@ -1,0 +1,139 @@
+"""Files and folders that are whole or absent, whatever kills the process or fills the disk.
+
+The trick is as old as Unix: write under another name beside the target, flush to the disk, rename, flush the folder.
+`rename` replaces in one step, so that a reader sees the old content or the new, never a part. It costs two fsyncs a
+file. The alternative, writing in place, leaves a file that looks finished after a kill.
+
+A kill leaves the other name behind. That name says which process wrote it (machine, process id), so that
+`remove_stale_partials` can tell a dead writer's remains from a living writer's work: on the same machine by asking for
+the process, elsewhere by an hour without a write (a shard is written in one go, in seconds).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.errors import file_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STALE_SECONDS = 3600.0
+_PARTIAL = re.compile(r"^\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.partial$")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield the path of an empty file beside `path`; write into it, and on leaving it becomes `path`.
+
+    After an exception, from the body too, `path` is what it was and the other file is gone.
+
+    :raises CacheError: if the file system refuses a step (full, read-only, forbidden, folder removed).
+    """
+    partial = _partial_name(path)
+    try:
+        partial.open("xb").close()
+        try:
+            yield partial
+            flush(partial)
+            partial.rename(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+        flush(path.parent)
+    except OSError as error:
+        raise file_error("write", path, error) from error
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; fill it, and on leaving it becomes `path`, which must not exist by then.
+
+    After an exception, from the body too, `path` is what it was and the other folder is gone.
+
+    :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
+    """
+    partial = _partial_name(path)
+    try:
+        partial.mkdir()
+        try:
+            yield partial
+            for entry in sorted(partial.rglob("*"), reverse=True):
+                flush(entry)
+            flush(partial)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        flush(path.parent)
+    except OSError as error:
+        raise file_error("write", path, error) from error
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of the file, or the entries of the folder, `path` are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # some network file systems cannot flush a folder, and need not: their rename is already on the server
+        if not (error.errno == errno.EINVAL and path.is_dir()):
+            raise
+    finally:
+        os.close(handle)
+
+
+def stale_partials(folder: Path) -> list[Path]:
+    """Return what killed processes left in `folder`, sorted: never a name that a living process may still write."""
+    return [path for path in sorted(folder.iterdir()) if path.name.endswith(".partial") and _is_stale(path)]
+
+
+def remove_stale_partials(folder: Path) -> int:
+    """Remove what killed processes left in `folder`; return how many entries went."""
+    removed = 0
+    with contextlib.suppress(OSError):
+        for path in stale_partials(folder):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial")
+
+
+def _is_stale(path: Path) -> bool:
+    parts = _PARTIAL.match(path.name)
+    if parts is None:
+        return False
+    if parts["machine"] == _machine() and not Path("/proc", parts["process"]).exists():
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Return 8 digits that differ between boots, hosts and process namespaces: where a process id means one process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        space = str(Path("/proc/self/ns/pid").readlink()).encode()
+    except OSError:  # no Linux: no two processes count as neighbours, so that age alone decides
+        boot, space = secrets.token_bytes(16), b""
+    return hashlib.blake2b(boot + space, digest_size=4).hexdigest()

@@ -1,0 +1,44 @@
+"""The one exception that this package raises for what its caller, a disk or a damaged file did wrong.
+
+It has two lines: the problem (which file, row or option, and the offending value) and the way out. Everything else that
+escapes from here is a defect of this package. The alternative, letting `OSError` and h5py's errors through, leaves the
+person who reads the message with an errno and no file.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
+
+
+class CacheError(ValueError):
+    """Something that the caller can mend: `str(error)` says what is wrong, `error.remedy` what to do about it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        """Keep the two lines apart, so that a command prints the second below the first."""
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[CacheError], tuple[str, str]]:
+        """Survive the way from a worker process: exceptions are rebuilt from these arguments."""
+        return type(self), (self.problem, self.remedy)
+
+
+def file_error(action: str, path: Path, error: OSError) -> CacheError:
+    """Return the `CacheError` for an operating system error: `action` is what failed, such as "write"."""
+    problem = f"cannot {action} {path}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return CacheError(problem, "free some space or name another folder, then run again: what was committed is kept")
+    if error.errno in _FORBIDDEN:
+        return CacheError(problem, "name a folder that this user may write to, or change its permissions")
+    if error.errno in _GONE:
+        return CacheError(problem, "the folder is not there or went away meanwhile: check the path, then run again")
+    return CacheError(problem, "check the disk or file system that holds this file, then run again")

@@ -1,0 +1,336 @@
+"""The feature store: a folder of immutable shards, looked up by key, read as memory.
+
+Nothing in the folder changes once it is there, so nothing needs a lock: writers add shards under names that no one else
+chooses, readers map what they find, and the row in the shard whose name sorts first counts. Two writers that compute
+the same text waste one computation and lose nothing. Opening reads every key once (16 bytes a row); `gather` copies
+rows from the map in blocks that stay in the cache, where their checksums are computed, on a few threads (numpy lets go
+of the interpreter meanwhile). The alternative that most reach for, one HDF5 file that grows, needs a lock for every
+append, loses all of it to one badly timed kill, and reads a row list of h5py a hundred times more slowly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.atomic import atomic_file
+from cache.checksums import BLOCK_BYTES, row_checksums
+from cache.encodings import ENCODINGS, decode
+from cache.errors import CacheError, file_error
+from cache.index import KeyIndex
+from cache.keys import as_keys
+from cache.mapping import MapPool
+from cache.shard import VERSION, Rows, Shard, canonical, damaged, is_shard_name, read_header
+from cache.writer import ShardWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DESCRIPTION_FILE = "backbone.json"
+LAST_USED_FILE = ".last-used"
+_RESERVED = ("store_version", "digest")
+_ATTEMPTS = 100
+_THREADS = min(4, os.cpu_count() or 1)
+_THREAD_BYTES = 1 << 22
+
+
+class _Part(NamedTuple):
+    """Rows to copy from one shard: their rows there, and where they go in the result."""
+
+    shard: Shard
+    source: NDArray[np.int64]
+    target: slice | NDArray[np.int64]
+
+    def section(self, at: int, length: int) -> _Part:
+        """Return `length` of these rows, from the one at position `at` on."""
+        if isinstance(self.target, slice):
+            first = self.target.start + at
+            return _Part(self.shard, self.source[at : at + length], slice(first, min(first + length, self.target.stop)))
+        return _Part(self.shard, self.source[at : at + length], self.target[at : at + length])
+
+
+class FeatureStore:
+    """Features of one layer of one backbone, by key. Make one with `create` or `open`."""
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        """Use `FeatureStore.create` or `FeatureStore.open`."""
+        self.folder = folder
+        self.description = dict(description)
+        self.dim = int(description["hidden_size"])
+        self.dtype = str(description["store_dtype"])
+        self._shards: tuple[Shard, ...] = ()
+        self._starts = np.zeros(1, np.int64)
+        self._index = KeyIndex.build(np.empty((0, 16), np.uint8))
+        self._maps = MapPool()
+        self._touched = False
+        self.refresh()
+
+    @classmethod
+    def create(cls, folder: Path, description: Mapping[str, Any]) -> FeatureStore:
+        """Open the store in `folder`, making it first if there is none.
+
+        `description` says what determines the features, JSON values only; it must have "hidden_size" (H),
+        "store_dtype" (float16, float32 or bfloat16) and "fingerprint".
+
+        :raises CacheError: if the folder holds a store of another description, or cannot be written.
+        """
+        folder = Path(folder)
+        wanted = _checked(description)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise file_error("create", folder, error) from error
+        path = folder / DESCRIPTION_FILE
+        if not path.exists():
+            with atomic_file(path) as partial:
+                partial.write_text(_described(wanted))
+        found = read_description(folder)
+        if found != wanted:
+            differing = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+            first = differing[0]
+            raise CacheError(
+                f"{path} describes another store: {first} is {found.get(first)!r}, not {wanted.get(first)!r}"
+                + (f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""),
+                "name another folder: features of two backbones never share one",
+            )
+        return cls(folder, wanted)
+
+    @classmethod
+    def open(cls, folder: Path) -> FeatureStore:
+        """Open the store in `folder` for reading.
+
+        :raises CacheError: if there is none, or its description or a shard's header is damaged.
+        """
+        return cls(Path(folder), read_description(Path(folder)))
+
+    def __len__(self) -> int:
+        """Return the number of distinct keys."""
+        return len(self._index.numbers)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that this object knows, in the order in which they count."""
+        return self._shards
+
+    def refresh(self) -> None:
+        """Take in what was committed, compacted or repaired since the store was opened.
+
+        :raises CacheError: if the folder is gone, or a shard's header is damaged.
+        """
+        known = {shard.path: shard for shard in self._shards}
+        for _ in range(_ATTEMPTS):
+            paths = list_shards(self.folder)
+            try:
+                shards = tuple(known.get(path) or read_header(path, self.description) for path in paths)
+                if shards == self._shards:
+                    return
+                keys = [self._maps.rows(shard).keys for shard in shards]
+            except FileNotFoundError:  # compacted or repaired between listing and opening: list again
+                continue
+            self._shards = shards
+            self._starts = np.cumsum([0, *(shard.rows for shard in shards)], dtype=np.int64)
+            self._index = KeyIndex.build(np.concatenate(keys) if keys else np.empty((0, 16), np.uint8))
+            return
+        raise CacheError(f"the shards of {self.folder} keep changing while they are read", "try again in a moment")
+
+    def contains(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which of `keys`, uint8 [n, 16], have a row, bool [n]."""
+        return self._index.find(as_keys(keys)) >= 0
+
+    def gather(self, keys: NDArray[np.uint8], *, check: bool = True) -> NDArray[np.generic]:
+        """Return the features of `keys`, uint8 [n, 16], as [n, H] in the stored dtype (bfloat16 as float32).
+
+        :param check: compare every row with its checksum (see `cache.checksums` for what that costs).
+        :raises CacheError: if a key has no row, or a row does not match its checksum.
+        """
+        keys = as_keys(keys)
+        self._note_use()
+        for _ in range(_ATTEMPTS):
+            numbers = self._find(keys)
+            out = np.empty((len(keys), self.dim), ENCODINGS[self.dtype].returned)
+            try:
+                self._copy(self._plan(numbers), keys, out, check)
+            except FileNotFoundError:  # compacted or repaired since: the rows are in another shard now
+                self.refresh()
+                continue
+            return out
+        raise CacheError(f"the shards of {self.folder} keep changing while they are read", "try again in a moment")
+
+    def writer(self, *, seconds: float = 10.0, nbytes: int = 64 << 20) -> ShardWriter:
+        """Return a context manager whose `append` adds rows; it commits a shard every `seconds` or `nbytes`.
+
+        `refresh` shows this object what the writer has committed.
+        """
+        return ShardWriter(self.folder, self.description, seconds=seconds, nbytes=nbytes)
+
+    def rows(self, shard: Shard) -> Rows:
+        """Return the raw rows of one of `shards`, unchecked, as views of the mapped file.
+
+        :raises CacheError: if the file is shorter than its header says.
+        :raises FileNotFoundError: if the shard was compacted or repaired away since `refresh`.
+        """
+        return self._maps.rows(shard)
+
+    def counting(self, shard: Shard) -> NDArray[np.int64]:
+        """Return, ascending, the rows of `shard` that count: those that no earlier row has the key of."""
+        place = self._shards.index(shard)
+        start, end = self._starts[place : place + 2]
+        numbers = self._index.numbers
+        return np.sort(numbers[(numbers >= start) & (numbers < end)]) - start
+
+    def _find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        numbers = self._index.find(keys)
+        missing = np.flatnonzero(numbers < 0)
+        if len(missing):
+            raise CacheError(
+                f"{len(missing)} of {len(keys)} keys have no feature in {self.folder}, the first at row {missing[0]}",
+                "embed these texts first: `pipeline embed`, or cache.embed",
+            )
+        return numbers
+
+    def _plan(self, numbers: NDArray[np.int64]) -> Iterator[_Part]:
+        """Split row numbers by shard, keeping runs of the result as slices where the shards come in order."""
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1
+        ordered = bool((owners[1:] >= owners[:-1]).all())
+        order = None if ordered else np.argsort(owners, kind="stable")
+        grouped = owners if order is None else owners[order]
+        cuts = [0, *(np.flatnonzero(grouped[1:] != grouped[:-1]) + 1).tolist(), len(numbers)]
+        for first, last in itertools.pairwise(cuts):
+            place = grouped[first]
+            target = slice(first, last) if order is None else order[first:last]
+            yield _Part(self._shards[place], numbers[target] - self._starts[place], target)
+
+    def _copy(self, parts: Iterator[_Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
+        step = max(1, BLOCK_BYTES // (self.dim * ENCODINGS[self.dtype].stored.itemsize))
+        blocks = (part.section(at, step) for part in parts for at in range(0, len(part.source), step))
+
+        def copy(block: _Part) -> _Part | None:
+            # mapped here, not when the block is made: of a thousand shards only a few are to be open at once
+            wrong = _copy_block(self._maps.rows(block.shard), block, keys[block.target], out, self.dtype, check)
+            return block._replace(source=block.source[wrong]) if len(wrong) else None
+
+        if out.nbytes < _THREAD_BYTES or _THREADS == 1:
+            found = [copy(block) for block in blocks]
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                found = list(pool.map(copy, blocks))
+        for damage in found:
+            if damage is not None:
+                raise damaged(damage.shard.path, f"{rows_in_words(damage.source)} do not match their checksums")
+
+    def _note_use(self) -> None:
+        if not self._touched:
+            self._touched = True
+            note_use(self.folder)
+
+
+def _copy_block(
+    rows: Rows, part: _Part, keys: NDArray[np.uint8], out: NDArray[np.generic], dtype: str, check: bool
+) -> NDArray[np.int64]:
+    """Copy a part of a shard's `rows` to where it goes in `out`; return which of its rows fail their checksum."""
+    _, source, target = part
+    in_place = isinstance(target, slice) and out.dtype == rows.features.dtype
+    block = out[target] if in_place else np.empty((len(source), out.shape[1]), rows.features.dtype)
+    np.take(rows.features, source, axis=0, out=block, mode="clip")
+    wrong = np.empty(0, np.int64)
+    if check:
+        # with the keys that were asked for, not the shard's: a row that answers to a wrong key is found too
+        wrong = np.flatnonzero(row_checksums(keys, block) != rows.checksums[source])
+    if not in_place:
+        returned = np.empty(block.shape, out.dtype)
+        decode(block, dtype, returned)
+        out[target] = returned
+    return wrong
+
+
+def rows_in_words(rows: NDArray[np.int64]) -> str:
+    """Return "rows 1, 2, 3 and 4 more" for row numbers."""
+    shown = ", ".join(str(row) for row in rows[:5])
+    return f"rows {shown}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """Return the committed shards in `folder` in the order in which they count.
+
+    :raises CacheError: if the folder cannot be read.
+    """
+    previous: list[str] | None = None
+    try:
+        while True:
+            # listing is not atomic: while shards are replaced it can miss old and new, so two have to agree
+            names = sorted(entry.name for entry in os.scandir(folder) if is_shard_name(entry.name))
+            if names == previous:
+                return [folder / name for name in names]
+            previous = names
+    except OSError as error:
+        raise file_error("read", folder, error) from error
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of the store in `folder`.
+
+    :raises CacheError: if there is no store, or its description is damaged or of another version.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        version, digest = content.pop("store_version"), content.pop("digest")
+    except FileNotFoundError:
+        raise CacheError(
+            f"{folder} is no feature store: it has no {DESCRIPTION_FILE}", "name the folder that `embed` wrote"
+        ) from None
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise damaged(path, f"it is not the JSON that was written ({error})") from error
+    if digest != _digest(version, content):
+        raise damaged(path, "its content does not match its digest")
+    if version != VERSION:
+        raise CacheError(
+            f"{path} has store version {version!r}, this program reads version {VERSION}",
+            "use the release that wrote it, or name another store folder and embed again",
+        )
+    return dict(content)
+
+
+def note_use(folder: Path) -> None:
+    """Record that the rows in `folder` were read or written now: the time of an empty file, set by the file server."""
+    path = folder / LAST_USED_FILE
+    try:
+        path.touch()
+    except OSError:  # a folder that may only be read keeps no record, and needs none
+        return
+
+
+def _checked(description: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        clean = json.loads(canonical(description))
+    except (TypeError, ValueError) as error:
+        raise CacheError(
+            f"the description is not plain JSON: {error}", "use strings, numbers, lists and null"
+        ) from None
+    dim, dtype = clean.get("hidden_size"), clean.get("store_dtype")
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+        raise CacheError(f"hidden_size is {dim!r}", "give the features' width, an integer above 0")
+    if dtype not in ENCODINGS:
+        raise CacheError(f"store_dtype is {dtype!r}", f"use one of {', '.join(ENCODINGS)}")
+    if reserved := [name for name in _RESERVED if name in clean]:
+        raise CacheError(f"the description has the reserved key {reserved[0]!r}", "name it otherwise")
+    return dict(clean)
+
+
+def _described(description: Mapping[str, Any]) -> str:
+    digest = _digest(VERSION, description)
+    return json.dumps({"store_version": VERSION, **description, "digest": digest}, indent=2) + "\n"
+
+
+def _digest(version: Any, description: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(f"{version}{canonical(description)}".encode(), digest_size=16).hexdigest()

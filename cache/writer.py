@@ -1,0 +1,90 @@
+"""Appending to a store: rows wait in memory and become a shard every ten seconds of work or 64 MiB.
+
+A shard a batch would be thirty thousand files for a million rows; a shard at the end would lose a night to one kill.
+So a kill costs at most the rows of the last `seconds` or `nbytes`. The clock runs from when work on the oldest waiting
+row began, and a shard is also closed when the next append, taking as long as the last, would come too late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from cache.atomic import remove_stale_partials
+from cache.checksums import row_checksums
+from cache.encodings import encode
+from cache.errors import CacheError
+from cache.keys import as_keys
+from cache.shard import Rows, new_name, write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+
+class ShardWriter:
+    """Commits appended rows as shards: for a `with` block and one thread; `FeatureStore.writer` makes it."""
+
+    def __init__(self, folder: Path, description: Mapping[str, Any], *, seconds: float, nbytes: int) -> None:
+        """Write to `folder`, a shard every `seconds` or `nbytes` of stored features."""
+        self.folder = folder
+        self.rows = 0
+        self._description = description
+        self._dim = int(description["hidden_size"])
+        self._dtype = str(description["store_dtype"])
+        self._seconds = seconds
+        self._nbytes = nbytes
+        self._waiting: list[Rows] = []
+        self._waiting_bytes = 0
+        self._began = self._appended = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Start the clock, and clear away what killed writers left."""
+        remove_stale_partials(self.folder)
+        self._began = self._appended = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Commit what is waiting, after an exception too: those rows are whole, and computing them took time."""
+        if kind is None:
+            self.flush()
+            return
+        with contextlib.suppress(CacheError):  # the exception on its way says more than a second one
+            self.flush()
+
+    def append(self, keys: NDArray[np.uint8], features: NDArray[np.floating]) -> None:
+        """Add rows: `keys` uint8 [m, 16], `features` float [m, H].
+
+        :raises CacheError: if shapes disagree, a value is not finite or out of the stored dtype's range, or a shard
+            cannot be written. Nothing of a refused call is stored.
+        """
+        keys = as_keys(keys).copy()
+        stored = encode(features, self._dtype, self._dim)
+        if len(keys) != len(stored):
+            raise CacheError(f"{len(keys)} keys came with {len(stored)} features", "pass one key a feature")
+        self._waiting.append(Rows(keys, stored, row_checksums(keys, stored)))
+        self._waiting_bytes += stored.nbytes
+        self.rows += len(keys)
+        now = time.monotonic()
+        took, self._appended = now - self._appended, now
+        if self._waiting_bytes >= self._nbytes or now - self._began + took >= self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is waiting as one shard, now.
+
+        :raises CacheError: if the file system refuses it; the rows wait no longer then.
+        """
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        count = sum(len(rows.keys) for rows in waiting)
+        if count:
+            write_shard(self.folder / new_name(), self._description, count, waiting)
+        self._began = time.monotonic()
