@@ -28,14 +28,17 @@ def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
 def _mean_accuracies(group: Sequence[Score]) -> list[list[float]]:
     first = group[0]["prefixes"]
     return [
-        [mean(score["prefixes"][j]["levels"][level]["accuracy"] for score in group) for level in range(len(row["levels"]))]
+        [
+            mean(score["prefixes"][j]["levels"][level]["accuracy"] for score in group)
+            for level in range(len(row["levels"]))
+        ]
         for j, row in enumerate(first)
     ]
 
 
 def _choice(best: str, means: Mapping[str, Any], dims: Sequence[int], levels: Sequence[str]) -> str:
     cells = [(j, level) for j in range(len(dims)) for level in range(len(levels))]
-    leads = sum(all(means[best][j][l] >= other[j][l] for other in means.values()) for j, l in cells)
+    leads = sum(all(means[best][j][level] >= other[j][level] for other in means.values()) for j, level in cells)
     rivals = ", ".join(f"{name} {mean(v for row in rows for v in row):.1%}" for name, rows in means.items())
     return (
         f"One embedding for every level: take {best}, first in {leads} of {len(cells)} pairs of prefix and level "

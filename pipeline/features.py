@@ -49,7 +49,7 @@ class LabelledFeatures:
         missing = int((~self.store.contains(keys)).sum())
         if missing:
             raise PipelineError(
-                f"{missing:,} of {len(rows):,} {name} texts of {self.dataset.id} have no features in {self.store.folder}",
+                f"{missing:,} of {len(rows):,} {name} texts of {self.dataset.id} are not in {self.store.folder}",
                 "run `pipeline embed` on this dataset with this backbone: it computes only what is missing",
             )
         return self.store.gather(keys).astype(np.float32), self.dataset.labels[rows]

@@ -72,7 +72,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The run as `--json` prints it."""
-        names = "dataset backbone layer method head seed seconds parameters best_epoch".split()
+        names = ("dataset", "backbone", "layer", "method", "head", "seed", "seconds", "parameters", "best_epoch")
         return {"id": self.id, "path": str(self.folder), **{name: self.record[name] for name in names}}
 
 
@@ -134,9 +134,7 @@ def all_runs(artifacts: Artifacts) -> Iterator[Run]:
         yield read_run(config.parent)
 
 
-def runs_of(
-    artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None
-) -> list[Run]:
+def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
     """The runs trained on these features, by method and seed."""
     folder = artifacts.runs / features.dataset.id / features.backbone
     found = [read_run(config.parent) for config in sorted(folder.glob("*/*/config.json"))]

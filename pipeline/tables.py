@@ -38,9 +38,10 @@ def fit_line(method: str, fitted: Fitted) -> str:
     if not fitted.trained:
         return f"{method}: seeds {seeds} were trained before, nothing to do"
     seconds = fitted.runs[-1].record["seconds"]
+    epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
     return (
         f"{method}: {fitted.trained} of seeds {seeds} trained in {seconds:.1f} s, {first['head']} head, "
-        f"{first['parameters']:,} parameters, best epoch {', '.join(str(run.record['best_epoch']) for run in fitted.runs)}"
+        f"{first['parameters']:,} parameters, best epoch {epochs}"
     )
 
 
@@ -63,8 +64,8 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     several = any(len(group) > 1 for group in group_by_method(scores).values())
     spread = "mean ± SD over seeds" if several else "[95 % interval over queries]"
     table = Table(
-        title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} texts\n"
-        f"accuracy in %, {spread}",
+        title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} "
+        f"texts\naccuracy in %, {spread}",
         title_justify="left",
     )
     table.add_column("method")

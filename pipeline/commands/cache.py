@@ -93,7 +93,9 @@ def verify_stores(session: Session, names: tuple[str, ...], repair: bool) -> dic
             session.console.say(str(damage))
             damaged.append(str(damage))
     if damaged and not repair:
-        raise PipelineError(f"{len(damaged)} damaged places", "run `pipeline cache verify --repair`, then `embed` again")
+        raise PipelineError(
+            f"{len(damaged)} damaged places", "run `pipeline cache verify --repair`, then `embed` again"
+        )
     session.console.show(f"{rows:,} rows read, {len(damaged)} damaged places" + (" repaired" if damaged else ""))
     return {"rows": rows, "damage": damaged, "repaired": bool(damaged) and repair}
 

@@ -1,0 +1,69 @@
+"""The command line as people run it: real processes, real MiniLM weights, one small dataset embedded once."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.small_dataset import rows, write_csv
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Calls `pipeline` in a process of its own, on one artifacts folder."""
+
+    artifacts: Path
+    cwd: Path
+
+    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            cwd=self.cwd,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PIPELINE_ARTIFACTS": str(self.artifacts), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    def json(self, *arguments: object, **environment: str) -> dict:
+        done = self(*arguments, "--json", **environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def fails(self, *arguments: object, status: int = 1, **environment: str) -> str:
+        """Asserts a failure in two lines, and returns them."""
+        done = self(*arguments, **environment)
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.stdout == ""
+        lines = done.stderr.splitlines()
+        problem = [line for line in lines if line.startswith("error: ")]
+        remedy = [line for line in lines if line.startswith("   do: ")]
+        assert len(problem) == len(remedy) == 1, done.stderr
+        return f"{problem[0]}\n{remedy[0]}"
+
+
+@pytest.fixture(scope="session")
+def small_csv(tmp_path_factory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("data") / "small.csv", rows())
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> Pipeline:
+    """An empty artifacts folder."""
+    return Pipeline(tmp_path / "artifacts", tmp_path)
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory, small_csv) -> Pipeline:
+    """The small dataset embedded and a v5 and an mrl head fitted; tests only read it."""
+    root = tmp_path_factory.mktemp("fitted")
+    made = Pipeline(root / "artifacts", root)
+    made.json("embed", small_csv, "--backbone", "minilm")
+    made.json("fit-head", "--method", "v5,mrl", "--seeds", "1,2", "--epochs", "2")
+    return made

@@ -1,0 +1,145 @@
+"""The commands as typed: embed, fit-head, score, encode, run, and what looks after their files."""
+
+import csv
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.pipeline.small_dataset import rows, write_csv
+
+
+def test_a_second_embed_computes_nothing_and_one_new_row_computes_one(pipeline, tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows())
+    first = pipeline.json("embed", path, "--backbone", "minilm")
+    distinct = len({r[0] for r in rows()})
+    assert (first["texts"], first["computed"]) == (len(rows()), distinct)
+    again = pipeline.json("embed", path, "--backbone", "minilm")
+    assert (again["computed"], again["dataset"], again["store"]) == (0, first["dataset"], first["store"])
+    write_csv(path, [*rows(), ("is there a pool on the roof", "travel", "hotel", "train")])
+    added = pipeline.json("embed", path, "--backbone", "minilm")
+    assert added["computed"] == 1
+    assert added["dataset"] != first["dataset"]
+
+
+def test_fit_head_trains_each_run_once_and_a_changed_label_makes_new_runs(pipeline, tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows())
+    pipeline.json("embed", path, "--backbone", "minilm")
+    first = pipeline.json("fit-head", "--method", "mrl", "--seeds", "1,2", "--epochs", "1")["runs"]
+    assert [run["seed"] for run in first] == [1, 2]
+    weights = [open(f"{run['path']}/head.safetensors", "rb").read() for run in first]
+    again = pipeline("fit-head", "--method", "mrl", "--seeds", "1,2", "--epochs", "1")
+    assert "nothing to do" in again.stdout
+    changed = [(t, d, "hotel" if t.startswith("book me") else i, s) for t, d, i, s in rows()]
+    write_csv(path, changed)
+    second = pipeline.json("fit-head", "--method", "mrl", "--seeds", "1", "--epochs", "1")["runs"]
+    assert second[0]["id"] not in {run["id"] for run in first}
+    assert [open(f"{run['path']}/head.safetensors", "rb").read() for run in first] == weights
+
+
+def test_score_reports_every_prefix_and_level_of_every_run(fitted):
+    scores = fitted.json("score", "--protocol", "all")["scores"]
+    assert [(s["protocol"], s["method"], s["seed"]) for s in scores] == [
+        (protocol, method, seed)
+        for protocol in ("gallery", "leave-one-out")
+        for method in ("mrl", "v5")
+        for seed in (1, 2)
+    ]
+    for score in scores:
+        assert [p["dim"] for p in score["prefixes"]] == [64, 128, 192, 256]
+        for prefix in score["prefixes"]:
+            assert [level["level"] for level in prefix["levels"]] == [0, 1]
+            for level in prefix["levels"]:
+                low, high = level["ci95"]
+                assert 0 <= low <= level["accuracy"] <= high <= 1
+        first, last = score["prefixes"][0]["levels"], score["prefixes"][-1]["levels"]
+        coarse = first[0]["accuracy"] - last[0]["accuracy"]
+        fine = last[-1]["accuracy"] - first[-1]["accuracy"]
+        assert score["coarse_gain"] == pytest.approx(coarse)
+        assert score["fine_gain"] == pytest.approx(fine)
+        assert score["steerability"] == pytest.approx(coarse + fine)
+
+
+def test_encode_agrees_with_score(fitted, tmp_path):
+    test = [row for row in rows() if row[3] == "test"]
+    path = write_csv(tmp_path / "new.csv", [row[:1] for row in test], header="text")
+    output = tmp_path / "new.parquet"
+    made = fitted.json("encode", path, "--method", "mrl", "--seed", "1", "--dim", "64", "--output", output)
+    assert made["computed"] == 0
+    frame = pl.read_parquet(output)
+    vectors = frame["embedding"].to_numpy()
+    assert vectors.shape == (len(test), 64)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    (score,) = fitted.json("score", made["run"])["scores"]
+    for level, name in enumerate(("level0", "level1")):
+        accuracy = np.mean([guess == row[level + 1] for guess, row in zip(frame[name], test, strict=True)])
+        assert score["prefixes"][0]["levels"][level]["classifier"] == pytest.approx(accuracy)
+        assert frame[f"{name}_confidence"].is_between(0, 1).all()
+
+
+def test_encode_reads_plain_lines_and_says_which_runs_it_cannot_choose_between(fitted, tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text('how warm is lima in may\nשלום 🙂 "quoted"\n', encoding="utf-8")
+    assert "--method" in fitted.fails("encode", path)
+    made = fitted.json("encode", path, "--method", "v5", "--output", tmp_path / "out.parquet")
+    assert (made["texts"], made["dim"]) == (2, 256)
+    assert pl.read_parquet(tmp_path / "out.parquet")["text"].to_list() == path.read_text().splitlines()
+
+
+def test_run_goes_from_texts_to_a_recommendation(pipeline, small_csv):
+    done = pipeline("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    for expected in ("level0", "level1", "256", "[", "One embedding for every level", "Next:"):
+        assert expected in done.stdout
+    result = pipeline.json("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
+    assert result["embed"]["computed"] == 0
+    assert len(result["scores"]) == 2
+    assert 2 <= len(result["advice"]) <= 3
+
+
+def test_json_is_one_object_and_everything_else_goes_to_stderr(fitted):
+    done = fitted("score", "--json")
+    assert len(done.stdout.splitlines()) == 1
+    assert isinstance(json.loads(done.stdout), dict)
+    assert "features:" in done.stderr
+
+
+def test_data_show_and_rows(pipeline, small_csv):
+    shown = pipeline.json("data", "show", small_csv)
+    assert shown["rows"] == len(rows())
+    printed = pipeline("data", "show", small_csv, "--rows").stdout
+    assert [line["text"] for line in csv.DictReader(printed.splitlines())] == [row[0] for row in rows()]
+
+
+def test_cache_list_counts_rows_and_runs_and_prune_keeps_what_is_used(fitted, tmp_path, small_csv):
+    (store,) = fitted.json("cache", "list")["stores"]
+    assert store["rows"] == len({row[0] for row in rows()})
+    assert store["runs"] == 4
+    assert fitted.json("cache", "prune", "--yes")["removed"] == []
+    unused = type(fitted)(tmp_path / "artifacts", tmp_path)
+    unused.json("embed", small_csv, "--backbone", "minilm")
+    assert len(unused.json("cache", "prune", "--yes")["removed"]) == 1
+    assert unused.json("cache", "list")["stores"] == []
+
+
+def test_runs_list_and_show(fitted):
+    listed = fitted.json("runs", "list")["runs"]
+    assert len(listed) == 4
+    shown = fitted.json("runs", "show", listed[0]["id"])
+    assert len(shown["history"]) == 2
+    assert shown["record"]["levels"] == ["level0", "level1"]
+
+
+def test_doctor_finds_the_offline_backbone(pipeline):
+    findings = {f["what"]: f for f in pipeline.json("doctor")["findings"]}
+    assert findings["weights of minilm"]["ok"]
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "embed", "fit-head", "score", "encode", "doctor", "data show", "cache list"]
+)
+def test_every_help_shows_an_example(pipeline, command):
+    done = pipeline(*command.split(), "--help")
+    assert done.returncode == 0
+    assert f"pipeline {command}" in done.stdout.split("Example:")[1]
