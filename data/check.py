@@ -1,0 +1,280 @@
+"""What can be wrong with rows of texts and labels, found all at once, each with the rows and the way out.
+
+One small function a check, all of them listed in `CHECKS`: `Dataset` refuses the first error, ``data check`` prints
+everything. Each is a polars expression or grouping over whole columns, a few milliseconds at 100,000 rows, so a
+dataset can afford to be checked every time it is built. The alternative, checking where a value is used, finds one
+fault a run and after the backbone's minutes.
+
+Rows are numbered from 1, the first row of data (below a CSV's header, blank lines counted), as a reader sees them.
+"Same text" means equal byte for byte here, which is what makes two rows share one stored feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from data.errors import DataError, counted, listed, quoted
+from data.hierarchy import conflict_error, find_conflicts
+from data.splits import SPLITS
+
+LONGEST_TEXT = 1_000_000
+"""Characters. No backbone reads more than some 32,768 tokens, about a tenth of this: a longer "text" is nearly always
+the rest of a file behind an unclosed quotation mark, and embedding its first page would hide that."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault or oddity: `severity`, the check's short name, one line of problem, one line of remedy.
+
+    `rows` are the first few offending row numbers (1-based), `count` how many rows or classes are concerned.
+    """
+
+    severity: Literal["error", "warning"]
+    check: str
+    problem: str
+    remedy: str
+    count: int
+    rows: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return asdict(self) | {"rows": list(self.rows)}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as read, before anything is believed about them.
+
+    `frame`: columns text, the levels, split, all String, nulls where a value is missing. `numbers`: for each row the
+    number its reader sees; None counts from 1. `made_splits`: the split column was made here, not read.
+    `notes`: what the reader decided by itself, one line each.
+    """
+
+    name: str
+    frame: pl.DataFrame
+    levels: tuple[str, ...]
+    numbers: pl.Series | None = None
+    made_splits: bool = False
+    out_of_scope: pl.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+
+    def number(self, positions: pl.Series) -> list[int]:
+        """Return the numbers a reader sees for 0-based row `positions`."""
+        if self.numbers is None:
+            return [position + 1 for position in positions]
+        return self.numbers.gather(positions).to_list()
+
+
+def findings(rows: Rows) -> tuple[Finding, ...]:
+    """Return everything that is wrong or odd with `rows`, errors first, each check in the order of `CHECKS`."""
+    if structure := _structure(rows):
+        return (structure,)
+    if rows.frame.height == 0:
+        return (Finding("error", "rows", f"{rows.name} has no rows", "give at least one row a split and class", 0),)
+    found = [finding for check in CHECKS for finding in check(rows)]
+    return tuple(sorted(found, key=lambda finding: finding.severity))
+
+
+def raise_first(found: Sequence[Finding]) -> None:
+    """Raise the first error among `found`, saying how many more there are.
+
+    :raises DataError: if there is one.
+    """
+    errors = [finding for finding in found if finding.severity == "error"]
+    if errors:
+        more = f" (and {counted(len(errors) - 1, 'more error')}: see data check)" if len(errors) > 1 else ""
+        raise DataError(errors[0].problem + more, errors[0].remedy)
+
+
+def _structure(rows: Rows) -> Finding | None:
+    """Return what keeps the levels from being levels at all; nothing else can be checked then."""
+    levels = rows.levels
+    if len(levels) < 2:
+        problem, remedy = f"{counted(len(levels), 'level')}", "name two or more columns: --levels COARSE,FINE"
+    elif len(set(levels)) < len(levels):
+        problem, remedy = f"levels {listed(levels)} name a column twice", "name each column once"
+    elif reserved := sorted({"text", "split"} & set(levels)):
+        problem, remedy = f"a level is called {reserved[0]}", "rename that column"
+    else:
+        return None
+    return Finding("error", "levels", f"{rows.name}: {problem}", remedy, len(levels))
+
+
+def _where(rows: Rows, mask: pl.Series) -> tuple[int, str, tuple[int, ...]]:
+    """Return how many rows `mask` marks, ``row 3`` or ``rows 3, 5 and 9 more``, and the first numbers."""
+    positions = mask.arg_true()
+    numbers = rows.number(positions.head(10))
+    count = len(positions)
+    return count, ("row " if count == 1 else "rows ") + listed(numbers, count), tuple(numbers)
+
+
+def _empty_texts(rows: Rows) -> Iterator[Finding]:
+    text = rows.frame.get_column("text")
+    mask = text.str.strip_chars().fill_null("") == ""
+    if mask.any():
+        count, places, numbers = _where(rows, mask)
+        yield Finding(
+            "error", "empty-text", f"{rows.name}, {places}: the text is empty", "fill or remove it", count, numbers
+        )
+
+
+def _long_texts(rows: Rows) -> Iterator[Finding]:
+    lengths = rows.frame.get_column("text").str.len_chars().fill_null(0)
+    mask = lengths > LONGEST_TEXT
+    if mask.any():
+        count, places, numbers = _where(rows, mask)
+        yield Finding(
+            "error",
+            "long-text",
+            f"{rows.name}, {places}: a text of {max(lengths):,} characters, more than {LONGEST_TEXT:,}",
+            "shorten or split it (no backbone reads so much), or close the quotation mark that opens it",
+            count,
+            numbers,
+        )
+
+
+def _missing_labels(rows: Rows) -> Iterator[Finding]:
+    for level in rows.levels:
+        mask = rows.frame.get_column(level).is_null()
+        if mask.any():
+            count, places, numbers = _where(rows, mask)
+            yield Finding(
+                "error",
+                "missing-label",
+                f"{rows.name}, {places}: no label in column {level}",
+                "fill it in, or add --drop-incomplete to leave such rows out",
+                count,
+                numbers,
+            )
+
+
+def _unknown_splits(rows: Rows) -> Iterator[Finding]:
+    split = rows.frame.get_column("split")
+    mask = ~split.is_in(SPLITS).fill_null(False)
+    if mask.any():
+        count, places, numbers = _where(rows, mask)
+        values = split.filter(mask).unique(maintain_order=True).head(3).to_list()
+        shown = listed("none" if value is None else quoted(value) for value in values)
+        yield Finding(
+            "error",
+            "unknown-split",
+            f"{rows.name}, {places}: split is {shown}",
+            f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made",
+            count,
+            numbers,
+        )
+
+
+def _two_parents(rows: Rows) -> Iterator[Finding]:
+    conflicts = find_conflicts(rows.frame, rows.levels)
+    if conflicts:
+        firsts = sorted(row for conflict in conflicts for row in conflict.rows)
+        numbers = rows.number(pl.Series(firsts, dtype=pl.UInt32))
+        everyone = None if rows.numbers is None else rows.numbers.to_list()
+        error = conflict_error(conflicts, rows.levels, everyone)
+        problem = f"{rows.name}: {error.problem}"
+        yield Finding("error", "two-parents", problem, error.remedy, len(conflicts), tuple(numbers[:10]))
+
+
+def _empty_splits(rows: Rows) -> Iterator[Finding]:
+    present = set(rows.frame.get_column("split").drop_nulls().unique())
+    remedy = "write the word in column split of some rows"
+    if rows.made_splits:
+        remedy = "add a column split (train, val, test): the file is too small for splits made by chance"
+    for split in SPLITS:
+        if split in present:
+            continue
+        if split == "val":
+            problem = f"{rows.name}: no row has split val, so no best epoch can be picked by it"
+            yield Finding("warning", "empty-split", problem, remedy, 0)
+        else:
+            yield Finding("error", "empty-split", f"{rows.name}: no row has split {split}", remedy, 0)
+
+
+def _lonely_classes(rows: Rows) -> Iterator[Finding]:
+    """Classes with one training row have no positive pair; classes that only test or val knows cannot be learned."""
+    for level in rows.levels:
+        counts = (
+            rows.frame.drop_nulls(level)
+            .group_by(level)
+            .agg(*((pl.col("split") == split).sum().alias(split) for split in SPLITS))
+            .sort(level)
+        )
+        single = counts.filter(pl.col("train") == 1).get_column(level)
+        if single.len():
+            yield Finding(
+                "warning",
+                "one-training-row",
+                f"{_classes(single)} of level {level} with one training row: no positive pair, it stays in the gallery",
+                "add rows, or merge the class with another",
+                single.len(),
+            )
+        unseen = counts.filter((pl.col("train") == 0) & (pl.col("test") > 0)).get_column(level)
+        if unseen.len():
+            yield Finding(
+                "warning",
+                "unseen-class",
+                f"{_classes(unseen)} of level {level} in test and never in train: every such answer counts as wrong",
+                "move rows of it to train, or leave it out",
+                unseen.len(),
+            )
+
+
+def _repeated_texts(rows: Rows) -> Iterator[Finding]:
+    several = rows.frame.with_row_index("row").filter(pl.col("text").is_duplicated() & pl.col("text").is_not_null())
+    if not several.height:
+        return
+    texts = several.group_by("text", maintain_order=True).agg(
+        pl.struct(rows.levels).n_unique().alias("labels"),
+        pl.col("split").n_unique().alias("splits"),
+        pl.col("row").first(),
+    )
+    for check, mask, said, remedy in (
+        ("same-text", texts["labels"] == 1, "on several rows with the same labels", "keep one row of each"),
+        ("contradiction", texts["labels"] > 1, "on several rows with different labels", "decide for one label"),
+        ("two-splits", texts["splits"] > 1, "in two splits, so test is easier than it looks", "keep one split a text"),
+    ):
+        count = int(mask.sum())
+        if count:
+            numbers = tuple(rows.number(texts["row"].filter(mask).head(10)))
+            first = quoted(texts["text"].filter(mask)[0])
+            problem = f"{counted(count, 'text')} {said} (row {numbers[0]}: {first})"
+            yield Finding("warning", check, problem, remedy, count, numbers)
+
+
+def _similar_labels(rows: Rows) -> Iterator[Finding]:
+    """``Billing`` beside ``billing ``: two classes by the letter, one to whoever wrote them."""
+    for level in rows.levels:
+        labels = rows.frame.get_column(level).drop_nulls().unique().sort().to_frame("label")
+        folded = pl.col("label").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+        alike = labels.filter(folded.is_duplicated()).get_column("label")
+        if alike.len():
+            yield Finding(
+                "warning",
+                "similar-labels",
+                f"{_classes(alike)} of level {level} differ only in case or spacing and count as different",
+                "write them alike, if they mean the same",
+                alike.len(),
+            )
+
+
+def _classes(names: pl.Series) -> str:
+    return f"{counted(names.len(), 'class', 'classes')} ({listed((quoted(n) for n in names.head(5)), names.len())})"
+
+
+CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (
+    _empty_texts,
+    _long_texts,
+    _missing_labels,
+    _unknown_splits,
+    _two_parents,
+    _empty_splits,
+    _lonely_classes,
+    _repeated_texts,
+    _similar_labels,
+)
+"""Every check, in the order in which its findings are reported within a severity."""

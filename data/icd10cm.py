@@ -1,0 +1,128 @@
+"""ICD-10-CM: the American classification of diseases, a real hierarchy of three levels that installs by pip.
+
+Chapter > block > category label the descriptions of the codes below, for instance ``A00-B99 Certain infectious and
+parasitic diseases`` > ``A00-A09 Intestinal infectious diseases`` > ``A00 Cholera``. The 74,719 leaf codes repeat
+themselves: the same fracture, left and right, first encounter and sequela. Taken as they are, each test text would
+have its twin in train and every method would look perfect. So descriptions of one category with the same set of words
+but for side, encounter, healing, severity, trimester and numbers are one *group*; one of a group is kept, drawn by a
+seeded hash, and only categories with five groups or more are. Of a category's groups a fifth is test (rounded down)
+and a tenth val (rounded to the nearest, so that each category has at least one of each), drawn the same way.
+
+All of it takes about two seconds, nearly all of them the package's own reading of its 9.7 MB of XML; the tree is walked
+once, each code's children asked for once. Source: PyPI ``simple-icd-10-cm``, the April 2026 release of CMS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+import polars as pl
+
+from data.check import Rows
+from data.errors import DataError
+from data.splits import unit_hash
+
+LEVELS = ("chapter", "block", "category")
+LEAST_GROUPS = 5
+"""A category with fewer groups could not be split three ways and still train."""
+
+_LATERALITY = {"right", "left", "bilateral", "unilateral", "unspecified"}
+_ENCOUNTER = {"initial", "subsequent", "encounter", "sequela", "for"}
+_HEALING = {"routine", "delayed", "healing", "nonunion", "malunion", "with"}
+_FRACTURE = {"open", "closed", "fracture", "type", "i", "ii", "iii", "iiia", "iiib", "iiic", "or"}
+_SEVERITY = {"mild", "moderate", "severe", "severity", "profound"}
+_TRIMESTER = {"first", "second", "third", "trimester"}
+DROPPED = frozenset(_LATERALITY | _ENCOUNTER | _HEALING | _FRACTURE | _SEVERITY | _TRIMESTER)
+"""Words that do not tell two descriptions of a category apart."""
+
+_WORD = re.compile(r"[^\W\d_]+")
+_RANGE = re.compile(r"(.*) \(([A-Z0-9]+(?:-[A-Z0-9]+)?)\)")
+
+
+@dataclass(frozen=True)
+class Code:
+    """One code of the tree: its labels at the three levels, itself, its description, and whether it has children."""
+
+    labels: tuple[str, str, str]
+    code: str
+    description: str
+    leaf: bool
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The words that tell it apart within its category, sorted; near-duplicates have the same."""
+        return tuple(sorted(set(_WORD.findall(self.description.lower())) - DROPPED))
+
+
+def read_icd10cm(all_rows: bool = False, seed: int = 42) -> Rows:
+    """Return one description a near-duplicate group, in the order of the codes.
+
+    With `all_rows`, every distinct description of a category or a code below it, inner codes included and categories
+    of any size; a group then shares one split.
+
+    :raises DataError: if the package that brings the codes is not installed.
+    """
+    groups = _grouped(_codes(_package()), leaves_only=not all_rows)
+    kept: list[tuple[str, ...]] = []
+    for category in groups.values():
+        if not all_rows and len(category) < LEAST_GROUPS:
+            continue
+        for codes, split in zip(category.values(), _splits(list(category), seed), strict=True):
+            chosen = codes if all_rows else [min(codes, key=lambda code: unit_hash(code.code, seed))]
+            kept.extend((code.description, *code.labels, split) for code in chosen)
+    frame = pl.DataFrame(kept, schema=dict.fromkeys(("text", *LEVELS, "split"), pl.String), orient="row")
+    return Rows("icd10cm", frame.unique(subset="text", keep="first", maintain_order=True), LEVELS)
+
+
+def _package() -> ModuleType:
+    try:
+        return import_module("simple_icd_10_cm")
+    except ImportError as error:
+        raise DataError(
+            "icd10cm needs the package simple-icd-10-cm, which is not installed", "pip install 'semantic-zoom[offline]'"
+        ) from error
+
+
+def _codes(tree: ModuleType) -> Iterator[Code]:
+    """Walk the tree once, in its own order; a block that shares its only category's name is told apart from it."""
+    for chapter in filter(tree.is_chapter, tree.get_all_codes()):
+        chapter_label = _titled(tree.get_description(chapter))
+        for block in tree.get_children(chapter):
+            block_label = _titled(tree.get_description(block, prioritize_blocks=True))
+            for category in tree.get_children(block, prioritize_blocks=True):
+                labels = (chapter_label, block_label, f"{category} {tree.get_description(category)}")
+                pending = [category]
+                while pending:
+                    code = pending.pop()
+                    children = tree.get_children(code)
+                    pending.extend(reversed(children))
+                    yield Code(labels, code, tree.get_description(code), not children)
+
+
+def _titled(description: str) -> str:
+    """Return ``A00-B99 Certain diseases`` for ``Certain diseases (A00-B99)``."""
+    return _RANGE.sub(r"\2 \1", description)
+
+
+def _grouped(codes: Iterator[Code], leaves_only: bool) -> dict[str, dict[tuple[str, ...], list[Code]]]:
+    """Return category -> group -> its codes, all in the order of the codes."""
+    groups: defaultdict[str, defaultdict[tuple[str, ...], list[Code]]] = defaultdict(lambda: defaultdict(list))
+    for code in codes:
+        if code.leaf or not leaves_only:
+            groups[code.labels[-1]][code.group].append(code)
+    return {category: dict(members) for category, members in groups.items()}
+
+
+def _splits(groups: list[tuple[str, ...]], seed: int) -> list[str]:
+    """Return the split of each of a category's groups: by seeded hash a fifth test, a tenth val, the rest train."""
+    order = sorted(range(len(groups)), key=lambda index: unit_hash(" ".join(groups[index]), seed))
+    tests, vals = len(groups) // 5, (len(groups) + 5) // 10
+    splits = ["train"] * len(groups)
+    for place, index in enumerate(order[: tests + vals]):
+        splits[index] = "test" if place < tests else "val"
+    return splits

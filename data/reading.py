@@ -1,0 +1,206 @@
+"""Files and URLs into columns of text: CSV, Parquet, JSON lines, whatever polars can reach.
+
+Everything is read as text: a label ``01`` stays ``01``, and no guess about types turns a column of codes into numbers
+with holes. polars splits JSON lines (so ``hf://`` and ``s3://`` work as for the others), but Python parses them one by
+one, because polars' own reader turns nested values and mixed types into strings without a word; that costs about a
+second for 200,000 rows. A file is read by hand only when polars refused it, to say what is wrong and where.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import polars as pl
+
+from data.diagnosis import diagnosed
+from data.errors import DataError, listed, quoted
+
+Role = Literal["text", "label", "split"]
+"""What a column is read for: texts must be strings, labels and splits may also be numbers or truth values."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened source: the columns it has, how many rows, and a way to read some of them as strings.
+
+    `read` takes column -> role and returns a frame of these columns, type String, null where a value is missing.
+    `numbers`: for each row the number its reader sees, 1-based; blank lines count but are not rows.
+    """
+
+    columns: tuple[str, ...]
+    numbers: pl.Series
+    read: Callable[[Mapping[str, Role]], pl.DataFrame]
+
+
+def open_source(source: str) -> Opened:
+    """Open a path or URL by its suffix (`FORMATS`).
+
+    :raises DataError: for a missing file, a directory, an unknown suffix, or content that is not of that format; says
+        which line and why, where the file is at hand.
+    """
+    kind = source_format(source)
+    place = source if is_url(source) else _local(source)
+    try:
+        return FORMATS[kind](source, place)
+    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        raise diagnosed(source, place, kind, error) from error
+
+
+def is_url(source: str) -> bool:
+    """Whether `source` names a scheme, such as ``hf://``, ``s3://`` or ``https://``."""
+    return "://" in source
+
+
+def source_format(source: str) -> str:
+    """Return the suffix that decides how `source` is read, lower case, without a compression's own.
+
+    :raises DataError: if it is none of `FORMATS`.
+    """
+    if not is_url(source) and Path(source).expanduser().is_dir():
+        raise DataError(f"{source} is a directory, not a file", "name a file in it, or a pattern such as DIR/*.csv")
+    suffixes = [suffix.lower() for suffix in PurePosixPath(_path(source)).suffixes]
+    if suffixes and suffixes[-1] in (".gz", ".zst"):
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix not in FORMATS:
+        what = f"of unknown kind {quoted(suffix)}" if suffix else "without a suffix that says its kind"
+        raise DataError(f"{source} is a file {what}", f"use one of {', '.join(FORMATS)}, or a built-in name")
+    return suffix
+
+
+def stem(source: str) -> str:
+    """Return the file's name without folder and suffixes: what its dataset is called."""
+    name = PurePosixPath(_path(source)).name
+    for suffix in (".gz", ".zst", *FORMATS):
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+    return name
+
+
+def _path(source: str) -> str:
+    return urlsplit(source).path if is_url(source) else source
+
+
+def _local(source: str) -> str:
+    path = Path(source).expanduser()
+    if not path.exists() and not any(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
+        raise DataError(f"there is no file {source}", "check the path, or see the built-in names: pipeline data list")
+    return str(path)
+
+
+def _open_csv(source: str, place: str, separator: str = ",") -> Opened:
+    frame = pl.scan_csv(place, infer_schema=False, separator=separator).collect().with_row_index("\0row", offset=1)
+    columns = tuple(frame.columns[1:])
+    frame = frame.filter(~pl.all_horizontal(pl.col(columns).is_null()))
+    return Opened(columns, frame.get_column("\0row"), lambda wanted: frame.select(list(wanted)))
+
+
+def _open_tsv(source: str, place: str) -> Opened:
+    return _open_csv(source, place, "\t")
+
+
+def _open_parquet(source: str, place: str) -> Opened:
+    lazy = pl.scan_parquet(place)
+    schema = lazy.collect_schema()
+    rows = lazy.select(pl.len()).collect().item()
+
+    def read(wanted: Mapping[str, Role]) -> pl.DataFrame:
+        for column, role in wanted.items():
+            _check_type(source, column, role, schema[column])
+        return lazy.select(pl.col(column).cast(pl.String) for column in wanted).collect()
+
+    return Opened(tuple(schema), pl.int_range(1, rows + 1, eager=True), read)
+
+
+def _check_type(source: str, column: str, role: Role, dtype: pl.DataType) -> None:
+    words = dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)
+    plain = words or dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
+    if not (words if role == "text" else plain):
+        raise DataError(
+            f"{source}: column {column} holds {dtype}, not {'text' if role == 'text' else 'labels'}",
+            "name the column of texts with --text" if role == "text" else "write one plain value a row",
+        )
+
+
+class _Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def _open_jsonl(source: str, place: str) -> Opened:
+    # A separator that JSON forbids unescaped makes each line one field, whatever it holds.
+    lines = pl.scan_csv(place, has_header=False, infer_schema=False, separator="\x1e", quote_char=None).collect()
+    records, numbers = [], []
+    for number, line in enumerate(lines.to_series(), start=1):
+        if line is not None and line.strip():
+            records.append(_record(source, number, line))
+            numbers.append(number)
+    columns = tuple(dict.fromkeys(key for record in records for key in record))
+
+    def read(wanted: Mapping[str, Role]) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                column: [
+                    _plain(source, number, column, role, record.get(column))
+                    for number, record in zip(numbers, records, strict=True)
+                ]
+                for column, role in wanted.items()
+            },
+            schema=dict.fromkeys(wanted, pl.String),
+        )
+
+    return Opened(columns, pl.Series(numbers, dtype=pl.Int64), read)
+
+
+def _record(source: str, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{source}, row {number}: not JSON ({error}): {quoted(line)}", "write one JSON object a line"
+        ) from error
+    if not isinstance(record, dict):
+        raise DataError(f"{source}, row {number}: not a JSON object: {quoted(line)}", "write one JSON object a line")
+    return record
+
+
+def _plain(source: str, number: int, column: str, role: Role, value: Any) -> str | None:
+    """Return a JSON value as the string it stands for, null as None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) and role != "text":
+        return "true" if value else "false"
+    if not isinstance(value, str) or (role == "text" and isinstance(value, _Number)):
+        raise DataError(
+            f"{source}, row {number}: {column} is {quoted(json.dumps(value))}, not a {role}",
+            "write one string a field" if role == "text" else "write one string or number a field",
+        )
+    return str(value)
+
+
+FORMATS: dict[str, Callable[[str, str], Opened]] = {
+    ".csv": _open_csv,
+    ".tsv": _open_tsv,
+    ".parquet": _open_parquet,
+    ".jsonl": _open_jsonl,
+    ".ndjson": _open_jsonl,
+}
+"""File suffix -> how it is opened; ``.gz`` or ``.zst`` may follow a CSV's or JSON lines' suffix."""
+
+
+def missing_columns(source: str, opened: Opened, wanted: list[str]) -> DataError | None:
+    """Return the error for columns that `opened` lacks, or None."""
+    missing = [column for column in wanted if column not in opened.columns]
+    if not missing:
+        return None
+    return DataError(
+        f"{source} has no column {listed(quoted(column) for column in missing)}",
+        f"it has {listed((quoted(column) for column in opened.columns), len(opened.columns))}: name yours with --text "
+        "and --levels",
+    )
