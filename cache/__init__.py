@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cache.atomic import atomic_file, atomic_folder
+    from cache.compaction import compact
     from cache.errors import CacheError
     from cache.keys import text_keys
-    from cache.maintenance import compact, find_stores, remove_store, repair, verify
+    from cache.maintenance import find_stores, remove_store
     from cache.store import FeatureStore
+    from cache.verification import verify
 
 _MODULE_OF = {
     "CacheError": "cache.errors",
     "FeatureStore": "cache.store",
     "atomic_file": "cache.atomic",
     "atomic_folder": "cache.atomic",
-    "compact": "cache.maintenance",
+    "compact": "cache.compaction",
     "find_stores": "cache.maintenance",
     "remove_store": "cache.maintenance",
-    "repair": "cache.maintenance",
     "text_keys": "cache.keys",
-    "verify": "cache.maintenance",
+    "verify": "cache.verification",
 }
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "compact",
     "find_stores",
     "remove_store",
-    "repair",
     "text_keys",
     "verify",
 ]

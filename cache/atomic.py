@@ -81,6 +81,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise file_error("write", path, error) from error
 
 
+def remove_folder(path: Path) -> None:
+    """Remove the folder `path` so that no part of it is ever seen under its name.
+
+    :raises CacheError: if the file system refuses it.
+    """
+    partial = _partial_name(path)
+    try:
+        path.rename(partial)
+        flush(path.parent)
+        shutil.rmtree(partial)
+    except OSError as error:
+        raise file_error("remove", path, error) from error
+
+
 def flush(path: Path) -> None:
     """Wait until the content of the file, or the entries of the folder, `path` are on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -8,13 +8,14 @@ person who reads the message with an errno and no file.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_REPAIR = "run `pipeline cache verify --repair`: it drops what is damaged, and the next embed computes it again"
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
@@ -27,9 +28,23 @@ class CacheError(ValueError):
         self.problem = problem
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[CacheError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[CacheError], tuple[Any, ...]]:
         """Survive the way from a worker process: exceptions are rebuilt from these arguments."""
         return type(self), (self.problem, self.remedy)
+
+
+class DamageError(CacheError):
+    """A file of a store does not hold what was written to it; `cache.verify` finds how far that goes and repairs it."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Name the file, and what is wrong with it."""
+        super().__init__(f"{path} is damaged: {what}", _REPAIR)
+        self.path = path
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[CacheError], tuple[Any, ...]]:
+        """Survive the way from a worker process."""
+        return type(self), (self.path, self.what)
 
 
 def file_error(action: str, path: Path, error: OSError) -> CacheError:

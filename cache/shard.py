@@ -1,19 +1,17 @@
 """One shard: an HDF5 file that is written once and from then on mapped into memory.
 
-`docs/store-format.md` specifies the file. HDF5 lays the three datasets out contiguously at page boundaries and tells
-where they begin; the rows themselves never pass through it. Writing: HDF5 lays out a file that exists in memory only
-(a few kilobytes of metadata), then the metadata and the rows go to the disk with `pwrite`, so that a full disk is a
-plain `OSError` and not a broken HDF5 handle. Reading: `h5py` reads shape and offset, `mmap` the rest, which costs no
-copy and shares one page cache among all processes.
+`docs/store-format.md` specifies the file; `cache.layout` writes it. HDF5 stores its three datasets contiguously at page
+boundaries, so `h5py` is asked where they begin and `mmap` for the rest: no copy, one page cache for all processes, and
+no lock. The alternative, reading through h5py, copies once more and takes milliseconds for a list of rows.
 
 What can go wrong with a file is checked before it can hurt: HDF5 takes no file lock (they fail on network file systems)
-and verifies its own metadata checksums, the layout is compared with the one that this module writes, and the file's
-size with the end of the last dataset before mapping, since a map beyond the end kills the process (SIGBUS).
+and verifies its own metadata checksums, shapes and dtypes are compared with the store's, and the file's size with the
+end of the last dataset before mapping, since touching a map beyond the end kills the process (SIGBUS).
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import mmap
 import os
@@ -24,21 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.atomic import atomic_file
 from cache.encodings import ENCODINGS
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, DamageError, file_error
 from cache.keys import KEY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    import io
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 FORMAT = "feature-shard"
 VERSION = 1
-PAGE = 4096
-_REPAIR = "run `pipeline cache verify --repair`: it drops what is damaged, and the next embed computes it again"
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,6 @@ class Rows:
     checksums: NDArray[np.uint64]
 
 
-def damaged(path: Path, what: str) -> CacheError:
-    """Return the error for a shard that cannot be trusted."""
-    return CacheError(f"{path} is damaged: {what}", _REPAIR)
-
-
 def new_name() -> str:
     """Return a shard name that sorts by time and that no other process or host chooses."""
     return f"shard-{time.time_ns():020d}-{secrets.token_hex(6)}.h5"
@@ -79,28 +70,37 @@ def is_shard_name(name: str) -> bool:
     return name.startswith("shard-") and name.endswith(".h5")
 
 
+def list_shards(folder: Path) -> list[Path]:
+    """Return the committed shards in `folder` in the order in which they count.
+
+    :raises CacheError: if the folder cannot be read.
+    """
+    previous: list[str] | None = None
+    try:
+        while True:
+            # listing is not atomic: while shards are replaced it can miss old and new, so two have to agree
+            names = sorted(entry.name for entry in os.scandir(folder) if is_shard_name(entry.name))
+            if names == previous:
+                return [folder / name for name in names]
+            previous = names
+    except OSError as error:
+        raise file_error("read", folder, error) from error
+
+
 def successor_name(name: str) -> str:
     """Return a name for what replaces shard `name`: it sorts at `name`, before every shard that sorts after `name`."""
     return f"{'-'.join(name.removesuffix('.h5').split('-')[:3])}-{secrets.token_hex(6)}.h5"
 
 
-def write_shard(path: Path, description: Mapping[str, Any], count: int, blocks: Iterable[Rows]) -> None:
-    """Commit a shard of `count` > 0 rows that come in `blocks`; it appears under `path` whole or not at all.
+def rows_in_words(rows: NDArray[np.int64]) -> str:
+    """Return "rows 1, 2, 3 and 4 more" for row numbers."""
+    shown = ", ".join(str(row) for row in rows[:5])
+    return f"rows {shown}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
 
-    :raises CacheError: if the file system refuses a step; nothing is left behind then.
-    """
-    facts, pieces = _lay_out(path, description, count)
-    sections = (facts.keys_at, facts.features_at, facts.checksums_at)
-    with atomic_file(path) as partial, partial.open("r+b", buffering=0) as file:
-        done = 0
-        for block in blocks:
-            for start, array in zip(sections, (block.keys, block.features, block.checksums), strict=True):
-                _write_at(file.fileno(), array, start + done * array[:1].nbytes)
-            done += len(block.keys)
-        for start, data in pieces.items():
-            _write_at(file.fileno(), np.frombuffer(data, np.uint8), start)
-        if done != count:
-            raise RuntimeError(f"{done} rows came for a shard of {count}")
+
+def canonical(description: Mapping[str, Any]) -> str:
+    """Return `description` as the one JSON text that equal descriptions share."""
+    return json.dumps(dict(description), sort_keys=True, separators=(",", ":"))
 
 
 def read_header(path: Path, description: Mapping[str, Any]) -> Shard:
@@ -109,23 +109,70 @@ def read_header(path: Path, description: Mapping[str, Any]) -> Shard:
     :raises CacheError: if the header is damaged, of another format version or of another store, or the file too short.
     :raises FileNotFoundError: if another process replaced the shard meanwhile.
     """
+    shard = parse_header(path, path, description)
+    if (found := path.stat().st_size) < shard.size:
+        raise DamageError(path, f"it has {found} bytes instead of {shard.size}")
+    return shard
+
+
+def read_description_of(paths: Iterable[Path]) -> dict[str, Any] | None:
+    """Return the description in the first of the shards `paths` whose header can be read, or None.
+
+    :raises CacheError: if a shard is of another format version.
+    """
+    import h5py
+
+    for path in paths:
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return _described_in(path, file.attrs)
+        except (OSError, RuntimeError, KeyError):
+            continue
+    return None
+
+
+def parse_header(path: Path, source: Path | io.RawIOBase, description: Mapping[str, Any]) -> Shard:
+    """Return the facts in the header that HDF5 reads from `source`, the file `path` or what stands for it.
+
+    :raises CacheError: if the header is damaged, of another format version or of another store.
+    :raises FileNotFoundError: if another process replaced the shard meanwhile.
+    """
     import h5py
 
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            _check_attributes(path, dict(file.attrs), description)
-            shard = _facts(path, file, description)
-    except FileNotFoundError:
+        with h5py.File(source, "r", locking=False) as file:
+            _check_store(path, _described_in(path, file.attrs), description)
+            return _facts(path, file, description)
+    except (FileNotFoundError, MemoryError, CacheError):
         raise
-    except CacheError:
-        raise
-    except PermissionError as error:
-        raise file_error("read", path, error) from error
     except Exception as error:  # whatever HDF5 and h5py make of damaged bytes: OSError, RuntimeError, KeyError, ...
-        raise damaged(path, f"HDF5 cannot read its header ({_first_line(error)})") from error
-    if (found := path.stat().st_size) < shard.size:
-        raise damaged(path, f"it has {found} bytes instead of {shard.size}")
-    return shard
+        if isinstance(error, OSError) and error.errno:
+            raise file_error("read", path, error) from error
+        raise DamageError(path, f"HDF5 cannot read its header ({_first_line(error)})") from error
+
+
+def read_blocks(shard: Shard, nbytes: int = 8 << 20) -> Iterator[tuple[int, Rows]]:
+    """Yield all rows of `shard` from the disk in blocks of `nbytes`, each with the number of its first row.
+
+    Bytes that are missing or that the disk refuses to read come as zeros, which match no checksum.
+
+    :raises CacheError: if the file cannot be opened.
+    :raises FileNotFoundError: if another process replaced the shard meanwhile.
+    """
+    step = max(1, nbytes // (shard.dim * ENCODINGS[shard.dtype].stored.itemsize))
+    with _opened(shard.path) as handle:
+        for first in range(0, shard.rows, step):
+            count = min(step, shard.rows - first)
+            keys = np.zeros((count, KEY_BYTES), np.uint8)
+            features = np.zeros((count, shard.dim), ENCODINGS[shard.dtype].stored)
+            checksums = np.zeros(count, "<u8")
+            for start, array in (
+                (shard.keys_at, keys),
+                (shard.features_at, features),
+                (shard.checksums_at, checksums),
+            ):
+                _read_at(handle, array, start + first * array[:1].nbytes)
+            yield first, Rows(keys, features, checksums)
 
 
 def map_rows(shard: Shard) -> Rows:
@@ -134,19 +181,11 @@ def map_rows(shard: Shard) -> Rows:
     :raises CacheError: if the file is shorter than its header says.
     :raises FileNotFoundError: if another process replaced the shard meanwhile.
     """
-    try:
-        handle = os.open(shard.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            found = os.fstat(handle).st_size
-            if found < shard.size:
-                raise damaged(shard.path, f"it has {found} bytes instead of {shard.size}")
-            data = mmap.mmap(handle, shard.size, prot=mmap.PROT_READ)
-        finally:
-            os.close(handle)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise file_error("read", shard.path, error) from error
+    with _opened(shard.path) as handle:
+        found = os.fstat(handle).st_size
+        if found < shard.size:
+            raise DamageError(shard.path, f"it has {found} bytes instead of {shard.size}")
+        data = mmap.mmap(handle, shard.size, prot=mmap.PROT_READ)
     n = shard.rows
     return Rows(
         np.frombuffer(data, np.uint8, n * KEY_BYTES, shard.keys_at).reshape(n, KEY_BYTES),
@@ -155,78 +194,7 @@ def map_rows(shard: Shard) -> Rows:
     )
 
 
-class _Sketch(io.RawIOBase):
-    """A file that keeps only what is written to it: HDF5 lays out gigabytes here and writes two kilobytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: dict[int, bytes] = {}
-        self._at = 0
-        self._size = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        self.pieces[self._at] = piece
-        self._at += len(piece)
-        self._size = max(self._size, self._at)
-        return len(piece)
-
-    def truncate(self, size: int | None = None) -> int:
-        self._size = self._at if size is None else size
-        return self._size
-
-    def readinto(self, buffer: Any) -> int:
-        raise NotImplementedError("HDF5 reads nothing back while it lays out a file")
-
-
-def _lay_out(path: Path, description: Mapping[str, Any], count: int) -> tuple[Shard, dict[int, bytes]]:
-    """Return the facts of a shard of `count` rows, and the bytes of its HDF5 metadata by offset."""
-    import h5py
-
-    dim, dtype = int(description["hidden_size"]), str(description["store_dtype"])
-    sketch = _Sketch()
-    # what "latest" has written since HDF5 1.10, metadata checksums included, and what 1.10 and later all read
-    bounds = ("v110", "v110")
-    with h5py.File(sketch, "w", libver=bounds, alignment_threshold=1, alignment_interval=PAGE) as file:
-        file.attrs["format"] = np.bytes_(FORMAT.encode())
-        file.attrs["version"] = VERSION
-        # fixed-length strings: those of variable length live in a heap that HDF5 does not checksum
-        file.attrs["description"] = np.bytes_(canonical(description).encode())
-        starts = {
-            "keys": _place(file, "keys", (count, KEY_BYTES), np.dtype(np.uint8)),
-            "features": _place(file, "features", (count, dim), ENCODINGS[dtype].stored),
-            "checksums": _place(file, "checksums", (count,), np.dtype("<u8")),
-        }
-        file["features"].attrs["encoding"] = np.bytes_(dtype.encode())
-    size = sketch.seek(0, os.SEEK_END)
-    return Shard(path, count, dim, dtype, starts["keys"], starts["features"], starts["checksums"], size), sketch.pieces
-
-
-def _place(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Create a contiguous dataset, its room reserved and nothing written to it; return where it begins."""
-    from h5py import h5d, h5p, h5s, h5t
-
-    plan = h5p.create(h5p.DATASET_CREATE)
-    plan.set_layout(h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5d.FILL_TIME_NEVER)
-    dataset = h5d.create(file.id, name.encode(), h5t.py_create(dtype), h5s.create_simple(shape), plan)
-    return int(dataset.get_offset())
-
-
-def canonical(description: Mapping[str, Any]) -> str:
-    """Return `description` as the one JSON text that equal descriptions share."""
-    return json.dumps(dict(description), sort_keys=True, separators=(",", ":"))
-
-
-def _check_attributes(path: Path, attributes: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+def _described_in(path: Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
     if bytes(attributes.get("format", b"")) != FORMAT.encode():
         raise CacheError(f"{path} is no feature shard", "move it elsewhere: this folder is for shards alone")
     version = int(attributes["version"])
@@ -235,7 +203,10 @@ def _check_attributes(path: Path, attributes: Mapping[str, Any], description: Ma
             f"{path} has format version {version}, this program reads version {VERSION}",
             "use the release that wrote it, or name another store folder and embed again",
         )
-    found = json.loads(bytes(attributes["description"]))
+    return dict(json.loads(bytes(attributes["description"])))
+
+
+def _check_store(path: Path, found: Mapping[str, Any], description: Mapping[str, Any]) -> None:
     if canonical(found) != canonical(description):
         differing = sorted(k for k in found.keys() | description.keys() if found.get(k) != description.get(k))
         raise CacheError(
@@ -257,20 +228,35 @@ def _facts(path: Path, file: Any, description: Mapping[str, Any]) -> Shard:
     for dataset in (keys, features, checksums):
         name = dataset.name.removeprefix("/")
         if (dataset.shape, dataset.dtype) != expected[name]:
-            raise damaged(path, f"{name} is {dataset.dtype} {list(dataset.shape)}")
+            raise DamageError(path, f"{name} is {dataset.dtype} {list(dataset.shape)}")
         start = dataset.id.get_offset()
         if start is None:
-            raise damaged(path, f"{name} is not stored contiguously")
+            raise DamageError(path, f"{name} is not stored contiguously")
         starts.append(int(start))
         ends.append(int(start) + int(dataset.nbytes))
-    return Shard(path, rows, dim, dtype, *starts, size=max(ends))
+    return Shard(path, rows, dim, dtype, starts[0], starts[1], starts[2], max(ends))
 
 
-def _write_at(handle: int, array: NDArray[Any], offset: int) -> None:
-    view = memoryview(np.ascontiguousarray(array)).cast("B")
-    while view:
-        written = os.pwrite(handle, view, offset)
-        view, offset = view[written:], offset + written
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Yield a descriptor for reading `path`."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _read_at(handle: int, array: NDArray[Any], offset: int) -> None:
+    view = array.view(np.uint8).reshape(-1).data
+    with contextlib.suppress(OSError):
+        while view and (count := os.preadv(handle, [view], offset)):
+            view, offset = view[count:], offset + count
 
 
 def _first_line(error: Exception) -> str:

@@ -10,9 +10,7 @@ append, loses all of it to one badly timed kill, and reads a row list of h5py a 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,22 +19,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.atomic import atomic_file
 from cache.checksums import BLOCK_BYTES, row_checksums
+from cache.description import DESCRIPTION_FILE, checked, note_use, read_description, write_description
 from cache.encodings import ENCODINGS, decode
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, DamageError, file_error
 from cache.index import KeyIndex
 from cache.keys import as_keys
 from cache.mapping import MapPool
-from cache.shard import VERSION, Rows, Shard, canonical, damaged, is_shard_name, read_header
+from cache.shard import Rows, Shard, list_shards, read_header, rows_in_words
 from cache.writer import ShardWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-DESCRIPTION_FILE = "backbone.json"
-LAST_USED_FILE = ".last-used"
-_RESERVED = ("store_version", "digest")
 _ATTEMPTS = 100
 _THREADS = min(4, os.cpu_count() or 1)
 _THREAD_BYTES = 1 << 22
@@ -83,15 +78,14 @@ class FeatureStore:
         :raises CacheError: if the folder holds a store of another description, or cannot be written.
         """
         folder = Path(folder)
-        wanted = _checked(description)
+        wanted = checked(description)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise file_error("create", folder, error) from error
         path = folder / DESCRIPTION_FILE
         if not path.exists():
-            with atomic_file(path) as partial:
-                partial.write_text(_described(wanted))
+            write_description(folder, wanted)
         found = read_description(folder)
         if found != wanted:
             differing = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
@@ -171,20 +165,14 @@ class FeatureStore:
         """
         return ShardWriter(self.folder, self.description, seconds=seconds, nbytes=nbytes)
 
-    def rows(self, shard: Shard) -> Rows:
-        """Return the raw rows of one of `shards`, unchecked, as views of the mapped file.
-
-        :raises CacheError: if the file is shorter than its header says.
-        :raises FileNotFoundError: if the shard was compacted or repaired away since `refresh`.
-        """
-        return self._maps.rows(shard)
-
-    def counting(self, shard: Shard) -> NDArray[np.int64]:
-        """Return, ascending, the rows of `shard` that count: those that no earlier row has the key of."""
-        place = self._shards.index(shard)
-        start, end = self._starts[place : place + 2]
-        numbers = self._index.numbers
-        return np.sort(numbers[(numbers >= start) & (numbers < end)]) - start
+    def counting(self) -> list[NDArray[np.int64]]:
+        """Return for each of `shards`, ascending, its rows that count: no earlier row has their key."""
+        numbers = np.sort(self._index.numbers)
+        cuts = np.searchsorted(numbers, self._starts)
+        return [
+            numbers[first:last] - start
+            for (first, last), start in zip(itertools.pairwise(cuts), self._starts, strict=False)
+        ]
 
     def _find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         numbers = self._index.find(keys)
@@ -224,7 +212,7 @@ class FeatureStore:
                 found = list(pool.map(copy, blocks))
         for damage in found:
             if damage is not None:
-                raise damaged(damage.shard.path, f"{rows_in_words(damage.source)} do not match their checksums")
+                raise DamageError(damage.shard.path, f"{rows_in_words(damage.source)} do not match their checksums")
 
     def _note_use(self) -> None:
         if not self._touched:
@@ -249,88 +237,3 @@ def _copy_block(
         decode(block, dtype, returned)
         out[target] = returned
     return wrong
-
-
-def rows_in_words(rows: NDArray[np.int64]) -> str:
-    """Return "rows 1, 2, 3 and 4 more" for row numbers."""
-    shown = ", ".join(str(row) for row in rows[:5])
-    return f"rows {shown}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-
-
-def list_shards(folder: Path) -> list[Path]:
-    """Return the committed shards in `folder` in the order in which they count.
-
-    :raises CacheError: if the folder cannot be read.
-    """
-    previous: list[str] | None = None
-    try:
-        while True:
-            # listing is not atomic: while shards are replaced it can miss old and new, so two have to agree
-            names = sorted(entry.name for entry in os.scandir(folder) if is_shard_name(entry.name))
-            if names == previous:
-                return [folder / name for name in names]
-            previous = names
-    except OSError as error:
-        raise file_error("read", folder, error) from error
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Return the description of the store in `folder`.
-
-    :raises CacheError: if there is no store, or its description is damaged or of another version.
-    """
-    path = folder / DESCRIPTION_FILE
-    try:
-        content = json.loads(path.read_bytes())
-        version, digest = content.pop("store_version"), content.pop("digest")
-    except FileNotFoundError:
-        raise CacheError(
-            f"{folder} is no feature store: it has no {DESCRIPTION_FILE}", "name the folder that `embed` wrote"
-        ) from None
-    except OSError as error:
-        raise file_error("read", path, error) from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise damaged(path, f"it is not the JSON that was written ({error})") from error
-    if digest != _digest(version, content):
-        raise damaged(path, "its content does not match its digest")
-    if version != VERSION:
-        raise CacheError(
-            f"{path} has store version {version!r}, this program reads version {VERSION}",
-            "use the release that wrote it, or name another store folder and embed again",
-        )
-    return dict(content)
-
-
-def note_use(folder: Path) -> None:
-    """Record that the rows in `folder` were read or written now: the time of an empty file, set by the file server."""
-    path = folder / LAST_USED_FILE
-    try:
-        path.touch()
-    except OSError:  # a folder that may only be read keeps no record, and needs none
-        return
-
-
-def _checked(description: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        clean = json.loads(canonical(description))
-    except (TypeError, ValueError) as error:
-        raise CacheError(
-            f"the description is not plain JSON: {error}", "use strings, numbers, lists and null"
-        ) from None
-    dim, dtype = clean.get("hidden_size"), clean.get("store_dtype")
-    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
-        raise CacheError(f"hidden_size is {dim!r}", "give the features' width, an integer above 0")
-    if dtype not in ENCODINGS:
-        raise CacheError(f"store_dtype is {dtype!r}", f"use one of {', '.join(ENCODINGS)}")
-    if reserved := [name for name in _RESERVED if name in clean]:
-        raise CacheError(f"the description has the reserved key {reserved[0]!r}", "name it otherwise")
-    return dict(clean)
-
-
-def _described(description: Mapping[str, Any]) -> str:
-    digest = _digest(VERSION, description)
-    return json.dumps({"store_version": VERSION, **description, "digest": digest}, indent=2) + "\n"
-
-
-def _digest(version: Any, description: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(f"{version}{canonical(description)}".encode(), digest_size=16).hexdigest()

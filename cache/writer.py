@@ -18,7 +18,8 @@ from cache.checksums import row_checksums
 from cache.encodings import encode
 from cache.errors import CacheError
 from cache.keys import as_keys
-from cache.shard import Rows, new_name, write_shard
+from cache.layout import write_shard
+from cache.shard import Rows, new_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
