@@ -25,7 +25,6 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from heads.errors import HeadsError
 
@@ -36,7 +35,7 @@ _GRID = 1 << 24  # similarities are whole multiples of 1 / _GRID
 _ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 _NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
 _RUN = 32  # columns looked at together
-_QUERIES, _COLUMNS, _FIRST_COLUMNS = 4096, {"cpu": 512, "cuda": 8192}, 256
+_QUERIES, _COLUMNS, _FIRST_COLUMNS = 2304, {"cpu": 1024, "cuda": 8192}, 64
 
 
 class Neighbours(NamedTuple):
@@ -201,26 +200,32 @@ def _search(queries: _Rows, gallery: Array, lengths: tuple[int, ...], k: int, ow
     """Find the keys [J, q, k] of one block of queries, of which the first is gallery row `own` if that is given."""
     device = queries.norms.device
     keys = torch.full((*queries.norms.shape, k), _NOTHING, dtype=torch.int64, device=device)
+    width = max(stop - start for start, stop in _tiles(len(gallery), device))
+    room = torch.empty((2, keys.shape[1], -(-width // _RUN) * _RUN), dtype=torch.float64, device=device)
     for start, stop in _tiles(len(gallery), device):
         tile = _rows(gallery[start:stop], lengths, device, "gallery row", start)
-        products = torch.zeros((keys.shape[1], stop - start), dtype=torch.float64, device=device)
+        products, similarities = room[:, :, : stop - start]
+        runs = room[1, :, : -(-(stop - start) // _RUN) * _RUN].view(keys.shape[1], -1, _RUN)
+        products.zero_()
+        room[1, :, stop - start :] = -torch.inf
         if own is not None:
             products.diagonal(own - start).fill_(-torch.inf)
         for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
             products.addmm_(left, right.T)
-            _merge(keys[j], products * (_GRID / tile.norms[j]), queries.norms[j], start)
+            torch.mul(products, _GRID / tile.norms[j], out=similarities)
+            _merge(keys[j], runs, queries.norms[j], start)
     return keys
 
 
-def _merge(keys: torch.Tensor, similarities: torch.Tensor, norms: torch.Tensor, first: int) -> None:
+def _merge(keys: torch.Tensor, runs: torch.Tensor, norms: torch.Tensor, first: int) -> None:
     """Take into keys [q, k], in place, what a tile has that is nearer.
 
-    :param similarities: float64 [q, c], of gallery rows `first` and on, in grid units times the queries' `norms` [q].
+    :param runs: float64 [q, c / _RUN, _RUN], the similarities of gallery rows `first` and on, in grid units times the
+        queries' `norms` [q].
     """
     k = keys.shape[1]
     # Rows come in order, so an equal similarity comes too late; 0.49 instead of 0.5 leaves the rounding to the keys.
     floor = (_units(keys[:, -1]) + 0.49) * norms
-    runs = functional.pad(similarities, (0, -similarities.shape[1] % _RUN), value=-torch.inf).unflatten(1, (-1, _RUN))
     query, run = (runs.amax(2) > floor[:, None]).nonzero(as_tuple=True)
     inspected = runs[query, run]
     hit, offset = (inspected > floor[query, None]).nonzero(as_tuple=True)
