@@ -1,10 +1,11 @@
 """Texts and their label hierarchies: the datasets, their loaders, checks and splits. Knows no torch."""
 
 from data.catalog import BUILT_IN, check, load
-from data.check import Finding
+from data.checks import Finding
 from data.dataset import Dataset
 from data.errors import DataError
 from data.hierarchy import Hierarchy
+from data.summary import summarize
 from data.table import read_texts
 
-__all__ = ["BUILT_IN", "DataError", "Dataset", "Finding", "Hierarchy", "check", "load", "read_texts"]
+__all__ = ["BUILT_IN", "DataError", "Dataset", "Finding", "Hierarchy", "check", "load", "read_texts", "summarize"]

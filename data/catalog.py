@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.check import Finding, Rows, findings, raise_first
+from data.checks import Finding, Rows, findings, raise_first
 from data.clinc import LEVELS as CLINC_LEVELS
 from data.clinc import read_clinc
 from data.dataset import Dataset

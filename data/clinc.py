@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from data.check import Rows
+from data.checks import Rows
 from data.download import PublishedFile, obtain
 from data.splits import SPLITS
 

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from data.check import Rows, findings, raise_first
+from data.checks import Rows, findings, raise_first
 from data.errors import DataError, quoted
 from data.hierarchy import Hierarchy, Indices
 from data.splits import SPLITS
@@ -39,28 +39,28 @@ class Dataset:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check rows and hierarchy; add what was noticed to `warnings`."""
+        """Check rows and hierarchy."""
         columns = ["text", *self.hierarchy.names, "split"]
         if self.frame.columns != columns or any(dtype != pl.String for dtype in self.frame.dtypes):
             raise DataError(
                 f"{self.name}: columns {self.frame.schema} where {columns} of type String are needed",
                 "rename, cast and order the columns",
             )
-        found = findings(Rows(self.name, self.frame, self.hierarchy.names))
-        raise_first(found)
+        raise_first(findings(Rows(self.name, self.frame, self.hierarchy.names)))
         if Hierarchy.from_frame(self.frame, self.hierarchy.names) != self.hierarchy:
             raise DataError(f"{self.name}: the hierarchy is not that of the rows", "use Dataset.from_rows")
-        noticed = (finding.problem for finding in found if finding.severity == "warning")
-        object.__setattr__(self, "warnings", tuple(dict.fromkeys((*self.warnings, *noticed))))
 
     @classmethod
     def from_rows(cls, rows: Rows) -> Dataset:
-        """Check `rows`, read the hierarchy off them, and return the dataset.
+        """Check `rows`, read the hierarchy off them, and return the dataset, with the reader's notes and all warnings.
 
         :raises DataError: for the first fault, with the row numbers of the file the rows came from.
         """
-        raise_first(findings(rows))
-        return cls(rows.name, rows.frame, Hierarchy.from_frame(rows.frame, rows.levels), rows.out_of_scope, rows.notes)
+        found = findings(rows)
+        raise_first(found)
+        hierarchy = Hierarchy.from_frame(rows.frame, rows.levels)
+        warnings = (*rows.notes, *(finding.problem for finding in found))
+        return cls(rows.name, rows.frame, hierarchy, rows.out_of_scope, warnings)
 
     @cached_property
     def id(self) -> str:

@@ -18,7 +18,8 @@ def diagnosed(source: str, place: str, kind: str, error: Exception) -> DataError
     path = Path(place)
     if path.is_file() and path.stat().st_size == 0:
         return DataError(f"{source} is empty", "give it a header and rows")
-    if path.is_file() and kind != ".parquet" and path.suffix.lower() not in (".gz", ".zst"):
+    readable = path.is_file() and not isinstance(error, PermissionError)
+    if readable and kind != ".parquet" and path.suffix.lower() not in (".gz", ".zst"):
         found = _not_utf8(source, path)
         if found is None and kind in (".csv", ".tsv"):
             found = _malformed(source, path, "\t" if kind == ".tsv" else ",")

@@ -17,13 +17,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import NamedTuple
 
 import polars as pl
 
-from data.check import Rows
+from data.checks import Rows
 from data.errors import DataError
 from data.splits import unit_hash
 
@@ -31,21 +31,21 @@ LEVELS = ("chapter", "block", "category")
 LEAST_GROUPS = 5
 """A category with fewer groups could not be split three ways and still train."""
 
-_LATERALITY = {"right", "left", "bilateral", "unilateral", "unspecified"}
+_LATERALITY = {"right", "left", "bilateral", "unilateral", "unspecified", "upper", "lower", "eye", "ear"}
 _ENCOUNTER = {"initial", "subsequent", "encounter", "sequela", "for"}
-_HEALING = {"routine", "delayed", "healing", "nonunion", "malunion", "with"}
-_FRACTURE = {"open", "closed", "fracture", "type", "i", "ii", "iii", "iiia", "iiib", "iiic", "or"}
-_SEVERITY = {"mild", "moderate", "severe", "severity", "profound"}
+_HEALING = {"routine", "delayed", "healing", "nonunion", "malunion", "with", "without"}
+_FRACTURE = {"open", "closed", "type", "i", "ii", "iii", "iiia", "iiib", "iiic", "or", "displaced", "nondisplaced"}
+_SEVERITY = {"mild", "moderate", "severe", "severity"}
 _TRIMESTER = {"first", "second", "third", "trimester"}
 DROPPED = frozenset(_LATERALITY | _ENCOUNTER | _HEALING | _FRACTURE | _SEVERITY | _TRIMESTER)
 """Words that do not tell two descriptions of a category apart."""
 
-_WORD = re.compile(r"[^\W\d_]+")
+_DIGITS = re.compile(r"\d+")
+_WORD = re.compile(r"[^\s,;()\[\]]+")
 _RANGE = re.compile(r"(.*) \(([A-Z0-9]+(?:-[A-Z0-9]+)?)\)")
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """One code of the tree: its labels at the three levels, itself, its description, and whether it has children."""
 
     labels: tuple[str, str, str]
@@ -56,14 +56,15 @@ class Code:
     @property
     def group(self) -> tuple[str, ...]:
         """The words that tell it apart within its category, sorted; near-duplicates have the same."""
-        return tuple(sorted(set(_WORD.findall(self.description.lower())) - DROPPED))
+        return tuple(sorted(set(_WORD.findall(_DIGITS.sub("", self.description.lower()))) - DROPPED))
 
 
 def read_icd10cm(all_rows: bool = False, seed: int = 42) -> Rows:
     """Return one description a near-duplicate group, in the order of the codes.
 
     With `all_rows`, every distinct description of a category or a code below it, inner codes included and categories
-    of any size; a group then shares one split.
+    of any size: 97,449; a group then shares one split. (The package holds 97,729 distinct descriptions; the other 280
+    are titles of chapters and blocks, which belong to no category.)
 
     :raises DataError: if the package that brings the codes is not installed.
     """

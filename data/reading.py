@@ -9,6 +9,7 @@ second for 200,000 rows. A file is read by hand only when polars refused it, to 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -96,8 +97,17 @@ def _local(source: str) -> str:
 def _open_csv(source: str, place: str, separator: str = ",") -> Opened:
     frame = pl.scan_csv(place, infer_schema=False, separator=separator).collect().with_row_index("\0row", offset=1)
     columns = tuple(frame.columns[1:])
+    _check_header(source, columns)
     frame = frame.filter(~pl.all_horizontal(pl.col(columns).is_null()))
     return Opened(columns, frame.get_column("\0row"), lambda wanted: frame.select(list(wanted)))
+
+
+def _check_header(source: str, columns: tuple[str, ...]) -> None:
+    """Refuse a repeated column name, of which polars would quietly rename the second."""
+    for column in columns:
+        original = re.sub(r"_duplicated_\d+$", "", column)
+        if original != column and original in columns:
+            raise DataError(f"{source} has two columns {quoted(original)}", "rename or remove one")
 
 
 def _open_tsv(source: str, place: str) -> Opened:
@@ -181,7 +191,19 @@ def _plain(source: str, number: int, column: str, role: Role, value: Any) -> str
             f"{source}, row {number}: {column} is {quoted(json.dumps(value))}, not a {role}",
             "write one string a field" if role == "text" else "write one string or number a field",
         )
-    return str(value)
+    return _encodable(source, number, column, str(value))
+
+
+def _encodable(source: str, number: int, column: str, value: str) -> str:
+    """Refuse half a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{source}, row {number}: {column} holds half a surrogate pair: {quoted(ascii(value))}",
+            "write the whole character",
+        ) from error
+    return value
 
 
 FORMATS: dict[str, Callable[[str, str], Opened]] = {

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from data.check import Rows
+from data.checks import Rows
 from data.errors import DataError
 from data.splits import SPLITS, unit_hash
 

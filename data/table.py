@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from data.check import Rows
+from data.checks import Rows
 from data.errors import DataError, counted, listed, quoted
 from data.hierarchy import qualified
 from data.reading import Opened, Role, missing_columns, open_source, stem
@@ -57,7 +57,7 @@ def read_table(
         made = assign_splits(value or "" for value in frame.get_column("text"))
         frame = frame.with_columns(pl.Series("split", made, dtype=pl.String))
         notes += ("no column split: 80/10/10 by a seeded hash of each text",)
-    return Rows(stem(source), frame, names, numbers, made_splits=not has_split, notes=notes)
+    return Rows(stem(source), frame, names, source, numbers, made_splits=not has_split, notes=notes)
 
 
 def read_texts(source: str, text: str = "text") -> list[str]:

@@ -49,18 +49,24 @@ class Finding:
 class Rows:
     """Rows as read, before anything is believed about them.
 
-    `frame`: columns text, the levels, split, all String, nulls where a value is missing. `numbers`: for each row the
-    number its reader sees; None counts from 1. `made_splits`: the split column was made here, not read.
-    `notes`: what the reader decided by itself, one line each.
+    `frame`: columns text, the levels, split, all String, nulls where a value is missing. `source`: the path or URL
+    they came from, for messages. `numbers`: for each row the number its reader sees; None counts from 1.
+    `made_splits`: the split column was made here, not read. `notes`: what the reader decided by itself, a line each.
     """
 
     name: str
     frame: pl.DataFrame
     levels: tuple[str, ...]
+    source: str = ""
     numbers: pl.Series | None = None
     made_splits: bool = False
     out_of_scope: pl.DataFrame | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """What messages call it: the path or URL, else the name."""
+        return self.source or self.name
 
     def number(self, positions: pl.Series) -> list[int]:
         """Return the numbers a reader sees for 0-based row `positions`."""
@@ -74,7 +80,7 @@ def findings(rows: Rows) -> tuple[Finding, ...]:
     if structure := _structure(rows):
         return (structure,)
     if rows.frame.height == 0:
-        return (Finding("error", "rows", f"{rows.name} has no rows", "give at least one row a split and class", 0),)
+        return (Finding("error", "rows", f"{rows.place} has no rows", "give at least one row a split and class", 0),)
     found = [finding for check in CHECKS for finding in check(rows)]
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
@@ -101,7 +107,7 @@ def _structure(rows: Rows) -> Finding | None:
         problem, remedy = f"a level is called {reserved[0]}", "rename that column"
     else:
         return None
-    return Finding("error", "levels", f"{rows.name}: {problem}", remedy, len(levels))
+    return Finding("error", "levels", f"{rows.place}: {problem}", remedy, len(levels))
 
 
 def _where(rows: Rows, mask: pl.Series) -> tuple[int, str, tuple[int, ...]]:
@@ -118,7 +124,7 @@ def _empty_texts(rows: Rows) -> Iterator[Finding]:
     if mask.any():
         count, places, numbers = _where(rows, mask)
         yield Finding(
-            "error", "empty-text", f"{rows.name}, {places}: the text is empty", "fill or remove it", count, numbers
+            "error", "empty-text", f"{rows.place}, {places}: the text is empty", "fill or remove it", count, numbers
         )
 
 
@@ -130,7 +136,7 @@ def _long_texts(rows: Rows) -> Iterator[Finding]:
         yield Finding(
             "error",
             "long-text",
-            f"{rows.name}, {places}: a text of {max(lengths):,} characters, more than {LONGEST_TEXT:,}",
+            f"{rows.place}, {places}: a text of {max(lengths):,} characters, more than {LONGEST_TEXT:,}",
             "shorten or split it (no backbone reads so much), or close the quotation mark that opens it",
             count,
             numbers,
@@ -145,7 +151,7 @@ def _missing_labels(rows: Rows) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 "missing-label",
-                f"{rows.name}, {places}: no label in column {level}",
+                f"{rows.place}, {places}: no label in column {level}",
                 "fill it in, or add --drop-incomplete to leave such rows out",
                 count,
                 numbers,
@@ -162,7 +168,7 @@ def _unknown_splits(rows: Rows) -> Iterator[Finding]:
         yield Finding(
             "error",
             "unknown-split",
-            f"{rows.name}, {places}: split is {shown}",
+            f"{rows.place}, {places}: split is {shown}",
             f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made",
             count,
             numbers,
@@ -176,7 +182,7 @@ def _two_parents(rows: Rows) -> Iterator[Finding]:
         numbers = rows.number(pl.Series(firsts, dtype=pl.UInt32))
         everyone = None if rows.numbers is None else rows.numbers.to_list()
         error = conflict_error(conflicts, rows.levels, everyone)
-        problem = f"{rows.name}: {error.problem}"
+        problem = f"{rows.place}: {error.problem}"
         yield Finding("error", "two-parents", problem, error.remedy, len(conflicts), tuple(numbers[:10]))
 
 
@@ -189,10 +195,10 @@ def _empty_splits(rows: Rows) -> Iterator[Finding]:
         if split in present:
             continue
         if split == "val":
-            problem = f"{rows.name}: no row has split val, so no best epoch can be picked by it"
+            problem = "no row has split val, so no best epoch can be picked by it"
             yield Finding("warning", "empty-split", problem, remedy, 0)
         else:
-            yield Finding("error", "empty-split", f"{rows.name}: no row has split {split}", remedy, 0)
+            yield Finding("error", "empty-split", f"{rows.place}: no row has split {split}", remedy, 0)
 
 
 def _lonely_classes(rows: Rows) -> Iterator[Finding]:
@@ -209,7 +215,7 @@ def _lonely_classes(rows: Rows) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "one-training-row",
-                f"{_classes(single)} of level {level} with one training row: no positive pair, it stays in the gallery",
+                f"{_classes(single)} of level {level} with one training row (no positive pair: gallery only)",
                 "add rows, or merge the class with another",
                 single.len(),
             )
@@ -218,7 +224,7 @@ def _lonely_classes(rows: Rows) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "unseen-class",
-                f"{_classes(unseen)} of level {level} in test and never in train: every such answer counts as wrong",
+                f"{_classes(unseen)} of level {level} in test and never in train (every answer there counts as wrong)",
                 "move rows of it to train, or leave it out",
                 unseen.len(),
             )
