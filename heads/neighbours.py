@@ -19,7 +19,9 @@ Memory: one tile of similarities, whatever the size of the gallery.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -35,7 +37,8 @@ _GRID = 1 << 24  # similarities are whole multiples of 1 / _GRID
 _ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 _NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
 _RUN = 32  # columns looked at together
-_QUERIES, _COLUMNS, _FIRST_COLUMNS = 2304, {"cpu": 1024, "cuda": 8192}, 64
+_QUERIES, _PART = 4608, 512
+_COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 8192}, 64
 
 
 class Neighbours(NamedTuple):
@@ -196,25 +199,59 @@ def _tiles(total: int, device: torch.device) -> Iterator[tuple[int, int]]:
         start, width = start + width, min(2 * width, _COLUMNS["cuda" if device.type == "cuda" else "cpu"])
 
 
+@contextmanager
+def _side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[None]]]:
+    """Give a `map` that runs on all cores, a thread each, for the many small steps of a tile are too small to share.
+
+    Sharing every step instead leaves cores idle in the serial ones, and waits for the slowest core hundreds of times.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
+    torch.set_num_threads(threads)  # a thread's setting is its own, but threads to come would take over the last one
+
+
 def _search(queries: _Rows, gallery: Array, lengths: tuple[int, ...], k: int, own: int | None) -> torch.Tensor:
     """Find the keys [J, q, k] of one block of queries, of which the first is gallery row `own` if that is given."""
-    device = queries.norms.device
-    keys = torch.full((*queries.norms.shape, k), _NOTHING, dtype=torch.int64, device=device)
+    device, count = queries.norms.device, queries.norms.shape[1]
+    keys = torch.full((len(lengths), count, k), _NOTHING, dtype=torch.int64, device=device)
     width = max(stop - start for start, stop in _tiles(len(gallery), device))
-    room = torch.empty((2, keys.shape[1], -(-width // _RUN) * _RUN), dtype=torch.float64, device=device)
-    for start, stop in _tiles(len(gallery), device):
-        tile = _rows(gallery[start:stop], lengths, device, "gallery row", start)
-        products, similarities = room[:, :, : stop - start]
-        runs = room[1, :, : -(-(stop - start) // _RUN) * _RUN].view(keys.shape[1], -1, _RUN)
-        products.zero_()
-        room[1, :, stop - start :] = -torch.inf
-        if own is not None:
-            products.diagonal(own - start).fill_(-torch.inf)
-        for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
-            products.addmm_(left, right.T)
-            torch.mul(products, _GRID / tile.norms[j], out=similarities)
-            _merge(keys[j], runs, queries.norms[j], start)
+    room = torch.empty((2, count, -(-width // _RUN) * _RUN), dtype=torch.float64, device=device)
+    step = _PART if device.type == "cpu" else count
+    parts = [slice(i, i + step) for i in range(0, count, step)]
+    with _side_by_side(device) as each:
+        for start, stop in _tiles(len(gallery), device):
+            tile = _rows(gallery[start:stop], lengths, device, "gallery row", start)
+
+            def scan(part: slice, tile: _Rows = tile, start: int = start) -> None:
+                mine = _Rows([block[part] for block in queries.blocks], queries.norms[:, part])
+                _scan(keys[:, part], mine, tile, room[:, part], start, None if own is None else own + part.start)
+
+            list(each(scan, parts))
     return keys
+
+
+def _scan(keys: torch.Tensor, queries: _Rows, tile: _Rows, room: torch.Tensor, first: int, own: int | None) -> None:
+    """Take into keys [J, q, k], in place, what a tile has that is nearer at each prefix.
+
+    :param room: float64 [2, q, c or more], space for the products and the similarities.
+    :param first: gallery row that the tile begins with.
+    :param own: gallery row that is the first query, if a query is not to find itself.
+    """
+    count = tile.norms.shape[1]
+    products, similarities = room[0, :, :count], room[1, :, :count]
+    runs = room[1, :, : -(-count // _RUN) * _RUN].view(len(products), -1, _RUN)
+    room[1, :, count:] = -torch.inf
+    products.zero_()
+    if own is not None:
+        products.diagonal(own - first).fill_(-torch.inf)
+    for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
+        products.addmm_(left, right.T)
+        torch.mul(products, _GRID / tile.norms[j], out=similarities)
+        _merge(keys[j], runs, queries.norms[j], first)
 
 
 def _merge(keys: torch.Tensor, runs: torch.Tensor, norms: torch.Tensor, first: int) -> None:
