@@ -1,0 +1,179 @@
+"""Training methods as tables: which labels supervise which prefix.
+
+A method is a list of terms. A term looks at the anchors through a view (a certain prefix, a prefix drawn per sample, or
+the full vector with blocks dropped at random), and a table [prefix, level] says how much each level's labels weigh at
+each prefix. Everything else follows: the positive of a sample is a text of the finest class that weighs at its prefix.
+So a new method is a few numbers here, not another loop. `joint` differs in its loss, not in this scheme: it looks at
+every prefix through the labels of every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+from heads.errors import HeadsError
+
+Table: TypeAlias = tuple[tuple[float, ...], ...]
+
+KEEP = (0.95, 0.9, 0.8, 0.7)
+"""Probability with which block dropout keeps each block of the full vector."""
+
+PREFIX_PROBABILITY = (0.4, 0.3, 0.2, 0.1)
+"""Probability with which each prefix is drawn."""
+
+PREFIX_WEIGHT = 0.6
+"""Weight of the prefix loss beside the full vector's."""
+
+
+class View(Enum):
+    """What a term sees of an anchor, where it is not one fixed prefix."""
+
+    DROPPED = "full vector, blocks dropped at random"
+    SAMPLED = "prefix drawn per sample"
+
+
+@dataclass(frozen=True)
+class Term:
+    """Three losses (contrast, margin, classification) on one view of the anchors.
+
+    `view` is a View or a prefix 1..J; `levels` is the table [J, L] of level weights, each row summing to 1; `weight`
+    is the term's weight in the loss.
+    """
+
+    view: View | int
+    weight: float
+    levels: Table
+
+    def positive_levels(self, scales: int) -> tuple[int, ...]:
+        """Say from which level's class a sample's positive is drawn, for each prefix 1..J it may have."""
+        finest = tuple(max(level for level, weight in enumerate(row) if weight) for row in self.levels)
+        if self.view is View.SAMPLED:
+            return finest
+        return (finest[scales - 1 if self.view is View.DROPPED else self.view - 1],) * scales
+
+
+Supervision: TypeAlias = tuple[Term, ...]
+
+
+def _only(level: int, levels: int, scales: int) -> Table:
+    return (tuple(float(at == level) for at in range(levels)),) * scales
+
+
+def _around(scales: int, levels: int) -> Table:
+    """Spread the levels above the finest over the prefixes: prefix j at (j-1)(L-2)/(J-1), blended linearly."""
+    rows = []
+    for j in range(scales):
+        place = j * (levels - 2) / (scales - 1) if scales > 1 else 0.0
+        rows.append(tuple(max(0.0, 1 - abs(level - place)) for level in range(levels)))
+    return tuple(rows)
+
+
+def _v5(scales: int, levels: int) -> Supervision:
+    return (
+        Term(View.DROPPED, 1.0, _only(levels - 1, levels, scales)),
+        Term(View.SAMPLED, PREFIX_WEIGHT, _around(scales, levels)),
+    )
+
+
+def _inverted(scales: int, levels: int) -> Supervision:
+    return tuple(Term(term.view, term.weight, tuple(row[::-1] for row in term.levels)) for term in _v5(scales, levels))
+
+
+def _mrl(scales: int, levels: int) -> Supervision:
+    fine = _only(levels - 1, levels, scales)
+    drawn = prefix_probabilities(scales)
+    prefixes = (Term(j + 1, PREFIX_WEIGHT * drawn[j], fine) for j in range(scales))
+    return (Term(View.DROPPED, 1.0, fine), *prefixes)
+
+
+def _no_prefix(scales: int, levels: int) -> Supervision:
+    return (
+        Term(View.DROPPED, 1.0, _only(levels - 1, levels, scales)),
+        Term(scales, PREFIX_WEIGHT, _only(0, levels, scales)),
+    )
+
+
+def _uniform(scales: int, levels: int) -> Supervision:
+    return tuple(
+        Term(view, weight / levels, _only(level, levels, scales))
+        for level in range(levels)
+        for view, weight in ((View.DROPPED, 1.0), (View.SAMPLED, PREFIX_WEIGHT))
+    )
+
+
+def prefix_probabilities(scales: int) -> tuple[float, ...]:
+    """Spell out P(j) for any number of blocks: the published 0.4, 0.3, 0.2, 0.1 are J, J-1, ..., 1 over their sum."""
+    if scales == len(PREFIX_PROBABILITY):
+        return PREFIX_PROBABILITY
+    return tuple((scales - j) / (scales * (scales + 1) / 2) for j in range(scales))
+
+
+def keep_probabilities(scales: int) -> tuple[float, ...]:
+    """Spell out the keep probabilities for any number of blocks, interpolating the published four."""
+    if scales == len(KEEP):
+        return KEEP
+    if scales == 1:
+        return KEEP[:1]
+    places = (j * (len(KEEP) - 1) / (scales - 1) for j in range(scales))
+    return tuple(sum(max(0.0, 1 - abs(at - place)) * keep for at, keep in enumerate(KEEP)) for place in places)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method: what it supervises, and the settings it is trained with unless told otherwise."""
+
+    name: str
+    about: str
+    supervise: Callable[[int, int], Supervision]
+    epochs: int = 5
+    batch_size: int = 24
+    lr: float = 1e-4
+    one_cycle: bool = False
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("v5", "short prefixes learn coarse labels, the full vector the finest", _v5),
+        Method("mrl", "every prefix learns the finest labels", _mrl),
+        Method("inverted", "v5 with the levels reversed", _inverted),
+        Method("no-prefix", "the full vector alone, coarsest labels as a regulariser", _no_prefix),
+        Method("uniform", "every prefix learns all levels equally", _uniform),
+    )
+}
+"""The methods by name (DESIGN.md, section 7)."""
+
+
+def method_named(name: str) -> Method:
+    """Look a method up.
+
+    :raises HeadsError: if there is none of that name.
+    """
+    if name not in METHODS:
+        raise HeadsError(f"unknown method {name!r}", f"use one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def hyperparameters(
+    method: str, *, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None
+) -> dict[str, Any]:
+    """Spell out what `fit` would train with; a run's identity is made of it.
+
+    :raises HeadsError: if the method is unknown or a value cannot be used.
+    """
+    row = method_named(method)
+    chosen: dict[str, Any] = {
+        "epochs": row.epochs if epochs is None else epochs,
+        "batch_size": row.batch_size if batch_size is None else batch_size,
+        "lr": row.lr if lr is None else lr,
+    }
+    for name, least in (("epochs", 1), ("batch_size", 2)):
+        if chosen[name] < least:
+            raise HeadsError(f"{name} is {chosen[name]}", f"use {least} or more")
+    if not 0 < chosen["lr"] < float("inf"):
+        raise HeadsError(f"lr is {chosen['lr']}", "use a positive number such as 1e-4")
+    return {**chosen, "schedule": "one-cycle" if row.one_cycle else "constant", **row.settings}

@@ -1,0 +1,195 @@
+"""The heads one can ask for by name, and what such a head is made of: every tensor, its shape, how often it is used.
+
+A preset is a row of a table; `HeadShape` is a row with the numbers filled in that the data decide (length of a feature,
+classes a level). All parameters of a head lie in one flat vector, in the order of `HeadShape.tensors()`: the optimiser
+and the gradient norm then are one operation each instead of one a tensor, which is what makes a step cheap. The price
+is that a tensor is a view at an offset; checkpoints store the tensors by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from heads.errors import HeadsError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A head without its data: `width` 0 means that of a feature, `transformer` False means one linear map."""
+
+    name: str
+    transformer: bool
+    width: int = 0
+    ffn_ratio: int = 0
+    shared: bool = False
+    scales: int = 4
+    scale_dim: int = 64
+    dropout: float = 0.1
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("paper", transformer=True, width=256, ffn_ratio=2),
+        Preset("reference", transformer=True, width=0, ffn_ratio=4, shared=True),
+        Preset("linear", transformer=False, dropout=0.0),
+    )
+}
+"""The presets by name (DESIGN.md, section 7)."""
+
+
+def preset(name: str) -> Preset:
+    """Look a preset up.
+
+    :raises HeadsError: if there is none of that name.
+    """
+    if name not in PRESETS:
+        raise HeadsError(f"unknown head preset {name!r}", f"use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+@dataclass(frozen=True)
+class TensorSlot:
+    """One parameter tensor: its place in the flat vector, its fan-in (0: a norm's), uses in a forward pass."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    fan_in: int
+    uses: int
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """A head's architecture with the numbers of its data.
+
+    `inputs` is the length H of a feature; `classes` are the class counts a level, coarsest first; `cosine` says that
+    a level's classifier is one unit vector a class (a proxy) instead of LayerNorm + Linear.
+    """
+
+    inputs: int
+    classes: tuple[int, ...]
+    transformer: bool
+    width: int
+    ffn_ratio: int
+    shared: bool
+    scales: int
+    scale_dim: int
+    dropout: float
+    cosine: bool = False
+
+    @classmethod
+    def of(cls, row: Preset, inputs: int, classes: tuple[int, ...], *, cosine: bool = False) -> HeadShape:
+        """Fill in what the data decide."""
+        return cls(
+            inputs=inputs,
+            classes=classes,
+            transformer=row.transformer,
+            width=row.width or inputs,
+            ffn_ratio=row.ffn_ratio,
+            shared=row.shared,
+            scales=row.scales,
+            scale_dim=row.scale_dim,
+            dropout=row.dropout,
+            cosine=cosine,
+        )
+
+    @property
+    def dim(self) -> int:
+        """Length of the full embedding."""
+        return self.scales * self.scale_dim
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks with weights of their own."""
+        return (1 if self.shared else self.scales) if self.transformer else 0
+
+    @property
+    def hidden(self) -> int:
+        """Width of a block's feed-forward layer."""
+        return self.width * self.ffn_ratio
+
+    def residual(self, scale: int) -> float:
+        """Weight of the projected input that is added after the block of a scale, 0-based."""
+        return 0.1 / (1 + 0.3 * scale)
+
+    def tensors(self) -> tuple[TensorSlot, ...]:
+        """Every tensor in the order of the flat vector."""
+        slots: list[TensorSlot] = []
+        offset = 0
+        for name, shape, fan_in, uses in self._described():
+            slots.append(TensorSlot(name, shape, offset, fan_in, uses))
+            offset += slots[-1].size
+        return tuple(slots)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters, the length of the flat vector."""
+        return sum(slot.size for slot in self.tensors())
+
+    def _described(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+        if not self.transformer:
+            yield from _linear("input", self.dim, self.inputs)
+        else:
+            yield from _linear("input", self.width, self.inputs)
+            for block in range(self.blocks):
+                yield from self._block(f"block.{block}")
+            for scale in range(self.scales):
+                yield from _norm(f"scale.{scale}.norm", self.width)
+                yield from _linear(f"scale.{scale}.linear", self.scale_dim, self.width)
+        for level, count in enumerate(self.classes):
+            if self.cosine:
+                yield f"proxies.{level}", (count, self.dim), self.dim, 1
+            else:
+                yield from _norm(f"classifier.{level}.norm", self.dim)
+                yield from _linear(f"classifier.{level}.linear", count, self.dim)
+
+    def _block(self, name: str) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+        uses = self.scales // self.blocks
+        yield from _norm(f"{name}.norm1", self.width, uses)
+        yield from _linear(f"{name}.value", self.width, self.width, uses)
+        yield from _linear(f"{name}.output", self.width, self.width, uses)
+        yield from _norm(f"{name}.norm2", self.width, uses)
+        yield from _linear(f"{name}.expand", self.hidden, self.width, uses)
+        yield from _linear(f"{name}.contract", self.width, self.hidden, uses)
+
+
+def _linear(name: str, outputs: int, inputs: int, uses: int = 1) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+    yield f"{name}.weight", (outputs, inputs), inputs, uses
+    yield f"{name}.bias", (outputs,), inputs, uses
+
+
+def _norm(name: str, width: int, uses: int = 1) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+    yield f"{name}.weight", (width,), 0, uses
+    yield f"{name}.bias", (width,), 0, uses
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters of a head, and floating-point operations a text of its matrix products (2 a weight and use)."""
+
+    parameters: int
+    flops: int
+
+
+def count(shape: HeadShape, *, as_published: bool = False) -> Count:
+    """Count a head's parameters and operations, classifiers included.
+
+    :param as_published: count the query and key projections too, which attention over a single token never uses: its
+        softmax over one score is 1 (DESIGN.md, section 7).
+    """
+    slots = shape.tensors()
+    parameters = sum(slot.size for slot in slots)
+    flops = 2 * sum(slot.size * slot.uses for slot in slots if len(slot.shape) == 2)
+    if as_published and shape.transformer:
+        square = shape.width * shape.width
+        parameters += shape.blocks * 2 * (square + shape.width)
+        flops += shape.scales * 2 * 2 * square
+    return Count(parameters, flops)
