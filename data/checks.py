@@ -77,8 +77,8 @@ class Rows:
 
 def findings(rows: Rows) -> tuple[Finding, ...]:
     """Return everything that is wrong or odd with `rows`, errors first, each check in the order of `CHECKS`."""
-    if structure := _structure(rows):
-        return (structure,)
+    if fault := level_fault(rows.place, rows.levels):
+        return (Finding("error", "levels", fault.problem, fault.remedy, len(rows.levels)),)
     if rows.frame.height == 0:
         return (Finding("error", "rows", f"{rows.place} has no rows", "give at least one row a split and class", 0),)
     found = [finding for check in CHECKS for finding in check(rows)]
@@ -96,18 +96,17 @@ def raise_first(found: Sequence[Finding]) -> None:
         raise DataError(errors[0].problem + more, errors[0].remedy)
 
 
-def _structure(rows: Rows) -> Finding | None:
-    """Return what keeps the levels from being levels at all; nothing else can be checked then."""
-    levels = rows.levels
+def level_fault(place: str, levels: Sequence[str]) -> DataError | None:
+    """Return what keeps `levels` from being the levels of the dataset at `place`, or None."""
     if len(levels) < 2:
-        problem, remedy = f"{counted(len(levels), 'level')}", "name two or more columns: --levels COARSE,FINE"
+        problem, remedy = counted(len(levels), "level"), "name two or more columns: --levels COARSE,FINE"
     elif len(set(levels)) < len(levels):
         problem, remedy = f"levels {listed(levels)} name a column twice", "name each column once"
     elif reserved := sorted({"text", "split"} & set(levels)):
         problem, remedy = f"a level is called {reserved[0]}", "rename that column"
     else:
         return None
-    return Finding("error", "levels", f"{rows.place}: {problem}", remedy, len(levels))
+    return DataError(f"{place}: {problem}", remedy)
 
 
 def _where(rows: Rows, mask: pl.Series) -> tuple[int, str, tuple[int, ...]]:
@@ -205,12 +204,13 @@ def _lonely_classes(rows: Rows) -> Iterator[Finding]:
     """Classes with one training row have no positive pair; classes that only test or val knows cannot be learned."""
     for level in rows.levels:
         counts = (
-            rows.frame.drop_nulls(level)
-            .group_by(level)
+            rows.frame.select(pl.col(level).alias("class"), "split")
+            .drop_nulls("class")
+            .group_by("class")
             .agg(*((pl.col("split") == split).sum().alias(split) for split in SPLITS))
-            .sort(level)
+            .sort("class")
         )
-        single = counts.filter(pl.col("train") == 1).get_column(level)
+        single = counts.filter(pl.col("train") == 1).get_column("class")
         if single.len():
             yield Finding(
                 "warning",
@@ -219,7 +219,7 @@ def _lonely_classes(rows: Rows) -> Iterator[Finding]:
                 "add rows, or merge the class with another",
                 single.len(),
             )
-        unseen = counts.filter((pl.col("train") == 0) & (pl.col("test") > 0)).get_column(level)
+        unseen = counts.filter((pl.col("train") == 0) & (pl.col("test") > 0)).get_column("class")
         if unseen.len():
             yield Finding(
                 "warning",
@@ -231,13 +231,12 @@ def _lonely_classes(rows: Rows) -> Iterator[Finding]:
 
 
 def _repeated_texts(rows: Rows) -> Iterator[Finding]:
-    several = rows.frame.with_row_index("row").filter(pl.col("text").is_duplicated() & pl.col("text").is_not_null())
+    table = rows.frame.select("text", "split", pl.struct(rows.levels).alias("labels")).with_row_index("row")
+    several = table.filter(pl.col("text").is_duplicated() & pl.col("text").is_not_null())
     if not several.height:
         return
     texts = several.group_by("text", maintain_order=True).agg(
-        pl.struct(rows.levels).n_unique().alias("labels"),
-        pl.col("split").n_unique().alias("splits"),
-        pl.col("row").first(),
+        pl.col("labels").n_unique(), pl.col("split").n_unique().alias("splits"), pl.col("row").first()
     )
     for check, mask, said, remedy in (
         ("same-text", texts["labels"] == 1, "on several rows with the same labels", "keep one row of each"),

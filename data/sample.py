@@ -39,7 +39,9 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
     if rows.frame.height <= limit:
         return rows
     cap = min(MOST, max(LEAST, limit // 3 ** len(rows.levels)))
-    table = _places(rows, seed).join(_class_order(rows, seed), on=rows.levels[-1])
+    tree = rows.frame.select(pl.col(name).alias(f"level{depth}") for depth, name in enumerate(rows.levels))
+    finest = tree.columns[-1]
+    table = _places(rows, tree.get_column(finest), seed).join(_class_order(tree, seed), on=finest)
     first = table.filter(pl.col("place") < cap).sort("order")
     if first.height <= limit:
         chosen = table.sort("place", "order").head(limit)
@@ -47,41 +49,43 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
         last_class = first.get_column("order")[limit]
         chosen = first.filter(pl.col("order") < last_class)
     kept = chosen.get_column("row").sort()
-    numbers = None if rows.numbers is None else rows.numbers.gather(kept)
+    numbers = pl.Series(rows.number(kept), dtype=pl.Int64)
     return replace(rows, frame=rows.frame[kept], numbers=numbers)
 
 
-def _places(rows: Rows, seed: int) -> pl.DataFrame:
-    """Return for each row its finest label and its place in that class: the order in which rows are taken.
+def _places(rows: Rows, finest: pl.Series, seed: int) -> pl.DataFrame:
+    """Return for each row its label of `finest` and its place in that class: the order in which rows are taken.
 
     The first of each split come first, then the splits keep their shares; within a split a seeded hash decides.
     """
-    finest = rows.levels[-1]
     hashes = pl.Series("hash", [unit_hash(text, seed) for text in rows.frame.get_column("text")])
-    rank = pl.struct("hash", "row").rank("ordinal").over(finest, "split") - 1
+    rank = pl.struct("hash", "row").rank("ordinal").over(finest.name, "split") - 1
     return (
         rows.frame.select(finest, "split")
         .with_row_index("row")
         .with_columns(hashes)
-        .with_columns(rank.alias("rank"), pl.len().over(finest, "split").alias("size"))
+        .with_columns(rank.alias("rank"), pl.len().over(finest.name, "split").alias("size"))
         .with_columns(pl.col("split").replace_strict(list(SPLITS), [0, 1, 2]).alias("turn"))
-        .sort(finest, pl.col("rank") / pl.col("size"), "turn")
-        .select("row", finest, pl.int_range(pl.len()).over(finest).alias("place"))
+        .sort(finest.name, pl.col("rank") / pl.col("size"), "turn")
+        .select("row", finest.name, pl.int_range(pl.len()).over(finest.name).alias("place"))
     )
 
 
-def _class_order(rows: Rows, seed: int) -> pl.DataFrame:
-    """Return every finest label with its place in the order of rings; within a ring, near the root's first first."""
-    paths = rows.frame.select(rows.levels).unique().sort(rows.levels)
-    ranks = []
-    for depth in range(len(rows.levels)):
-        nodes = paths.select(rows.levels[: depth + 1]).unique(maintain_order=True)
+def _class_order(tree: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Return every finest label with its place in the order of rings; within a ring, near the root's first first.
+
+    `tree`: columns ``level0``, ``level1``, ... of labels.
+    """
+    levels, ranks = tree.columns, []
+    paths = tree.unique().sort(levels)
+    for depth, level in enumerate(levels):
+        upper = levels[:depth]
+        nodes = paths.select(*upper, level).unique(maintain_order=True)
         names = nodes.select(pl.concat_str(pl.all(), separator="\n")).to_series()
         nodes = nodes.with_columns(pl.Series("hash", [unit_hash(name, seed) for name in names]))
-        place = pl.struct("hash", rows.levels[depth]).rank("ordinal")
-        siblings = place.over(rows.levels[:depth]) if depth else place
-        rank = f"\0rank {depth}"  # a name that no column of a file's can have
-        paths = paths.join(nodes.with_columns(siblings.alias(rank)).drop("hash"), on=rows.levels[: depth + 1])
-        ranks.append(rank)
+        place = pl.struct("hash", level).rank("ordinal")
+        ranks.append(f"rank{depth}")
+        nodes = nodes.with_columns((place.over(upper) if upper else place).alias(ranks[-1]))
+        paths = paths.join(nodes.drop("hash"), on=[*upper, level])
     by_ring = (pl.max_horizontal(ranks), pl.sum_horizontal(ranks), *(-pl.col(rank).cast(pl.Int64) for rank in ranks))
-    return paths.sort(*by_ring).select(rows.levels[-1]).with_row_index("order")
+    return paths.sort(*by_ring).select(levels[-1]).with_row_index("order")

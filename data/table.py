@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from data.checks import Rows
+from data.checks import Rows, level_fault
 from data.errors import DataError, counted, listed, quoted
 from data.hierarchy import qualified
 from data.reading import Opened, Role, missing_columns, open_source, stem
@@ -38,10 +38,10 @@ def read_table(
     """
     opened = open_source(source)
     names = tuple(levels) if levels is not None else _numbered_levels(source, opened)
-    if text in names:
-        raise DataError(f"{source}: column {text} is named as the text and as a level", "name each column once")
-    if problem := missing_columns(source, opened, [text, *names]):
-        raise problem
+    if text in (*names, "split"):
+        raise DataError(f"{source}: column {text} is named for two things", "name each column once")
+    if fault := level_fault(source, names) or missing_columns(source, opened, [text, *names]):
+        raise fault
     has_split = "split" in opened.columns
     roles: dict[str, Role] = {text: "text", **dict.fromkeys(names, "label")}
     if has_split:
@@ -66,8 +66,8 @@ def read_texts(source: str, text: str = "text") -> list[str]:
     :raises DataError: if it cannot be read, lacks the column, has no rows, or a text is empty.
     """
     opened = open_source(source)
-    if problem := missing_columns(source, opened, [text]):
-        raise problem
+    if fault := missing_columns(source, opened, [text]):
+        raise fault
     column = opened.read({text: "text"}).get_column(text)
     empty = (column.str.strip_chars().fill_null("") == "").arg_true()
     if len(empty):
