@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -47,9 +48,24 @@ def open_source(source: str) -> Opened:
     """
     kind = source_format(source)
     place = source if is_url(source) else _local(source)
+    with _told(source, place, kind):
+        opened = FORMATS[kind](source, place)
+
+    def read(wanted: Mapping[str, Role]) -> pl.DataFrame:
+        with _told(source, place, kind):
+            return opened.read(wanted)
+
+    return replace(opened, read=read)
+
+
+@contextmanager
+def _told(source: str, place: str, kind: str) -> Iterator[None]:
+    """Turn what polars and the system raise into this package's error; what is one already passes."""
     try:
-        return FORMATS[kind](source, place)
-    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        yield
+    except DataError:
+        raise
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError) as error:
         raise diagnosed(source, place, kind, error) from error
 
 

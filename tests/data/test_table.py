@@ -205,6 +205,17 @@ def test_parquet_texts_that_are_no_texts(tmp_path, column):
     assert "--text" in caught.value.remedy
 
 
+def test_a_damaged_parquet_file(tmp_path):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"text": [f"text {n}" for n in range(999)], "level0": "a", "level1": "b"}).write_parquet(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:100] + b"\0" * 200 + whole[300:], whole[:4] + whole[500:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"cannot read .*t\.parquet as parquet") as caught:
+            load(str(path))
+        assert "\n" not in str(caught.value)
+
+
 def test_parquet_labels_that_are_nested(tmp_path):
     pl.DataFrame({"text": ["a"], "level0": [["a"]], "level1": ["b"]}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError, match="column level0 holds List"):
@@ -254,7 +265,7 @@ def server(tmp_path):
         def do_GET(self):
             content = (tmp_path / self.path.lstrip("/")).read_bytes()
             first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
-            start = int(first) if first else len(content) - int(last)
+            start = int(first) if first else max(0, len(content) - int(last))
             part = content[start : int(last) + 1 if first and last else None]
             self.send_response(206)
             self.send_header("Content-Length", str(len(part)))
