@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 
+_BLOCK_VALUES = 1 << 16
+
 
 class Encoding(NamedTuple):
     """The numpy dtype on disk, the dtype that `gather` returns, and the largest magnitude that is accepted."""
@@ -34,6 +36,8 @@ ENCODINGS = {
 def encode(features: NDArray[np.floating], name: str, dim: int) -> NDArray[np.generic]:
     """Return `features`, [n, dim], in the stored form of encoding `name`, C-contiguous and never the same memory.
 
+    Works through blocks that stay in the cache. Rounds half to even, as IEEE 754 does.
+
     :raises CacheError: if their shape is another, or a value is not finite or outside the encoding's range.
     """
     array = np.asarray(features)
@@ -42,32 +46,67 @@ def encode(features: NDArray[np.floating], name: str, dim: int) -> NDArray[np.ge
             f"features are {array.dtype} {list(array.shape)}, this store holds floats [n, {dim}]",
             "pass the pooled hidden states of the backbone that the store was made for",
         )
-    encoding = ENCODINGS[name]
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = array.astype(np.float32, order="C")
-    _refuse_out_of_range(values, name, encoding.largest)
+    stored = np.empty(array.shape, ENCODINGS[name].stored)
+    step = max(1, _BLOCK_VALUES // dim)
+    for start in range(0, len(array), step):
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.ascontiguousarray(array[start : start + step], np.float32)
+        _refuse_out_of_range(values, name, start)
+        _ENCODERS[name](values, stored[start : start + step])
+    return stored
+
+
+def decode(stored: NDArray[np.generic], name: str) -> NDArray[np.generic]:
+    """Return the numbers of `stored`, in encoding `name`; where it is numpy's own, that is `stored` itself."""
     if name == "bfloat16":
-        bits = values.view(np.uint32)
-        # round half to even on the 16 bits that are dropped
-        return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2")
-    return values.astype(encoding.stored, copy=False)
+        widened: NDArray[np.generic] = np.left_shift(stored, 16, dtype=np.uint32, casting="unsafe").view(np.float32)
+        return widened
+    return stored
 
 
-def decode(stored: NDArray[np.generic], name: str, out: NDArray[np.generic]) -> None:
-    """Write the numbers of `stored`, in encoding `name`, to `out`, same shape, of the returned dtype."""
-    if name == "bfloat16":
-        np.left_shift(stored, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
-    else:
-        np.copyto(out, stored, casting="equiv")
+def _to_float16(values: NDArray[np.float32], out: NDArray[np.generic]) -> None:
+    """Round to float16 with integer operations, which numpy vectorises: twice as fast as its own conversion.
+
+    Rebias the exponent by 15 - 127, add half of the last place (and one more where that place is odd), drop 13 bits.
+    What is below float16's smallest normal number, 2^-14, is rare and left to numpy.
+    """
+    bits = values.view(np.uint32)
+    rounded = bits & np.uint32(0x7FFFFFFF)
+    small = np.flatnonzero(rounded < np.uint32(0x38800000))
+    part = rounded >> np.uint32(13)
+    part &= np.uint32(1)
+    rounded += part
+    rounded += np.uint32((15 - 127 << 23) + 0xFFF & 0xFFFFFFFF)
+    rounded >>= np.uint32(13)
+    np.right_shift(bits, np.uint32(16), out=part)
+    part &= np.uint32(0x8000)
+    rounded |= part
+    out.view("<u2")[...] = rounded
+    if len(small):
+        out.reshape(-1)[small] = values.reshape(-1)[small].astype(np.float16)
 
 
-def _refuse_out_of_range(values: NDArray[np.float32], name: str, largest: float) -> None:
+def _to_float32(values: NDArray[np.float32], out: NDArray[np.generic]) -> None:
+    out[...] = values
+
+
+def _to_bfloat16(values: NDArray[np.float32], out: NDArray[np.generic]) -> None:
+    bits = values.view(np.uint32)
+    last = (bits >> np.uint32(16)) & np.uint32(1)
+    out[...] = (bits + (np.uint32(0x7FFF) + last)) >> np.uint32(16)
+
+
+_ENCODERS = {"float16": _to_float16, "float32": _to_float32, "bfloat16": _to_bfloat16}
+
+
+def _refuse_out_of_range(values: NDArray[np.float32], name: str, start: int) -> None:
+    largest = ENCODINGS[name].largest
     # minimum and maximum pass NaN on, so that two reductions without a temporary decide
     if values.size == 0 or (values.min() >= -largest and values.max() <= largest):
         return
     wrong = ~(np.abs(values) <= np.float32(largest))
     row, column = (int(axis[0]) for axis in np.nonzero(wrong))
     raise CacheError(
-        f"feature {column} of row {row} is {values[row, column]}, which {name} cannot hold (largest {largest:.6g})",
+        f"feature {column} of row {start + row} is {values[row, column]}, beyond {name}'s {largest:.6g}",
         "store this layer as float32; if it is inf or nan already, the backbone computed it so: try another dtype",
     )

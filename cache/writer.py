@@ -1,14 +1,17 @@
-"""Appending to a store: rows wait in memory and become a shard every ten seconds of work or 64 MiB.
+"""Appending to a store: rows wait in memory and become a shard every ten seconds of work or 32 MiB.
 
 A shard a batch would be thirty thousand files for a million rows; a shard at the end would lose a night to one kill.
-So a kill costs at most the rows of the last `seconds` or `nbytes`. The clock runs from when work on the oldest waiting
-row began, and a shard is also closed when the next append, taking as long as the last, would come too late.
+One shard fills while a thread writes the one before, so that the caller waits for the disk only where the disk is
+slower than the backbone. A kill costs at most both: the rows of the last `seconds`, or `nbytes` of them, half waiting
+and half on their way. The clock runs from when work on the oldest waiting row began, and a shard is also closed when
+the next append, taking as long as the last, would come too late.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -33,7 +36,7 @@ class ShardWriter:
     """Commits appended rows as shards: for a `with` block and one thread; `FeatureStore.writer` makes it."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any], *, seconds: float, nbytes: int) -> None:
-        """Write to `folder`, a shard every `seconds` or `nbytes` of stored features."""
+        """Write to `folder`, so that a kill costs at most `seconds` of work or `nbytes` of stored features."""
         self.folder = folder
         self.rows = 0
         self._description = description
@@ -44,6 +47,8 @@ class ShardWriter:
         self._waiting: list[Rows] = []
         self._waiting_bytes = 0
         self._began = self._appended = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> Self:
         """Start the clock, and clear away what killed writers left."""
@@ -55,17 +60,15 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Commit what is waiting, after an exception too: those rows are whole, and computing them took time."""
-        if kind is None:
-            self.flush()
-            return
-        with contextlib.suppress(CacheError):  # the exception on its way says more than a second one
+        # the exception on its way says more than a second one
+        with contextlib.suppress(*([CacheError] if kind else [])), self._thread:
             self.flush()
 
     def append(self, keys: NDArray[np.uint8], features: NDArray[np.floating]) -> None:
         """Add rows: `keys` uint8 [m, 16], `features` float [m, H].
 
-        :raises CacheError: if shapes disagree, a value is not finite or out of the stored dtype's range, or a shard
-            cannot be written. Nothing of a refused call is stored.
+        :raises CacheError: if shapes disagree, a value is not finite or out of the stored dtype's range (nothing of the
+            call is stored then), or an earlier shard could not be written.
         """
         keys = as_keys(keys).copy()
         stored = encode(features, self._dtype, self._dim)
@@ -76,16 +79,27 @@ class ShardWriter:
         self.rows += len(keys)
         now = time.monotonic()
         took, self._appended = now - self._appended, now
-        if self._waiting_bytes >= self._nbytes or now - self._began + took >= self._seconds:
-            self.flush()
+        if self._waiting_bytes >= self._nbytes // 2 or now - self._began + took >= self._seconds:
+            self._hand_over()
 
     def flush(self) -> None:
-        """Commit what is waiting as one shard, now.
+        """Commit what is waiting as one shard, and return when it is on the disk.
 
         :raises CacheError: if the file system refuses it; the rows wait no longer then.
         """
+        self._hand_over()
+        self._settle()
+
+    def _hand_over(self) -> None:
+        self._settle()
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._began = time.monotonic()
         count = sum(len(rows.keys) for rows in waiting)
         if count:
-            write_shard(self.folder / new_name(), self._description, count, waiting)
-        self._began = time.monotonic()
+            path = self.folder / new_name()
+            self._writing = self._thread.submit(write_shard, path, self._description, count, waiting)
+
+    def _settle(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
