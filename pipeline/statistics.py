@@ -1,0 +1,174 @@
+"""How sure a figure is: intervals, tests and effect sizes, from numpy alone.
+
+Two things vary when an accuracy is measured again: the texts that are asked and the seed that trained the head. Texts
+are resampled (bootstrap); seeds are few, so their differences are tested with Student's t, which knows that. Neither
+stands for the other, so what compares methods shows both.
+
+The bootstrap's trick: texts with the same outcomes at every prefix and level are interchangeable, so a resample is one
+multinomial draw over distinct outcomes (some dozens) instead of a draw of every text. Exact, and it costs a hundredth.
+
+Student's t is here because its one ingredient, the regularised incomplete beta function, is twenty lines; scipy would
+be a dependency of 100 MB for two numbers. The tests hold both against scipy and statsmodels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import PipelineError
+
+Floats = NDArray[np.float64]
+
+DRAWS = 2000
+"""Bootstrap resamples: the ends of a 95 % interval are then themselves good to about 4 % of its width."""
+
+
+def bootstrap_means(
+    values: ArrayLike, weights: ArrayLike | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> Floats:
+    """Resample texts with replacement and take the means again.
+
+    :param values: [t, m], m outcomes of each of t independent texts, summed over the times it was asked.
+    :param weights: [t], how many times each was asked; once if not given. A text is drawn with all its times.
+    :param draws: number of resamples.
+    :param seed: of the draws; the same arguments give the same result.
+    :returns: [draws, m], sum of values / sum of weights in every resample.
+    :raises PipelineError: if there is no text.
+    """
+    outcomes = np.asarray(values, dtype=np.float64)
+    asked = np.ones(len(outcomes)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not len(outcomes):
+        raise PipelineError("no text to resample", "score at least one query")
+    distinct, counts = np.unique(np.column_stack([asked, outcomes]), axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=draws)
+    sums = drawn @ distinct
+    means: Floats = sums[:, 1:] / sums[:, :1]
+    return means
+
+
+def percentile_interval(resampled: ArrayLike, confidence: float = 0.95) -> Floats:
+    """Cut the tails off resampled figures.
+
+    :param resampled: [draws, ...].
+    :param confidence: the share that stays inside.
+    :returns: [..., 2], lower and upper end.
+    """
+    tail = (1 - confidence) / 2
+    ends: Floats = np.moveaxis(np.quantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail], axis=0), 0, -1)
+    return ends
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Differences a - b of n pairs, tested against zero.
+
+    `sd`, `interval`, `p` and `cohens_d` are None where n = 1 leaves nothing to estimate them from. Where all
+    differences are one and the same number other than zero, t is not defined: `p` and `cohens_d` are None too.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    interval: tuple[float, float] | None
+    p: float | None
+    cohens_d: float | None
+
+
+def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95) -> PairedTest:
+    """Student's two-sided t-test of paired differences, with interval and Cohen's d (mean over SD of the differences).
+
+    :param differences: n differences a - b, one a pair.
+    :param confidence: of the interval for the mean difference.
+    :raises PipelineError: if there is no difference.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    n = len(values)
+    if not n:
+        raise PipelineError("no pair to compare", "score both methods with at least one common seed")
+    mean = float(values.mean())
+    if n == 1:
+        return PairedTest(1, mean, None, None, None, None)
+    if np.ptp(values) == 0:
+        first = float(values[0])
+        p, d = (1.0, 0.0) if first == 0 else (None, None)
+        return PairedTest(n, first, 0.0, (first, first), p, d)
+    sd = float(values.std(ddof=1))
+    error = sd / math.sqrt(n)
+    half = student_quantile((1 + confidence) / 2, n - 1) * error
+    return PairedTest(n, mean, sd, (mean - half, mean + half), student_p(mean / error, n - 1), mean / sd)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust the p-values of one family (Holm 1979, step-down); None is no test, and does not count.
+
+    :returns: adjusted values in the order given, to be compared with the level as they are.
+    """
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(tested):
+        highest = max(highest, min(1.0, (len(tested) - rank) * p))
+        adjusted[i] = highest
+    return adjusted
+
+
+def student_p(t: float, df: float) -> float:
+    """Two-sided p-value of t with df degrees of freedom: I_x(df/2, 1/2) at x = df / (df + t^2)."""
+    return incomplete_beta(df / 2, 0.5, df / (df + t * t))
+
+
+def student_quantile(probability: float, df: float) -> float:
+    """The t below which a share of the distribution lies, by bisection to the last bit.
+
+    :raises PipelineError: if the probability is not between 0 and 1, or df not positive.
+    """
+    if not 0 < probability < 1 or df <= 0:
+        raise PipelineError(
+            f"Student's t has no quantile {probability} at {df} degrees of freedom",
+            "give a probability between 0 and 1, and two values or more",
+        )
+    tail = 2 * min(probability, 1 - probability)
+    low, high = 0.0, 1.0
+    while student_p(high, df) > tail:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_p(middle, df) > tail else (low, middle)
+    return math.copysign(high, probability - 0.5) if probability != 0.5 else 0.0
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularised incomplete beta function I_x(a, b) for 0 <= x <= 1, to about 14 digits (DLMF 8.17.22).
+
+    The continued fraction converges fast for x < (a + 1) / (a + b + 2); beyond, 1 - I_{1-x}(b, a) is the same number.
+    """
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - incomplete_beta(b, a, 1 - x)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(log_front) / a / _beta_fraction(a, b, x)
+
+
+def _beta_fraction(a: float, b: float, x: float) -> float:
+    """The denominator 1 + d1/(1 + d2/(1 + ...)), evaluated from the top (modified Lentz)."""
+    tiny = 1e-300
+    value = numerator = 1.0
+    denominator = 0.0
+    for i in range(1, 10_000):
+        m = i // 2
+        if i % 2:
+            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        denominator = 1 / (1 + d * denominator or tiny)
+        numerator = 1 + d / numerator or tiny
+        value *= numerator * denominator
+        if abs(numerator * denominator - 1) < 1e-15:
+            break
+    return value
