@@ -147,7 +147,7 @@ def read(
 
 def _check_name(source: str) -> None:
     """Refuse what is neither a file nor looks like one, which is then a misspelt name."""
-    if is_url(source) or Path(source).suffix or "/" in source or Path(source).exists():
+    if source and (is_url(source) or Path(source).suffix or "/" in source or Path(source).exists()):
         return
     near = difflib.get_close_matches(source, BUILT_IN, n=1)
     raise DataError(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from data.errors import DataError
@@ -98,7 +98,7 @@ def _fetch(file: PublishedFile, target: Path) -> bytes:
         with urllib.request.urlopen(file.url, timeout=SECONDS) as answer:
             content: bytes = answer.read()
             return content
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{file.name} of {file.dataset} is not here and cannot be downloaded from {file.url}: {reason}",
