@@ -1,0 +1,104 @@
+"""Work ahead of who waits for it, and behind who need not: an iterator run in a thread, a sink run in another.
+
+Tokenizing, planning and writing let go of Python's lock in their inner loops, so threads suffice and nothing is
+pickled.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.1
+
+
+class _End:
+    """Marks the end of a queue, and carries the exception that ended it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+    """Yield `items`, which a thread computes up to `depth` in advance; its exception comes out here.
+
+    Closing the iterator ends the thread at its next item.
+    """
+    line: queue.Queue[T | _End] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: T | _End) -> None:
+        while not stopped.is_set():
+            try:
+                return line.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(_End())
+        except BaseException as error:  # handed to the thread that consumes
+            put(_End(error))
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := line.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stopped.set()
+
+
+class Behind(Generic[T]):
+    """A `with` block whose `put` hands items to `consume`, which a thread runs; at most `depth` items wait.
+
+    `consume` gets an iterator. Leaving the block waits until it has taken everything, after an exception too: what was
+    computed is written. Its own exception comes out of the next `put` or of leaving.
+    """
+
+    def __init__(self, consume: Callable[[Iterator[T]], None], depth: int) -> None:
+        """Start nothing yet."""
+        self._consume = consume
+        self._line: queue.Queue[T | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="behind", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def put(self, item: T) -> None:
+        """Hand over an item, waiting while `depth` others wait."""
+        if self._error is not None:
+            raise self._error
+        self._line.put(item)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for the thread; raise what it raised unless another exception is on its way."""
+        self._line.put(None)
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            self._consume(iter(self._line.get, None))
+        except BaseException as error:  # raised where the items come from
+            self._error = error
+            while self._line.get() is not None:  # never leave `put` waiting for a dead thread
+                continue

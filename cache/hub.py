@@ -1,0 +1,73 @@
+"""Where a backbone's files lie: a folder as it is, or the hub's cache, filled from the hub when it may be asked.
+
+The hub's cache is always looked at first and without the network, so a backbone that was fetched once works offline
+and a second `embed` sends no request. The alternative, asking the hub whether there is a newer revision, would make
+features change under a running project.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cache.errors import CacheError
+
+_SMALL = ["*.json", "*.txt", "*.model", "1_Pooling/*"]
+_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_IGNORED = ["onnx/*", "openvino/*", "original/*"]
+
+
+def is_cached(source: str) -> bool:
+    """Tell whether the hub's cache holds the configuration and weights of a hub id."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def held(name: str) -> bool:
+        return isinstance(try_to_load_from_cache(source, name), str)
+
+    return held("config.json") and (held("model.safetensors") or held("model.safetensors.index.json"))
+
+
+def fetch_small_files(source: str) -> Path:
+    """Return a folder with the configuration files of a hub id, without its weights.
+
+    :raises CacheError: the files are neither in the cache nor to be had from the hub.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    held = try_to_load_from_cache(source, "config.json")
+    if isinstance(held, str) and try_to_load_from_cache(source, "modules.json") is not None:
+        return Path(held).parent
+    return _snapshot(source, _SMALL)
+
+
+def locate(source: str, alternatives: str) -> Path:
+    """Return the folder that holds every file of a backbone, fetching them where the hub may be asked.
+
+    `alternatives` ends the remedy: what works without these weights.
+
+    :raises CacheError: there are no such files here and none can be fetched.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute():
+        raise CacheError(f"checkpoint folder {source} is not there", "check the path")
+    if is_cached(source):
+        from huggingface_hub import try_to_load_from_cache
+
+        return Path(str(try_to_load_from_cache(source, "config.json"))).parent
+    return _snapshot(source, [*_SMALL, *_WEIGHTS], alternatives)
+
+
+def _snapshot(source: str, patterns: list[str], alternatives: str = "") -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    fetch = f"`hf download {source}`"
+    if constants.HF_HUB_OFFLINE:
+        remedy = f"unset HF_HUB_OFFLINE and run again, or run {fetch} where there is a network{alternatives}"
+        raise CacheError(f"the weights of {source} are not in the hub cache and HF_HUB_OFFLINE is set", remedy)
+    try:
+        return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=_IGNORED))
+    except Exception as error:  # the hub client raises requests', httpx' and its own; each means: not to be had
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        remedy = f"check the id and the network, or run {fetch} where there is one{alternatives}"
+        raise CacheError(f"cannot fetch {source} from the hub ({reason})", remedy) from error

@@ -1,0 +1,156 @@
+"""One process a device: chunks are dealt out, every process writes its own shards, nobody locks anything.
+
+With one device the work happens here. With several, spawned processes (a fork would share CUDA's state and threads'
+locks) take pieces of chunks from one queue whenever they are free, so that an uneven share costs at most one piece.
+Pieces are cut from sorted texts, so that texts which begin alike stay together. A process that fails ends all; the
+others' committed work stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import queue
+import signal
+import time
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.ahead import ahead
+from cache.errors import CacheError
+from cache.report import Tally
+from cache.worker import Chunk, Job, run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_PIECE = 4096
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 15.0
+
+
+def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+    """Compute and store `chunks` on `devices`, a process each if there are several.
+
+    :raises CacheError: what a process raises, or that one was killed.
+    """
+    if len(devices) == 1:
+        return run_job(replace(job, device=devices[0]), chunks, on_batch)
+    crew = _Crew(job, devices)
+    try:
+        return crew.run(ahead(_pieces(chunks, len(devices)), 1), on_batch)
+    finally:
+        crew.dismiss()
+
+
+class _Crew:
+    """The processes, the queue that feeds them, and the one that they report to."""
+
+    def __init__(self, job: Job, devices: Sequence[str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._work: Any = context.Queue(2 * len(devices))
+        self._news: Any = context.Queue()
+        threads = max(1, (os.cpu_count() or 1) // len(devices)) if devices[0] == "cpu" else None
+        jobs = [replace(job, device=device, threads=threads, share=len(devices)) for device in devices]
+        self._processes = [
+            context.Process(target=_serve, args=(each, self._work, self._news), daemon=True) for each in jobs
+        ]
+        for process in self._processes:
+            process.start()
+        self._tally = Tally()
+        self._running = len(devices)
+
+    def run(self, pieces: Iterator[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+        """Deal `pieces` out and wait for every process to finish."""
+        for item in itertools.chain(pieces, [None] * len(self._processes)):
+            while not self._offer(item):
+                self._listen(on_batch)
+            self._listen(on_batch, wait=False)
+        while self._running:
+            self._listen(on_batch)
+        return self._tally
+
+    def _offer(self, item: Chunk | None) -> bool:
+        try:
+            self._work.put(item, timeout=_POLL_SECONDS)
+        except queue.Full:
+            return False
+        return True
+
+    def _listen(self, on_batch: Callable[[int, str], None], *, wait: bool = True) -> None:
+        """Take in what the processes say: progress, a finished tally, or the exception that ends everything."""
+        try:
+            while True:
+                said = self._news.get(timeout=_POLL_SECONDS) if wait else self._news.get_nowait()
+                wait = False
+                if isinstance(said, BaseException):
+                    raise said
+                if isinstance(said, Tally):
+                    self._tally.add(said)
+                    self._running -= 1
+                else:
+                    on_batch(*said)
+        except queue.Empty:
+            killed = [process for process in self._processes if process.exitcode not in (None, 0)]
+            if killed:
+                raise CacheError(
+                    f"an embedding process ended with exit code {killed[0].exitcode}",
+                    "its memory may have run out; run again to go on, with fewer processes",
+                ) from None
+
+    def dismiss(self) -> None:
+        """Let the processes end, by force if they do not."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for process in self._processes:
+            if self._running:  # an error or an interrupt: nobody waits for their work any more
+                process.terminate()
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+
+
+def _pieces(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
+    """Cut chunks into pieces of texts that are neighbours in sorted order."""
+    for chunk in chunks:
+        order = sorted(range(len(chunk.texts)), key=chunk.texts.__getitem__)
+        count = max(processes, -(-len(order) // _PIECE))
+        for part in np.array_split(np.array(order, np.int64), count):
+            if len(part):
+                texts = [chunk.texts[i] for i in part]
+                yield Chunk(texts, chunk.rows[part], chunk.keys[part], chunk.absent[:, part])
+
+
+def _serve(job: Job, work: Any, news: Any) -> None:
+    """Run in a process of its own: compute the pieces that come, until None comes or the parent is gone."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        news.put(run_job(job, _orders(work), lambda texts, stage: news.put((texts, stage))))
+    except KeyboardInterrupt:
+        return
+    except CacheError as error:
+        news.put(error)
+    except Exception as error:  # rebuilt in the parent with the trace as its text
+        news.put(RuntimeError(f"in an embedding process: {''.join(traceback.format_exception(error))}"))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Turn a polite request to end into an interrupt, so that what was computed is written."""
+    raise KeyboardInterrupt
+
+
+def _orders(work: Any) -> Iterator[Chunk]:
+    parent = multiprocessing.parent_process()
+    while True:
+        try:
+            piece = work.get(timeout=1.0)
+        except queue.Empty:
+            if parent is not None and not parent.is_alive():
+                return
+            continue
+        if piece is None:
+            return
+        yield piece

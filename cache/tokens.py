@@ -1,0 +1,139 @@
+"""Texts to token ids, flat: one int32 array for all texts and the offsets between them.
+
+The Rust tokenizer splits a batch of texts over the cores without Python's lock, so it runs beside the encoder. Special
+tokens and truncation are applied here, not there: what the tokenizer puts around a text is learnt from one probe, the
+text's own tokens are cut to the room between, and a backbone's end token is appended exactly once, also where a text
+is truncated and also where the tokenizer file already appends it (Qwen3's does in one distribution and not in another,
+and an embedding read off another token is silently wrong).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cache.backbones import Backbone
+
+_PROBE = "a"
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """n token sequences: sequence i is `ids[offsets[i]:offsets[i + 1]]`; ids int32 [tokens], offsets int64 [n + 1]."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence, int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> Sequences:
+        """Return the sequences `rows`, in that order."""
+        lengths = self.lengths[rows]
+        return Sequences(self.ids[ragged_ranges(self.offsets[rows], lengths)], offsets_of(lengths))
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> Sequences:
+        """Lay lists of token ids out flat."""
+        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+        ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32, int(lengths.sum()))
+        return cls(ids, offsets_of(lengths))
+
+
+def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return [0, l0, l0 + l1, ...], int64 [n + 1]."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def ragged_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return start, start + 1, ... of every range one after another, int64 [sum of lengths]."""
+    offsets = offsets_of(lengths)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+
+
+class TextTokenizer:
+    """A checkpoint's tokenizer with the backbone's rules for ends and length."""
+
+    def __init__(self, folder: Path, backbone: Backbone) -> None:
+        """Load tokenizer.json, or let transformers convert an older format.
+
+        :raises CacheError: no tokenizer, or one that cannot be read; a maximum length without room for a text.
+        """
+        self._tokenizer = _load(folder, backbone)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        before, after = self._around(backbone)
+        self._before = np.array(before, np.int32)
+        self._after = np.array(after, np.int32)
+        self._room = backbone.max_length - len(before) - len(after)
+        if self._room < 0:
+            raise CacheError(
+                f"maximum length {backbone.max_length} of {backbone.name} leaves no room for its special tokens",
+                "raise the maximum length",
+            )
+
+    def _around(self, backbone: Backbone) -> tuple[list[int], list[int]]:
+        """Learn what the tokenizer puts before and after a text; close with the end token, once."""
+        bare = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
+        whole = self._tokenizer.encode(_PROBE, add_special_tokens=True).ids
+        at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        before, after = whole[:at], whole[at + len(bare) :]
+        if backbone.end_token is not None and after[-1:] != [backbone.end_token]:
+            after = [*after, backbone.end_token]
+        return before, after
+
+    def encode(self, texts: Sequence[str]) -> Sequences:
+        """Return the token sequences of `texts` (prompt included by the caller)."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return self._close(Sequences.of([e.ids for e in encodings]))
+
+    def _close(self, bare: Sequences) -> Sequences:
+        """Cut each text to the room there is and put the special tokens around it."""
+        kept = np.minimum(bare.lengths, self._room)
+        offsets = offsets_of(kept + len(self._before) + len(self._after))
+        ids = np.empty(int(offsets[-1]), np.int32)
+        ids[ragged_ranges(offsets[:-1] + len(self._before), kept)] = bare.ids[ragged_ranges(bare.offsets[:-1], kept)]
+        for i, token in enumerate(self._before):
+            ids[offsets[:-1] + i] = token
+        for i, token in enumerate(self._after[::-1]):
+            ids[offsets[1:] - 1 - i] = token
+        return Sequences(ids, offsets)
+
+
+def _load(folder: Path, backbone: Backbone) -> Any:
+    path = folder / "tokenizer.json"
+    try:
+        if path.is_file():
+            from tokenizers import Tokenizer
+
+            return Tokenizer.from_file(str(path))
+        from transformers import AutoTokenizer
+
+        loaded = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=backbone.trust_remote_code
+        )
+        return loaded.backend_tokenizer
+    except Exception as error:  # the Rust library raises plain Exception
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CacheError(
+            f"backbone {backbone.name}: no usable tokenizer in {folder} ({reason})",
+            "copy tokenizer.json and tokenizer_config.json of the checkpoint into that folder",
+        ) from error
