@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import Dataset, Hierarchy, load
@@ -65,6 +65,7 @@ def two_level_rows(draw):
     return [(draw(WORD), *draw(st.sampled_from(paths)), split) for split in splits]
 
 
+@settings(max_examples=40)
 @given(two_level_rows(), st.data())
 def test_any_change_of_a_cell_the_order_or_a_name_changes_the_id(rows, data):
     made = dataset_of(rows)
