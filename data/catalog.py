@@ -14,10 +14,10 @@ from data.checks import Finding, Rows, findings, raise_first
 from data.clinc import LEVELS as CLINC_LEVELS
 from data.clinc import read_clinc
 from data.dataset import Dataset
-from data.errors import DataError, listed
+from data.errors import DataError, listed, quoted
 from data.icd10cm import LEVELS as ICD10CM_LEVELS
 from data.icd10cm import read_icd10cm
-from data.reading import is_url
+from data.places import is_there, is_url
 from data.sample import limited
 from data.table import read_table
 
@@ -147,10 +147,10 @@ def read(
 
 def _check_name(source: str) -> None:
     """Refuse what is neither a file nor looks like one, which is then a misspelt name."""
-    if source and (is_url(source) or Path(source).suffix or "/" in source or Path(source).exists()):
+    if source and (is_url(source) or Path(source).suffix or "/" in source or is_there(source)):
         return
     near = difflib.get_close_matches(source, BUILT_IN, n=1)
     raise DataError(
-        f"there is no dataset and no file {source!r}",
+        f"there is no dataset and no file {quoted(source)}",
         f"did you mean {near[0]}?" if near else f"use one of {listed(BUILT_IN)}, or the path of a file",
     )

@@ -58,7 +58,9 @@ def _malformed(source: str, path: Path, separator: str) -> DataError | None:
                         "put texts that hold the separator between double quotation marks",
                     )
                 row, start = row + 1, records.line_num + 1
-        except csv.Error:
+        except csv.Error as error:
+            if "field limit" in str(error):  # a long text, which may well be meant
+                return None
             return DataError(
                 f"{source}, row {row} (line {start}): a quotation mark is not closed as it should be",
                 'close it, and write a quotation mark inside a quoted field as ""',

@@ -26,10 +26,15 @@ class DataError(ValueError):
         return self.problem
 
 
+def shortened(value: object, limit: int = 300) -> str:
+    """Return `value` as text, cut after `limit` characters."""
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def quoted(value: object, limit: int = 60) -> str:
     """Return `value` as one short quoted line: escapes kept, cut after `limit` characters."""
-    text = str(value)
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+    return repr(shortened(value, limit))
 
 
 def listed(values: Iterable[object], total: int | None = None) -> str:

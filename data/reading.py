@@ -14,14 +14,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import polars as pl
 
 from data.diagnosis import diagnosed
 from data.errors import DataError, listed, quoted
+from data.places import is_pattern, located, suffix_of
 
 Role = Literal["text", "label", "split"]
 """What a column is read for: texts must be strings, labels and splits may also be numbers or truth values."""
@@ -46,8 +45,8 @@ def open_source(source: str) -> Opened:
     :raises DataError: for a missing file, a directory, an unknown suffix, or content that is not of that format; says
         which line and why, where the file is at hand.
     """
-    kind = source_format(source)
-    place = source if is_url(source) else _local(source)
+    place = located(source)
+    kind = _format_of(source)
     with _told(source, place, kind):
         opened = FORMATS[kind](source, place)
 
@@ -69,50 +68,20 @@ def _told(source: str, place: str, kind: str) -> Iterator[None]:
         raise diagnosed(source, place, kind, error) from error
 
 
-def is_url(source: str) -> bool:
-    """Whether `source` names a scheme, such as ``hf://``, ``s3://`` or ``https://``."""
-    return "://" in source
-
-
-def source_format(source: str) -> str:
-    """Return the suffix that decides how `source` is read, lower case, without a compression's own.
-
-    :raises DataError: if it is none of `FORMATS`.
-    """
-    if not is_url(source) and Path(source).expanduser().is_dir():
-        raise DataError(f"{source} is a directory, not a file", "name a file in it, or a pattern such as DIR/*.csv")
-    suffixes = [suffix.lower() for suffix in PurePosixPath(_path(source)).suffixes]
-    if suffixes and suffixes[-1] in (".gz", ".zst"):
-        suffixes.pop()
-    suffix = suffixes[-1] if suffixes else ""
+def _format_of(source: str) -> str:
+    suffix = suffix_of(source)
     if suffix not in FORMATS:
         what = f"of unknown kind {quoted(suffix)}" if suffix else "without a suffix that says its kind"
         raise DataError(f"{source} is a file {what}", f"use one of {', '.join(FORMATS)}, or a built-in name")
     return suffix
 
 
-def stem(source: str) -> str:
-    """Return the file's name without folder and suffixes: what its dataset is called."""
-    name = PurePosixPath(_path(source)).name
-    for suffix in (".gz", ".zst", *FORMATS):
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-    return name
-
-
-def _path(source: str) -> str:
-    return urlsplit(source).path if is_url(source) else source
-
-
-def _local(source: str) -> str:
-    path = Path(source).expanduser()
-    if not path.exists() and not any(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
-        raise DataError(f"there is no file {source}", "check the path, or see the built-in names: pipeline data list")
-    return str(path)
-
-
 def _open_csv(source: str, place: str, separator: str = ",") -> Opened:
-    frame = pl.scan_csv(place, infer_schema=False, separator=separator).collect().with_row_index("\0row", offset=1)
+    frame = (
+        pl.scan_csv(place, infer_schema=False, separator=separator, glob=is_pattern(place))
+        .collect()
+        .with_row_index("\0row", offset=1)
+    )
     columns = tuple(frame.columns[1:])
     _check_header(source, columns)
     frame = frame.filter(~pl.all_horizontal(pl.col(columns).is_null()))
@@ -134,7 +103,7 @@ def _open_tsv(source: str, place: str) -> Opened:
 
 
 def _open_parquet(source: str, place: str) -> Opened:
-    lazy = pl.scan_parquet(place)
+    lazy = pl.scan_parquet(place, glob=is_pattern(place))
     schema = lazy.collect_schema()
     rows = lazy.select(pl.len()).collect().item()
 
@@ -164,7 +133,9 @@ class _Number(str):
 
 def _open_jsonl(source: str, place: str) -> Opened:
     # A separator that JSON forbids unescaped makes each line one field, whatever it holds.
-    lines = pl.scan_csv(place, has_header=False, infer_schema=False, separator="\x1e", quote_char=None).collect()
+    lines = pl.scan_csv(
+        place, has_header=False, infer_schema=False, separator="\x1e", quote_char=None, glob=is_pattern(place)
+    ).collect()
     records, numbers = [], []
     for number, line in enumerate(lines.to_series(), start=1):
         if line is not None and line.strip():

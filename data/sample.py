@@ -32,10 +32,10 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
 
     `rows` must have passed the checks.
 
-    :raises DataError: if `limit` is too small for two classes.
+    :raises DataError: if `limit` is too small for two classes, or for a row of train and of test.
     """
     if limit < 2 * LEAST:
-        raise DataError(f"a limit of {limit} rows leaves no hierarchy", f"give {2 * LEAST} rows or more")
+        raise DataError(f"a limit of {limit} rows leaves no hierarchy", f"give --limit {2 * LEAST} or more")
     if rows.frame.height <= limit:
         return rows
     cap = min(MOST, max(LEAST, limit // 3 ** len(rows.levels)))
@@ -49,6 +49,9 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
         last_class = first.get_column("order")[limit]
         chosen = first.filter(pl.col("order") < last_class)
     kept = chosen.get_column("row").sort()
+    for split in ("train", "test"):
+        if split not in rows.frame.get_column("split").gather(kept):
+            raise DataError(f"{rows.place}: a limit of {limit} rows leaves no {split} row", "give a larger --limit")
     numbers = pl.Series(rows.number(kept), dtype=pl.Int64)
     return replace(rows, frame=rows.frame[kept], numbers=numbers)
 

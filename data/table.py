@@ -14,7 +14,8 @@ import polars as pl
 from data.checks import Rows, level_fault
 from data.errors import DataError, counted, listed, quoted
 from data.hierarchy import qualified
-from data.reading import Opened, Role, missing_columns, open_source, stem
+from data.places import stem
+from data.reading import Opened, Role, missing_columns, open_source
 from data.splits import assign_splits, read_splits
 
 _LEVEL = re.compile(r"level(\d+)")

@@ -80,8 +80,16 @@ def test_columns_may_have_any_name():
         assert limited(tree(3, 3, 3, 20, names), 200).frame.height > 150
 
 
+def test_a_limit_that_leaves_a_split_empty_says_so():
+    whole = tree(3, 3, 3, 20)
+    last = pl.int_range(pl.len()) == pl.len() - 1
+    rare = whole.frame.with_columns(pl.when(last).then(pl.lit("test")).otherwise(pl.lit("train")).alias("split"))
+    with pytest.raises(DataError, match="a limit of 20 rows leaves no test row"):
+        limited(Rows("tree", rare, whole.levels), 20)
+
+
 def test_too_few_rows_for_a_hierarchy():
     for limit in (-1, 0, 2 * LEAST - 1):
         with pytest.raises(DataError, match="limit") as caught:
             limited(tree(2, 2, 2, 10), limit)
-        assert "10 rows or more" in caught.value.remedy
+        assert "10 or more" in caught.value.remedy

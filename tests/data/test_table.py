@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data import DataError, load, read_texts
-from data.reading import stem
+from data.places import stem
 from data.table import read_table
 
 GOOD = "text,level0,level1,split\none,01,1.50,train\ntwo,01,1.50,val\nthree,02,2.0,test\nfour,02,2.0,train\n"
@@ -249,6 +249,22 @@ def test_a_pattern_reads_several_files(write, tmp_path):
     assert load(str(tmp_path / "part-*.csv")).frame.height == 5
     with pytest.raises(DataError, match="there is no file"):
         load(str(tmp_path / "none-*.csv"))
+
+
+@pytest.mark.parametrize("name", ["part [1].csv", "what?.csv", "a*.csv", "100%.csv", "ünï çödé.csv"])
+def test_a_file_that_exists_is_meant_literally(write, name):
+    path = write(name, GOOD)
+    write("part 1.csv", GOOD + "not this,01,1.50,train\n")
+    assert load(path).frame.rows() == ROWS
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5_000 + ".csv", "x" * 5_000, "a\0b.csv", "a**b.csv", "~nobody-of-this-name/t.csv"]
+)
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(DataError, match="no file") as caught:
+        load(name)
+    assert len(str(caught.value)) < 400
 
 
 def test_a_home_folder_is_understood(write, monkeypatch, tmp_path):
