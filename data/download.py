@@ -102,5 +102,5 @@ def _fetch(file: PublishedFile, target: Path) -> bytes:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{file.name} of {file.dataset} is not here and cannot be downloaded from {file.url}: {reason}",
-            f"put {file.name} at {target}, or in a folder that PIPELINE_DATA names: $PIPELINE_DATA/{file.dataset}/{file.name}",
+            f"put {file.name} at {target}, or at $PIPELINE_DATA/{file.dataset}/{file.name}",
         ) from error
