@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cache
 import data
-from cache import atomic_file
 from pipeline.errors import PipelineError
 
 
@@ -39,10 +39,11 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """The backbone of an embed: its name in the store, and what was typed to get it (name, hub id or path)."""
+    """The backbone of an embed: its name in the store, what was typed to get it (name, hub id or path), its prompt."""
 
     name: str
     source: str
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Artifacts:
     root: Path
     features: Path = field(init=False)
     runs: Path = field(init=False)
-    data: Path = field(init=False)
+    datasets: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("features", "runs", "data"):
-            object.__setattr__(self, name, self.root / name)
+        for name, folder in (("features", "features"), ("runs", "runs"), ("datasets", "data")):
+            object.__setattr__(self, name, self.root / folder)
 
     @property
     def _current_file(self) -> Path:
@@ -93,15 +94,19 @@ class Artifacts:
     def remember(self, current: Current) -> None:
         """Makes `current` what later commands take by default."""
         _write_json(self._current_file, asdict(current))
-        _write_json(self.data / f"{current.dataset_id}.json", asdict(current.dataset))
+        _write_json(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
 
-    def backbone_source(self, name: str) -> str:
-        """What to type to get the backbone called `name` again: a path, where the last `embed` was given one."""
+    def backbone_source(self, name: str) -> BackboneSource:
+        """How to get the backbone called `name` again: as the last `embed` got it, else by that name.
+
+        :raises cache.CacheError: if no backbone of that name is known.
+        """
         if self._current_file.is_file():
             backbone = self.current().backbone
-            if backbone.name == name:
-                return backbone.source
-        return name
+            if name in (backbone.name, backbone.source):
+                return backbone
+        resolved = cache.resolve(name)
+        return BackboneSource(resolved.name, name, resolved.prompt)
 
     def dataset_source(self, name: str | None) -> DatasetSource:
         """How to load the dataset `name`: one embedded here (by id, name or source), else a source as typed.
@@ -114,7 +119,7 @@ class Artifacts:
             current = self.current()
             if name in (current.dataset_id, current.dataset_id.rsplit("-", 1)[0], current.dataset.source):
                 return current.dataset
-        kept = self.data / f"{name}.json"
+        kept = self.datasets / f"{name}.json"
         if kept.is_file():
             return DatasetSource.of(_read_json(kept))
         return DatasetSource(name)
@@ -132,8 +137,14 @@ class Artifacts:
             all_rows=source.all_rows,
             qualify_labels=source.qualify_labels,
             drop_incomplete=source.drop_incomplete,
-            folder=self.data,
+            folder=self.datasets,
         )
+
+
+def lasting_source(typed: str) -> str:
+    """What a person typed for a dataset or backbone; a local path made absolute, to be found from any folder."""
+    path = Path(typed).expanduser()
+    return str(path.resolve()) if path.exists() else typed
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -148,5 +159,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial:
+    with cache.atomic_file(path) as partial:
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ COMMANDS = {
     "fit-head": ("pipeline.commands.fit_head", "Train heads on stored features."),
     "score": ("pipeline.commands.score", "Accuracy of each prefix on each level, with intervals."),
     "compare": ("pipeline.commands.compare", "Methods against each other over seeds, with tests and effect sizes."),
+    "sweep": ("pipeline.commands.sweep", "Methods x seeds x heads x settings on stored features; skips what is done."),
     "reproduce": ("pipeline.commands.reproduce", "The published claims against what is measured here."),
     "encode": ("pipeline.commands.encode", "New texts through backbone and head, to Parquet."),
     "data": ("pipeline.commands.data", "Look at datasets: list, show, check."),

@@ -83,7 +83,7 @@ class Console:
     def show(self, renderable: RenderableType = "") -> None:
         """A result for a person; nothing under `--json`. Strings are shown as they are, without markup."""
         if not self.as_json:
-            self._out.print(renderable, markup=False)
+            self._out.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
     def emit(self, result: Mapping[str, Any]) -> None:
         """The one JSON object of `--json`."""

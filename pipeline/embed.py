@@ -8,7 +8,7 @@ from typing import Any
 
 import cache
 import data
-from pipeline.artifacts import Artifacts, BackboneSource, Current, DatasetSource
+from pipeline.artifacts import Artifacts, BackboneSource, Current, DatasetSource, lasting_source
 from pipeline.features import LabelledFeatures
 
 
@@ -17,12 +17,12 @@ class Embedded:
     """What `embed` did, and for which dataset."""
 
     dataset: data.Dataset
-    backbone: cache.Backbone
+    backbone: BackboneSource
     report: cache.EmbedReport
 
     def features(self) -> LabelledFeatures:
         """The features of the first layer asked for, beside the dataset's labels."""
-        return LabelledFeatures(self.dataset, cache.FeatureStore.open(self.report.stores[0].folder))
+        return LabelledFeatures(self.dataset, cache.FeatureStore.open(self.report.stores[0].folder), self.backbone)
 
     def summary(self) -> dict[str, Any]:
         """What `embed --json` prints."""
@@ -71,5 +71,6 @@ def embed(
     report = cache.embed_missing(
         dataset.texts, resolved, artifacts.features, layers=layers, dtype=dtype, devices=devices, progress=progress
     )
-    artifacts.remember(Current(source, dataset.id, BackboneSource(resolved.name, backbone)))
-    return Embedded(dataset, resolved, report)
+    used = BackboneSource(resolved.name, lasting_source(backbone), resolved.prompt)
+    artifacts.remember(Current(source, dataset.id, used))
+    return Embedded(dataset, used, report)

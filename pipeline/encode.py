@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 import cache
+import data
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
 from pipeline.runs import Run
@@ -76,6 +77,7 @@ def _features(
         layers=(int(description["layer"]),),
         dtype=str(description["compute_dtype"]),
         store_dtype=str(description["store_dtype"]),
+        prompt=run.record["prompt"],
         progress=progress,
     )
     found = report.stores[0]
@@ -85,7 +87,7 @@ def _features(
             f"run {run.id} was trained on {run.record['fingerprint'][:12]}",
             "use the checkpoint that the run was trained on (--backbone PATH), or fit heads on the new one",
         )
-    keys = cache.text_keys(texts, str(description.get("prompt") or ""))
+    keys = cache.text_keys(texts, run.record["prompt"])
     return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
 
 
@@ -108,31 +110,19 @@ def choose_run(runs: list[Run], method: str | None, seed: int | None) -> Run:
 
 
 def read_texts(path: Path, column: str) -> list[str]:
-    """Texts of a file: the `column` of a CSV, Parquet or JSONL file, or the lines of any other.
+    """Texts of a file: the lines of a .txt file, else the `column` of a CSV, Parquet or JSONL file.
 
-    :raises PipelineError: if there are none, one is empty, or the file cannot be read.
+    :raises PipelineError: if a line is empty or the file is not UTF-8.
+    :raises data.DataError: if the table cannot be read, has no such column, or a text is empty.
     """
-    texts = _column(path, column) if path.suffix.lower() in (".csv", ".parquet", ".jsonl") else _lines(path)
-    empty = [row + 1 for row, text in enumerate(texts) if text is None or not str(text).strip()]
-    if empty or not texts:
-        where = f"row {empty[0]:,}" if empty else "the whole file"
-        raise PipelineError(f"{path}: {where} has no text ({len(empty):,} rows)", "fill in or remove the empty rows")
-    return [str(text) for text in texts]
-
-
-def _column(path: Path, column: str) -> list[str | None]:
-    read = {".csv": pl.read_csv, ".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson}[path.suffix.lower()]
+    if path.suffix.lower() != ".txt":
+        return data.read_texts(str(path), column)
     try:
-        frame: pl.DataFrame = read(path)  # type: ignore[operator]
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} cannot be read: {error}", "check that it is whole and UTF-8") from error
-    if column not in frame.columns:
-        raise PipelineError(f"{path} has no column {column!r}", f"name one with --text: {', '.join(frame.columns)}")
-    return frame[column].cast(pl.String).to_list()
-
-
-def _lines(path: Path) -> list[str | None]:
-    try:
-        return list(path.read_text(encoding="utf-8").splitlines())
+        lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not UTF-8 (byte {error.start:,})", "convert it to UTF-8") from error
+    empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
+    if empty or not lines:
+        where = f"line {empty[0]:,} of {path} is empty" if empty else f"{path} is empty"
+        raise PipelineError(where, "write one text a line")
+    return lines

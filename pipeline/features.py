@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import cache
 import data
-from pipeline.artifacts import Artifacts
+from pipeline.artifacts import Artifacts, BackboneSource, lasting_source
 from pipeline.errors import PipelineError
 
 
@@ -21,11 +21,12 @@ class LabelledFeatures:
 
     dataset: data.Dataset
     store: cache.FeatureStore
+    source: BackboneSource
 
     @property
     def backbone(self) -> str:
         """Name of the backbone whose features these are."""
-        return str(self.store.description["backbone"])
+        return self.source.name
 
     @property
     def fingerprint(self) -> str:
@@ -45,7 +46,7 @@ class LabelledFeatures:
         """
         rows = self.dataset.split_rows(name)
         texts = self.dataset.texts
-        keys = cache.text_keys([texts[row] for row in rows], str(self.store.description.get("prompt") or ""))
+        keys = cache.text_keys([texts[row] for row in rows], self.source.prompt)
         missing = int((~self.store.contains(keys)).sum())
         if missing:
             raise PipelineError(
@@ -60,41 +61,42 @@ def labelled_features(
 ) -> LabelledFeatures:
     """The dataset and the one store of its features that the options name, by default what `embed` used last.
 
+    :param backbone: name, hub id, path, or the name of the store's folder.
     :raises PipelineError: if no store or several stores fit.
     """
-    loaded = artifacts.load_dataset(artifacts.dataset_source(dataset))
-    return LabelledFeatures(loaded, cache.FeatureStore.open(find_store(artifacts, backbone, layer)))
+    source = artifacts.dataset_source(dataset)
+    store = find_store(artifacts, backbone or artifacts.current().backbone.name, layer)
+    loaded = artifacts.load_dataset(source)
+    return LabelledFeatures(loaded, store, artifacts.backbone_source(str(store.description["backbone"])))
 
 
-def find_store(artifacts: Artifacts, backbone: str | None, layer: int) -> Path:
-    """Folder of the one store of a backbone's layer; `backbone` may also be the name of the store's folder.
+def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.FeatureStore:
+    """The one store of a backbone's layer; `backbone` may also be the name of the store's folder.
 
     :raises PipelineError: if none or several fit.
     """
-    wanted = artifacts.current().backbone.name if backbone is None else backbone
     stores = cache.find_stores(artifacts.features)
-    exact = [store.folder for store in stores if store.folder.name == wanted]
-    if exact:
-        return exact[0]
-    name = wanted if any(store.description["backbone"] == wanted for store in stores) else cache.resolve(wanted).name
-    fitting = [
-        store.folder
-        for store in stores
-        if store.description["backbone"] == name and _is_layer(store.description, layer)
-    ]
+    exact = [store for store in stores if store.folder.name == backbone]
+    named = exact or [store for store in stores if store.description["backbone"] == backbone]
+    if not named:
+        name = artifacts.backbone_source(lasting_source(backbone)).name
+        named = [store for store in stores if store.description["backbone"] == name]
+    fitting = exact or [store for store in named if _is_layer(store.description, layer)]
     if not fitting:
         raise PipelineError(
-            f"no features of layer {layer} of {name} in {artifacts.features}",
-            f"run `pipeline embed DATASET --backbone {wanted}" + (f" --layers {layer}`" if layer != -1 else "`"),
+            f"no features of layer {layer} of {backbone} in {artifacts.features}",
+            f"run `pipeline embed DATASET --backbone {backbone}" + (f" --layers {layer}`" if layer != -1 else "`"),
         )
     if len(fitting) > 1:
+        names = ", ".join(store.folder.name for store in fitting)
         raise PipelineError(
-            f"{len(fitting)} stores hold layer {layer} of {name}: {', '.join(folder.name for folder in fitting)}",
+            f"{len(fitting)} stores hold layer {layer} of {backbone}: {names}",
             "name one as --backbone STORE, or delete the others with `pipeline cache prune`",
         )
-    return fitting[0]
+    return cache.FeatureStore.open(fitting[0].folder)
 
 
-def _is_layer(description: Any, layer: int) -> bool:
-    absolute = layer if layer >= 0 else int(description["layers"]) + 1 + layer
-    return int(description["layer"]) == absolute
+def _is_layer(description: Mapping[str, Any], layer: int) -> bool:
+    config = description["config"]
+    layers = int(config.get("text_config", config)["num_hidden_layers"])
+    return int(description["layer"]) == (layer if layer >= 0 else layers + 1 + layer)

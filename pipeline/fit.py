@@ -50,11 +50,12 @@ def fit(
     todo = [i for i, folder in enumerate(folders) if not (folder / "config.json").is_file()]
     if todo:
         train, train_labels = features.split("train")
+        validation = features.split("val") if len(features.dataset.split_rows("val")) else None
         results = heads.fit_many(
             train,
             train_labels,
             method=method,
-            validation=features.split("val"),
+            validation=validation,
             head=settings.head,
             seeds=[seeds[i] for i in todo],
             epochs=settings.epochs,
@@ -63,9 +64,8 @@ def fit(
             device=settings.device,
             progress=progress,
         )
-        source = artifacts.backbone_source(features.backbone)
         for i, result in zip(todo, results, strict=True):
-            write_run(folders[i], result, keys[i], features, source)
+            write_run(folders[i], result, keys[i], features)
     return Fitted([read_run(folder) for folder in folders], len(todo))
 
 

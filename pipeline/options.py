@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.artifacts import DatasetSource
-
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class IntegerList(click.ParamType):
+class IntegerList(click.ParamType[tuple[int, ...]]):
     """Comma-separated integers, such as `42,123`."""
 
     name = "n[,n...]"
@@ -28,7 +25,22 @@ class IntegerList(click.ParamType):
             self.fail(f"{value!r} is not a comma-separated list of whole numbers", param, ctx)
 
 
-class NameList(click.ParamType):
+class NumberList(click.ParamType[tuple[float, ...]]):
+    """Comma-separated numbers, such as `1e-4,1e-3`."""
+
+    name = "x[,x...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers, in the order given, each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(dict.fromkeys(float(part) for part in str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is not a comma-separated list of numbers", param, ctx)
+
+
+class NameList(click.ParamType[tuple[str, ...]]):
     """Comma-separated names, each out of a known list where there is one."""
 
     name = "name[,name...]"
@@ -69,12 +81,6 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         function = option(function)
     return function
-
-
-def dataset_source(dataset: str, loading: dict[str, Any]) -> DatasetSource:
-    """The source a person typed, with local paths made absolute so that later commands find it from any folder."""
-    path = Path(dataset).expanduser()
-    return DatasetSource(str(path.resolve()) if path.exists() else dataset, **loading)
 
 
 LOADING = ("levels", "text", "limit", "all_rows", "qualify_labels", "drop_incomplete")

@@ -81,9 +81,7 @@ def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
     return artifacts.runs / key.dataset / backbone / key.method / key.id
 
 
-def write_run(
-    folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures, backbone_source: str
-) -> Run:
+def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> Run:
     """Commits a trained head with all that is needed to use and to judge it later."""
     import polars as pl
 
@@ -91,7 +89,8 @@ def write_run(
         "id": key.id,
         "dataset": key.dataset,
         "backbone": features.backbone,
-        "backbone_source": backbone_source,
+        "backbone_source": features.source.source,
+        "prompt": features.source.prompt,
         "layer": features.layer,
         "fingerprint": key.fingerprint,
         "features": dict(features.store.description),

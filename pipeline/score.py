@@ -7,12 +7,15 @@ in the same way again is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import cache
+import heads
+from pipeline.answers import Answers
 from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures
-from pipeline.protocols import leave_one_out, score_embeddings
+from pipeline.protocols import gallery_grid, leave_one_out, score_embeddings
 from pipeline.runs import Run
 
 PROTOCOLS = ("gallery", "leave-one-out")
@@ -23,25 +26,41 @@ def score_run(run: Run, features: LabelledFeatures, protocol: str, k: int = 5) -
 
     :raises PipelineError: if the run was trained on other features.
     """
-    _check_fingerprint(run, features)
     stored = stored_scores(run)
     for score in stored:
-        if score["protocol"] == protocol and score["k"] == k and score["dataset"] == features.dataset.id:
+        if (score["protocol"], score["k"], score["dataset"]) == (protocol, k, features.dataset.id):
             return score
-    score = {
-        "run": run.id,
-        "dataset": features.dataset.id,
-        "backbone": features.backbone,
-        "method": run.method,
-        "head": run.record["head"],
-        "seed": run.seed,
-        "protocol": protocol,
-        "k": k,
-        **_measure(run, features, protocol, k),
-    }
+    _check_fingerprint(run, features)
+    head = run.load()
+    answers = answer(head, features, protocol, k)
+    score = {**_named(run, features), **answers.to_dict(_classifier_accuracies(head, features))}
     with cache.atomic_file(run.folder / "scores.json") as partial:
         partial.write_text(json.dumps([*stored, score], indent=1), encoding="utf-8")
     return score
+
+
+def score_grid(run: Run, features: LabelledFeatures, sizes: Sequence[int], k: int = 5) -> list[dict[str, Any]]:
+    """The 2 x 2: score records of galleries of these sizes, drawn from training rows and from held-out rows.
+
+    :raises PipelineError: if the run was trained on other features, or a size is more than there are rows.
+    """
+    _check_fingerprint(run, features)
+    head = run.load()
+    train, train_labels = features.split("train")
+    test, test_labels = features.split("test")
+    cells = gallery_grid(
+        head.embed(train), train_labels, head.embed(test), test_labels, sizes=sizes, scale_dim=head.dims, k=k
+    )
+    return [{**_named(run, features), **cell.to_dict()} for cell in cells]
+
+
+def answer(head: heads.FractalHead, features: LabelledFeatures, protocol: str, k: int = 5) -> Answers:
+    """Every answer of nearest neighbours in a head's embeddings of the test split, under one of `PROTOCOLS`."""
+    test, test_labels = features.split("test")
+    if protocol == "leave-one-out":
+        return leave_one_out(head.embed(test), test_labels, scale_dim=head.dims, k=k)
+    train, train_labels = features.split("train")
+    return score_embeddings(head.embed(train), train_labels, head.embed(test), test_labels, scale_dim=head.dims, k=k)
 
 
 def stored_scores(run: Run) -> list[dict[str, Any]]:
@@ -51,6 +70,30 @@ def stored_scores(run: Run) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     return scores if isinstance(scores, list) else []
+
+
+def _named(run: Run, features: LabelledFeatures) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "dataset": features.dataset.id,
+        "backbone": features.backbone,
+        "layer": features.layer,
+        "method": run.method,
+        "head": run.record["head"],
+        "seed": run.seed,
+    }
+
+
+def _classifier_accuracies(head: heads.FractalHead, features: LabelledFeatures) -> list[list[float | None]]:
+    """Accuracy of the head's own classifiers on the test split: a row a prefix, a number a level."""
+    test, labels = features.split("test")
+    return [
+        [
+            None if probabilities is None else float((probabilities.argmax(axis=1) == labels[:, level]).mean())
+            for level, probabilities in enumerate(head.classify(test, dim=dim))
+        ]
+        for dim in head.dims
+    ]
 
 
 def _check_fingerprint(run: Run, features: LabelledFeatures) -> None:

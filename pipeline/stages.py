@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.artifacts import DatasetSource
@@ -15,6 +16,7 @@ from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import FitSettings, fit
 from pipeline.runs import Run
 from pipeline.score import score_run
+from pipeline.sweep import Grid, points
 from pipeline.tables import embed_lines, fit_line
 
 
@@ -75,10 +77,42 @@ def score_stage(
     session: Session, features: LabelledFeatures, runs: Sequence[Run], protocols: Sequence[str], k: int = 5
 ) -> list[dict[str, Any]]:
     """Stage three, shown: one record a run and protocol, protocols outermost."""
-    scores = []
+    scores: list[dict[str, Any]] = []
     with session.console.progress("scoring") as bar:
         for protocol in protocols:
             for run in runs:
                 bar.update(len(scores), len(runs) * len(protocols), f"{run.method}, {protocol}")
                 scores.append(score_run(run, features, protocol, k))
     return scores
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Every run of a sweep, how many of them were trained just now, and the score records."""
+
+    runs: list[Run]
+    trained: int
+    scores: list[dict[str, Any]]
+
+
+def sweep_stage(session: Session, grid: Grid) -> Swept:
+    """Stages two and three over a grid, shown; features and datasets are read once for each combination of theirs."""
+    todo = list(points(grid))
+    runs: list[Run] = []
+    scores: list[dict[str, Any]] = []
+    trained = 0
+    features: LabelledFeatures | None = None
+    wanted: tuple[Any, ...] = ()
+    with session.console.progress("sweeping") as bar:
+        for done, point in enumerate(todo):
+            bar.update(done, len(todo), f"{point.method}, {point.settings.head}")
+            if features is None or wanted != (point.dataset, point.backbone, point.layer):
+                wanted = (point.dataset, point.backbone, point.layer)
+                features = labelled_features(
+                    session.artifacts, dataset=point.dataset, backbone=point.backbone, layer=point.layer
+                )
+            fitted = fit(session.artifacts, features, point.method, grid.seeds, point.settings)
+            trained += fitted.trained
+            runs += fitted.runs
+            scores += [score_run(run, features, "gallery") for run in fitted.runs]
+    return Swept(runs, trained, scores)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from data.summary import Spread, Summary
 from pipeline.embed import Embedded
 from pipeline.fit import Fitted
 
@@ -24,7 +25,7 @@ def embed_lines(embedded: Embedded) -> list[str]:
     if report.computed:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items() if seconds >= 0.05)
         lines.append(
-            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {report.padding:.1%}, "
+            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {report.padding / (report.nodes + report.padding):.1%}, "
             f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
         )
         lines.append(f"  time: {stages}")
@@ -92,3 +93,35 @@ def _cell(values: Sequence[Mapping[str, Any]]) -> str:
         low, high = values[0]["ci95"]
         return f"{accuracies[0]:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
     return f"{mean(accuracies):.1f} ± {stdev(accuracies):.1f}"
+
+
+def dataset_lines(summary: Summary) -> list[str | Table]:
+    """What a dataset is made of: rows, levels with their entropies, balance, lengths, duplicates."""
+    splits = ", ".join(f"{split} {rows:,}" for split, rows in summary.splits.items())
+    lines: list[str | Table] = [f"{summary.id}: {summary.rows:,} rows ({splits})"]
+    if summary.out_of_scope:
+        lines.append("out of scope, left out: " + ", ".join(f"{s} {n:,}" for s, n in summary.out_of_scope.items()))
+    table = Table(
+        "level", "classes", "children a class", "rows a class", "balance", "bits", "bits given the level above"
+    )
+    for level in summary.levels:
+        children = _spread(level.branching) if level.branching else "-"
+        bits = f"H = {level.entropy:.2f}"
+        given = f"{level.conditional_entropy:.2f}"
+        table.add_row(
+            level.name, f"{level.classes:,}", children, _spread(level.rows), f"{level.balance:.3f}", bits, given
+        )
+    lines.append(table)
+    for unit, spread in summary.lengths.items():
+        lines.append(
+            f"{unit} a text: mean {spread.mean:.1f}, median {spread.median}, 95 % {spread.p95}, max {spread.max}"
+        )
+    lines.append(
+        f"{summary.distinct:,} distinct texts; {summary.duplicates:,} rows repeat one, {summary.in_two_splits:,} texts "
+        f"stand in two splits, {summary.contradictions:,} under different labels"
+    )
+    return lines
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"

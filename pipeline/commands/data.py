@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
 
+from pipeline.artifacts import DatasetSource, lasting_source
 from pipeline.command import Session, command
-from pipeline.options import dataset_source, loading_options, split_loading
+from pipeline.options import loading_options, split_loading
 
 
 @click.group("data")
@@ -20,9 +22,9 @@ def list_datasets(session: Session) -> dict[str, Any]:
     """The built-in datasets, and those embedded in this artifacts folder."""
     import data
 
-    embedded = sorted(path.stem for path in session.artifacts.data.glob("*.json")) if session.artifacts.data else []
-    for built_in in data.BUILT_IN.values():
-        session.console.show(f"{built_in.name:10} {built_in.summary}")
+    embedded = sorted(path.stem for path in session.artifacts.datasets.glob("*.json"))
+    for name, built_in in data.BUILT_IN.items():
+        session.console.show(f"{name:10} {built_in.title}; {built_in.origin}")
     for name in embedded:
         session.console.show(f"{name} (embedded here)")
     return {"built_in": list(data.BUILT_IN), "embedded": embedded}
@@ -35,14 +37,15 @@ def list_datasets(session: Session) -> dict[str, Any]:
 def show_dataset(session: Session, dataset: str, rows: bool, **options: Any) -> dict[str, Any]:
     """Rows, classes and entropy of each level, balance, lengths, duplicates of DATASET."""
     import data
+    from pipeline.tables import dataset_lines
 
     loading, _ = split_loading(options)
-    loaded = session.artifacts.load_dataset(dataset_source(dataset, loading))
+    loaded = session.artifacts.load_dataset(DatasetSource(lasting_source(dataset), **loading))
     if rows:
         session.console.show(loaded.frame.write_csv().rstrip("\n"))
         return {"dataset": loaded.id, "rows": loaded.frame.to_dicts()}
     summary = data.summarize(loaded)
-    for line in summary.lines():
+    for line in dataset_lines(summary):
         session.console.show(line)
     for warning in loaded.warnings:
         session.console.say(warning)
@@ -53,16 +56,30 @@ def show_dataset(session: Session, dataset: str, rows: bool, **options: Any) -> 
 @click.argument("dataset")
 @loading_options
 def check_dataset(session: Session, dataset: str, **options: Any) -> dict[str, Any]:
-    """Whether DATASET can be used: a broken hierarchy is refused with the offending rows."""
+    """Whether DATASET can be used: everything wrong or odd with it, with the offending rows."""
+    import data
+    from pipeline.errors import PipelineError
+
     loading, _ = split_loading(options)
-    loaded = session.artifacts.load_dataset(dataset_source(dataset, loading))
-    for warning in loaded.warnings:
-        session.console.say(f"warning: {warning}")
+    source = DatasetSource(lasting_source(dataset), **loading)
+    arguments = {name: value for name, value in asdict(source).items() if name not in ("source", "limit")}
+    found = data.check(source.source, folder=session.artifacts.datasets, **arguments)
+    errors = [finding for finding in found if finding.severity == "error"]
+    for finding in found:
+        if finding is not (errors[0] if errors else None):
+            session.console.say(f"{finding.severity}: {finding.problem}\n   do: {finding.remedy}")
+    if errors:
+        raise PipelineError(errors[0].problem, errors[0].remedy)
+    loaded = session.artifacts.load_dataset(source)
     counts = " > ".join(
         f"{len(classes):,} {name}" for name, classes in zip(loaded.levels, loaded.hierarchy.classes, strict=True)
     )
     session.console.show(f"{loaded.id}: {loaded.frame.height:,} rows, {counts}: sound")
-    return {"dataset": loaded.id, "rows": loaded.frame.height, "warnings": list(loaded.warnings)}
+    return {
+        "dataset": loaded.id,
+        "rows": loaded.frame.height,
+        "findings": [finding.to_dict() for finding in found],
+    }
 
 
 for _command in (list_datasets, show_dataset, check_dataset):

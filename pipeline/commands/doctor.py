@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -79,11 +80,13 @@ def _quietly(look: Callable[[], bool]) -> bool:
 
 def _weights(session: Session) -> Iterator[Finding]:
     import cache
+    from cache.hub import is_cached
 
     for name in cache.BACKBONES:
-        where = cache.local_weights(name)
-        remedy = "" if where else "fetched from the hub at first use; without a hub take --backbone minilm or a path"
-        yield Finding(f"weights of {name}", True if where else None, str(where or "not on this machine"), remedy)
+        source = cache.resolve(name).source
+        there = Path(source).is_dir() or is_cached(source)
+        remedy = "" if there else "fetched from the hub at first use; without a hub take --backbone minilm or a path"
+        yield Finding(f"weights of {name}", True if there else None, source if there else "not here", remedy)
 
 
 def _extras(session: Session) -> Iterator[Finding]:

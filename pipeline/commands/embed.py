@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from pipeline.artifacts import DatasetSource, lasting_source
 from pipeline.command import Session, command
-from pipeline.options import IntegerList, dataset_source, embedding_options, loading_options, split_loading
+from pipeline.options import IntegerList, embedding_options, loading_options, split_loading
 
 
 @command("embed", example="pipeline embed clinc --backbone minilm")
@@ -26,4 +27,4 @@ def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: 
     from pipeline.stages import embed_stage
 
     loading, rest = split_loading(options)
-    return embed_stage(session, dataset_source(dataset, loading), rest, layers).summary()
+    return embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest, layers).summary()

@@ -23,7 +23,7 @@ from pipeline.command import Session, command
 def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     """Write the embedding and the predicted label of each level, with its confidence, of every text in FILE.
 
-    FILE is CSV, Parquet or JSONL with a text column; any other file is read as one text a line.
+    FILE is CSV, Parquet or JSONL with a text column, or .txt with one text a line.
     """
     import cache
     from pipeline.encode import choose_run, encode, read_texts

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from pipeline.artifacts import DatasetSource, lasting_source
 from pipeline.command import Session, command
 from pipeline.options import (
     NameList,
-    dataset_source,
     embedding_options,
     fitting_options,
     known_methods,
@@ -31,7 +31,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     from pipeline.tables import score_table
 
     loading, rest = split_loading(options)
-    embedded = embed_stage(session, dataset_source(dataset, loading), rest)
+    embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
     features = embedded.features()
     runs = fit_stage(session, features, methods, rest)
     scores = score_stage(session, features, runs, protocols=("gallery",))

@@ -1,0 +1,67 @@
+"""`pipeline sweep`: the batch rerun on stored features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from pipeline.command import Session, command
+from pipeline.options import IntegerList, NameList, NumberList, known_methods
+
+
+@command("sweep", example="pipeline sweep --methods v5,mrl --seeds 1,2,3 --heads paper,linear --lrs 1e-4,1e-3")
+@click.option("--grid", "grid_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML of axes.")
+@click.option("--methods", type=NameList(known_methods), help="Default: v5,mrl,joint.")
+@click.option("--seeds", type=IntegerList(), help="Trained together. Default: 42.")
+@click.option("--heads", type=NameList(), help="Head presets. Default: paper.")
+@click.option("--datasets", type=NameList(), help="Default: what `embed` used last.")
+@click.option("--backbones", type=NameList(), help="Default: what `embed` used last.")
+@click.option("--layers", type=IntegerList(), help="Default: -1.")
+@click.option("--epochs", type=IntegerList(), help="Default: the method's.")
+@click.option("--batch-sizes", type=IntegerList(), help="Default: the method's.")
+@click.option("--lrs", type=NumberList(), help="Learning rates. Default: the method's.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: ARTIFACTS/reports/sweep.parquet"
+)
+def COMMAND(session: Session, grid_file: Path | None, output: Path | None, **axes: Any) -> dict[str, Any]:
+    """Fit and score every combination of methods, seeds, heads, layers, datasets and settings.
+
+    Finished runs are skipped, so a sweep that was interrupted goes on when it is called again. Options override the
+    axes of the same name in the TOML file.
+    """
+    import cache
+    from pipeline.stages import sweep_stage
+    from pipeline.sweep import Grid, read_grid, results_frame
+
+    given = {name: axis for name, axis in axes.items() if axis is not None}
+    grid = Grid.of({**(read_grid(grid_file) if grid_file else {}), **given}, str(grid_file or "sweep"))
+    swept = sweep_stage(session, grid)
+    frame = results_frame(swept.runs, swept.scores)
+    output = output or session.artifacts.root / "reports" / "sweep.parquet"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_file(output) as partial:
+        frame.write_parquet(partial)
+    session.console.show(_table(frame))
+    session.console.show(f"{len(swept.runs)} runs, {swept.trained} trained now: {output}")
+    return {"runs": [run.summary() for run in swept.runs], "trained": swept.trained, "output": str(output)}
+
+
+def _table(frame: Any) -> Table:
+    import polars as pl
+
+    settings = ["dataset", "backbone", "layer", "method", "head", "epochs", "batch_size", "lr"]
+    shown = [name for name in settings if name == "method" or frame[name].n_unique() > 1]
+    means = (
+        frame.group_by([*settings, "dim", "level"], maintain_order=True)
+        .agg(pl.col("accuracy").mean() * 100, pl.col("seed").n_unique().alias("seeds"))
+        .pivot("level", index=[*settings, "dim", "seeds"], values="accuracy")
+    )
+    levels = [name for name in means.columns if name not in (*settings, "dim", "seeds")]
+    table = Table(*shown, "seeds", "dim", *(f"level {level}" for level in levels), title="mean accuracy in %, gallery")
+    for row in means.iter_rows(named=True):
+        accuracies = ("" if row[level] is None else f"{row[level]:.1f}" for level in levels)
+        table.add_row(*(str(row[name]) for name in (*shown, "seeds", "dim")), *accuracies)
+    return table
