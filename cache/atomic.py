@@ -38,7 +38,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     After an exception, from the body too, `path` is what it was and the other file is gone.
 
-    :raises CacheError: if the file system refuses a step (full, read-only, forbidden, folder removed).
+    :raises CacheError: if the file system refuses a step (full, read-only, forbidden, folder removed), also one of the
+        body that writes this file.
     """
     partial = _partial_name(path)
     try:
@@ -53,6 +54,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
         flush(path.parent)
     except OSError as error:
+        if _concerns_another_file(error, partial, path):
+            raise
         raise file_error("write", path, error) from error
 
 
@@ -78,6 +81,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
         flush(path.parent)
     except OSError as error:
+        if _concerns_another_file(error, partial, path):
+            raise
         raise file_error("write", path, error) from error
 
 
@@ -128,6 +133,12 @@ def remove_stale_partials(folder: Path) -> int:
 
 def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial")
+
+
+def _concerns_another_file(error: OSError, partial: Path, path: Path) -> bool:
+    """Return whether `error` comes from a file that the body of the `with` block read or wrote besides."""
+    name = str(error.filename or partial)
+    return not name.startswith((str(partial), str(path))) and name != str(path.parent)
 
 
 def _is_stale(path: Path) -> bool:

@@ -33,7 +33,7 @@ def recover(path: Path, description: Mapping[str, Any]) -> Shard | None:
     """
     with path.open("rb", buffering=0) as file:
         try:
-            return parse_header(path, _Lengthened(file), description)
+            return parse_header(path, _Lengthened(file.fileno()), description)
         except DamageError:
             return _infer(path, os.fstat(file.fileno()).st_size, description)
 
@@ -41,20 +41,25 @@ def recover(path: Path, description: Mapping[str, Any]) -> Shard | None:
 class _Lengthened(io.RawIOBase):
     """A file that claims to go on for ever, in zeros."""
 
-    def __init__(self, file: io.RawIOBase) -> None:
+    def __init__(self, handle: int) -> None:
         super().__init__()
-        self._file = file
+        self._handle = handle
+        self._at = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(_ANY_SIZE + offset) if whence == os.SEEK_END else self._file.seek(offset, whence)
+        self._at = offset + (0, self._at, _ANY_SIZE)[whence]
+        return self._at
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer) or 0
-        memoryview(buffer)[count:] = bytes(len(buffer) - count)
-        return len(buffer)
+        view = memoryview(buffer).cast("B")
+        found = os.pread(self._handle, len(view), self._at)
+        view[: len(found)] = found
+        view[len(found) :] = bytes(len(view) - len(found))
+        self._at += len(view)
+        return len(view)
 
 
 def _infer(path: Path, size: int, description: Mapping[str, Any]) -> Shard | None:

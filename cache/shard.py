@@ -17,7 +17,7 @@ import mmap
 import os
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Shard:
-    """Facts of a shard's header: where the file is, how many rows it holds, where its datasets begin (bytes)."""
+    """Facts of a shard's header: where the file is, how many rows it holds, where its datasets begin (bytes).
+
+    `file` tells this file from another one that takes its name, such as a copy brought back from a backup.
+    """
 
     path: Path
     rows: int
@@ -49,6 +52,7 @@ class Shard:
     features_at: int
     checksums_at: int
     size: int
+    file: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,10 @@ def read_header(path: Path, description: Mapping[str, Any]) -> Shard:
     :raises FileNotFoundError: if another process replaced the shard meanwhile.
     """
     shard = parse_header(path, path, description)
-    if (found := path.stat().st_size) < shard.size:
-        raise DamageError(path, f"it has {found} bytes instead of {shard.size}")
-    return shard
+    state = path.stat()
+    if state.st_size < shard.size:
+        raise DamageError(path, f"it has {state.st_size} bytes instead of {shard.size}")
+    return replace(shard, file=(state.st_ino, state.st_mtime_ns))
 
 
 def read_description_of(paths: Iterable[Path]) -> dict[str, Any] | None:
@@ -242,14 +247,14 @@ def _opened(path: Path) -> Iterator[int]:
     """Yield a descriptor for reading `path`."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise file_error("read", path, error) from error
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _read_at(handle: int, array: NDArray[Any], offset: int) -> None:

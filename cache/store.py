@@ -24,8 +24,8 @@ from cache.description import DESCRIPTION_FILE, checked, note_use, read_descript
 from cache.encodings import ENCODINGS
 from cache.errors import CacheError, DamageError, file_error
 from cache.index import KeyIndex
-from cache.keys import as_keys
-from cache.mapping import MapPool
+from cache.keys import KEY_BYTES, as_keys
+from cache.mapping import mapped
 from cache.shard import Shard, list_shards, read_header, rows_in_words
 from cache.writer import ShardWriter
 
@@ -48,8 +48,7 @@ class FeatureStore:
         self.dtype = str(description["store_dtype"])
         self._shards: tuple[Shard, ...] = ()
         self._starts = np.zeros(1, np.int64)
-        self._index = KeyIndex.build(np.empty((0, 16), np.uint8))
-        self._maps = MapPool()
+        self._index = KeyIndex.build(np.empty((0, KEY_BYTES), np.uint8))
         self._touched = False
         self.refresh()
 
@@ -111,12 +110,12 @@ class FeatureStore:
                 shards = tuple(known.get(path) or read_header(path, self.description) for path in paths)
                 if shards == self._shards:
                     return
-                keys = [self._maps.rows(shard).keys for shard in shards]
+                keys = self._read_keys(shards)
             except FileNotFoundError:  # compacted or repaired between listing and opening: list again
                 continue
             self._shards = shards
             self._starts = np.cumsum([0, *(shard.rows for shard in shards)], dtype=np.int64)
-            self._index = KeyIndex.build(np.concatenate(keys) if keys else np.empty((0, 16), np.uint8))
+            self._index = KeyIndex.build(keys)
             return
         raise CacheError(f"the shards of {self.folder} keep changing while they are read", "try again in a moment")
 
@@ -159,6 +158,14 @@ class FeatureStore:
             for (first, last), start in zip(itertools.pairwise(cuts), self._starts, strict=False)
         ]
 
+    def _read_keys(self, shards: tuple[Shard, ...]) -> NDArray[np.uint8]:
+        keys = np.empty((sum(shard.rows for shard in shards), KEY_BYTES), np.uint8)
+        done = 0
+        for shard in shards:  # copied one by one: a view would keep its map, and with it a descriptor, open
+            keys[done : done + shard.rows] = mapped(shard).keys
+            done += shard.rows
+        return keys
+
     def _find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         numbers = self._index.find(keys)
         missing = np.flatnonzero(numbers < 0)
@@ -171,6 +178,8 @@ class FeatureStore:
 
     def _plan(self, numbers: NDArray[np.int64]) -> Iterator[Part]:
         """Split row numbers by shard, keeping runs of the result as slices where the shards come in order."""
+        if not len(numbers):
+            return
         owners = np.searchsorted(self._starts, numbers, side="right") - 1
         ordered = bool((owners[1:] >= owners[:-1]).all())
         order = None if ordered else np.argsort(owners, kind="stable")
@@ -187,7 +196,7 @@ class FeatureStore:
 
         def copy(part: Part) -> Part:
             # mapped here, not when the task is made: of a thousand shards only a few are to be open at once
-            wrong = copy_rows(self._maps.rows(part.shard), part, keys, out, self.dtype, check)
+            wrong = copy_rows(mapped(part.shard), part, keys, out, self.dtype, check)
             return part._replace(source=wrong)
 
         if out.nbytes <= _TASK_BYTES or _THREADS == 1:
