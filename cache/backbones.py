@@ -24,6 +24,7 @@ from cache.hub import fetch_small_files, is_cached
 POOLINGS = ("last", "mean", "cls")
 _QWEN3_END = 151643
 _CAUSAL_LENGTH = 8192
+_DECODERS = ("qwen", "llama", "mistral", "mixtral", "gemma", "phi", "gpt", "opt", "falcon", "olmo", "granite", "smollm")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -135,10 +136,8 @@ def _plain(name: str, source: str, folder: Path, config: dict[str, Any], limit: 
 def is_causal(config: dict[str, Any]) -> bool:
     """Tell by a config.json whether a token of this architecture sees only the tokens before it."""
     names = " ".join(config.get("architectures") or [])
-    return bool(config.get("is_decoder")) or "CausalLM" in names or config.get("model_type") in _DECODERS
-
-
-_DECODERS = {"qwen3", "qwen2", "llama", "mistral"}
+    family = str(config.get("model_type", "")).startswith(_DECODERS)
+    return family or bool(config.get("is_decoder")) or "CausalLM" in names
 
 
 def _end_token(folder: Path, config: dict[str, Any]) -> int | None:

@@ -49,6 +49,8 @@ class Encoder:
         self._depth = int(self._model.config.get_text_config().num_hidden_layers)
         self._inner = any(layer != self._depth for layer in self.layers)
         self._causal = any(getattr(module, "is_causal", False) for module in self._model.modules())
+        if getattr(self._model.config.get_text_config(), "attn_logit_softcapping", None):
+            self._model.set_attn_implementation("eager")  # the other implementations leave the cap out
         self._offset = 0  # of the first position: RoBERTa's kin count from the padding index
         self.layout = self._choose_layout()
         self.budget = _CPU_BUDGET

@@ -1,0 +1,122 @@
+"""A text's feature is that of the text alone, whatever it is packed with: property tests against transformers."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel
+
+from cache.backbones import resolve
+from cache.encoder import Encoder
+from cache.tokens import Sequences, TextTokenizer
+
+CAUSAL = ["qwen3", "qwen2", "qwen2-window", "llama", "mistral"]
+BIDIRECTIONAL = ["bert", "xlm-roberta"]
+# two letters and short words: shared prefixes, duplicates and texts that are prefixes of others are the rule
+TEXTS = st.lists(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=24)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny products gain nothing from a second thread and lose much where others use the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint):
+    @functools.cache
+    def make(name: str, layers: tuple[int, ...] = (3,)) -> Encoder:
+        folder = checkpoint(name)
+        return Encoder(folder, resolve(str(folder)), layers, "float32", "cpu")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint):
+    """A function: each sequence through transformers' own forward by itself, one hidden state."""
+
+    @functools.cache
+    def model(name: str):
+        return AutoModel.from_pretrained(checkpoint(name), dtype=torch.float32, attn_implementation="eager").eval()
+
+    def run(name: str, sequences: Sequences, layer: int, pooling: str) -> np.ndarray:
+        rows = []
+        for a, b in zip(sequences.offsets, sequences.offsets[1:], strict=False):
+            ids = torch.from_numpy(sequences.ids[a:b].astype(np.int64))[None]
+            with torch.inference_mode():
+                states = model(name)(ids, output_hidden_states=True).hidden_states[layer][0]
+            rows.append({"last": states[-1], "mean": states.mean(0), "cls": states[0]}[pooling].numpy())
+        return np.stack(rows)
+
+    return run
+
+
+def packed(encoder: Encoder, sequences: Sequences, budget: int) -> np.ndarray:
+    out = np.full((len(encoder.layers), len(sequences), 32), np.nan, np.float32)
+    for batch in encoder.pack(sequences, budget):
+        out[:, batch.rows] = encoder.features(batch).numpy()
+    return out
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float((np.linalg.norm(a - b, axis=-1) / np.linalg.norm(b, axis=-1)).max())
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@settings(deadline=None, max_examples=60, database=None)
+@given(texts=TEXTS, budget=st.sampled_from([1, 7, 40, 500]), cap=st.sampled_from([1, 2, 6, 100]))
+def test_trie_gives_each_text_what_it_has_alone(checkpoint, encoder, alone, name, texts, budget, cap):
+    tokenizer = TextTokenizer(checkpoint(name), resolve(str(checkpoint(name))))
+    tokenizer._room = min(tokenizer._room, cap)
+    sequences = tokenizer.encode(texts)
+    assert encoder(name).layout == "trie"
+    got = packed(encoder(name), sequences, budget)[0]
+    assert relative(got, alone(name, sequences, 3, "last")) <= 1e-5
+
+
+def test_trie_of_many_blocks_and_long_texts(encoder, alone):
+    generator = np.random.default_rng(0)
+    lists = [[4, 5, 6] * 20 + generator.integers(4, 8, n).tolist() for n in (1, 2, 30, 150, 3, 90, 200)]
+    lists += [generator.integers(4, 6, n).tolist() for n in generator.integers(1, 9, 200)]
+    sequences = Sequences.of(lists)
+    for name in ("qwen3", "qwen2-window"):
+        for budget in (100, 300, 5000):
+            got = packed(encoder(name), sequences, budget)[0]
+            assert relative(got, alone(name, sequences, 3, "last")) <= 1e-5
+
+
+@pytest.mark.parametrize("name", BIDIRECTIONAL)
+@settings(deadline=None, max_examples=60, database=None)
+@given(texts=TEXTS, budget=st.sampled_from([1, 7, 40, 500]))
+def test_runs_give_each_text_what_it_has_alone(checkpoint, encoder, alone, name, texts, budget):
+    sequences = TextTokenizer(checkpoint(name), resolve(str(checkpoint(name)))).encode(texts)
+    assert encoder(name).layout == "runs"
+    assert relative(packed(encoder(name), sequences, budget)[0], alone(name, sequences, 3, "mean")) <= 1e-5
+
+
+@pytest.mark.parametrize(("name", "pooling"), [("gemma2", "last"), ("gpt2", "last"), ("mpnet", "mean")])
+def test_attention_that_cannot_be_packed_is_padded_and_said(encoder, alone, name, pooling):
+    sequences = Sequences.of([[5, 6, 7, 8, 9, 10, 11, 12], [5], [5, 6, 7, 9], [8, 8]])
+    found = encoder(name)
+    got = packed(found, sequences, 12)[0]
+    assert relative(got, alone(name, sequences, 3, pooling)) <= 1e-5
+    assert (found.layout == "padded") == any("padded" in note for note in found.notes)
+    assert found.layout == "padded" or name == "gpt2"
+
+
+@pytest.mark.parametrize("name", ["qwen3", "bert"])
+def test_several_layers_come_from_one_pass(encoder, alone, name):
+    sequences = Sequences.of([[5, 6, 7], [5, 6], [9, 9, 9, 9]])
+    found = encoder(name, (0, 1, 3))
+    got = packed(found, sequences, 100)
+    for features, layer in zip(got, (0, 1, 3), strict=True):
+        assert relative(features, alone(name, sequences, layer, found.backbone.pooling)) <= 1e-5
