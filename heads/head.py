@@ -140,12 +140,11 @@ class FractalHead(torch.nn.Module):
             yield full if dim == self.shape.dim else losses.normalise(full[:, :dim])[0]
 
     def _probabilities(self, prefixes: Tensor) -> list[np.ndarray | None]:
-        padded = torch.nn.functional.pad(prefixes, (0, self.shape.dim - prefixes.shape[1]))[None]
         tensors = network.views(self.weights[None], self.shape)
         levels: list[np.ndarray | None] = [None] * self.levels
         for level in reversed(range(self.levels)):
             if self.labelling.supervised[level]:
-                levels[level] = network.logits(tensors, self.shape, level, padded)[0].softmax(1).cpu().numpy()
+                levels[level] = network.logits(tensors, self.shape, level, prefixes[None])[0].softmax(1).cpu().numpy()
             elif level + 1 < self.levels:
                 levels[level] = self._summed(level, levels[level + 1])
         return levels

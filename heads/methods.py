@@ -127,7 +127,7 @@ class Method:
 
     name: str
     about: str
-    supervise: Callable[[int, int], Supervision]
+    supervise: Callable[[int, int], Supervision] | None
     epochs: int = 5
     batch_size: int = 24
     lr: float = 1e-4
@@ -143,6 +143,22 @@ METHODS: dict[str, Method] = {
         Method("inverted", "v5 with the levels reversed", _inverted),
         Method("no-prefix", "the full vector alone, coarsest labels as a regulariser", _no_prefix),
         Method("uniform", "every prefix learns all levels equally", _uniform),
+        Method(
+            "joint",
+            "every prefix learns every level: supervised contrast and class proxies",
+            None,
+            epochs=20,
+            batch_size=128,
+            lr=1e-3,
+            one_cycle=True,
+            settings={
+                "temperature": 0.1,
+                "proxy_temperature": 0.05,
+                "proxy_weight": 1.0,
+                "coarse_weight": 0.3,
+                "short_weight": 0.3,
+            },
+        ),
     )
 }
 """The methods by name (DESIGN.md, section 7)."""

@@ -34,9 +34,10 @@ def views(flat: Tensor, shape: HeadShape) -> dict[str, Tensor]:
 
 
 class _Normed(NamedTuple):
-    """What LayerNorm's backward pass needs: its input, its statistics."""
+    """What LayerNorm's backward pass needs: its input, the same standardised, the statistics."""
 
     inputs: Tensor
+    standard: Tensor
     mean: Tensor
     rstd: Tensor
 
@@ -148,9 +149,13 @@ def classify_backward(weights: Tensors, grads: Tensors, level: int, tape: Classi
     return _layer_norm_backward(weights, grads, f"classifier.{level}.norm", tape.norm, by_normed, add=False)
 
 
-def logits(weights: Tensors, shape: HeadShape, level: int, embeddings: Tensor) -> Tensor:
-    """Score the classes of a level, [S, R, C], whichever kind of classifier the head has."""
-    return classify(weights, level, embeddings)[0]
+def logits(weights: Tensors, shape: HeadShape, level: int, prefixes: Tensor) -> Tensor:
+    """Score the classes of a level, [S, R, C], by normalised prefixes [S, R, d], whichever classifier the head has."""
+    dim = prefixes.shape[2]
+    if shape.proxy_temperature is None:
+        return classify(weights, level, functional.pad(prefixes, (0, shape.dim - dim)))[0]
+    proxies = functional.normalize(weights[f"proxies.{level}"][:, :, :dim], dim=2)
+    return torch.bmm(prefixes, proxies.mT) / shape.proxy_temperature
 
 
 def _linear(weights: Tensors, name: str, inputs: Tensor) -> Tensor:
@@ -175,38 +180,30 @@ def _linear_backward(
 
 
 def _layer_norm(weights: Tensors, name: str, inputs: Tensor) -> tuple[Tensor, _Normed]:
-    """Normalise rows; one seed takes the library's fused operation, several have a gain and a shift each."""
-    gain, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    if len(gain) == 1:
-        normed, mean, rstd = torch.native_layer_norm(inputs, [inputs.shape[-1]], gain[0], shift[0], EPSILON)
-    else:
-        normed, mean, rstd = torch.native_layer_norm(inputs, [inputs.shape[-1]], None, None, EPSILON)
-        normed = torch.addcmul(shift[:, None], normed, gain[:, None])
-    return normed, _Normed(inputs, mean, rstd)
+    standard, mean, rstd = torch.native_layer_norm(inputs, [inputs.shape[-1]], None, None, EPSILON)
+    outputs = torch.addcmul(weights[f"{name}.bias"][:, None], standard, weights[f"{name}.weight"][:, None])
+    return outputs, _Normed(inputs, standard, mean, rstd)
 
 
 def _layer_norm_backward(
     weights: Tensors, grads: Tensors, name: str, kept: _Normed, upstream: Tensor, *, add: bool
 ) -> Tensor:
-    gain, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    """Sum the gradients of gain and shift here: the library's own sum depends on the number of threads."""
     by_gain, by_shift = grads[f"{name}.weight"], grads[f"{name}.bias"]
-    size = [upstream.shape[-1]]
-    if len(gain) == 1:
-        by_inputs, new_gain, new_shift = torch.ops.aten.native_layer_norm_backward(
-            upstream, kept.inputs, size, kept.mean, kept.rstd, gain[0], shift[0], [True, True, True]
-        )
-        new_gain, new_shift = new_gain[None], new_shift[None]
-    else:
-        scaled = upstream * gain[:, None]
-        by_inputs, _, _ = torch.ops.aten.native_layer_norm_backward(
-            scaled, kept.inputs, size, kept.mean, kept.rstd, None, None, [True, False, False]
-        )
-        standard = (kept.inputs - kept.mean) * kept.rstd
-        new_gain, new_shift = (upstream * standard).sum(1), upstream.sum(1)
     if add:
-        by_gain.add_(new_gain)
-        by_shift.add_(new_shift)
+        by_gain.add_((upstream * kept.standard).sum(1))
+        by_shift.add_(upstream.sum(1))
     else:
-        by_gain.copy_(new_gain)
-        by_shift.copy_(new_shift)
+        torch.sum(upstream * kept.standard, 1, out=by_gain)
+        torch.sum(upstream, 1, out=by_shift)
+    by_inputs, _, _ = torch.ops.aten.native_layer_norm_backward(
+        upstream * weights[f"{name}.weight"][:, None],
+        kept.inputs,
+        [upstream.shape[-1]],
+        kept.mean,
+        kept.rstd,
+        None,
+        None,
+        [True, False, False],
+    )
     return cast(Tensor, by_inputs)

@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's data.
+    """One step's data, or with one more axis in front (a list, of pairs) that of some steps.
 
     `rows` int64 [S, R] of the features (anchors, then positives kind by kind), `labels` int64 [S, B, L], `masks`
     float32 [S, T, B, J] of blocks seen, `weights` float32 [S, Q, B] of each sample in each comparison, and the
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     labels: Tensor
     masks: Tensor
     weights: Tensor
-    pairs: Pairs | None
+    pairs: list[Pairs] | Pairs | None
     positives: Tensor | None
     negatives: Tensor | None
     dropout: Tensor | None
@@ -97,7 +97,7 @@ class ThreeTerms:
         """Rows that go through the head in a step."""
         return batch * (1 + self.positives)
 
-    def prepare(self, draws: Draws) -> list[Batch]:
+    def prepare(self, draws: Draws) -> Batch:
         """Work out all of some steps that does not depend on the weights."""
         steps, seeds, _ = draws.anchors.shape
         labels = self._labels[draws.anchors]
@@ -110,19 +110,9 @@ class ThreeTerms:
         pairs: list[Pairs] | None = None
         if labels.device.type == "cpu" and seeds == 1:
             pairs = self._pairs(positives[:, 0], negatives[:, 0])
-        return [
-            Batch(
-                rows[n],
-                labels[n],
-                masks[n],
-                weights[n],
-                pairs[n] if pairs else None,
-                None if pairs else positives[n],
-                None if pairs else negatives[n],
-                None if draws.dropout is None else draws.dropout[n],
-            )
-            for n in range(steps)
-        ]
+        if pairs is not None:
+            return Batch(rows, labels, masks, weights, pairs, None, None, draws.dropout)
+        return Batch(rows, labels, masks, weights, None, positives, negatives, draws.dropout)
 
     def gradient(self, weights: Tensors, grads: Tensors, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute the loss; write the classifiers' gradients.
@@ -201,7 +191,7 @@ class ThreeTerms:
 
     def _margin(self, similarities: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Margin losses [S] and their gradient [S * T, B, B]."""
-        if batch.pairs is not None:
+        if isinstance(batch.pairs, Pairs):
             flat = similarities.reshape(-1, similarities.shape[2])
             loss, gradient = losses.margin_of_pairs(flat, *batch.pairs)
             return loss[None], gradient.view(similarities.shape)

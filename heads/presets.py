@@ -70,8 +70,9 @@ class TensorSlot:
 class HeadShape:
     """A head's architecture with the numbers of its data.
 
-    `inputs` is the length H of a feature; `classes` are the class counts a level, coarsest first; `cosine` says that
-    a level's classifier is one unit vector a class (a proxy) instead of LayerNorm + Linear.
+    `inputs` is the length H of a feature; `classes` are the class counts a level, coarsest first. With a
+    `proxy_temperature`, a level's classifier is the cosine to one vector a class (its proxy), divided by that, instead
+    of LayerNorm + Linear.
     """
 
     inputs: int
@@ -83,10 +84,12 @@ class HeadShape:
     scales: int
     scale_dim: int
     dropout: float
-    cosine: bool = False
+    proxy_temperature: float | None = None
 
     @classmethod
-    def of(cls, row: Preset, inputs: int, classes: tuple[int, ...], *, cosine: bool = False) -> HeadShape:
+    def of(
+        cls, row: Preset, inputs: int, classes: tuple[int, ...], *, proxy_temperature: float | None = None
+    ) -> HeadShape:
         """Fill in what the data decide."""
         return cls(
             inputs=inputs,
@@ -98,7 +101,7 @@ class HeadShape:
             scales=row.scales,
             scale_dim=row.scale_dim,
             dropout=row.dropout,
-            cosine=cosine,
+            proxy_temperature=proxy_temperature,
         )
 
     @property
@@ -145,7 +148,7 @@ class HeadShape:
                 yield from _norm(f"scale.{scale}.norm", self.width)
                 yield from _linear(f"scale.{scale}.linear", self.scale_dim, self.width)
         for level, count in enumerate(self.classes):
-            if self.cosine:
+            if self.proxy_temperature is not None:
                 yield f"proxies.{level}", (count, self.dim), self.dim, 1
             else:
                 yield from _norm(f"classifier.{level}.norm", self.dim)

@@ -117,7 +117,7 @@ class Sampler:
 
     def __init__(self, streams: list[Streams], anchors: Tensor, shape: DrawShape) -> None:
         """Prepare to draw batches of the anchors, int64 [n]."""
-        self._streams, self._anchors, self._shape = streams, anchors, shape
+        self._streams, self._anchors, self.shape = streams, anchors, shape
         device = anchors.device
         self._thresholds = torch.tensor(shape.prefix_probabilities, device=device).cumsum(0)[:-1]
         self._keep = torch.tensor(shape.keep_probabilities, device=device)
@@ -126,7 +126,7 @@ class Sampler:
     @property
     def steps(self) -> int:
         """Steps an epoch: the batches that the anchors fill; what is left over differs from epoch to epoch."""
-        return len(self._anchors) // self._shape.batch
+        return len(self._anchors) // self.shape.batch
 
     def new_epoch(self) -> None:
         """Shuffle the anchors anew."""
@@ -140,15 +140,15 @@ class Sampler:
         seeds = [self._draw_one(s, first, steps) for s in range(len(self._streams))]
         dropout = [seed.dropout for seed in seeds if seed.dropout is not None]
         return Draws(
-            torch.stack([seed.anchors for seed in seeds], 1),
-            torch.stack([seed.uniform for seed in seeds], 1),
-            torch.stack([seed.prefixes for seed in seeds], 1),
-            torch.stack([seed.kept for seed in seeds], 1),
-            torch.stack(dropout, 1) if dropout else None,
+            _side_by_side([seed.anchors for seed in seeds]),
+            _side_by_side([seed.uniform for seed in seeds]),
+            _side_by_side([seed.prefixes for seed in seeds]),
+            _side_by_side([seed.kept for seed in seeds]),
+            _side_by_side(dropout) if dropout else None,
         )
 
     def _draw_one(self, s: int, first: int, steps: int) -> Draws:
-        shape, stream, device = self._shape, self._streams[s], self._anchors.device
+        shape, stream, device = self.shape, self._streams[s], self._anchors.device
         batch, blocks = shape.batch, len(shape.keep_probabilities)
 
         def uniform(purpose: str, *size: int) -> Tensor:
@@ -164,7 +164,7 @@ class Sampler:
 
     def _dropout(self, stream: Streams, steps: int) -> Tensor | None:
         """Draw multipliers from 16 random bits each, four to a draw of 64: four times cheaper than a float each."""
-        shape, device = self._shape, self._anchors.device
+        shape, device = self.shape, self._anchors.device
         if shape.dropout is None or shape.rate == 0:
             return None
         size = int(np.prod(shape.dropout))
@@ -173,3 +173,8 @@ class Sampler:
         bits = words.view(torch.int16)[:, :size]
         kept = bits >= round(shape.rate * _LANES) - _LANES // 2
         return (kept * (1 / (1 - shape.rate))).view(steps, *shape.dropout)
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """Stack [N, ...] to [N, S, ...], without a copy for one seed: the dropout of a few steps is megabytes."""
+    return parts[0].unsqueeze(1) if len(parts) == 1 else torch.stack(parts, 1)
