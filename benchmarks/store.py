@@ -4,9 +4,9 @@
     python benchmarks/store.py --rows 100000    # a tenth of it
 
 Every figure is the median of `--repeats`, the variants taking turns, with everything in the page cache: what the store
-adds to memory, not what the disk takes. "MB above result" is the peak of anonymous memory (RssAnon, sampled every
-2 ms) above what the process had before, minus the result. Writing is compared with the same bytes in files of the same
-size, each flushed with fsync.
+adds to memory, not what the disk takes. "MB extra" is the peak of anonymous memory (RssAnon, sampled every millisecond)
+of a fresh process that opens the store and gathers, above what it had before and above the result. Writing is compared
+with the same bytes in files of 64 MiB, each flushed with fsync.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import argparse
 import json
 import os
 import platform
+import select
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,20 @@ from cache import FeatureStore
 from cache.checksums import row_checksums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+READER = """
+import sys
+import h5py, numpy
+from pathlib import Path
+from cache import FeatureStore
+keys, folder = numpy.load(sys.argv[2]), Path(sys.argv[1])
+print("ready", flush=True)
+input()
+rows = FeatureStore.open(folder).gather(keys)
+print("done", flush=True)
+input()
+"""
 BATCH = 4096
 SHARD = 64 << 20
 DESCRIPTION = {"backbone": "benchmark", "fingerprint": "0" * 64, "layer": -1, "store_dtype": "float16"}
@@ -143,9 +156,8 @@ def reading(folder: Path, keys: np.ndarray, features: np.ndarray, repeats: int) 
         times = take_turns({name: run for name, (run, _) in variants.items()}, repeats)
     copy = times["memory copy to fresh memory"]
     figures = [row(name, times[name], nbytes, copy, features.nbytes) for name, (_, nbytes) in variants.items()]
-    for figure in figures:
-        if figure["name"].startswith(("open", "gather")):
-            figure["extra_mb"] = round(extra_memory(variants[figure["name"]][0], figure["bytes"]) / 1e6, 1)
+    for figure, wanted in ((figures[5], keys), (figures[9], keys[chosen])):
+        figure["extra_mb"] = round(extra_memory(folder / "store", wanted, figure["bytes"]) / 1e6, 1)
     return figures
 
 
@@ -171,36 +183,23 @@ def take_turns(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def extra_memory(run: Callable[[], object], result_bytes: int) -> int:
-    """Return how far anonymous memory rose above before and above the result, in bytes."""
-    before = anonymous()
-    with sampled() as peak:
-        result = run()
-    del result
-    return max(0, peak[0] - before - result_bytes)
+def extra_memory(folder: Path, chosen: np.ndarray, result: int) -> int:
+    """Return the most anonymous memory, above the result, of a fresh process that opens the store and gathers."""
+    np.save(folder.with_name("chosen.npy"), chosen)
+    command = [sys.executable, "-c", READER, str(folder), str(folder.with_name("chosen.npy"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        before = peak = anonymous(process.pid)
+        print("go", file=process.stdin, flush=True)
+        while not select.select([process.stdout], [], [], 0.001)[0]:
+            peak = max(peak, anonymous(process.pid))
+        process.communicate("end")
+    return peak - before - result
 
 
-@contextmanager
-def sampled() -> Iterator[list[int]]:
-    """Yield a list whose element is the highest anonymous memory seen so far."""
-    peak, done = [0], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.002):
-            peak[0] = max(peak[0], anonymous())
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def anonymous() -> int:
-    """Return this process's anonymous resident memory in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def anonymous(process: int) -> int:
+    """Return a process's anonymous resident memory in bytes."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return 0
@@ -219,12 +218,12 @@ def show(report: dict[str, Any]) -> None:
     for name in ("machine", "versions", "n", "load"):
         print(f"{name}: {report[name]}")
     for part, base in (("writing", "of plain"), ("reading", "of copy")):
-        print(f"\n{part:<44}{'s':>9}{'GB/s':>9}{base:>10}{'MB above result':>17}")
+        print(f"\n{part:<44}{'s':>9}{'GB/s':>9}{base:>10}{'MB extra':>10}")
         for figure in report[part]:
             rate = f"{figure['bytes'] / figure['seconds'] / 1e9:.2f}" if figure["bytes"] else ""
             fraction = f"{figure['fraction']:.0%}" if figure["fraction"] else ""
             extra = figure.get("extra_mb", "")
-            print(f"{figure['name']:<44}{figure['seconds']:>9.3f}{rate:>9}{fraction:>10}{extra:>17}")
+            print(f"{figure['name']:<44}{figure['seconds']:>9.3f}{rate:>9}{fraction:>10}{extra:>10}")
 
 
 if __name__ == "__main__":

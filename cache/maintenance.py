@@ -32,22 +32,22 @@ class StoreSummary:
     shards: int
     last_used: datetime | None
 
-    @functools.cached_property
-    def damage(self) -> str | None:
-        """What keeps the store from being opened, or None. Damage inside a shard takes `verify` to find."""
-        try:
-            FeatureStore.open(self.folder)
-        except CacheError as error:
-            return error.problem
-        return None
-
-    @functools.cached_property
+    @property
     def rows(self) -> int:
         """Distinct rows, counted when first asked for; 0 while the store cannot be opened."""
+        return self._opened[0]
+
+    @property
+    def damage(self) -> str | None:
+        """What keeps the store from being opened, or None. Damage inside a shard takes `verify` to find."""
+        return self._opened[1]
+
+    @functools.cached_property
+    def _opened(self) -> tuple[int, str | None]:
         try:
-            return len(FeatureStore.open(self.folder))
-        except CacheError:
-            return 0
+            return len(FeatureStore.open(self.folder)), None
+        except CacheError as error:
+            return 0, error.problem
 
 
 def find_stores(root: Path) -> list[StoreSummary]:

@@ -2,7 +2,7 @@
 
 `docs/store-format.md` specifies the file; `cache.layout` writes it. HDF5 stores its three datasets contiguously at page
 boundaries, so `h5py` is asked where they begin and `mmap` for the rest: no copy, one page cache for all processes, and
-no lock. The alternative, reading through h5py, copies once more and takes milliseconds for a list of rows.
+no lock. The alternative, a list of rows through h5py, must be in ascending order and takes several times as long.
 
 What can go wrong with a file is checked before it can hurt: HDF5 takes no file lock (they fail on network file systems)
 and verifies its own metadata checksums, shapes and dtypes are compared with the store's, and the file's size with the

@@ -4,8 +4,10 @@ Nothing in the folder changes once it is there, so nothing needs a lock: writers
 chooses, readers map what they find, and the row in the shard whose name sorts first counts. Two writers that compute
 the same text waste one computation and lose nothing. Opening reads every key once (16 bytes a row); `gather` copies
 rows from the map in blocks that stay in the cache, where their checksums are computed, on a few threads (numpy lets go
-of the interpreter meanwhile). The alternative that most reach for, one HDF5 file that grows, needs a lock for every
-append, loses all of it to one badly timed kill, and reads a row list of h5py a hundred times more slowly.
+of the interpreter meanwhile).
+
+The alternative that most reach for, one HDF5 file that grows, needs a lock for every append, loses all of it to one
+badly timed kill, and reads a list of rows several times more slowly (`benchmarks/store.py`).
 """
 
 from __future__ import annotations
