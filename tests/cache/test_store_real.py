@@ -9,9 +9,7 @@ import pytest
 
 import cache
 
-TEXTS = [
-    f"a question about {word}, number {number}" for number in range(30) for word in ("tea", "rain", "ants", "jazz")
-]
+TEXTS = [f"question {number} about {word}" for number in range(30) for word in ("tea", "rain", "ants", "jazz")]
 EMBED = """
 import sys
 from pathlib import Path
