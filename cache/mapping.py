@@ -7,9 +7,11 @@ reading.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 
+from cache.errors import DamageError
 from cache.shard import Rows, Shard, map_rows
 
 _LIMIT = 128
@@ -27,10 +29,20 @@ def mapped(shard: Shard) -> Rows:
         rows = _open.pop(shard, None)
         if rows is None:
             rows = map_rows(shard)
+        else:
+            _check_length(shard)
         _open[shard] = rows
         if len(_open) > _LIMIT:
             _open.popitem(last=False)
         return rows
+
+
+def _check_length(shard: Shard) -> None:
+    """Look once more before memory is touched that may be beyond the end of a file cut short since it was mapped."""
+    with contextlib.suppress(FileNotFoundError):  # replaced by another shard: what is mapped is still whole
+        found = shard.path.stat().st_size
+        if found < shard.size:
+            raise DamageError(shard.path, f"it has {found} bytes instead of {shard.size}")
 
 
 def forget() -> None:

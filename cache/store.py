@@ -12,6 +12,7 @@ badly timed kill, and reads a list of rows several times more slowly (`benchmark
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.atomic import flush
 from cache.copying import Part, copy_rows
 from cache.description import DESCRIPTION_FILE, checked, note_use, read_description, write_description
 from cache.encodings import ENCODINGS
@@ -72,6 +74,8 @@ class FeatureStore:
         path = folder / DESCRIPTION_FILE
         if not path.exists():
             write_description(folder, wanted)
+            with contextlib.suppress(OSError):  # a parent that may be entered but not read cannot be flushed
+                flush(folder.parent)
         found = read_description(folder)
         if found != wanted:
             differing = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))

@@ -4,8 +4,10 @@ The damage is done in another process, so that a crash of the HDF5 library or a 
 """
 
 import contextlib
+import json
 import os
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -90,8 +92,6 @@ def flip_again_and_again(store, seed, flips):
 
 def means_something(original, damaged):
     """Whether the JSON says anything else: white space turned into other white space does not."""
-    import json
-
     with contextlib.suppress(ValueError):
         return json.loads(bytes(damaged)) != json.loads(original)
     return True
@@ -103,8 +103,6 @@ def test_a_thousand_flips_are_found_and_none_is_read(store):
 
 def flip_again_and_again_elsewhere(store, seed, flips):
     """The same in a copy, so that two processes share the work."""
-    import shutil
-
     folder = store.folder.with_name("copy")
     shutil.copytree(store.folder, folder)
     flip_again_and_again(FeatureStore.open(folder), seed, flips)
@@ -144,6 +142,12 @@ def test_a_hundred_truncations_are_found_and_never_crash(store):
 
 def damage_while_mapped(store):
     for shard in store.shards:
+        whole = shard.path.read_bytes()
+        os.truncate(shard.path, shard.features_at + 100)
+        with pytest.raises(CacheError, match=f"it has {shard.features_at + 100} bytes instead of"):
+            store.gather(KEYS)
+        with shard.path.open("r+b") as file:
+            file.write(whole)
         content = bytearray(shard.path.read_bytes())
         content[shard.features_at + 7] ^= 1
         with shard.path.open("r+b") as file:  # the same file: what is mapped changes under the reader
