@@ -10,28 +10,37 @@ release.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cache.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
+from cache.decoder import FAMILIES, Decoder
 from cache.errors import CacheError
+from cache.masks import fixed_size_trie
 from cache.packing import Batch, pack
 from cache.pooling import pool
 from cache.tokens import Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from cache.backbones import Backbone
+    from cache.flex import CompiledTries
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
-_CPU_BLOCK = 64
+_PROBE = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
+_EAGER_BLOCK = 64
 _CPU_BUDGET = 2048
+_GPU_BUDGET = 32768
+_LEAST_BUDGET = 1024
+_COMPILED_TOKENS = 2_000_000
 
 
 class Encoder:
@@ -46,14 +55,23 @@ class Encoder:
         self.notes: tuple[str, ...] = ()
         register()
         self._model = _load(folder, backbone, getattr(torch, dtype), device)
-        self._depth = int(self._model.config.get_text_config().num_hidden_layers)
-        self._inner = any(layer != self._depth for layer in self.layers)
+        self._config = self._model.config.get_text_config()
+        self._depth = int(self._config.num_hidden_layers)
         self._causal = any(getattr(module, "is_causal", False) for module in self._model.modules())
-        if getattr(self._model.config.get_text_config(), "attn_logit_softcapping", None):
+        if getattr(self._config, "attn_logit_softcapping", None):
             self._model.set_attn_implementation("eager")  # the other implementations leave the cap out
         self._offset = 0  # of the first position: RoBERTa's kin count from the padding index
-        self.layout = self._choose_layout()
-        self.budget = _CPU_BUDGET
+        self._decoder: Decoder | None = None
+        self._compiled: CompiledTries | None = None
+        alone = self._probe("padded", 1)
+        self.layout = self._choose_layout(alone)
+        if self.layout == "trie" and type(self._model).__name__ in FAMILIES:
+            self._decoder = Decoder(self._model)
+            if not _agree(self._probe("trie", 1 << 20), alone, _TOLERANCE[self._model.dtype]):
+                self._decoder, self._model = None, _load(folder, backbone, getattr(torch, dtype), device)
+                self._model.set_attn_implementation(INTERFACE)
+                self.notes = (*self.notes, "transformers' own layers: the joined ones disagree with them")
+        self.budget = self._fitting_budget()
 
     @torch.inference_mode()
     def features(self, batch: Batch) -> Tensor:
@@ -61,54 +79,150 @@ class Encoder:
 
         :raises CannotPack: the backbone's attention is none that a packed batch can have.
         """
+        if batch.layout32 is not None and self._compiled is not None:
+            states = self._compiled.states(batch, self.layers)
+            return torch.stack([states[layer].float() for layer in self.layers])
+        if self._decoder is not None:
+            ids, positions, at = (self._tensor(array) for array in (batch.ids, batch.positions, batch.last))
+            states = self._decoder.states(ids, positions, self._plan(batch), at, self.layers)
+            return torch.stack([states[layer].float() for layer in self.layers])
         states = self._states(batch)
         return torch.stack([pool(states[layer], batch, self.backbone.pooling) for layer in self.layers])
 
-    def pack(self, sequences: Sequences, budget: int) -> Iterator[Batch]:
-        """Yield the batches of `sequences` in this backbone's layout."""
-        return pack(sequences, self.layout, budget)
+    def pack(self, sequences: Sequences, budget: int | None = None) -> Iterator[Batch]:
+        """Yield the batches of `sequences` in this backbone's layout, of at most `budget` nodes."""
+        for batch in pack(sequences, self.layout, budget or self.budget):
+            yield self._laid_out(batch)
+
+    def features_or_none(self, batch: Batch) -> Tensor | None:
+        """Return `features`, or None where the device's memory does not suffice."""
+        try:
+            return self.features(batch)
+        except torch.OutOfMemoryError:
+            return None
+
+    def alone(self, batch: Batch, text: int) -> NDArray[np.float32]:
+        """Return the features [layers, H] of one of a batch's texts, computed without the others."""
+        (single,) = pack(batch.sequences().take(np.array([text])), self.layout, 1)
+        return self.features(single)[:, 0].cpu().numpy()
+
+    def fetch(self, features: Tensor) -> Callable[[], NDArray[np.float32]]:
+        """Start copying features to the host; what is returned waits for them, in any thread."""
+        if not features.is_cuda:
+            return features.numpy
+        host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+        host.copy_(features, non_blocking=True)
+        done = torch.cuda.current_stream(features.device).record_event()
+
+        def arrived() -> NDArray[np.float32]:
+            done.synchronize()
+            return host.numpy()
+
+        return arrived
+
+    def wait(self) -> None:
+        """Wait until the device has computed everything."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether batches could be smaller."""
+        return self.budget > _LEAST_BUDGET
+
+    def shrink(self, nodes: int) -> None:
+        """After a batch of so many nodes ran out of memory: make smaller ones from now on."""
+        if nodes <= self.budget or self._compiled is not None:
+            self._compiled = None
+            self.budget = max(_LEAST_BUDGET, self.budget // 2)
+            self.notes = (*self.notes, f"batches of {self.budget} nodes: the memory of {self.device} asked for it")
+        torch.cuda.empty_cache()
+
+    def worth_compiling(self, tokens: float) -> bool:
+        """Whether so many tokens to come repay compilation."""
+        return self._decoder is not None and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
+
+    def compile(self, sequences: Sequences) -> None:
+        """Compile for batches of `budget` nodes, if a first batch then gives what it gave before."""
+        if self._decoder is None:
+            return
+        from cache.flex import CompiledTries
+
+        sample = next(pack(sequences, "trie", self.budget))
+        expected = self.features(sample)
+        self._compiled = CompiledTries(self._decoder, self.budget, self.device)
+        try:
+            if _agree(self.features(self._laid_out(sample)), expected, _TOLERANCE[self._model.dtype]):
+                return
+            reason = "its results differ"
+        except Exception as error:  # of the compiler, Triton, the C compiler or the driver: all mean no compilation
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        self._compiled = None
+        self.notes = (*self.notes, f"not compiled: {reason}")
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether full batches run compiled, in one fixed size."""
+        return self._compiled is not None
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        if self._compiled is None or len(batch.ids) > self._compiled.size or batch.end is None:
+            return batch
+        windowed = bool(getattr(self._config, "sliding_window", None))
+        size = self._compiled.size
+        return replace(batch, size=size, layout32=fixed_size_trie(batch, size, windowed=windowed))
+
+    def _fitting_budget(self) -> int:
+        """Return how many nodes a batch may have: a number that keeps the device busy and fits its free memory."""
+        if not self.device.startswith("cuda"):
+            return _CPU_BUDGET
+        width = int(getattr(self._config, "intermediate_size", 0) or 4 * self._config.hidden_size)
+        per_node = int(self._model.dtype.itemsize) * (16 * int(self._config.hidden_size) + 8 * width)
+        free = int(torch.cuda.mem_get_info(self.device)[0])
+        return max(_LEAST_BUDGET, min(_GPU_BUDGET, free // 2 // per_node) // _LEAST_BUDGET * _LEAST_BUDGET)
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def _states(self, batch: Batch) -> dict[int, Tensor]:
-        ids = torch.from_numpy(batch.ids).to(self.device)
+        """Run transformers' own layers; [nodes, H] each, [texts, longest, H] in the padded layout."""
+        ids = self._tensor(batch.ids)
         inputs: dict[str, Any] = {"input_ids": ids}
         if batch.layout == "padded":
             kept = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
-            inputs["attention_mask"] = torch.from_numpy(kept.astype(np.int64)).to(self.device)
+            inputs["attention_mask"] = self._tensor(kept.astype(np.int64))
         else:
             inputs["input_ids"] = ids[None]
-            inputs["position_ids"] = torch.from_numpy(batch.positions + self._offset).to(self.device)[None]
+            inputs["position_ids"] = self._tensor(batch.positions + self._offset)[None]
             inputs["plan"] = self._plan(batch)
         if self._causal:
             inputs["use_cache"] = False
-        output = self._model(**inputs, output_hidden_states=self._inner)
-        flat = batch.layout != "padded"
-        found = {self._depth: output.last_hidden_state}
-        if self._inner:
-            found = {layer: output.hidden_states[layer] for layer in self.layers} | found
-        return {layer: states[0] if flat else states for layer, states in found.items()}
+        inner = any(layer != self._depth for layer in self.layers)
+        output = self._model(**inputs, output_hidden_states=inner)
+        found = {layer: output.hidden_states[layer] for layer in self.layers} if inner else {}
+        found[self._depth] = output.last_hidden_state
+        return found if batch.layout == "padded" else {layer: states[0] for layer, states in found.items()}
 
     def _plan(self, batch: Batch) -> Plan:
         if batch.end is None:
             return Runs(batch.runs)
         if len(batch.rows) == 1:
             return Chain()
-        return Blocks.of(batch.end, batch.positions, self.device, _CPU_BLOCK)
+        return Blocks.of(batch.end, batch.positions, self.device, _EAGER_BLOCK)
 
-    def _choose_layout(self) -> str:
+    def _choose_layout(self, alone: Tensor) -> str:
         """Return the layout that reproduces each text alone: packed if it can be, else padded."""
         layout = "trie" if self._causal and self.backbone.pooling == "last" else "runs"
         if self._causal and layout == "runs":
             return self._fall_back(f"{self.backbone.pooling} pooling over a causal backbone")
-        probe = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
         native = self._model.config._attn_implementation
-        alone = self._probe(probe, "padded", 1)
         self._model.set_attn_implementation(INTERFACE)
         if self._model.config._attn_implementation == INTERFACE:
-            config = self._model.config.get_text_config()
-            for self._offset in dict.fromkeys((0, int(config.pad_token_id or 0) + 1)):
+            for offset in dict.fromkeys((0, int(self._config.pad_token_id or 0) + 1)):
+                self._offset = offset
                 # a backbone that cannot be packed says so in its own way: no plan, unknown argument, index out of range
                 with contextlib.suppress(CannotPack, TypeError, ValueError, IndexError, RuntimeError):
-                    if _agree(self._probe(probe, layout, 1 << 20), alone, _TOLERANCE[self._model.dtype]):
+                    if _agree(self._probe(layout, 1 << 20), alone, _TOLERANCE[self._model.dtype]):
                         return layout
             self._model.set_attn_implementation(native)
         return self._fall_back("its attention cannot be packed")
@@ -117,9 +231,10 @@ class Encoder:
         self.notes = (*self.notes, f"padded batches: {reason}")
         return "padded"
 
-    def _probe(self, sequences: Sequences, layout: str, budget: int) -> Tensor:
-        out = torch.empty(len(self.layers), len(sequences), int(self._model.config.get_text_config().hidden_size))
-        for batch in pack(sequences, layout, budget):
+    def _probe(self, layout: str, budget: int) -> Tensor:
+        """Return the features of three short sequences that share a prefix, [layers, 3, H]; budget 1: each alone."""
+        out = torch.empty(len(self.layers), len(_PROBE), int(self._config.hidden_size))
+        for batch in pack(_PROBE, layout, budget):
             out[:, batch.rows] = self.features(batch).cpu()
         return out
 

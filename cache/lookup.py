@@ -1,8 +1,8 @@
 """Which texts are still to be computed: a stream of texts in, chunks of missing ones out, in constant memory.
 
-Texts are read a window at a time; keys are hashed and looked up in bulk. A text that repeats within the window, or that
-is being computed but not yet committed, counts as there. Only keys on their way are remembered, so that a corpus larger
-than memory streams through.
+Texts are read a window at a time, small windows first so that the device starts at once; keys are hashed and looked
+up in bulk. A text that repeats one of its window, or one that is being computed but not yet committed, counts as
+there. Only keys on their way are remembered, so that a corpus larger than memory streams through.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from cache.store import FeatureStore
 
-WINDOW = 1 << 16
+FIRST_WINDOW, WINDOW = 1 << 13, 1 << 16
+_WINDOW_CHARACTERS = 1 << 25
 
 
 class Lookup:
@@ -38,25 +39,35 @@ class Lookup:
         self._prompt = prompt
         self._underway: set[bytes] = set()
 
-    def missing(self, window: int = WINDOW) -> Iterator[Chunk]:
+    def missing(self) -> Iterator[Chunk]:
         """Yield the texts that some store lacks, once each, a chunk a window that has any.
 
         :raises CacheError: a text is empty or no string.
         """
-        while texts := list(itertools.islice(self._source, window)):
-            first = self.texts
-            _refuse_empty(texts, first)
-            keys = self._keys(texts, first)
+        size = FIRST_WINDOW
+        while texts := self._window(size):
+            size = min(2 * size, WINDOW)
+            keys = text_keys(texts, self._prompt)
             self._settle()
-            absent = np.stack([~store.contains(keys) for store in self._stores])
-            rows = self._unseen(keys, np.flatnonzero(absent.any(0)))
+            absent = np.stack([~store.contains(keys) for store in self._stores], axis=1)
+            at = self._unseen(keys, np.flatnonzero(absent.any(1)))
+            rows = at + self.texts
             self.texts += len(texts)
-            self.reused += len(texts) - len(rows)
-            if len(rows):
-                yield Chunk([texts[row] for row in rows], rows + first, keys[rows], absent[:, rows])
+            self.reused += len(texts) - len(at)
+            if len(at):
+                yield Chunk([texts[i] for i in at], rows, keys[at], absent[at])
 
-    def _keys(self, texts: list[str], first: int) -> NDArray[np.uint8]:
-        return text_keys(texts, self._prompt)
+    def _window(self, size: int) -> list[str]:
+        """Read the next `size` texts, fewer where they are long."""
+        texts: list[str] = []
+        characters = 0
+        for text in itertools.islice(self._source, size):
+            _check(text, self.texts + len(texts))
+            texts.append(text)
+            characters += len(text)
+            if characters >= _WINDOW_CHARACTERS:
+                break
+        return texts
 
     def _settle(self) -> None:
         """Forget the keys that have been committed meanwhile."""
@@ -67,18 +78,25 @@ class Lookup:
             done = np.logical_and.reduce([store.contains(keys) for store in self._stores])
             self._underway = {key.tobytes() for key in keys[~done]}
 
-    def _unseen(self, keys: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows whose key is neither underway nor an earlier row's."""
+    def _unseen(self, keys: NDArray[np.uint8], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the candidates whose key is neither underway nor an earlier candidate's."""
         kept = []
-        for row in rows.tolist():
-            key = keys[row].tobytes()
+        for i in candidates.tolist():
+            key = keys[i].tobytes()
             if key not in self._underway:
                 self._underway.add(key)
-                kept.append(row)
+                kept.append(i)
         return np.array(kept, np.int64)
 
 
-def _refuse_empty(texts: list[str], first: int) -> None:
-    for row, text in enumerate(texts):
-        if isinstance(text, str) and not text.strip():
-            raise CacheError(f"text {first + row} is empty", "remove it, or give it content")
+def _check(text: object, row: int) -> None:
+    if not isinstance(text, str):
+        raise CacheError(f"text {row} is {type(text).__name__}, not a string ({text!r:.60})", "drop or fill it")
+    if not text or text.isspace():
+        raise CacheError(f"text {row} is empty", "remove it, or give it content")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            what = f"text {row} holds a lone surrogate at character {error.start}"
+            raise CacheError(what, "decode the source as UTF-8, or encode with errors='replace' first") from None

@@ -15,7 +15,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cache.packing import Batch
+
 BLOCK = 128
+INT32_FIELDS = ("ids", "positions", "ends", "counts", "order", "full_counts", "full_order")
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,25 @@ def visible_blocks(ends: NDArray[np.int64], block: int = BLOCK) -> tuple[NDArray
     some = (key <= query) & (query < furthest)
     full = (key < query) & (query + block <= nearest)
     return some, full
+
+
+def layout_sizes(size: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shape of each of `INT32_FIELDS` for a trie padded to `size` nodes."""
+    blocks = size // BLOCK
+    return ((size,), (size,), (size,), (blocks,), (blocks, blocks), (blocks,), (blocks, blocks))
+
+
+def fixed_size_trie(batch: Batch, size: int, *, windowed: bool) -> NDArray[np.int32]:
+    """Lay a trie out in `size` nodes, everything that the device needs in one int32 array: one copy moves it.
+
+    `windowed`: a local window may cut any block, so that none counts as full.
+    """
+    assert batch.end is not None
+    ends = padded_ends(batch.end, size)
+    some, full = visible_blocks(ends)
+    full &= not windowed
+    partial, whole = BlockRows.of(some & ~full), BlockRows.of(full)
+    pad = (0, size - len(batch.ids))
+    parts = (np.pad(batch.ids, pad), np.pad(batch.positions, pad), ends)
+    masks = (partial.counts, partial.order, whole.counts, whole.order)
+    return np.concatenate([part.ravel().astype(np.int32) for part in (*parts, *masks)])

@@ -31,7 +31,8 @@ class Batch:
 
     `ids` and `positions` are int64 [nodes], in the padded layout [texts, longest]. `rows` int64 [texts] are the packed
     sequences' indices in the sequences that were given. A trie has subtree `end`s [nodes] and each text's `last` node;
-    runs are (first node, texts, length); `lengths` int64 [texts] counts each text's tokens.
+    runs are (first node, texts, length); `lengths` int64 [texts] counts each text's tokens. `layout32` is a trie laid
+    out in a fixed `size` (`cache.masks.fixed_size_trie`), where one was asked for.
     """
 
     layout: str
@@ -42,6 +43,8 @@ class Batch:
     end: NDArray[np.int64] | None = None
     last: NDArray[np.int64] | None = None
     runs: tuple[tuple[int, int, int], ...] = ()
+    size: int | None = None
+    layout32: NDArray[np.int32] | None = None
 
     @property
     def tokens(self) -> int:
@@ -56,7 +59,7 @@ class Batch:
     @property
     def padding(self) -> int:
         """Positions that carry none."""
-        return self.ids.size - self.nodes
+        return (self.size or self.ids.size) - self.nodes
 
     def sequences(self) -> Sequences:
         """Return the batch's token sequences again, in the order of `rows`: to pack them smaller."""

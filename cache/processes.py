@@ -1,9 +1,9 @@
 """One process a device: chunks are dealt out, every process writes its own shards, nobody locks anything.
 
 With one device the work happens here. With several, spawned processes (a fork would share CUDA's state and threads'
-locks) take pieces of chunks from one queue whenever they are free, so that an uneven share costs at most one piece.
-Pieces are cut from sorted texts, so that texts which begin alike stay together. A process that fails ends all; the
-others' committed work stays.
+locks) start with a piece of work each and take further ones from a queue whenever they are free, so that an uneven
+share costs at most one piece; none is started that would find nothing to do. Pieces are cut from sorted texts, so
+that texts which begin alike stay together. A process that fails ends all; the others' committed work stays.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch
     """
     if len(devices) == 1:
         return run_job(replace(job, device=devices[0]), chunks, on_batch)
-    crew = _Crew(job, devices)
+    pieces = ahead(_pieces(chunks, len(devices)), 1)
+    crew = _Crew(job, devices, list(itertools.islice(pieces, len(devices))))
     try:
-        return crew.run(ahead(_pieces(chunks, len(devices)), 1), on_batch)
+        return crew.run(pieces, on_batch)
     finally:
         crew.dismiss()
 
@@ -50,19 +51,20 @@ def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch
 class _Crew:
     """The processes, the queue that feeds them, and the one that they report to."""
 
-    def __init__(self, job: Job, devices: Sequence[str]) -> None:
+    def __init__(self, job: Job, devices: Sequence[str], first: list[Chunk]) -> None:
         context = multiprocessing.get_context("spawn")
         self._work: Any = context.Queue(2 * len(devices))
         self._news: Any = context.Queue()
         threads = max(1, (os.cpu_count() or 1) // len(devices)) if devices[0] == "cpu" else None
-        jobs = [replace(job, device=device, threads=threads, share=len(devices)) for device in devices]
+        jobs = [replace(job, device=device, threads=threads, share=len(first)) for device in devices[: len(first)]]
         self._processes = [
-            context.Process(target=_serve, args=(each, self._work, self._news), daemon=True) for each in jobs
+            context.Process(target=_serve, args=(each, piece, self._work, self._news), daemon=True)
+            for each, piece in zip(jobs, first, strict=True)
         ]
         for process in self._processes:
             process.start()
         self._tally = Tally()
-        self._running = len(devices)
+        self._running = len(first)
 
     def run(self, pieces: Iterator[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
         """Deal `pieces` out and wait for every process to finish."""
@@ -104,6 +106,7 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Let the processes end, by force if they do not."""
+        self._work.cancel_join_thread()  # what nobody took is not worth waiting for
         deadline = time.monotonic() + _PATIENCE_SECONDS
         for process in self._processes:
             if self._running:  # an error or an interrupt: nobody waits for their work any more
@@ -120,15 +123,14 @@ def _pieces(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
         count = max(processes, -(-len(order) // _PIECE))
         for part in np.array_split(np.array(order, np.int64), count):
             if len(part):
-                texts = [chunk.texts[i] for i in part]
-                yield Chunk(texts, chunk.rows[part], chunk.keys[part], chunk.absent[:, part])
+                yield chunk.take(part)
 
 
-def _serve(job: Job, work: Any, news: Any) -> None:
-    """Run in a process of its own: compute the pieces that come, until None comes or the parent is gone."""
+def _serve(job: Job, first: Chunk, work: Any, news: Any) -> None:
+    """Run in a process of its own: compute `first` and what comes, until None comes or the parent is gone."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        news.put(run_job(job, _orders(work), lambda texts, stage: news.put((texts, stage))))
+        news.put(run_job(job, _orders(first, work), lambda texts, stage: news.put((texts, stage))))
     except KeyboardInterrupt:
         return
     except CacheError as error:
@@ -142,7 +144,8 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _orders(work: Any) -> Iterator[Chunk]:
+def _orders(first: Chunk, work: Any) -> Iterator[Chunk]:
+    yield first
     parent = multiprocessing.parent_process()
     while True:
         try:

@@ -1,12 +1,15 @@
 """One process's share: texts in, features in the stores, with nothing waiting for anything.
 
-Three threads overlap: texts are tokenized and packed ahead, the caller's thread keeps the device busy, and features are
-checked and appended behind. A chunk is what the lookup found missing; a batch is what the device computes at once.
+Threads overlap: texts are tokenized and packed ahead, the caller's thread keeps the device busy, features are
+fetched, checked and appended behind. A chunk is what the lookup found missing; a batch is what the device computes at
+once. Where batches are compiled for one size, the last texts of a chunk wait for the next chunk, so that every batch
+is full.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,14 +27,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    import torch
     from numpy.typing import NDArray
 
     from cache.backbones import Backbone
     from cache.encoder import Encoder
     from cache.packing import Batch
 
-_WRITES_WAITING = 8
+_WRITES_WAITING = 4
 _BATCHES_WAITING = 8
 
 
@@ -58,7 +60,7 @@ class Job:
 class Chunk:
     """Texts to compute: `rows` int64 [n] are their places in the caller's texts, `keys` uint8 [n, 16].
 
-    `absent` bool [stores, n] says which stores lack a text: one layer may be there and another not.
+    `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not.
     """
 
     texts: list[str]
@@ -66,14 +68,25 @@ class Chunk:
     keys: NDArray[np.uint8]
     absent: NDArray[np.bool_]
 
+    def take(self, at: NDArray[np.int64]) -> Chunk:
+        """Return the texts `at`, in that order."""
+        return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at])
 
-@dataclass(frozen=True)
-class Computed:
-    """A batch on its way to the stores: `features` [layers, m, H] of the chunk's texts `at`, int64 [m]."""
+    def join(self, other: Chunk) -> Chunk:
+        """Return this chunk's texts and then the other's."""
+        return Chunk(
+            [*self.texts, *other.texts],
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.keys, other.keys]),
+            np.concatenate([self.absent, other.absent]),
+        )
 
-    chunk: Chunk
-    at: NDArray[np.int64]
-    features: torch.Tensor
+
+# a batch on its way: its texts in order, itself, and what waits for the device and returns float32 [layers, texts, H]
+Underway = tuple[Chunk, "Batch", "Callable[[], NDArray[np.float32]]"]
+_LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
+    ("float32", "bfloat16"), float(np.finfo(np.float32).max)
+)
 
 
 def run_job(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
@@ -81,25 +94,134 @@ def run_job(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], No
 
     :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
     """
-    tally = Tally()
-    began = time.perf_counter()
-    tokenized = ahead(_tokenize(job, chunks, tally), 1)
-    on_batch(0, "loading")
-    encoder = _load(job)
-    tally.notes = encoder.notes
-    tally.stages["loading"] = time.perf_counter() - began
-    with Behind[Computed](lambda items: _write(job, items, tally), _WRITES_WAITING) as writing:
-        for chunk, batch in ahead(_pack(tokenized, encoder, tally), _BATCHES_WAITING):
-            began = time.perf_counter()
-            features = encoder.features(batch).cpu()
-            tally.stages["computing"] += time.perf_counter() - began
-            writing.put(Computed(chunk, batch.rows, features))
-            tally.computed += len(batch.rows)
-            tally.tokens += batch.tokens
-            tally.nodes += batch.nodes
-            tally.padding += batch.padding
-            on_batch(len(batch.rows), "computing")
-    return tally
+    worker = _Worker(job, on_batch)
+    worker.run(chunks)
+    return worker.tally
+
+
+class _Worker:
+    """What the threads share: the encoder, and the tally, of which each thread adds to its own stages."""
+
+    def __init__(self, job: Job, on_batch: Callable[[int, str], None]) -> None:
+        self.tally = Tally()
+        self._job = job
+        self._on_batch = on_batch
+        self._encoder: Encoder
+
+    def run(self, chunks: Iterable[Chunk]) -> None:
+        tokenized = ahead(self._tokenize(chunks), 1)
+        self._on_batch(0, "loading")
+        with self._timed("loading"):
+            self._encoder = _load(self._job)
+        first = next(tokenized, None)
+        if first is None:
+            return
+        self._prepare(*first)
+        batches = ahead(self._pack(itertools.chain([first], tokenized)), _BATCHES_WAITING)
+        with Behind[Underway](self._write, _WRITES_WAITING) as writing:
+            for chunk, batch in batches:
+                with self._timed("computing"):
+                    self._compute(chunk, batch, writing)
+            with self._timed("computing"):
+                self._encoder.wait()
+            self._on_batch(0, "writing")
+        self.tally.notes = self._encoder.notes
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.tally.stages[stage] += time.perf_counter() - began
+
+    def _tokenize(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Sequences]]:
+        tokenizer = TextTokenizer(self._job.folder, self._job.backbone)
+        for chunk in chunks:
+            with self._timed("tokenizing"):
+                sequences = tokenizer.encode([self._job.prompt + text for text in chunk.texts])
+            empty = np.flatnonzero(sequences.lengths == 0)
+            if len(empty):
+                raise CacheError(f"text {chunk.rows[empty[0]]} has no tokens", "remove that text, or give it content")
+            yield chunk, sequences
+
+    def _prepare(self, chunk: Chunk, sequences: Sequences) -> None:
+        """Compile if the tokens to come are worth it, judging by the first texts; an unknown number counts as many."""
+        texts = self._job.total / self._job.share if self._job.total else float("inf")
+        expected = float(sequences.lengths.mean()) * max(texts, len(sequences))
+        if self._encoder.worth_compiling(expected):
+            self._on_batch(0, "compiling")
+            with self._timed("compiling"):
+                self._encoder.compile(sequences)
+
+    def _pack(self, tokenized: Iterator[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
+        rest: tuple[Chunk, Sequences] | None = None
+        for chunk, sequences in tokenized:
+            if rest is not None:
+                chunk, sequences = rest[0].join(chunk), rest[1].join(sequences)
+            with self._timed("tokenizing"):
+                batches = list(self._encoder.pack(sequences))
+            rest = None
+            if self._encoder.is_compiled:
+                at = batches.pop().rows
+                rest = chunk.take(at), sequences.take(at)
+            for batch in batches:
+                yield chunk.take(batch.rows), batch
+        if rest is not None:
+            for batch in self._encoder.pack(rest[1]):
+                yield rest[0].take(batch.rows), batch
+
+    def _compute(self, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
+        """Compute a batch, in smaller ones where the device's memory does not suffice."""
+        features = self._encoder.features_or_none(batch)
+        if features is None:
+            if len(chunk.texts) == 1 and not self._encoder.can_shrink:
+                raise CacheError(
+                    f"text {chunk.rows[0]} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
+                    "use --devices cpu, or a backbone with a smaller maximum length",
+                )
+            self._encoder.shrink(len(batch.ids))
+            for smaller in self._encoder.pack(batch.sequences()):
+                self._compute(chunk.take(smaller.rows), smaller, writing)
+            return
+        writing.put((chunk, batch, self._encoder.fetch(features)))
+        self.tally.computed += len(batch.rows)
+        self.tally.tokens += batch.tokens
+        self.tally.nodes += batch.nodes
+        self.tally.padding += batch.padding
+        self._on_batch(len(batch.rows), "computing")
+
+    def _write(self, items: Iterator[Underway]) -> None:
+        """Append features to each layer's store until there are no more."""
+        with contextlib.ExitStack() as stack:
+            writers = [stack.enter_context(FeatureStore.create(*store).writer()) for store in self._job.stores]
+            for chunk, batch, fetched in items:
+                features = fetched()
+                with self._timed("writing"):
+                    self._check(chunk, batch, features)
+                    for number, writer in enumerate(writers):
+                        kept = chunk.absent[:, number]
+                        writer.append(chunk.keys[kept], features[number][kept])
+
+    def _check(self, chunk: Chunk, batch: Batch, features: NDArray[np.float32]) -> None:
+        """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
+
+        :raises CacheError: a feature is not finite even so, or too large for the store's dtype; names the text.
+        """
+        limits = [_LIMITS[store[1]["store_dtype"]] for store in self._job.stores]
+        largest = np.abs(features).max(axis=2)
+        bad = ~(largest <= np.array(limits)[:, None]).all(axis=0)
+        for i in np.flatnonzero(bad).tolist():
+            features[:, i] = self._encoder.alone(batch, i)
+            largest = np.abs(features[:, i]).max(axis=1)
+            for layer, value, limit in zip(self._job.layers, largest.tolist(), limits, strict=True):
+                if not value <= limit:
+                    raise _broken(f"text {chunk.rows[i]} ({chunk.texts[i][:40]!r})", layer, value)
+
+
+def _broken(text: str, layer: int, value: float) -> CacheError:
+    what = f"{text}: its feature of layer {layer} holds {value}"
+    if np.isfinite(value):
+        return CacheError(f"{what}, too large for float16", "store this layer as float32 (store_dtype)")
+    return CacheError(what, "compute in float32 (--dtype float32); if that fails too, the weights are broken")
 
 
 def _load(job: Job) -> Encoder:
@@ -110,56 +232,3 @@ def _load(job: Job) -> Encoder:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     return Encoder(job.folder, job.backbone, job.layers, job.dtype, job.device)
-
-
-def _tokenize(job: Job, chunks: Iterable[Chunk], tally: Tally) -> Iterator[tuple[Chunk, Sequences]]:
-    tokenizer = TextTokenizer(job.folder, job.backbone)
-    for chunk in chunks:
-        began = time.perf_counter()
-        sequences = tokenizer.encode([job.prompt + text for text in chunk.texts])
-        empty = np.flatnonzero(sequences.lengths == 0)
-        if len(empty):
-            raise CacheError(f"text {chunk.rows[empty[0]]} has no tokens", "remove that text, or give it content")
-        tally.stages["tokenizing"] += time.perf_counter() - began
-        yield chunk, sequences
-
-
-def _pack(
-    tokenized: Iterable[tuple[Chunk, Sequences]], encoder: Encoder, tally: Tally
-) -> Iterator[tuple[Chunk, Batch]]:
-    for chunk, sequences in tokenized:
-        began = time.perf_counter()
-        for batch in encoder.pack(sequences, encoder.budget):
-            tally.stages["tokenizing"] += time.perf_counter() - began
-            yield chunk, batch
-            began = time.perf_counter()
-
-
-def _write(job: Job, items: Iterator[Computed], tally: Tally) -> None:
-    """Append features to each layer's store until there are no more."""
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(FeatureStore.create(*store).writer()) for store in job.stores]
-        for item in items:
-            began = time.perf_counter()
-            for layer, writer in enumerate(writers):
-                features, keep = item.features[layer].numpy(), item.chunk.absent[layer, item.at]
-                _refuse_broken(features, item, job.layers[layer], str(job.stores[layer][1]["store_dtype"]))
-                writer.append(item.chunk.keys[item.at[keep]], features[keep])
-            tally.stages["writing"] += time.perf_counter() - began
-
-
-def _refuse_broken(features: NDArray[np.float32], item: Computed, layer: int, store_dtype: str) -> None:
-    """Name the text whose feature cannot be stored.
-
-    :raises CacheError: a feature is not finite, or too large for the store's dtype.
-    """
-    largest = np.abs(features).max(axis=1)
-    limit = float(np.finfo(np.float16).max) if store_dtype == "float16" else np.inf
-    bad = np.flatnonzero(~(largest < limit))
-    if len(bad):
-        row = int(item.chunk.rows[item.at[bad[0]]])
-        text, value = item.chunk.texts[item.at[bad[0]]], largest[bad[0]]
-        what = f"text {row} ({text[:40]!r}): its feature of layer {layer} has the value {value}"
-        if np.isfinite(value):
-            raise CacheError(f"{what}, too large for float16", "store this layer as float32 (store_dtype='float32')")
-        raise CacheError(what, "compute in float32 (--dtype float32); if that fails too the weights are broken")

@@ -1,4 +1,4 @@
-"""Tiny checkpoints, written once a session: every architecture the embedding half claims, with a tokenizer of our own."""
+"""Tiny checkpoints, written once a session: every architecture that is claimed, with a tokenizer of our own."""
 
 from __future__ import annotations
 
