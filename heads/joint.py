@@ -72,8 +72,7 @@ class Joint:
         partners = self._classes.partners(draws.anchors, finest, draws.uniform[:, :, 0])
         rows = torch.cat([draws.anchors, partners], 2)
         labels = self._labels[rows]
-        targets = torch.stack([self._targets(step) for step in labels])
-        return PairBatch(rows, labels, targets, draws.dropout)
+        return PairBatch(rows, labels, self._targets(labels), draws.dropout)
 
     def gradient(self, weights: Tensors, grads: Tensors, outputs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Compute the loss; write the proxies' gradients.
@@ -110,13 +109,13 @@ class Joint:
         return total, self._whole(by_blocks)
 
     def _targets(self, labels: Tensor) -> Tensor:
-        """Share of each row in the positives of each other, over all levels, [S, R, R]; no row shares with itself."""
-        apart = ~torch.eye(labels.shape[1], dtype=torch.bool, device=labels.device)
-        targets = torch.zeros(*labels.shape[:2], labels.shape[1], device=labels.device)
+        """Share of each row in the positives of each other, over all levels, [..., R, R]; no row shares with itself."""
+        apart = ~torch.eye(labels.shape[-2], dtype=torch.bool, device=labels.device)
+        targets = torch.zeros(*labels.shape[:-1], labels.shape[-2], device=labels.device)
         for level, weight in enumerate(self._level_weights):
-            own = labels[:, :, level]
-            same = ((own[:, :, None] == own[:, None, :]) & apart).float()
-            targets += same * (weight / same.sum(2, keepdim=True).clamp_(min=1))
+            own = labels[..., level]
+            same = ((own[..., :, None] == own[..., None, :]) & apart).float()
+            targets += same * (weight / same.sum(-1, keepdim=True).clamp_(min=1))
         return targets
 
     def _blocks(self, vectors: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class ThreeTerms:
         self.positives = len(kinds)
         self._kinds = torch.tensor(kinds, device=device)
         self._kind_of_term = torch.tensor([kinds.index(rule) for rule in rules], device=device)
+        self._kinds_of_terms = _one_hot(self._kind_of_term, len(kinds))
         self._term_weights = torch.tensor([term.weight for term in supervision], device=device)
         self._comparisons = [
             _Comparison(t, level, weights)
@@ -83,6 +84,7 @@ class ThreeTerms:
         ]
         self._weights = torch.tensor([one.weights for one in self._comparisons], device=device)
         self._of_term = torch.tensor([one.term for one in self._comparisons], device=device)
+        self._terms_of_comparisons = _one_hot(self._of_term, len(supervision))
         self._of_level = {
             level: torch.tensor([q for q, one in enumerate(self._comparisons) if one.level == level], device=device)
             for level in sorted({one.level for one in self._comparisons})
@@ -139,12 +141,13 @@ class ThreeTerms:
         by_anchors = torch.bmm(by_similarity, both).add_(by_both[:, :size]).view(seeds, terms, size, dim)
         total += self._classification(weights, grads, anchors, batch, by_anchors)
 
-        by_partners = torch.zeros_like(partners)
-        by_partners.index_add_(1, self._kind_of_term, by_both[:, size:].view(seeds, terms, size, dim))
+        by_partners = torch.matmul(self._kinds_of_terms, by_both[:, size:].reshape(seeds, terms, size * dim))
         by_outputs = torch.empty_like(outputs)
         by_views = losses.normalise_backward(anchors, inverse, by_anchors).mul_(masks)
         torch.sum(by_views, 1, out=by_outputs[:, :size])
-        by_outputs[:, size:] = losses.normalise_backward(partners, partners_inverse, by_partners).view(seeds, -1, dim)
+        by_outputs[:, size:] = losses.normalise_backward(
+            partners, partners_inverse, by_partners.view_as(partners)
+        ).view(seeds, -1, dim)
         return total, by_outputs
 
     def _masks(self, draws: Draws) -> Tensor:
@@ -203,8 +206,7 @@ class ThreeTerms:
             batch.positives.view(-1, size, size),
             batch.negatives.view(-1, size, size),
         )
-        by_term = torch.zeros_like(similarities).view(seeds, -1, size, size)
-        by_term.index_add_(1, self._of_term, gradient.view(seeds, comparisons, size, size))
+        by_term = torch.matmul(self._terms_of_comparisons, gradient.view(seeds, comparisons, size * size))
         return loss.view(seeds, -1).sum(1), by_term.view(similarities.shape)
 
     def _classification(
@@ -224,6 +226,11 @@ class ThreeTerms:
             by_anchors.index_add_(1, terms, by_seen.view(seeds, -1, size, dim))
             total += loss
         return total
+
+
+def _one_hot(groups: Tensor, count: int) -> Tensor:
+    """Membership [count, n] of n things in groups: a product with it sums by group, in the same order every time."""
+    return (groups == torch.arange(count, device=groups.device)[:, None]).float()
 
 
 def _weighted_levels(term: Term, scales: int) -> list[tuple[int, tuple[float, ...]]]:
