@@ -10,13 +10,13 @@ Each protocol answers "what does a prefix know of a level" by k nearest neighbou
   one origin (training rows, or held-out rows), and in every cell and draw the same held-out texts are asked, each
   against exactly that many rows and never itself. Cells of a size differ by origin alone, cells of an origin by size.
 
-What an interval covers. It is a bootstrap over the texts that are asked, the embedding given. For `gallery` the gallery
-is given too: other queries of the same kind would land inside. For leave-one-out the asked texts are one another's
-neighbours as well. A text is resampled with all its answers (it is in several samples, and in all of them if the test
-split has no more than 500 texts), while the galleries stay as they were drawn: resampling them would put copies of a
-query among its own neighbours. The interval therefore covers other texts asked in such galleries, and leaves out that
-other texts would also be other neighbours. Averaged over 20 samples that part is small, as `tests/pipeline` shows by
-simulation.
+What an interval covers. For `gallery` it is a bootstrap over the texts asked, embedding and gallery given: other
+queries of the same kind land inside. In leave-one-out the texts are one another's neighbours, so other texts are other
+queries and other neighbours at once, and each sits in several samples (in all of them, if the split is hardly larger
+than a sample). A text is resampled with all its answers, and these among themselves; the galleries stay as drawn, since
+resampled ones would put copies of a query among its own neighbours. In simulations of whole splits drawn anew, 93 to
+98 % of such 95 % intervals held the protocol's mean over all splits; `tests/pipeline/test_statistics.py` repeats two.
+The interval covers neither another seed nor another training set.
 """
 
 from __future__ import annotations

@@ -1,0 +1,324 @@
+"""The published claims, each with what it would take to believe it here.
+
+A claim is a row: its figures as published, the quantity behind them, and a test. Figures were measured on one dataset
+and two backbones, so whether they fall inside the published ranges elsewhere is reported (`reproduced`) but is not the
+verdict. The verdict is on what the claim says about the two methods, which a reader would act on: the row's `tested`
+spells it out, and it must hold with 95 % confidence, not just on average.
+
+All accuracies were published in leave-one-out over 500 texts. A claim that holds there and not with the training split
+as gallery, where an index would be, *holds only under the published protocol*.
+
+Intervals here cover another seed and other texts at once: the half-widths of Student's interval over seeds and of the
+bootstrap over texts are added as independent errors are (root of the sum of squares). One seed has the second alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import statistics
+from pipeline.answers import Answers, steering
+from pipeline.comparison import Entry, seeds_in_common
+
+Floats = NDArray[np.float64]
+Range = tuple[float, float]
+Quantity = Callable[[Answers], Floats]
+
+PUBLISHED, ELSEWHERE = "leave-one-out", "gallery"
+HOLDS = "holds"
+ONLY_PUBLISHED = "holds only under the published protocol"
+FAILS = "does not hold"
+NOT_MEASURED = "not measured here"
+DIFFERENCE = "v5 - mrl"
+TARGET = 0.96
+"""Coarse accuracy of the claim on storage."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number with its 95 % interval; None where it was never reached, or has no interval."""
+
+    value: float | None
+    interval: Range | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a claim was measured to be: its figures by name, and whether its test was passed."""
+
+    figures: Mapping[str, Figure]
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published claim.
+
+    `published`: ranges by figure, in the unit of the claim (accuracies as shares). `tested`: what the verdict is about,
+    "" while nothing here can measure it. `measure`: from the answers of v5 and mrl by seed; None if the figures are not
+    of accuracy, in which case whoever measures them hands a `Measurement` to `judge`.
+    """
+
+    id: str
+    claim: str
+    published: Mapping[str, Range]
+    tested: str = ""
+    measure: Callable[[Mapping[str, Mapping[int, Answers]]], Measurement | None] | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with what was measured: a row of `reproduce --json`.
+
+    `measured` and `ci95` are by figure, under `protocol`; `elsewhere` holds the same for the other protocol.
+    `reproduced` says by figure whether the interval touches the published range. `seeds` is n.
+    """
+
+    id: str
+    claim: str
+    published: Mapping[str, Range]
+    measured: Mapping[str, float | None] | None
+    ci95: Mapping[str, Range | None] | None
+    protocol: str | None
+    verdict: str
+    tested: str
+    reproduced: Mapping[str, bool] = field(default_factory=dict)
+    elsewhere: Mapping[str, Any] | None = None
+    seeds: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Spell the row out for JSON."""
+        return asdict(self)
+
+
+def verdict(published: bool | None, elsewhere: bool | None) -> str:
+    """Judge a claim by whether its test was passed under the published protocol and under the other one.
+
+    None is "not measured". A claim that fails where it was made does not hold, whatever happens elsewhere.
+    """
+    if published is None:
+        return NOT_MEASURED
+    if not published:
+        return FAILS
+    return ONLY_PUBLISHED if elsewhere is False else HOLDS
+
+
+def judge(
+    entries: Mapping[str, Sequence[Entry]], others: Mapping[str, Measurement] | None = None
+) -> tuple[Judged, ...]:
+    """Judge every claim, in the order of the table.
+
+    :param entries: runs by protocol ("leave-one-out", "gallery"); methods other than v5 and mrl are left aside.
+    :param others: measurements by claim id, of claims that are not about accuracy.
+    :raises PipelineError: if v5 and mrl were both scored but share no seed.
+    """
+    runs = {protocol: _pairs(entries.get(protocol, ())) for protocol in (PUBLISHED, ELSEWHERE)}
+    return tuple(_judged(claim, runs, (others or {}).get(claim.id)) for claim in CLAIMS)
+
+
+def _pairs(entries: Sequence[Entry]) -> dict[str, dict[int, Answers]]:
+    """Answers of v5 and mrl by seed, for the seeds that both have; empty if one of them has no run."""
+    runs: dict[str, dict[int, Answers]] = {"v5": {}, "mrl": {}}
+    for entry in entries:
+        if entry.method in runs:
+            runs[entry.method][entry.seed] = entry.answers
+    if not all(runs.values()):
+        return {}
+    seeds = seeds_in_common(runs["v5"], runs["mrl"], ("v5", "mrl"))
+    return {method: {seed: by_seed[seed] for seed in seeds} for method, by_seed in runs.items()}
+
+
+def _judged(claim: Claim, runs: Mapping[str, Mapping[str, Mapping[int, Answers]]], other: Measurement | None) -> Judged:
+    found = {PUBLISHED: other, ELSEWHERE: None}
+    if claim.measure is not None:
+        found = {protocol: claim.measure(answers) if answers else None for protocol, answers in runs.items()}
+    ours, elsewhere = found[PUBLISHED], found[ELSEWHERE]
+    return Judged(
+        id=claim.id,
+        claim=claim.claim,
+        published=claim.published,
+        measured=None if ours is None else _values(ours),
+        ci95=None if ours is None else _intervals(ours),
+        protocol=None if ours is None or claim.measure is None else PUBLISHED,
+        verdict=verdict(*(None if m is None else m.passed for m in (ours, elsewhere))),
+        tested=claim.tested,
+        reproduced={} if ours is None else _reproduced(claim, ours),
+        elsewhere=None
+        if elsewhere is None
+        else {"protocol": ELSEWHERE, "measured": _values(elsewhere), "ci95": _intervals(elsewhere)},
+        seeds=len(runs[PUBLISHED].get("v5", ())) if claim.measure is not None else 0,
+    )
+
+
+def _values(measurement: Measurement) -> dict[str, float | None]:
+    return {name: figure.value for name, figure in measurement.figures.items()}
+
+
+def _intervals(measurement: Measurement) -> dict[str, Range | None]:
+    return {name: figure.interval for name, figure in measurement.figures.items()}
+
+
+def _reproduced(claim: Claim, measurement: Measurement) -> dict[str, bool]:
+    """Whether each published figure's range is touched by what was measured."""
+    touched = {}
+    for name, (low, high) in claim.published.items():
+        if name in measurement.figures:
+            figure = measurement.figures[name]
+            below, above = figure.interval or (figure.value, figure.value)
+            touched[name] = below is not None and above is not None and below <= high and low <= above
+    return touched
+
+
+def _measure(runs: Mapping[str, Mapping[int, Answers]], quantity: Quantity) -> dict[str, Figure]:
+    """The quantity of v5, of mrl, and their difference, each over the same seeds and texts."""
+    v5, mrl = (np.stack([quantity(answers) for answers in runs[method].values()]) for method in ("v5", "mrl"))
+    answers = next(iter(runs["v5"].values()))
+    return {name: _figure(values, answers) for name, values in (("v5", v5), ("mrl", mrl), (DIFFERENCE, v5 - mrl))}
+
+
+def _figure(values: Floats, answers: Answers) -> Figure:
+    """Mean of contributions [seeds, m], with an interval over both."""
+    seeds = statistics.paired_test(values.mean(axis=1))
+    low, high = statistics.bootstrap_interval(values.mean(axis=0), answers.asked, seed=answers.seed)
+    around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
+    below, above = math.hypot(seeds.mean - low, around), math.hypot(high - seeds.mean, around)
+    return Figure(seeds.mean, (seeds.mean - below, seeds.mean + above))
+
+
+def _accuracy(answers: Answers, dim: int, level: int) -> Floats:
+    return np.asarray(answers.right[answers.dims.index(dim), :, level], dtype=np.float64)
+
+
+def _has(runs: Mapping[str, Mapping[int, Answers]], *dims: int) -> bool:
+    """Whether the prefixes that a claim is about were scored, and the two levels."""
+    answers = [a for by_seed in runs.values() for a in by_seed.values()]
+    return all(set(dims) <= set(a.dims) and a.labels.shape[1] > 1 for a in answers)
+
+
+def _above(figure: Figure, bound: float = 0.0) -> bool:
+    return figure.interval is not None and figure.interval[0] > bound
+
+
+def _below(figure: Figure, bound: float = 0.0) -> bool:
+    return figure.interval is not None and figure.interval[1] < bound
+
+
+def _coarse_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64):
+        return None
+    figures = _measure(runs, lambda answers: _accuracy(answers, 64, 0))
+    return Measurement(figures, _above(figures[DIFFERENCE]))
+
+
+def _fine_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64):
+        return None
+    figures = _measure(runs, lambda answers: _accuracy(answers, 64, -1))
+    return Measurement(figures, _below(figures[DIFFERENCE]))
+
+
+def _coarse_loss(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64, 256):
+        return None
+    figures = _measure(runs, lambda answers: _accuracy(answers, 256, 0) - _accuracy(answers, 64, 0))
+    return Measurement(figures, _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]))
+
+
+def _steering(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64, 256):
+        return None
+    figures = _measure(runs, lambda answers: steering(answers.right)[:, 0])
+    return Measurement(figures, _above(figures["v5"]) and _above(figures[DIFFERENCE]))
+
+
+def _min_storage(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    """Fewest dimensions whose mean coarse accuracy over seeds reaches the target; None if none does."""
+    if not _has(runs, 64, 256):
+        return None
+    dims = next(iter(runs["v5"].values())).dims
+    needed: dict[str, int | None] = {}
+    for method, by_seed in runs.items():
+        means = np.mean([answers.accuracy[:, 0] for answers in by_seed.values()], axis=0)
+        needed[method] = next((dim for dim, mean in zip(dims, means, strict=True) if mean >= TARGET), None)
+    figures = {name: Figure(dim, None) for name, dim in needed.items()}
+    return Measurement(figures, needed["v5"] == 64 and (needed["mrl"] or math.inf) >= 256)
+
+
+CLAIMS = (
+    Claim(
+        "training-tie",
+        "training costs the same: four backbone forwards a batch of 24, heads and losses 0.001 % apart (GFLOPs)",
+        {"v5": (360.03, 360.03), "mrl": (360.04, 360.04)},
+    ),
+    Claim(
+        "loss-flops",
+        "losses cost less with V5, 2 terms against 5, and so does the head's backward pass (MFLOPs a batch)",
+        {"v5": (1.36, 1.36), "mrl": (3.4, 3.4), "v5 backward": (10, 10), "mrl backward": (12, 12)},
+    ),
+    Claim(
+        "encoding",
+        "encoding a text of 128 tokens costs the same (GFLOPs, backbone and head)",
+        {"v5": (90, 90), "mrl": (90, 90)},
+    ),
+    Claim(
+        "search-cost",
+        "a search costs 2 d N FLOPs a query (FLOPs a document at each length)",
+        {"64": (128, 128), "128": (256, 256), "256": (512, 512)},
+    ),
+    Claim(
+        "storage",
+        "4 bytes a dimension (bytes a document at each length)",
+        {"64": (256, 256), "128": (512, 512), "256": (1024, 1024)},
+    ),
+    Claim(
+        "coarse-64",
+        "coarse accuracy at 64 dims: V5 96-98 %, MRL 89-91 %",
+        {"v5": (0.96, 0.98), "mrl": (0.89, 0.91), DIFFERENCE: (0.05, 0.09)},
+        "v5 is ahead of mrl on the coarsest level at 64 dims",
+        _coarse_64,
+    ),
+    Claim(
+        "fine-64",
+        "fine accuracy at 64 dims: V5 54 %, MRL 65-69 %",
+        {"v5": (0.535, 0.545), "mrl": (0.65, 0.69), DIFFERENCE: (-0.155, -0.105)},
+        "mrl is ahead of v5 on the finest level at 64 dims",
+        _fine_64,
+    ),
+    Claim(
+        "coarse-loss",
+        "coarse accuracy lost from 256 to 64 dims: V5 under 2 points, MRL 7-9",
+        {"v5": (-1.0, 0.02), "mrl": (0.07, 0.09)},
+        "v5 loses under 2 points of coarse accuracy from 256 to 64 dims, and less than mrl",
+        _coarse_loss,
+    ),
+    Claim(
+        "two-stage",
+        "1M documents, 1,000 candidates by 64 dims, re-ranked by 256: recall 98 % against 91 %, 128.5 MFLOPs a query",
+        {"v5": (0.975, 0.985), "mrl": (0.905, 0.915)},
+    ),
+    Claim(
+        "compensation",
+        "to match, MRL needs 2,000 candidates, 129 MFLOPs, or a 128-dim filter, 256.5 (MFLOPs a query)",
+        {"2,000 candidates": (129, 129), "128 dims": (256.5, 256.5)},
+    ),
+    Claim(
+        "min-storage",
+        "96 % coarse accuracy takes 64 dims (256 bytes) with V5, 256 dims (1 KB) with MRL (dims)",
+        {"v5": (64, 64), "mrl": (256, 256)},
+        "v5 reaches 96 % coarse accuracy with 64 dims, mrl with no fewer than 256",
+        _min_storage,
+    ),
+    Claim(
+        "steerability",
+        "S = +0.150 (BGE-small) to +0.153 (Qwen3-Embedding-0.6B) with V5, +0.007 to +0.008 with MRL",
+        {"v5": (0.122, 0.178), "mrl": (-0.009, 0.023)},
+        "v5's steerability is above 0 and above mrl's",
+        _steering,
+    ),
+)
