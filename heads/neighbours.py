@@ -9,7 +9,7 @@ further row has to beat. A pass over the tile takes the maximum of each short ru
 only runs that hold a find are looked at again. After the first tiles nearly none do.
 
 What equal means: cosines are computed in float64 and rounded to multiples of 2^-24 (float32's spacing below 1), so that
-two rows of the same direction tie, whatever the order in which a machine adds. A neighbour is then one integer, the
+two rows of one direction tie, whatever the order in which a machine adds. A neighbour is then one integer, the
 similarity in its upper and the row in its lower bits, and ties go to the lower row because integers have no ties.
 The price is a float64 product, twice a float32 one on most processors. The alternative, a float32 filter and a second
 float64 look at the survivors, was faster and gave up the single path that makes this easy to trust.
@@ -79,7 +79,7 @@ def prefix_neighbours(
     :param device: where to compute; by default where the queries are, and for numpy arrays the CPU.
     :returns: indices and similarities; a prefix of zeros has similarity 0 with everything.
     :raises HeadsError: if the shapes do not agree, a value is not finite, the prefixes do not fit the embedding, k is
-        less than 1 or no row may be a neighbour.
+        less than 1, or there is no query or no row that may be a neighbour.
     """
     lengths = prefix_lengths(scale_dim, queries.shape[-1])
     k = min(_checked_k(k), _candidates(queries, gallery, exclude))
@@ -165,6 +165,8 @@ def _candidates(queries: Array, gallery: Array, exclude: str | None) -> int:
             f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} are not rows of one length",
             "give arrays [q, D] and [g, D]",
         )
+    if not len(queries):
+        raise HeadsError("there is no query to find neighbours for", "give at least one row")
     if exclude is not None and len(queries) > len(gallery):
         raise HeadsError(
             f"{len(queries)} queries cannot be rows of a gallery of {len(gallery)}",

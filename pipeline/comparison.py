@@ -72,19 +72,18 @@ class Comparison:
         where = self.metric.replace("_", " ")
         if self.level is not None:
             where = f"{levels[self.level] if levels else f'level {self.level}'} at {self.dim} dims"
+        low, high = self.texts_ci95 if self.ci95 is None else self.ci95
+        if self.p_holm is not None and self.p_holm >= LEVEL:
+            gap = f"{self.mean_difference * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]"
+            return f"{self.a} and {self.b} are not told apart on {where}: {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
         ahead = self.mean_difference >= 0
         first, second = (self.a, self.b) if ahead else (self.b, self.a)
-        gap = f"{abs(self.mean_difference) * 100:.1f} points {self._interval(ahead)}, n={self.n}"
-        if self.p_holm is not None and self.p_holm < LEVEL:
-            return f"{first} beats {second} on {where} by {gap}, p={self.p_holm:.2g} (Holm)"
-        if self.p_holm is None and self.mean_difference:
-            return f"{first} is ahead of {second} on {where} by {gap}; not tested over seeds"
-        return f"no difference shown between {first} and {second} on {where}: {gap}"
-
-    def _interval(self, ahead: bool) -> str:
-        low, high = self.texts_ci95 if self.ci95 is None else self.ci95
         low, high = (low, high) if ahead else (-high, -low)
-        return f"[{low * 100:.1f}, {high * 100:.1f}]" + (" over texts" if self.ci95 is None else "")
+        gap = f"{abs(self.mean_difference) * 100:.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
+        if self.p_holm is None:
+            over = "over texts, " if self.ci95 is None else ""
+            return f"{first} is ahead of {second} on {where} by {gap} {over}n={self.n}, too few seeds to test"
+        return f"{first} beats {second} on {where} by {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
 
 
 def compare(entries: Sequence[Entry]) -> list[Comparison]:
