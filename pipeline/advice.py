@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from pipeline.tables import Score, group_by_method
+from pipeline.naming import Record as Score
+from pipeline.naming import grouped
 
 ONE_POINT = 0.01
 
 
 def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
     """Sentences on one protocol's scores: the method to take, the prefix each level needs, what 64 dims cost."""
-    means = {name: _mean_accuracies(group) for name, group in group_by_method(scores).items()}
+    means = {name: _mean_accuracies(group) for name, group in grouped(scores).items()}
     dims = [prefix["dim"] for prefix in scores[0]["prefixes"]]
     best = max(means, key=lambda name: mean(value for row in means[name] for value in row))
     sentences = []

@@ -13,8 +13,10 @@ from typing import Any
 import cache
 import heads
 from pipeline.answers import Answers
+from pipeline.comparison import Entry
 from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures
+from pipeline.naming import names
 from pipeline.protocols import gallery_grid, leave_one_out, score_embeddings
 from pipeline.runs import Run
 
@@ -54,6 +56,14 @@ def score_grid(run: Run, features: LabelledFeatures, sizes: Sequence[int], k: in
     return [{**_named(run, features), **cell.to_dict()} for cell in cells]
 
 
+def entries(runs: Sequence[Run], features: LabelledFeatures, protocol: str, k: int = 5) -> list[Entry]:
+    """Every answer of every run, named so that runs are paired over seeds: what comparisons and claims are made of."""
+    named = names([run.record for run in runs])
+    return [
+        Entry(name, run.seed, answer(run.load(), features, protocol, k)) for name, run in zip(named, runs, strict=True)
+    ]
+
+
 def answer(head: heads.FractalHead, features: LabelledFeatures, protocol: str, k: int = 5) -> Answers:
     """Every answer of nearest neighbours in a head's embeddings of the test split, under one of `PROTOCOLS`."""
     test, test_labels = features.split("test")
@@ -81,6 +91,7 @@ def _named(run: Run, features: LabelledFeatures) -> dict[str, Any]:
         "method": run.method,
         "head": run.record["head"],
         "seed": run.seed,
+        "hyperparameters": run.record["hyperparameters"],
     }
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from pipeline.artifacts import DatasetSource
 from pipeline.command import Session
+from pipeline.comparison import Entry
 from pipeline.embed import Embedded, embed
+from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import FitSettings, fit
-from pipeline.runs import Run
-from pipeline.score import score_run
+from pipeline.runs import Run, runs_of
+from pipeline.score import entries, score_run
 from pipeline.sweep import Grid, points
 from pipeline.tables import embed_lines, fit_line
 
@@ -84,6 +86,29 @@ def score_stage(
                 bar.update(len(scores), len(runs) * len(protocols), f"{run.method}, {protocol}")
                 scores.append(score_run(run, features, protocol, k))
     return scores
+
+
+def entries_stage(
+    session: Session, features: LabelledFeatures, runs: Sequence[Run], protocol: str, k: int = 5
+) -> list[Entry]:
+    """Every answer of every run under one protocol, shown as it comes."""
+    with session.console.progress(f"answering, {protocol}") as bar:
+        bar.update(0, len(runs))
+        return entries(runs, features, protocol, k)
+
+
+def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:
+    """The runs trained on these features.
+
+    :raises PipelineError: if there are none.
+    """
+    found = runs_of(session.artifacts, features, methods)
+    if not found:
+        raise PipelineError(
+            f"no run was trained on {features.dataset.id} with these features of {features.backbone}",
+            "run `pipeline fit-head --method v5,mrl` first",
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from data.summary import Spread, Summary
+from pipeline.claims import Judged
+from pipeline.comparison import Comparison
 from pipeline.embed import Embedded
 from pipeline.fit import Fitted
+from pipeline.naming import grouped
 
 Score = Mapping[str, Any]
 
@@ -24,8 +27,9 @@ def embed_lines(embedded: Embedded) -> list[str]:
     ]
     if report.computed:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items() if seconds >= 0.05)
+        padding = report.padding / (report.nodes + report.padding)
         lines.append(
-            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {report.padding / (report.nodes + report.padding):.1%}, "
+            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {padding:.1%}, "
             f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
         )
         lines.append(f"  time: {stages}")
@@ -46,23 +50,13 @@ def fit_line(method: str, fitted: Fitted) -> str:
     )
 
 
-def group_by_method(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    """Scores of the seeds of one method and head side by side, in the order met."""
-    groups: dict[str, list[Score]] = {}
-    heads = {score["head"] for score in scores}
-    for score in scores:
-        name = score["method"] if len(heads) == 1 else f"{score['method']} ({score['head']})"
-        groups.setdefault(name, []).append(score)
-    return groups
-
-
 def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     """Accuracy in percent of every method, prefix and level of one protocol.
 
     One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
     """
     first = scores[0]
-    several = any(len(group) > 1 for group in group_by_method(scores).values())
+    several = any(len(group) > 1 for group in grouped(scores).values())
     spread = "mean ± SD over seeds" if several else "[95 % interval over queries]"
     table = Table(
         title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} "
@@ -74,7 +68,7 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     for level in levels:
         table.add_column(level, justify="right")
     table.add_column("S", justify="right")
-    for name, group in group_by_method(scores).items():
+    for name, group in grouped(scores).items():
         for j, prefix in enumerate(group[0]["prefixes"]):
             cells = [_cell([score["prefixes"][j]["levels"][level] for score in group]) for level in range(len(levels))]
             steer = f"{mean(score['steerability'] for score in group):+.3f}" if j == 0 and _steers(group) else ""
@@ -125,3 +119,67 @@ def dataset_lines(summary: Summary) -> list[str | Table]:
 
 def _spread(spread: Spread) -> str:
     return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"
+
+
+def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Accuracy in percent at the shortest and the full prefix, by gallery size and by where its rows come from."""
+    first = cells[0]
+    table = Table(title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over seeds")
+    for column in ("method", "gallery", "rows from", "dims", *levels):
+        table.add_column(column, justify="left" if column in ("method", "rows from") else "right")
+    for name, group in grouped(cells).items():
+        for size, origin in dict.fromkeys((cell["gallery"], cell["origin"]) for cell in group):
+            alike = [cell for cell in group if (cell["gallery"], cell["origin"]) == (size, origin)]
+            for j in (0, -1):
+                values = (_cell([c["prefixes"][j]["levels"][level] for c in alike]) for level in range(len(levels)))
+                table.add_row(name, f"{size:,}", origin, str(alike[0]["prefixes"][j]["dim"]), *values)
+        table.add_section()
+    return table
+
+
+def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
+    """Differences a - b in points, with the interval over seeds, Holm's p and the effect size."""
+    table = Table(title="differences in points, a - b, over seeds")
+    for column in ("a", "b", "on", "dims", "n", "a - b", "95 %", "p (Holm)", "d", "95 % over texts"):
+        table.add_column(column, justify="left" if column in ("a", "b", "on") else "right")
+    for row in rows:
+        on = row.metric.replace("_", " ") if row.level is None else levels[row.level]
+        p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
+        d = "-" if row.cohens_d is None else f"{row.cohens_d:.1f}"
+        table.add_row(
+            row.a, row.b, on, str(row.dim or ""), str(row.n), f"{row.mean_difference * 100:+.1f}",
+            _points(row.ci95), p, d, _points(row.texts_ci95),
+        )  # fmt: skip
+    return table
+
+
+def claims_table(claims: Sequence[Judged]) -> Table:
+    """Every claim: what was published, what is measured here, the verdict."""
+    table = Table("id", "published", "measured, 95 % interval", "with the training gallery", "verdict", show_lines=True)
+    for claim in claims:
+        published = "\n".join(f"{name} {_range(low, high)}" for name, (low, high) in claim.published.items())
+        elsewhere = claim.elsewhere or {"measured": None, "ci95": None}
+        table.add_row(
+            claim.id, published, _figures(claim.measured, claim.ci95),
+            _figures(elsewhere["measured"], elsewhere["ci95"]), claim.verdict,
+        )  # fmt: skip
+    return table
+
+
+def _points(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"[{interval[0] * 100:+.1f}, {interval[1] * 100:+.1f}]"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:,g}" if low == high else f"{low:,g} to {high:,g}"
+
+
+def _figures(values: Mapping[str, float | None] | None, intervals: Mapping[str, Any] | None) -> str:
+    if values is None or intervals is None:
+        return "-"
+    lines = []
+    for name, value in values.items():
+        interval = intervals.get(name)
+        around = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+        lines.append(f"{name} {'never' if value is None else f'{value:,.4g}'}{around}")
+    return "\n".join(lines)

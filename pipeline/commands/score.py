@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.command import Session, command
-from pipeline.options import NameList, backbone_options, known_methods
+from pipeline.options import IntegerList, NameList, backbone_options, known_methods
 
 
 @command("score", example="pipeline score --protocol all")
@@ -20,23 +20,26 @@ from pipeline.options import NameList, backbone_options, known_methods
     help="Training split as gallery; or the published one, 500 test texts against each other; or both.",
 )
 @click.option("--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours that vote.")
+@click.option(
+    "--gallery-size",
+    type=IntegerList(),
+    help="Instead: galleries of these sizes, from training rows and from held-out rows, a cell each.",
+)
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
 @backbone_options
 def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: Any) -> dict[str, Any]:
     """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset."""
-    from pipeline.errors import PipelineError
-    from pipeline.runs import runs_by_id, runs_of
-    from pipeline.score import PROTOCOLS
-    from pipeline.stages import features_of, score_stage
-    from pipeline.tables import score_table
+    from pipeline.runs import runs_by_id
+    from pipeline.score import PROTOCOLS, score_grid
+    from pipeline.stages import features_of, runs_to_judge, score_stage
+    from pipeline.tables import grid_table, score_table
 
     features = features_of(session, options)
-    chosen = runs_by_id(session.artifacts, runs) if runs else runs_of(session.artifacts, features, options["methods"])
-    if not chosen:
-        raise PipelineError(
-            f"no run was trained on {features.dataset.id} with these features of {features.backbone}",
-            "run `pipeline fit-head --method v5,mrl` first",
-        )
+    chosen = runs_by_id(session.artifacts, runs) if runs else runs_to_judge(session, features, options["methods"])
+    if options["gallery_size"]:
+        cells = [cell for run in chosen for cell in score_grid(run, features, options["gallery_size"], options["k"])]
+        session.console.show(grid_table(cells, features.dataset.levels))
+        return {"scores": cells}
     protocols = PROTOCOLS if protocol == "all" else (protocol,)
     scores = score_stage(session, features, chosen, protocols, options["k"])
     for name in protocols:

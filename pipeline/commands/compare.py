@@ -1,0 +1,32 @@
+"""`pipeline compare`: methods against each other over seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pipeline.command import Session, command
+from pipeline.options import NameList, backbone_options, known_methods
+
+
+@command("compare", example="pipeline compare --methods v5,mrl --protocol leave-one-out")
+@click.option("--protocol", type=click.Choice(["gallery", "leave-one-out"]), default="gallery", show_default=True)
+@click.option("--methods", type=NameList(known_methods), help="Default: every method that has runs.")
+@click.option("--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours that vote.")
+@backbone_options
+def COMMAND(session: Session, protocol: str, **options: Any) -> dict[str, Any]:
+    """Differences between methods, paired by seed: t-test, Holm over all rows, Cohen's d, bootstrap over texts."""
+    from pipeline.comparison import compare
+    from pipeline.stages import entries_stage, features_of, runs_to_judge
+    from pipeline.tables import comparison_table
+
+    features = features_of(session, options)
+    runs = runs_to_judge(session, features, options["methods"])
+    rows = compare(entries_stage(session, features, runs, protocol, options["k"]))
+    levels = features.dataset.levels
+    session.console.show(comparison_table(rows, levels))
+    for row in rows:
+        if row.prefix == 1:
+            session.console.show(row.sentence(levels))
+    return {"protocol": protocol, "comparisons": [row.to_dict() for row in rows]}
