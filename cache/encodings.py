@@ -33,12 +33,24 @@ ENCODINGS = {
 }
 
 
-def encode(features: NDArray[np.floating], name: str, dim: int) -> NDArray[np.generic]:
-    """Return `features`, [n, dim], in the stored form of encoding `name`, C-contiguous and never the same memory.
+def encode(features: NDArray[np.floating], name: str, out: NDArray[np.generic]) -> None:
+    """Write `features`, [n, dim], to `out`, [n, dim], in the stored form of encoding `name`.
 
-    Works through blocks that stay in the cache. Rounds half to even, as IEEE 754 does.
+    Rounds half to even, as IEEE 754 does. What `acceptable` refuses is undefined here.
+    """
+    step = max(1, _BLOCK_VALUES // max(1, features.shape[1]))
+    for start in range(0, len(features), step):
+        block = features[start : start + step]
+        if block.dtype == out.dtype:
+            out[start : start + step] = block
+        else:
+            _ENCODERS[name](np.ascontiguousarray(block, np.float32), out[start : start + step])
 
-    :raises CacheError: if their shape is another, or a value is not finite or outside the encoding's range.
+
+def acceptable(features: NDArray[np.floating], name: str, dim: int) -> NDArray[np.floating]:
+    """Return `features` as an array, every value of which encoding `name` can hold.
+
+    :raises CacheError: if they are no floats [n, dim], or a value is not finite or outside the encoding's range.
     """
     array = np.asarray(features)
     if array.ndim != 2 or array.shape[1] != dim or array.dtype.kind != "f":
@@ -46,14 +58,10 @@ def encode(features: NDArray[np.floating], name: str, dim: int) -> NDArray[np.ge
             f"features are {array.dtype} {list(array.shape)}, this store holds floats [n, {dim}]",
             "pass the pooled hidden states of the backbone that the store was made for",
         )
-    stored = np.empty(array.shape, ENCODINGS[name].stored)
     step = max(1, _BLOCK_VALUES // dim)
     for start in range(0, len(array), step):
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = np.ascontiguousarray(array[start : start + step], np.float32)
-        _refuse_out_of_range(values, name, start)
-        _ENCODERS[name](values, stored[start : start + step])
-    return stored
+        _refuse_out_of_range(array[start : start + step], name, start)
+    return array
 
 
 def decode(stored: NDArray[np.generic], name: str) -> NDArray[np.generic]:
@@ -99,14 +107,23 @@ def _to_bfloat16(values: NDArray[np.float32], out: NDArray[np.generic]) -> None:
 _ENCODERS = {"float16": _to_float16, "float32": _to_float32, "bfloat16": _to_bfloat16}
 
 
-def _refuse_out_of_range(values: NDArray[np.float32], name: str, start: int) -> None:
-    largest = ENCODINGS[name].largest
-    # minimum and maximum pass NaN on, so that two reductions without a temporary decide
-    if values.size == 0 or (values.min() >= -largest and values.max() <= largest):
+def _refuse_out_of_range(values: NDArray[np.floating], name: str, start: int) -> None:
+    if _in_range(values, name):
         return
-    wrong = ~(np.abs(values) <= np.float32(largest))
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(values.astype(np.float64)) <= ENCODINGS[name].largest)
     row, column = (int(axis[0]) for axis in np.nonzero(wrong))
     raise CacheError(
-        f"feature {column} of row {start + row} is {values[row, column]}, beyond {name}'s {largest:.6g}",
+        f"feature {column} of row {start + row} is {values[row, column]}, which {name} cannot hold",
         "store this layer as float32; if it is inf or nan already, the backbone computed it so: try another dtype",
     )
+
+
+def _in_range(values: NDArray[np.floating], name: str) -> bool:
+    if values.size == 0:
+        return True
+    if values.dtype == np.float16:  # any encoding holds what float16 does; numpy compares its bits much faster
+        return bool((np.ascontiguousarray(values).view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    # minimum and maximum pass NaN on, so that two reductions without a temporary decide
+    largest = ENCODINGS[name].largest
+    return bool(values.min() >= -largest and values.max() <= largest)

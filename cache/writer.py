@@ -18,9 +18,9 @@ import numpy as np
 
 from cache.atomic import remove_stale_partials
 from cache.checksums import row_checksums
-from cache.encodings import encode
+from cache.encodings import ENCODINGS, acceptable, encode
 from cache.errors import CacheError
-from cache.keys import as_keys
+from cache.keys import KEY_BYTES, as_keys
 from cache.layout import write_shard
 from cache.shard import Rows, new_name
 
@@ -43,9 +43,7 @@ class ShardWriter:
         self._dim = int(description["hidden_size"])
         self._dtype = str(description["store_dtype"])
         self._seconds = seconds
-        self._nbytes = nbytes
-        self._waiting: list[Rows] = []
-        self._waiting_bytes = 0
+        self._filling, self._spare = (_Buffer(nbytes // 2, self._dim, self._dtype) for _ in range(2))
         self._began = self._appended = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
         self._writing: Future[None] | None = None
@@ -70,16 +68,18 @@ class ShardWriter:
         :raises CacheError: if shapes disagree, a value is not finite or out of the stored dtype's range (nothing of the
             call is stored then), or an earlier shard could not be written.
         """
-        keys = as_keys(keys).copy()
-        stored = encode(features, self._dtype, self._dim)
-        if len(keys) != len(stored):
-            raise CacheError(f"{len(keys)} keys came with {len(stored)} features", "pass one key a feature")
-        self._waiting.append(Rows(keys, stored, row_checksums(keys, stored)))
-        self._waiting_bytes += stored.nbytes
+        keys, features = as_keys(keys), acceptable(features, self._dtype, self._dim)
+        if len(keys) != len(features):
+            raise CacheError(f"{len(keys)} keys came with {len(features)} features", "pass one key a feature")
+        done = 0
+        while done < len(keys):
+            done += self._filling.add(keys[done:], features[done:], self._dtype)
+            if self._filling.full:
+                self._hand_over()
         self.rows += len(keys)
         now = time.monotonic()
         took, self._appended = now - self._appended, now
-        if self._waiting_bytes >= self._nbytes // 2 or now - self._began + took >= self._seconds:
+        if now - self._began + took >= self._seconds:
             self._hand_over()
 
     def flush(self) -> None:
@@ -92,14 +92,51 @@ class ShardWriter:
 
     def _hand_over(self) -> None:
         self._settle()
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._filling, self._spare = self._spare, self._filling
         self._began = time.monotonic()
-        count = sum(len(rows.keys) for rows in waiting)
-        if count:
-            path = self.folder / new_name()
-            self._writing = self._thread.submit(write_shard, path, self._description, count, waiting)
+        rows = self._spare.take()
+        if len(rows.keys):
+            self._writing = self._thread.submit(self._commit, rows)
+
+    def _commit(self, rows: Rows) -> None:
+        rows.checksums[...] = row_checksums(rows.keys, rows.features)
+        write_shard(self.folder / new_name(), self._description, len(rows.keys), [rows])
 
     def _settle(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+
+class _Buffer:
+    """Room for the rows of one shard, used again and again: fresh memory would cost more than filling it."""
+
+    def __init__(self, nbytes: int, dim: int, dtype: str) -> None:
+        stored = ENCODINGS[dtype].stored
+        capacity = max(1, nbytes // (dim * stored.itemsize))
+        self._rows = Rows(
+            np.empty((capacity, KEY_BYTES), np.uint8), np.empty((capacity, dim), stored), np.empty(capacity, np.uint64)
+        )
+        self._count = 0
+
+    @property
+    def full(self) -> bool:
+        return self._count == len(self._rows.keys)
+
+    def add(self, keys: NDArray[np.uint8], features: NDArray[np.floating], dtype: str) -> int:
+        """Take in the first rows, as many as there is room for; return how many."""
+        first, last = self._count, min(self._count + len(keys), len(self._rows.keys))
+        taken = self._part(first, last)
+        taken.keys[...] = keys[: last - first]
+        encode(features[: last - first], dtype, taken.features)
+        self._count = last
+        return last - first
+
+    def take(self) -> Rows:
+        """Return the rows, their checksums still to be computed, and begin anew."""
+        count, self._count = self._count, 0
+        return self._part(0, count)
+
+    def _part(self, first: int, last: int) -> Rows:
+        rows = self._rows
+        return Rows(rows.keys[first:last], rows.features[first:last], rows.checksums[first:last])

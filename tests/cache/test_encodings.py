@@ -7,9 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cache import CacheError
-from cache.encodings import ENCODINGS, decode, encode
+from cache.encodings import ENCODINGS, acceptable, decode
+from cache.encodings import encode as encode_to
 
 FLOATS = arrays(np.float32, (7, 3), elements=st.floats(-65504, 65504, width=32))
+
+
+def encode(features, name, dim):
+    values = acceptable(features, name, dim)
+    out = np.empty(values.shape, ENCODINGS[name].stored)
+    encode_to(values, name, out)
+    return out
 
 
 @settings(deadline=None)
@@ -76,4 +84,18 @@ def test_another_shape_or_kind_is_refused(features):
 def test_float16_and_float64_input_is_taken():
     values = np.array([[1.5, -2.25]])
     for dtype in (np.float16, np.float32, np.float64):
-        assert encode(values.astype(dtype), "float16", 2).tolist() == values.tolist()
+        for name in ("float16", "float32"):
+            assert encode(values.astype(dtype), name, 2).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize("name", list(ENCODINGS))
+def test_other_input_is_refused_alike(name, dtype, value):
+    with pytest.raises(CacheError, match=f"feature 0 of row 1 is {value}"):
+        encode(np.array([[-0.0], [value]], dtype), name, 1)
+
+
+def test_a_double_that_no_float32_can_hold_is_refused():
+    with pytest.raises(CacheError, match="feature 0 of row 0 is 1e\\+39"):
+        encode(np.array([[1e39]]), "float32", 1)
