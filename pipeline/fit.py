@@ -25,10 +25,10 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The runs of a method, in the order of the seeds, and how many of them were trained just now."""
+    """The runs of a method, in the order of the seeds, and the ids of those trained just now."""
 
     runs: list[Run]
-    trained: int
+    trained: frozenset[str]
 
 
 def fit(
@@ -66,7 +66,7 @@ def fit(
         )
         for i, result in zip(todo, results, strict=True):
             write_run(folders[i], result, keys[i], features)
-    return Fitted([read_run(folder) for folder in folders], len(todo))
+    return Fitted([read_run(folder) for folder in folders], frozenset(keys[i].id for i in todo))
 
 
 def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:

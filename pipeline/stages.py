@@ -19,7 +19,7 @@ from pipeline.fit import FitSettings, fit
 from pipeline.runs import Run, runs_of
 from pipeline.score import entries, score_run
 from pipeline.sweep import Grid, points
-from pipeline.tables import embed_lines, fit_line
+from pipeline.tables import embed_lines, fit_line, score_table, steerability_lines
 
 
 def embed_stage(
@@ -88,6 +88,13 @@ def score_stage(
     return scores
 
 
+def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
+    """The table of one protocol's scores, and steerability below it."""
+    session.console.show(score_table(scores, levels))
+    for line in steerability_lines(scores):
+        session.console.show(line)
+
+
 def entries_stage(
     session: Session, features: LabelledFeatures, runs: Sequence[Run], protocol: str, k: int = 5
 ) -> list[Entry]:
@@ -137,7 +144,7 @@ def sweep_stage(session: Session, grid: Grid) -> Swept:
                     session.artifacts, dataset=point.dataset, backbone=point.backbone, layer=point.layer
                 )
             fitted = fit(session.artifacts, features, point.method, grid.seeds, point.settings)
-            trained += fitted.trained
+            trained += len(fitted.trained)
             runs += fitted.runs
             scores += [score_run(run, features, "gallery") for run in fitted.runs]
     return Swept(runs, trained, scores)

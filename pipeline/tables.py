@@ -42,10 +42,10 @@ def fit_line(method: str, fitted: Fitted) -> str:
     first = fitted.runs[0].record
     if not fitted.trained:
         return f"{method}: seeds {seeds} were trained before, nothing to do"
-    seconds = fitted.runs[-1].record["seconds"]
+    seconds = sum(run.record["seconds"] for run in fitted.runs if run.id in fitted.trained)
     epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
     return (
-        f"{method}: {fitted.trained} of seeds {seeds} trained in {seconds:.1f} s, {first['head']} head, "
+        f"{method}: {len(fitted.trained)} of seeds {seeds} trained in {seconds:.1f} s, {first['head']} head, "
         f"{first['parameters']:,} parameters, best epoch {epochs}"
     )
 
@@ -67,18 +67,24 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     table.add_column("dims", justify="right")
     for level in levels:
         table.add_column(level, justify="right")
-    table.add_column("S", justify="right")
     for name, group in grouped(scores).items():
         for j, prefix in enumerate(group[0]["prefixes"]):
             cells = [_cell([score["prefixes"][j]["levels"][level] for score in group]) for level in range(len(levels))]
-            steer = f"{mean(score['steerability'] for score in group):+.3f}" if j == 0 and _steers(group) else ""
-            table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells, steer)
+            table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells)
         table.add_section()
     return table
 
 
-def _steers(group: Sequence[Score]) -> bool:
-    return all(score["steerability"] is not None for score in group)
+def steerability_lines(scores: Sequence[Score]) -> list[str]:
+    """S of every method with its two terms, mean over seeds: what the short prefix gains and the full vector gains."""
+    lines = []
+    for name, group in grouped(scores).items():
+        if all(score["steerability"] is not None for score in group):
+            total, coarse, fine = (
+                mean(score[term] for score in group) for term in ("steerability", "coarse_gain", "fine_gain")
+            )
+            lines.append(f"  {name}: S = {total:+.3f} = {coarse:+.3f} coarse gain {fine:+.3f} fine gain")
+    return ["steerability:", *lines] if lines else []
 
 
 def _cell(values: Sequence[Mapping[str, Any]]) -> str:

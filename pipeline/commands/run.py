@@ -27,8 +27,7 @@ from pipeline.options import (
 def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Embed DATASET, fit a head by each method, score every prefix on every level, and say what to choose."""
     from pipeline.advice import advice
-    from pipeline.stages import embed_stage, fit_stage, score_stage
-    from pipeline.tables import score_table
+    from pipeline.stages import embed_stage, fit_stage, score_stage, show_scores
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
@@ -36,7 +35,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     runs = fit_stage(session, features, methods, rest)
     scores = score_stage(session, features, runs, protocols=("gallery",))
     levels = embedded.dataset.levels
-    session.console.show(score_table(scores, levels))
+    show_scores(session, scores, levels)
     sentences = advice(scores, levels)
     for sentence in (*sentences, *NEXT):
         session.console.show(sentence)

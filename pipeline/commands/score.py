@@ -31,8 +31,8 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset."""
     from pipeline.runs import runs_by_id
     from pipeline.score import PROTOCOLS, score_grid
-    from pipeline.stages import features_of, runs_to_judge, score_stage
-    from pipeline.tables import grid_table, score_table
+    from pipeline.stages import features_of, runs_to_judge, score_stage, show_scores
+    from pipeline.tables import grid_table
 
     features = features_of(session, options)
     chosen = runs_by_id(session.artifacts, runs) if runs else runs_to_judge(session, features, options["methods"])
@@ -43,5 +43,5 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     protocols = PROTOCOLS if protocol == "all" else (protocol,)
     scores = score_stage(session, features, chosen, protocols, options["k"])
     for name in protocols:
-        session.console.show(score_table([s for s in scores if s["protocol"] == name], features.dataset.levels))
+        show_scores(session, [s for s in scores if s["protocol"] == name], features.dataset.levels)
     return {"scores": scores}
