@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -144,3 +145,59 @@ def test_every_help_shows_an_example(pipeline, command):
     done = pipeline(*command.split(), "--help")
     assert done.returncode == 0
     assert f"pipeline {command}" in done.stdout.split("Example:")[1]
+
+
+def test_compare_tests_the_difference_of_two_methods(fitted):
+    rows = fitted.json("compare", "--protocol", "leave-one-out")["comparisons"]
+    assert {row["metric"] for row in rows} >= {"accuracy", "steerability"}
+    for row in rows:
+        assert (row["a"], row["b"], row["n"]) == ("mrl", "v5", 2)
+        assert row["mean_difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
+        assert row["p_holm"] is None or row["p_holm"] >= row["p"]
+    assert "mrl" in fitted("compare").stdout
+
+
+def test_gallery_sizes_are_scored_by_origin(fitted):
+    cells = fitted.json("score", "--gallery-size", "5,12", "--method", "v5")["scores"]
+    assert {(cell["gallery"], cell["origin"]) for cell in cells} == {
+        (size, origin) for size in (5, 12) for origin in ("train", "held-out")
+    }
+
+
+def test_reproduce_judges_every_claim(fitted):
+    claims = {c["id"]: c for c in fitted.json("reproduce", "--seeds", "1,2", "--epochs", "2")["claims"]}
+    assert claims["coarse-64"]["verdict"] in (
+        "holds",
+        "holds only under the published protocol",
+        "does not hold",
+    )
+    assert claims["search-cost"]["verdict"] == "not measured here"
+
+
+def test_a_sweep_does_only_what_is_left_and_a_second_does_nothing(pipeline, small_csv, tmp_path):
+    pipeline.json("embed", small_csv, "--backbone", "minilm")
+    pipeline.json("fit-head", "--method", "v5", "--seeds", "1,2", "--epochs", "1")
+    grid = tmp_path / "grid.toml"
+    grid.write_text('methods = ["v5", "mrl"]\nseeds = [1, 2]\nheads = ["paper", "linear"]\nepochs = [1]\n')
+    swept = pipeline.json("sweep", "--grid", grid)
+    assert (len(swept["runs"]), swept["trained"]) == (8, 6)
+    frame = pl.read_parquet(swept["output"])
+    assert frame.height == 8 * 4 * 2
+    assert frame["accuracy"].is_between(0, 1).all()
+    assert pipeline.json("sweep", "--grid", grid)["trained"] == 0
+    assert "axis" in pipeline.fails("sweep", "--grid", _write(tmp_path / "bad.toml", "learning = 3\n"))
+
+
+def _write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_only_embed_and_encode_load_the_backbone(fitted, tmp_path):
+    """With a transformers package that cannot be imported, all else still works."""
+    broken = tmp_path / "transformers"
+    broken.mkdir()
+    (broken / "__init__.py").write_text('raise ImportError("the backbone was loaded")\n')
+    copy = type(fitted)(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    for command in (["score"], ["compare"], ["fit-head", "--method", "v5", "--seeds", "77", "--epochs", "1"]):
+        copy.json(*command, PYTHONPATH=str(tmp_path))
