@@ -6,7 +6,7 @@
 Every figure is the median of `--repeats`, the variants taking turns, with everything in the page cache: what the store
 adds to memory, not what the disk takes. "MB extra" is the peak of anonymous memory (RssAnon, sampled every millisecond)
 of a fresh process that opens the store and gathers, above what it had before and above the result. Writing is compared
-with the same bytes in files of 64 MiB, each flushed with fsync.
+with the same bytes in files as large as the shards, each flushed with fsync (the store flushes the folder besides).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def writing(folder: Path, keys: np.ndarray, features: np.ndarray, repeats: int) 
 
     def plain() -> None:
         (folder / "written").mkdir()
-        step = SHARD // features[:1].nbytes
+        step = SHARD // 2 // features[:1].nbytes  # half of it waits while the other half is written: a shard is 32 MiB
         for start in range(0, len(features), step):
             with (folder / "written" / str(start)).open("wb", buffering=0) as file:
                 file.write(features[start : start + step].data)
