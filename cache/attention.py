@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from cache.masks import BlockRows, padded_ends, visible_blocks
+from cache.masks import block_lists, padded_ends, visible_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,13 +117,15 @@ class Blocks:
     def of(cls, end: NDArray[np.int64], depths: NDArray[np.int64], device: str, block: int) -> Blocks:
         """Group the query blocks of a trie by how many key blocks they see."""
         size = -(-len(end) // block) * block
-        rows = BlockRows.of(visible_blocks(padded_ends(end, size), block)[0])
+        starts, blocks = block_lists(visible_blocks(padded_ends(end, size), block, block)[0])
+        counts = np.diff(starts)
         inside = np.arange(block)
         groups, order = [], []
-        for count in np.unique(rows.counts):
-            queries = np.flatnonzero(rows.counts == count)
+        for count in np.unique(counts):
+            queries = np.flatnonzero(counts == count)
             nodes = queries[:, None] * block + inside
-            keys = (rows.order[queries, :count, None].astype(np.int64) * block + inside).reshape(len(queries), -1)
+            seen = blocks[starts[queries][:, None] + np.arange(count)].astype(np.int64)
+            keys = (seen[:, :, None] * block + inside).reshape(len(queries), -1)
             groups.append((torch.from_numpy(nodes).to(device), torch.from_numpy(keys).to(device)))
             order.append(nodes.ravel())
         restore = np.argsort(np.concatenate(order))[: len(end)]

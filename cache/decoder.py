@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from cache.attention import Plan
-
 FAMILIES = ("Qwen3Model", "Qwen2Model", "LlamaModel", "MistralModel")
 
 
@@ -58,68 +56,46 @@ class Decoder:
         self._norm: Tensor = model.norm.weight
         self._eps = float(config.rms_norm_eps)
         attention = model.layers[0].self_attn
-        self._dim = int(attention.head_dim)
-        self._kv_heads = attention.k_proj.out_features // self._dim
-        self._heads = attention.q_proj.out_features // self._dim
+        dim = int(attention.head_dim)
+        self._heads = (attention.q_proj.out_features // dim, attention.k_proj.out_features // dim)
         self._layers = []
         for i in range(self.depth):
-            self._layers.append(_take(model.layers[i], self._heads, self._kv_heads))
+            self._layers.append(_take(model.layers[i], *self._heads))
             model.layers[i] = torch.nn.Identity()
 
     @torch.inference_mode()
     def states(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        plan: Plan,
-        at: Tensor,
-        layers: Sequence[int],
-        kernels: Kernels = EAGER,
+        self, ids: Tensor, positions: Tensor, plan: Any, at: Tensor, layers: Sequence[int], kernels: Kernels = EAGER
     ) -> dict[int, Tensor]:
         """Return hidden state `layer` of the nodes `at` [texts], as [texts, H], for each of `layers`.
 
-        `ids` and `positions` int64 [nodes]. Hidden state 0 is the embedding, the last is after the norm. Nothing past
-        the highest layer is computed.
+        `ids` and `positions` [nodes]. Hidden state 0 is the embedding, the last is after the norm. Nothing past the
+        highest layer is computed. `plan` is what `kernels` attend by.
         """
         states = self._embedding[ids]
-        cos, sin = self._tables(positions)
+        rotary = self._rotary(torch.empty(0, dtype=torch.float32, device=ids.device), positions[None])
+        cos, sin = (table[0].contiguous() for table in rotary)
+        highest = max(layers)
         found = {}
-        for number, layer in enumerate(self._layers[: max(layers)]):
+        for number, layer in enumerate(self._layers[:highest]):
             if number in layers:
                 found[number] = states[at]
-            mixed = self._attend(layer, states, cos, sin, plan, kernels)
-            if number + 1 == max(layers):
+            normed = kernels.rms_norm(states, layer.before, self._eps)
+            joint = linear(normed, layer.qkv, layer.qkv_bias)
+            mixed = kernels.attend(
+                joint, self._heads, (cos, sin), layer.heads_norm, self._eps, plan, layer.scale, layer.window
+            )
+            if number + 1 == highest:
                 states, mixed = states[at], mixed[at]
-                kernels = EAGER  # as many nodes as texts: not the shape that was compiled
-            states = self._finish(layer, states, mixed, kernels)
-        if max(layers) == 0:
+            states.addmm_(mixed, layer.output.T)
+            if layer.output_bias is not None:
+                states += layer.output_bias
+            normed = kernels.rms_norm(states, layer.between, self._eps)
+            states.addmm_(kernels.gate(linear(normed, layer.gate_up)), layer.down.T)
+        if highest == 0:
             states = states[at]
-        found[max(layers)] = EAGER.rms_norm(states, self._norm, self._eps) if max(layers) == self.depth else states
+        found[highest] = kernels.rms_norm(states, self._norm, self._eps) if highest == self.depth else states
         return found
-
-    def _tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return transformers' rotary tables in float32 [nodes, dim], the first half of the sines negated."""
-        like = torch.empty(0, dtype=torch.float32, device=positions.device)
-        cos, sin = (table[0] for table in self._rotary(like, positions[None]))
-        half = self._dim // 2
-        return cos, torch.cat((-sin[:, :half], sin[:, half:]), dim=1)
-
-    def _attend(self, layer: _Layer, states: Tensor, cos: Tensor, sin: Tensor, plan: Plan, kernels: Kernels) -> Tensor:
-        """Return the attention output [nodes, heads * dim] before its projection."""
-        normed = kernels.rms_norm(states, layer.before, self._eps)
-        joint = linear(normed, layer.qkv, layer.qkv_bias).view(len(states), -1, self._dim)
-        rotated = kernels.rotate(joint[:, : -self._kv_heads], cos, sin, layer.heads_norm, self._eps)
-        parts = (rotated[:, : self._heads], rotated[:, self._heads :], joint[:, -self._kv_heads :])
-        query, key, value = (part.transpose(0, 1)[None] for part in parts)
-        return plan.attend(query, key, value, layer.scale, layer.window).reshape(len(states), -1)
-
-    def _finish(self, layer: _Layer, states: Tensor, mixed: Tensor, kernels: Kernels) -> Tensor:
-        """Return the states after projection and feed-forward; `states` is overwritten."""
-        states.addmm_(mixed, layer.output.T)
-        if layer.output_bias is not None:
-            states += layer.output_bias
-        normed = kernels.rms_norm(states, layer.between, self._eps)
-        return states.addmm_(kernels.gate(linear(normed, layer.gate_up)), layer.down.T)
 
 
 def _take(layer: Any, heads: int, kv_heads: int) -> _Layer:

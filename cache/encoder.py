@@ -19,7 +19,7 @@ import torch
 from cache.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
 from cache.decoder import FAMILIES, Decoder
 from cache.errors import CacheError
-from cache.masks import fixed_size_trie
+from cache.masks import DeviceTrie, HostTrie
 from cache.packing import Batch, pack
 from cache.pooling import pool
 from cache.tokens import Sequences
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cache.backbones import Backbone
-    from cache.flex import CompiledTries
+    from cache.fused import FusedKernels
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 _PROBE = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
@@ -40,7 +40,8 @@ _EAGER_BLOCK = 64
 _CPU_BUDGET = 2048
 _GPU_BUDGET = 32768
 _LEAST_BUDGET = 1024
-_COMPILED_TOKENS = 2_000_000
+_COMPILED_TOKENS = 200_000
+_SAMPLE_NODES = 4096
 
 
 class Encoder:
@@ -62,7 +63,7 @@ class Encoder:
             self._model.set_attn_implementation("eager")  # the other implementations leave the cap out
         self._offset = 0  # of the first position: RoBERTa's kin count from the padding index
         self._decoder: Decoder | None = None
-        self._compiled: CompiledTries | None = None
+        self._fused: FusedKernels | None = None
         alone = self._probe("padded", 1)
         self.layout = self._choose_layout(alone)
         if self.layout == "trie" and type(self._model).__name__ in FAMILIES:
@@ -79,12 +80,8 @@ class Encoder:
 
         :raises CannotPack: the backbone's attention is none that a packed batch can have.
         """
-        if batch.layout32 is not None and self._compiled is not None:
-            states = self._compiled.states(batch, self.layers)
-            return torch.stack([states[layer].float() for layer in self.layers])
         if self._decoder is not None:
-            ids, positions, at = (self._tensor(array) for array in (batch.ids, batch.positions, batch.last))
-            states = self._decoder.states(ids, positions, self._plan(batch), at, self.layers)
+            states = self._decode(self._decoder, batch)
             return torch.stack([states[layer].float() for layer in self.layers])
         states = self._states(batch)
         return torch.stack([pool(states[layer], batch, self.backbone.pooling) for layer in self.layers])
@@ -132,8 +129,7 @@ class Encoder:
 
     def shrink(self, nodes: int) -> None:
         """After a batch of so many nodes ran out of memory: make smaller ones from now on."""
-        if nodes <= self.budget or self._compiled is not None:
-            self._compiled = None
+        if nodes <= self.budget:
             self.budget = max(_LEAST_BUDGET, self.budget // 2)
             self.notes = (*self.notes, f"batches of {self.budget} nodes: the memory of {self.device} asked for it")
         torch.cuda.empty_cache()
@@ -143,34 +139,40 @@ class Encoder:
         return self._decoder is not None and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
 
     def compile(self, sequences: Sequences) -> None:
-        """Compile for batches of `budget` nodes, if a first batch then gives what it gave before."""
+        """Compile the fused kernels, if a first batch then gives what it gave before."""
         if self._decoder is None:
             return
-        from cache.flex import CompiledTries
-
-        sample = next(pack(sequences, "trie", self.budget))
+        sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
         expected = self.features(sample)
-        self._compiled = CompiledTries(self._decoder, self.budget, self.device)
         try:
+            from cache.fused import FusedKernels
+
+            self._fused = FusedKernels()
             if _agree(self.features(self._laid_out(sample)), expected, _TOLERANCE[self._model.dtype]):
                 return
-            reason = "its results differ"
-        except Exception as error:  # of the compiler, Triton, the C compiler or the driver: all mean no compilation
+            reason = "the fused kernels' results differ"
+        except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        self._compiled = None
+        self._fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
 
     @property
     def is_compiled(self) -> bool:
-        """Whether full batches run compiled, in one fixed size."""
-        return self._compiled is not None
+        """Whether batches packed from now on run fused."""
+        return self._fused is not None
 
     def _laid_out(self, batch: Batch) -> Batch:
-        if self._compiled is None or len(batch.ids) > self._compiled.size or batch.end is None:
+        if self._fused is None:
             return batch
-        windowed = bool(getattr(self._config, "sliding_window", None))
-        size = self._compiled.size
-        return replace(batch, size=size, layout32=fixed_size_trie(batch, size, windowed=windowed))
+        return replace(batch, laid_out=HostTrie.of(batch, windowed=bool(getattr(self._config, "sliding_window", None))))
+
+    def _decode(self, decoder: Decoder, batch: Batch) -> dict[int, Tensor]:
+        if batch.laid_out is not None and self._fused is not None:
+            trie = DeviceTrie.of(batch.laid_out, self.device)
+            f = trie.fields
+            return decoder.states(f["ids"], f["positions"], trie, f["last"], self.layers, self._fused)
+        ids, positions, at = (self._tensor(array) for array in (batch.ids, batch.positions, batch.last))
+        return decoder.states(ids, positions, self._plan(batch), at, self.layers)
 
     def _fitting_budget(self) -> int:
         """Return how many nodes a batch may have: a number that keeps the device busy and fits its free memory."""

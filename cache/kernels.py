@@ -1,63 +1,100 @@
-"""What a decoder layer does between its matrix products: three functions, each one pass over memory when compiled.
+"""What a decoder layer does between its matrix products, in plain torch: the reference, and what runs on the CPU.
 
-Eagerly they cost a kernel an operation, some twenty a layer; compiled (a few seconds, kept between processes by torch's
-own cache) each becomes one kernel that reads its input once and computes in float32, whatever it reads and writes.
-Compiling the pieces rather than the layer leaves the products to cuBLAS, which adds a residual in place: compiled as a
-whole, a layer copies it first.
+Eagerly these cost a kernel an operation, some twenty a layer; on a GPU `cache.fused` does each in one. Both compute in
+float32, whatever they read and write.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.functional import silu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
+
+    from cache.attention import Plan
+
+# cosines and sines float32 [nodes, dim], of which the second half repeats the first
+Rotary = tuple["Tensor", "Tensor"]
 
 
 def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return states [..., H] over their root mean square, times `weight` [H]."""
+    """Return states [..., H] over their root mean square, times `weight` [H] or [..., H]."""
     exact = states.float()
     return (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps) * weight.float()).to(states.dtype)
 
 
-def rotate(heads: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    """Return heads [nodes, heads, dim] rotated by position, normalised first where there is a `weight` [heads, dim].
-
-    `cos` and `sin` float32 [nodes, dim]; the first half of `sin` is negated already. Halves are swapped by an index,
-    not by concatenation, so that the compiled kernel reads a row once.
-    """
-    exact = heads.float()
-    if weight is not None:
-        exact = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps) * weight.float()
-    halves = exact.view(*exact.shape[:-1], 2, -1)
-    swapped = halves.flip(-2).view(exact.shape)
-    return (exact * cos[:, None] + swapped * sin[:, None]).to(heads.dtype)
+def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
+    """Return heads [nodes, heads, dim] turned by their nodes' positions."""
+    first, second = heads.float().chunk(2, dim=-1)
+    half = first.shape[-1]
+    cos, sin = (table[:, None, :half] for table in rotary)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(heads.dtype)
 
 
-def gate(both: Tensor) -> Tensor:
-    """Return silu(first half) * second half of [nodes, 2 * width]."""
-    first, second = both.chunk(2, dim=-1)
-    return (silu(first.float()) * second.float()).to(both.dtype)
+class Kernels(Protocol):
+    """The interface that a decoder runs on."""
+
+    def rms_norm(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """Return states [nodes, H] over their root mean square, times `weight` [H]."""
+
+    def gate(self, both: Tensor) -> Tensor:
+        """Return silu(first half) * second half of [nodes, 2 * width]."""
+
+    def attend(
+        self,
+        joint: Tensor,
+        heads: tuple[int, int],
+        rotary: Rotary,
+        norms: Tensor | None,
+        eps: float,
+        plan: Any,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        """Return the attention output [nodes, heads * dim] of `joint`, which may be overwritten.
+
+        `joint` [nodes, (heads + 2 kv_heads) * dim] holds query, key and value; `heads` are (heads, kv_heads). Queries
+        and keys are normalised first where there are `norms` [heads + kv_heads, dim]. Who sees whom is for `plan` to
+        say, in whatever form these kernels take.
+        """
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """The three functions, eager or compiled."""
+class Eager:
+    """The interface in plain torch."""
 
-    rms_norm: Callable[[Tensor, Tensor, float], Tensor]
-    rotate: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
-    gate: Callable[[Tensor], Tensor]
+    def rms_norm(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """See `Kernels`."""
+        return rms_norm(states, weight, eps)
+
+    def gate(self, both: Tensor) -> Tensor:
+        """See `Kernels`."""
+        first, second = both.chunk(2, dim=-1)
+        return (silu(first.float()) * second.float()).to(both.dtype)
+
+    def attend(
+        self,
+        joint: Tensor,
+        heads: tuple[int, int],
+        rotary: Rotary,
+        norms: Tensor | None,
+        eps: float,
+        plan: Plan,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        """See `Kernels`."""
+        query_heads, kv_heads = heads
+        parts = joint.view(len(joint), query_heads + 2 * kv_heads, -1)
+        turned = parts[:, :-kv_heads]
+        turned = rotate(turned if norms is None else rms_norm(turned, norms, eps), rotary)
+        query, key, value = (
+            part.transpose(0, 1)[None]
+            for part in (turned[:, :query_heads], turned[:, query_heads:], parts[:, -kv_heads:])
+        )
+        return plan.attend(query, key, value, scale, window).reshape(len(joint), -1)
 
 
-EAGER = Kernels(rms_norm, rotate, gate)
-
-
-def compiled() -> Kernels:
-    """Return the functions compiled for the one shape that they will see."""
-    return Kernels(*(torch.compile(function, dynamic=False) for function in (rms_norm, rotate, gate)))
+EAGER = Eager()

@@ -1,8 +1,9 @@
 """A trie's attention mask by blocks: which blocks of keys a block of queries can see at all.
 
-Node k is visible to node q when k <= q < end[k], so block K is visible to a later or equal block Q when the furthest
-end in K lies past the first query of Q. That takes a maximum per block and one small comparison; a dense mask of the
-nodes is never built. A block pair is full when every pair in it is visible, which saves the kernel its mask.
+Node k is visible to node q when k <= q < end[k], so a block of keys is visible to a block of queries when it does not
+begin after the queries' last and its furthest end lies past their first. That takes a maximum per block and one small
+comparison; a dense mask of the nodes is never built. A pair of blocks is full when every pair in it is visible, which
+saves the kernel its mask.
 """
 
 from __future__ import annotations
@@ -13,32 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from cache.packing import Batch
 
-BLOCK = 128
-INT32_FIELDS = ("ids", "positions", "ends", "counts", "order", "full_counts", "full_order")
-
-
-@dataclass(frozen=True)
-class BlockRows:
-    """For each block of queries its visible blocks of keys: counts int32 [blocks], order int32 [blocks, blocks].
-
-    The first `counts[q]` entries of `order[q]` are visible, ascending; the rest are 0.
-    """
-
-    counts: NDArray[np.int32]
-    order: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, visible: NDArray[np.bool_]) -> BlockRows:
-        """Compress a bool matrix [blocks, blocks]."""
-        counts = visible.sum(1).astype(np.int32)
-        order = np.zeros(visible.shape, np.int32)
-        query, key = np.nonzero(visible)
-        order[query, np.arange(len(key)) - np.repeat(np.cumsum(counts) - counts, counts)] = key
-        return cls(counts, order)
+QUERY_BLOCK = KEY_BLOCK = 64
 
 
 def padded_ends(end: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -48,37 +31,73 @@ def padded_ends(end: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return ends
 
 
-def visible_blocks(ends: NDArray[np.int64], block: int = BLOCK) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which block pairs [query, key] have a visible pair, and which of these are full; bool [blocks, blocks].
+def visible_blocks(
+    ends: NDArray[np.int64], query_block: int, key_block: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which block pairs [query, key] may have a visible pair, and which are full; bool [query and key blocks].
 
-    `ends` int64 [nodes], a multiple of `block` nodes.
+    `ends` int64 [nodes], a multiple of either block. No block that overlaps its own queries is called full.
     """
-    first = np.arange(0, len(ends), block)
-    furthest = np.maximum.reduceat(ends, first)
-    nearest = np.minimum.reduceat(ends, first)
-    query, key = first[:, None], first
-    some = (key <= query) & (query < furthest)
-    full = (key < query) & (query + block <= nearest)
+    query, key = np.arange(0, len(ends), query_block)[:, None], np.arange(0, len(ends), key_block)
+    furthest = np.maximum.reduceat(ends, key)
+    nearest = np.minimum.reduceat(ends, key)
+    some = (key < query + query_block) & (query < furthest)
+    full = (key + key_block <= query) & (query + query_block <= nearest)
     return some, full
 
 
-def layout_sizes(size: int) -> tuple[tuple[int, ...], ...]:
-    """Return the shape of each of `INT32_FIELDS` for a trie padded to `size` nodes."""
-    blocks = size // BLOCK
-    return ((size,), (size,), (size,), (blocks,), (blocks, blocks), (blocks,), (blocks, blocks))
+def block_lists(visible: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return starts [query blocks + 1] and key blocks: block q sees `blocks[starts[q]:starts[q + 1]]`, ascending."""
+    query, key = np.nonzero(visible)
+    starts = np.searchsorted(query, np.arange(len(visible) + 1))
+    return starts.astype(np.int32), key.astype(np.int32)
 
 
-def fixed_size_trie(batch: Batch, size: int, *, windowed: bool) -> NDArray[np.int32]:
-    """Lay a trie out in `size` nodes, everything that the device needs in one int32 array: one copy moves it.
+@dataclass(frozen=True)
+class HostTrie:
+    """A trie with its block lists in one int32 array, so that one copy moves it; `sizes` are the fields' lengths."""
 
-    `windowed`: a local window may cut any block, so that none counts as full.
-    """
-    assert batch.end is not None
-    ends = padded_ends(batch.end, size)
-    some, full = visible_blocks(ends)
-    full &= not windowed
-    partial, whole = BlockRows.of(some & ~full), BlockRows.of(full)
-    pad = (0, size - len(batch.ids))
-    parts = (np.pad(batch.ids, pad), np.pad(batch.positions, pad), ends)
-    masks = (partial.counts, partial.order, whole.counts, whole.order)
-    return np.concatenate([part.ravel().astype(np.int32) for part in (*parts, *masks)])
+    packed: NDArray[np.int32]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, batch: Batch, *, windowed: bool) -> HostTrie:
+        """Lay a batch's trie out. `windowed`: a local window may cut any block, so that none counts as full."""
+        assert batch.end is not None
+        assert batch.last is not None
+        longer = max(QUERY_BLOCK, KEY_BLOCK)
+        ends = padded_ends(batch.end, -(-len(batch.end) // longer) * longer)
+        some, full = visible_blocks(ends, QUERY_BLOCK, KEY_BLOCK)
+        full &= not windowed
+        starts, blocks = block_lists(some & ~full)
+        full_starts, full_blocks = block_lists(full)
+        fields: dict[str, NDArray[np.integer]] = {
+            "ids": batch.ids,
+            "positions": batch.positions,
+            "ends": batch.end,
+            "last": batch.last,
+            "starts": starts,
+            "blocks": blocks,
+            "full_starts": full_starts,
+            "full_blocks": full_blocks,
+        }
+        packed = np.concatenate([values.astype(np.int32) for values in fields.values()])
+        return cls(packed, {name: len(values) for name, values in fields.items()})
+
+
+@dataclass(frozen=True)
+class DeviceTrie:
+    """The same on the device: int32 tensors by name."""
+
+    fields: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, host: HostTrie, device: str) -> DeviceTrie:
+        """Copy without waiting for the device."""
+        import torch
+
+        packed = torch.from_numpy(host.packed)
+        if device.startswith("cuda"):
+            packed = packed.pin_memory().to(device, non_blocking=True)
+        parts = torch.split(packed, list(host.sizes.values()))
+        return cls(dict(zip(host.sizes, parts, strict=True)))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cache.masks import HostTrie
+
 LAYOUTS = ("trie", "runs", "padded")
 
 
@@ -31,8 +33,8 @@ class Batch:
 
     `ids` and `positions` are int64 [nodes], in the padded layout [texts, longest]. `rows` int64 [texts] are the packed
     sequences' indices in the sequences that were given. A trie has subtree `end`s [nodes] and each text's `last` node;
-    runs are (first node, texts, length); `lengths` int64 [texts] counts each text's tokens. `layout32` is a trie laid
-    out in a fixed `size` (`cache.masks.fixed_size_trie`), where one was asked for.
+    runs are (first node, texts, length); `lengths` int64 [texts] counts each text's tokens. `laid_out` is a trie with
+    the block lists that fused attention walks, where that was asked for.
     """
 
     layout: str
@@ -43,8 +45,7 @@ class Batch:
     end: NDArray[np.int64] | None = None
     last: NDArray[np.int64] | None = None
     runs: tuple[tuple[int, int, int], ...] = ()
-    size: int | None = None
-    layout32: NDArray[np.int32] | None = None
+    laid_out: HostTrie | None = None
 
     @property
     def tokens(self) -> int:
@@ -59,7 +60,7 @@ class Batch:
     @property
     def padding(self) -> int:
         """Positions that carry none."""
-        return (self.size or self.ids.size) - self.nodes
+        return self.ids.size - self.nodes
 
     def sequences(self) -> Sequences:
         """Return the batch's token sequences again, in the order of `rows`: to pack them smaller."""

@@ -48,11 +48,6 @@ class Sequences:
         lengths = self.lengths[rows]
         return Sequences(self.ids[ragged_ranges(self.offsets[rows], lengths)], offsets_of(lengths))
 
-    def join(self, other: Sequences) -> Sequences:
-        """Return these sequences and then the other's."""
-        offsets = np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]])
-        return Sequences(np.concatenate([self.ids, other.ids]), offsets)
-
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> Sequences:
         """Lay lists of token ids out flat."""

@@ -72,15 +72,6 @@ class Chunk:
         """Return the texts `at`, in that order."""
         return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at])
 
-    def join(self, other: Chunk) -> Chunk:
-        """Return this chunk's texts and then the other's."""
-        return Chunk(
-            [*self.texts, *other.texts],
-            np.concatenate([self.rows, other.rows]),
-            np.concatenate([self.keys, other.keys]),
-            np.concatenate([self.absent, other.absent]),
-        )
-
 
 # a batch on its way: its texts in order, itself, and what waits for the device and returns float32 [layers, texts, H]
 Underway = tuple[Chunk, "Batch", "Callable[[], NDArray[np.float32]]"]
@@ -153,21 +144,12 @@ class _Worker:
                 self._encoder.compile(sequences)
 
     def _pack(self, tokenized: Iterator[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
-        rest: tuple[Chunk, Sequences] | None = None
         for chunk, sequences in tokenized:
-            if rest is not None:
-                chunk, sequences = rest[0].join(chunk), rest[1].join(sequences)
-            with self._timed("tokenizing"):
-                batches = list(self._encoder.pack(sequences))
-            rest = None
-            if self._encoder.is_compiled:
-                at = batches.pop().rows
-                rest = chunk.take(at), sequences.take(at)
-            for batch in batches:
+            began = time.perf_counter()
+            for batch in self._encoder.pack(sequences):
+                self.tally.stages["tokenizing"] += time.perf_counter() - began
                 yield chunk.take(batch.rows), batch
-        if rest is not None:
-            for batch in self._encoder.pack(rest[1]):
-                yield rest[0].take(batch.rows), batch
+                began = time.perf_counter()
 
     def _compute(self, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
         """Compute a batch, in smaller ones where the device's memory does not suffice."""

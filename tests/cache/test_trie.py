@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.masks import BlockRows, padded_ends, visible_blocks
+from cache.masks import block_lists, padded_ends, visible_blocks
 from cache.packing import pack
 from cache.tokens import Sequences
 from cache.trie import build_trie, cut, shared_lengths, token_order
@@ -66,18 +66,18 @@ def test_cut_counts_a_shared_beginning_again_in_each_range():
 
 
 @settings(max_examples=100, deadline=None, database=None)
-@given(SEQUENCES, st.sampled_from([1, 2, 4]))
-def test_blocks_are_visible_where_a_pair_is_and_full_where_all_are(lists, block):
+@given(SEQUENCES, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4]))
+def test_blocks_are_visible_where_a_pair_is_and_full_where_all_are(lists, queries, keys):
     _, trie = trie_of(lists)
-    size = -(-len(trie) // block) * block
+    size = -(-len(trie) // 4) * 4
     ends = padded_ends(trie.end, size)
     node = np.arange(size)
     pairs = (node <= node[:, None]) & (node[:, None] < ends)
-    tiles = pairs.reshape(size // block, block, size // block, block)
-    some, full = visible_blocks(ends, block)
+    tiles = pairs.reshape(size // queries, queries, size // keys, keys)
+    some, full = visible_blocks(ends, queries, keys)
     assert (some == tiles.any((1, 3))).all()
-    # the diagonal is never called full: its mask is needed anyway
-    assert (full == (tiles.all((1, 3)) & ~np.eye(len(some), dtype=bool))).all()
-    rows = BlockRows.of(some)
+    before = np.arange(keys, size + 1, keys) <= np.arange(0, size, queries)[:, None]
+    assert (full == (tiles.all((1, 3)) & before)).all()
+    starts, blocks = block_lists(some)
     for query in range(len(some)):
-        assert rows.order[query, : rows.counts[query]].tolist() == np.flatnonzero(some[query]).tolist()
+        assert blocks[starts[query] : starts[query + 1]].tolist() == np.flatnonzero(some[query]).tolist()
