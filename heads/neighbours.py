@@ -11,19 +11,19 @@ only runs that hold a find are looked at again. After the first tiles nearly non
 What equal means: cosines are computed in float64 and rounded to multiples of 2^-24 (float32's spacing below 1), so that
 two rows of one direction tie, whatever the order in which a machine adds. A neighbour is then one integer, the
 similarity in its upper and the row in its lower bits, and ties go to the lower row because integers have no ties.
-The price is a float64 product, twice a float32 one on most processors. The alternative, a float32 filter and a second
-float64 look at the survivors, was faster and gave up the single path that makes this easy to trust.
+The price is a float64 product, twice a float32 one on most processors. The alternative, a float32 filter with a margin
+and a second, float64 look at what passes, would halve the products and take a second path for what ties.
 
 Memory: one tile of similarities, whatever the size of the gallery.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from itertools import pairwise, repeat
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +58,14 @@ class _Rows(NamedTuple):
     norms: torch.Tensor
 
 
+class _Place(NamedTuple):
+    """Where a block of queries is: the device, its first row, and whether it is to skip those rows of the gallery."""
+
+    device: torch.device
+    first: int
+    exclude: bool
+
+
 def prefix_neighbours(
     queries: Array,
     gallery: Array,
@@ -85,13 +93,7 @@ def prefix_neighbours(
     k = min(_checked_k(k), _candidates(queries, gallery, exclude))
     device = torch.device(device or (queries.device if isinstance(queries, torch.Tensor) else "cpu"))
     keys = [
-        _search(
-            _rows(queries[i : i + _QUERIES], lengths, device, "query", i),
-            gallery,
-            lengths,
-            k,
-            None if exclude is None else i,
-        )
+        _search(queries[i : i + _QUERIES], gallery, lengths, k, _Place(device, i, exclude is not None))
         for i in range(0, len(queries), _QUERIES)
     ]
     found = torch.cat(keys, dim=1).cpu().numpy()
@@ -178,7 +180,7 @@ def _candidates(queries: Array, gallery: Array, exclude: str | None) -> int:
     return left
 
 
-def _rows(part: Array, lengths: tuple[int, ...], device: torch.device, name: str, first: int) -> _Rows:
+def _rows(part: Array, first: int, name: str, lengths: tuple[int, ...], device: torch.device) -> _Rows:
     """Cut rows into blocks, in float64 on the device, and take the norms of their prefixes."""
     tensor = part if isinstance(part, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(part))
     tensor = tensor.detach().to(device).to(torch.float64)
@@ -202,46 +204,44 @@ def _tiles(total: int, device: torch.device) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def _side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[None]]]:
-    """Give a `map` that runs on all cores, a thread each, for the many small steps of a tile are too small to share.
+def _side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Give a `map` that runs in threads of which each computes alone.
 
-    Sharing every step instead leaves cores idle in the serial ones, and waits for the slowest core hundreds of times.
+    The steps of a tile are many and small. Shared by all cores, each would wait for the slowest core, which on a busy
+    machine is not running at all: measured at ten times the time.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        yield map
-        return
+    before = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         yield pool.map
-    torch.set_num_threads(threads)  # a thread's setting is its own, but threads to come would take over the last one
+    torch.set_num_threads(before)  # a thread's setting is its own, but threads to come would take over the last one
 
 
-def _search(queries: _Rows, gallery: Array, lengths: tuple[int, ...], k: int, own: int | None) -> torch.Tensor:
-    """Find the keys [J, q, k] of one block of queries, of which the first is gallery row `own` if that is given."""
-    device, count = queries.norms.device, queries.norms.shape[1]
+def _search(queries: Array, gallery: Array, lengths: tuple[int, ...], k: int, place: _Place) -> torch.Tensor:
+    """Find the keys [J, q, k] of one block of queries."""
+    count, device = len(queries), place.device
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    step = min(_PART, -(-count // threads)) if device.type == "cpu" else count
+    parts = [slice(i, min(i + step, count)) for i in range(0, count, step)]
     keys = torch.full((len(lengths), count, k), _NOTHING, dtype=torch.int64, device=device)
     width = max(stop - start for start, stop in _tiles(len(gallery), device))
     room = torch.empty((2, count, -(-width // _RUN) * _RUN), dtype=torch.float64, device=device)
-    step = _PART if device.type == "cpu" else count
-    parts = [slice(i, i + step) for i in range(0, count, step)]
-    with _side_by_side(device) as each:
+    mine = [keys[:, part] for part in parts], [room[:, part] for part in parts]
+    firsts = [place.first + part.start for part in parts]
+    own = firsts if place.exclude else [None] * len(parts)
+    with _side_by_side(threads) as each:
+        asked = list(each(_rows, [queries[p] for p in parts], firsts, repeat("query"), repeat(lengths), repeat(device)))
         for start, stop in _tiles(len(gallery), device):
-            tile = _rows(gallery[start:stop], lengths, device, "gallery row", start)
-
-            def scan(part: slice, tile: _Rows = tile, start: int = start) -> None:
-                mine = _Rows([block[part] for block in queries.blocks], queries.norms[:, part])
-                _scan(keys[:, part], mine, tile, room[:, part], start, None if own is None else own + part.start)
-
-            list(each(scan, parts))
+            [tile] = each(_rows, [gallery[start:stop]], [start], ["gallery row"], [lengths], [device])
+            list(each(_scan, *mine, asked, own, repeat(tile), repeat(start)))
     return keys
 
 
-def _scan(keys: torch.Tensor, queries: _Rows, tile: _Rows, room: torch.Tensor, first: int, own: int | None) -> None:
+def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | None, tile: _Rows, first: int) -> None:
     """Take into keys [J, q, k], in place, what a tile has that is nearer at each prefix.
 
     :param room: float64 [2, q, c or more], space for the products and the similarities.
-    :param first: gallery row that the tile begins with.
     :param own: gallery row that is the first query, if a query is not to find itself.
+    :param first: gallery row that the tile begins with.
     """
     count = tile.norms.shape[1]
     products, similarities = room[0, :, :count], room[1, :, :count]
