@@ -34,7 +34,7 @@ def views(flat: Tensor, shape: HeadShape) -> dict[str, Tensor]:
 
 
 class _Normed(NamedTuple):
-    """What LayerNorm's backward pass needs: its input, the same standardised, the statistics."""
+    """What LayerNorm's backward pass needs: its input, the same standardised (with several seeds), the statistics."""
 
     inputs: Tensor
     standard: Tensor
@@ -180,30 +180,33 @@ def _linear_backward(
 
 
 def _layer_norm(weights: Tensors, name: str, inputs: Tensor) -> tuple[Tensor, _Normed]:
-    standard, mean, rstd = torch.native_layer_norm(inputs, [inputs.shape[-1]], None, None, EPSILON)
-    outputs = torch.addcmul(weights[f"{name}.bias"][:, None], standard, weights[f"{name}.weight"][:, None])
-    return outputs, _Normed(inputs, standard, mean, rstd)
+    """Normalise rows; one seed takes the library's fused operation, several have a gain and a shift each."""
+    gain, shift, size = weights[f"{name}.weight"], weights[f"{name}.bias"], [inputs.shape[-1]]
+    if len(gain) == 1:
+        outputs, mean, rstd = torch.native_layer_norm(inputs, size, gain[0], shift[0], EPSILON)
+        return outputs, _Normed(inputs, outputs, mean, rstd)
+    standard, mean, rstd = torch.native_layer_norm(inputs, size, None, None, EPSILON)
+    return torch.addcmul(shift[:, None], standard, gain[:, None]), _Normed(inputs, standard, mean, rstd)
 
 
 def _layer_norm_backward(
     weights: Tensors, grads: Tensors, name: str, kept: _Normed, upstream: Tensor, *, add: bool
 ) -> Tensor:
-    """Sum the gradients of gain and shift here: the library's own sum depends on the number of threads."""
-    by_gain, by_shift = grads[f"{name}.weight"], grads[f"{name}.bias"]
-    if add:
-        by_gain.add_((upstream * kept.standard).sum(1))
-        by_shift.add_(upstream.sum(1))
+    gain, shift, size = weights[f"{name}.weight"], weights[f"{name}.bias"], [upstream.shape[-1]]
+    backward_of_rows = torch.ops.aten.native_layer_norm_backward
+    if len(gain) == 1:
+        by_inputs, by_gain, by_shift = backward_of_rows(
+            upstream, kept.inputs, size, kept.mean, kept.rstd, gain[0], shift[0], [True, True, True]
+        )
     else:
-        torch.sum(upstream * kept.standard, 1, out=by_gain)
-        torch.sum(upstream, 1, out=by_shift)
-    by_inputs, _, _ = torch.ops.aten.native_layer_norm_backward(
-        upstream * weights[f"{name}.weight"][:, None],
-        kept.inputs,
-        [upstream.shape[-1]],
-        kept.mean,
-        kept.rstd,
-        None,
-        None,
-        [True, False, False],
-    )
+        scaled = upstream * gain[:, None]
+        by_inputs, _, _ = backward_of_rows(
+            scaled, kept.inputs, size, kept.mean, kept.rstd, None, None, [True, False, False]
+        )
+        by_gain, by_shift = (upstream * kept.standard).sum(1), upstream.sum(1)
+    for part, new in (("weight", by_gain), ("bias", by_shift)):
+        if add:
+            grads[f"{name}.{part}"].add_(new)
+        else:
+            grads[f"{name}.{part}"].copy_(new)
     return cast(Tensor, by_inputs)
