@@ -20,7 +20,7 @@ from pipeline.options import (
 
 @command("run", example="pipeline run icd10cm --backbone minilm")
 @click.argument("dataset")
-@click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint", show_default=True)
+@click.option("--methods", type=NameList(known_methods), default="v5,mrl", show_default=True)
 @embedding_options
 @fitting_options
 @loading_options
