@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from types import TracebackType
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Yield `items`, which a thread computes up to `depth` in advance; its exception comes out here.
 
     Closing the iterator ends the thread at its next item.
@@ -96,9 +96,10 @@ class Behind(Generic[T]):
             raise self._error
 
     def _work(self) -> None:
+        items = iter(self._line.get, None)
         try:
-            self._consume(iter(self._line.get, None))
+            self._consume(items)
         except BaseException as error:  # raised where the items come from
             self._error = error
-            while self._line.get() is not None:  # never leave `put` waiting for a dead thread
+            for _ in items:  # never leave `put` waiting for a dead thread; if the end was taken, there is none to take
                 continue

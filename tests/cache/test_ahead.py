@@ -1,0 +1,31 @@
+"""Threads ahead of and behind the computation: order, and an exception at any point comes out and hangs nobody."""
+
+import pytest
+
+from cache.ahead import Behind, ahead
+
+
+def test_items_come_in_order_and_an_exception_after_them():
+    def failing():
+        yield from range(5)
+        raise OSError("gone")
+
+    taken = []
+    with pytest.raises(OSError, match="gone"):
+        taken.extend(ahead(failing(), 2))
+    assert list(ahead(range(5), 2)) == list(range(5))
+
+
+@pytest.mark.parametrize("fails_after", [0, 1, 10, None])
+def test_a_consumer_that_fails_at_any_item_or_after_the_last_hangs_nobody(fails_after):
+    """None: after the last item, as a shard that cannot be committed at the end does."""
+
+    def consume(items):
+        for taken, _ in enumerate(items):
+            if taken == fails_after:
+                raise OSError("full")
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), Behind(consume, 2) as behind:
+        for item in range(30):
+            behind.put(item)
