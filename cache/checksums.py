@@ -14,7 +14,7 @@ makes an all-zero row differ from an all-zero checksum, so that a page of zeros 
 Wegman 1979, "Universal classes of hash functions"; the weights after Steele, Lea and Flood 2014, "Fast splittable
 pseudorandom number generators", section 4.
 
-Cost: three passes over a block of a megabyte that stays in the cache, 5 to 8 GB/s a core, about a third of the time of
+Cost: three passes over a block of two megabytes that stays in the cache, 8 GB/s a core, about half of the time of
 reading (`benchmarks/store.py`). The alternatives: CRC32 or BLAKE2b take a Python call a row and 1 GB/s; one checksum a
 shard cannot name the row and has to read the whole shard for one row.
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from cache.keys import key_words
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 21
 _FOLD = np.uint64(31)
 _WORD = 8
 _START = np.uint64(0x243F6A8885A308D3)

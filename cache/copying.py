@@ -1,8 +1,9 @@
 """Copying rows from a mapped shard to a result, and checking them while they are in the cache.
 
-A block of a megabyte is copied to where it goes (or to scratch memory, where rows are scattered or
-widened) and its checksums are computed right there, in the cache, so that checking reads no memory twice
-and what is checked is what the caller gets. Runs of neighbouring rows are one copy; others go through `np.take`.
+A block of two megabytes is copied to where it goes (or to scratch memory, where rows are scattered or widened) and its
+checksums are computed right there, in the cache, so that checking reads no memory twice and what is checked is what the
+caller gets. With smaller blocks two threads spend their time handing the interpreter to each other. Neighbouring rows
+are one copy; others go through `np.take`.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _GRID = 1 << 24  # similarities are whole multiples of 1 / _GRID
 _ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 _NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
 _RUN = 32  # columns looked at together
-_QUERIES, _PART = 4608, 512
+_QUERIES, _PART = 4608, 1152
 _COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 8192}, 64
 
 
@@ -220,7 +220,8 @@ def _search(queries: Array, gallery: Array, lengths: tuple[int, ...], k: int, pl
     """Find the keys [J, q, k] of one block of queries."""
     count, device = len(queries), place.device
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    step = min(_PART, -(-count // threads)) if device.type == "cpu" else count
+    rounds = -(-count // (_PART * threads)) if device.type == "cpu" else 1
+    step = -(-count // (rounds * threads))
     parts = [slice(i, min(i + step, count)) for i in range(0, count, step)]
     keys = torch.full((len(lengths), count, k), _NOTHING, dtype=torch.int64, device=device)
     width = max(stop - start for start, stop in _tiles(len(gallery), device))

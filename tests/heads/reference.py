@@ -1,4 +1,4 @@
-"""The slow obvious versions: the head of `torch.nn` modules, the losses as loops over samples, written from the design."""
+"""The slow obvious versions: the head of `torch.nn` modules, losses as loops over samples, written from the design."""
 
 from __future__ import annotations
 
