@@ -144,10 +144,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def student_p(t: float, df: float) -> float:
     """Two-sided p-value of t with df degrees of freedom: I_x(df/2, 1/2) at x = df / (df + t^2).
 
-    Near t = 0 x is so near 1 that its distance from 1 is lost; there 1 - I_y(1/2, df/2) at y = 1 - x is taken.
+    Near t = 0 x is so near 1 that its distance from 1 is lost; there 1 - I_y(1/2, df/2) at y = 1 - x is taken, and only
+    there: p is large then, so the difference from 1 costs no digits.
     """
     square = t * t
-    if square < df:
+    if square < 1:
         return 1 - incomplete_beta(0.5, df / 2, square / (df + square))
     return incomplete_beta(df / 2, 0.5, df / (df + square))
 

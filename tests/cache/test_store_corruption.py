@@ -98,14 +98,8 @@ def means_something(original, damaged):
 
 
 def test_a_thousand_flips_are_found_and_none_is_read(store):
-    together((flip_again_and_again, store, 1, 500), (flip_again_and_again_elsewhere, store, 2, 500))
-
-
-def flip_again_and_again_elsewhere(store, seed, flips):
-    """The same in a copy, so that two processes share the work."""
-    folder = store.folder.with_name("copy")
-    shutil.copytree(store.folder, folder)
-    flip_again_and_again(FeatureStore.open(folder), seed, flips)
+    copy = shutil.copytree(store.folder, store.folder.with_name("copy"))  # two processes share the work
+    together((flip_again_and_again, store, 1, 500), (flip_again_and_again, FeatureStore.open(copy), 2, 500))
 
 
 def flip_padding(store):

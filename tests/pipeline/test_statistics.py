@@ -148,7 +148,7 @@ class TestCoverage:
         """The protocol's own mean: texts as queries and as neighbours, both drawn anew."""
         rng = np.random.default_rng(1)
         found = [
-            leave_one_out(*self.draw(rng, rows), sample=sample, samples=6, scale_dim=8, seed=i) for i in range(300)
+            leave_one_out(*self.draw(rng, rows), sample=sample, samples=20, scale_dim=8, seed=i) for i in range(300)
         ]
         truth = np.mean([scores.accuracy for scores in found], axis=0)
         assert 0.92 <= self.covered([scores.interval for scores in found], truth) <= 0.97
