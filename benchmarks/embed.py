@@ -179,7 +179,7 @@ class Gpu:
 
     def ready(self, sequences: Sequences) -> tuple[float, float, int]:
         """Return texts/s, share of peak and nodes with the batches built beforehand."""
-        batches = list(self.encoder.pack(sequences))
+        batches = list(self.encoder.packing.batches(sequences))
         seconds = timed(lambda: [self.encoder.features(batch) for batch in batches])
         nodes = sum(batch.nodes for batch in batches)
         return len(sequences) / seconds, self.flops(batches) / seconds / self.peak, nodes
@@ -228,7 +228,7 @@ def exactness(gpu: Gpu, sequences: Sequences, folder: Path, results: Results) ->
         (range(1, len(sequences), 2), apart),
     ):
         at = np.array(rows)
-        for batch in gpu.encoder.pack(sequences.take(at)):
+        for batch in gpu.encoder.packing.batches(sequences.take(at)):
             out[torch.from_numpy(at[batch.rows]).cuda()] = gpu.encoder.features(batch)[0]
     alone = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -267,7 +267,7 @@ def profile(gpu: Gpu, results: Results) -> None:
     """Say which kernels the time of a full batch of 128-token texts goes to."""
     generator = np.random.default_rng(1)
     texts = Sequences.of([generator.integers(0, 150_000, 128).tolist() for _ in range(256)])
-    (batch,) = gpu.encoder.pack(texts)
+    (batch,) = gpu.encoder.packing.batches(texts)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
         gpu.encoder.features(batch)
         torch.cuda.synchronize()

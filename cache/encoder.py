@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cache.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
 from cache.decoder import FAMILIES, Decoder
@@ -22,13 +23,13 @@ from cache.errors import CacheError
 from cache.masks import DeviceTrie, HostTrie
 from cache.packing import Batch, pack
 from cache.pooling import pool
+from cache.prepare import Packing
 from cache.tokens import Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from cache.backbones import Backbone
@@ -42,6 +43,16 @@ _GPU_BUDGET = 32768
 _LEAST_BUDGET = 1024
 _COMPILED_TOKENS = 200_000
 _SAMPLE_NODES = 4096
+
+
+class Fetched(NamedTuple):
+    """A batch on the host: each text's largest magnitude float32 [layers, texts], and each layer's features [texts, H].
+
+    A value past its store's range is infinite there, and told by `largest`.
+    """
+
+    largest: NDArray[np.float32]
+    features: list[NDArray[np.floating]]
 
 
 class Encoder:
@@ -86,34 +97,44 @@ class Encoder:
         states = self._states(batch)
         return torch.stack([pool(states[layer], batch, self.backbone.pooling) for layer in self.layers])
 
-    def pack(self, sequences: Sequences, budget: int | None = None) -> Iterator[Batch]:
-        """Yield the batches of `sequences` in this backbone's layout, of at most `budget` nodes."""
-        for batch in pack(sequences, self.layout, budget or self.budget):
-            yield self._laid_out(batch)
+    @property
+    def packing(self) -> Packing:
+        """How this backbone wants its batches from now on."""
+        windowed = bool(getattr(self._config, "sliding_window", None))
+        return Packing(self.layout, self.budget, laid_out=self._fused is not None, windowed=windowed)
 
     def features_or_none(self, batch: Batch) -> Tensor | None:
-        """Return `features`, or None where the device's memory does not suffice."""
-        try:
-            return self.features(batch)
-        except torch.OutOfMemoryError:
-            return None
+        """Return `features`, or None where the device's memory does not suffice, not even when tidied up."""
+        for _ in range(2):
+            try:
+                return self.features(batch)
+            except torch.OutOfMemoryError:
+                pass  # outside this block the failed attempt's tensors are gone
+            torch.cuda.empty_cache()
+        return None
 
     def alone(self, batch: Batch, text: int) -> NDArray[np.float32]:
         """Return the features [layers, H] of one of a batch's texts, computed without the others."""
         (single,) = pack(batch.sequences().take(np.array([text])), self.layout, 1)
         return self.features(single)[:, 0].cpu().numpy()
 
-    def fetch(self, features: Tensor) -> Callable[[], NDArray[np.float32]]:
-        """Start copying features to the host; what is returned waits for them, in any thread."""
+    def fetch(self, features: Tensor, store_dtypes: Sequence[str]) -> Callable[[], Fetched]:
+        """Start moving features [layers, texts, H] to the host, each layer rounded to what its store holds.
+
+        What is returned waits for them, in any thread.
+        """
+        kinds = (torch.float16 if name == "float16" else torch.float32 for name in store_dtypes)
+        parts = [features.abs().amax(dim=-1), *(layer.to(kind) for layer, kind in zip(features, kinds, strict=True))]
         if not features.is_cuda:
-            return features.numpy
-        host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
-        host.copy_(features, non_blocking=True)
+            return lambda: Fetched(parts[0].numpy(), [part.numpy() for part in parts[1:]])
+        hosts = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
+        for host, part in zip(hosts, parts, strict=True):
+            host.copy_(part, non_blocking=True)
         done = torch.cuda.current_stream(features.device).record_event()
 
-        def arrived() -> NDArray[np.float32]:
+        def arrived() -> Fetched:
             done.synchronize()
-            return host.numpy()
+            return Fetched(hosts[0].numpy(), [host.numpy() for host in hosts[1:]])
 
         return arrived
 
@@ -123,16 +144,15 @@ class Encoder:
             torch.cuda.synchronize(self.device)
 
     @property
-    def can_shrink(self) -> bool:
-        """Whether batches could be smaller."""
-        return self.budget > _LEAST_BUDGET
+    def wants_helpers(self) -> bool:
+        """Whether the device is so fast that tokenizing in this process would hold it up."""
+        return self.device.startswith("cuda")
 
     def shrink(self, nodes: int) -> None:
         """After a batch of so many nodes ran out of memory: make smaller ones from now on."""
         if nodes <= self.budget:
             self.budget = max(_LEAST_BUDGET, self.budget // 2)
             self.notes = (*self.notes, f"batches of {self.budget} nodes: the memory of {self.device} asked for it")
-        torch.cuda.empty_cache()
 
     def worth_compiling(self, tokens: float) -> bool:
         """Whether so many tokens to come repay compilation."""
@@ -148,23 +168,14 @@ class Encoder:
             from cache.fused import FusedKernels
 
             self._fused = FusedKernels()
-            if _agree(self.features(self._laid_out(sample)), expected, _TOLERANCE[self._model.dtype]):
+            laid_out = replace(sample, laid_out=HostTrie.of(sample, windowed=self.packing.windowed))
+            if _agree(self.features(laid_out), expected, _TOLERANCE[self._model.dtype]):
                 return
             reason = "the fused kernels' results differ"
         except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         self._fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether batches packed from now on run fused."""
-        return self._fused is not None
-
-    def _laid_out(self, batch: Batch) -> Batch:
-        if self._fused is None:
-            return batch
-        return replace(batch, laid_out=HostTrie.of(batch, windowed=bool(getattr(self._config, "sliding_window", None))))
 
     def _decode(self, decoder: Decoder, batch: Batch) -> dict[int, Tensor]:
         if batch.laid_out is not None and self._fused is not None:

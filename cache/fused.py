@@ -112,7 +112,7 @@ def _walk(
     return acc, peak, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["nodes", "window"])  # a number of nodes that 16 divides is no reason to compile anew
 def _attend(
     joint, out, ends, depths, starts, blocks, full_starts, full_blocks, nodes, scale, window,
     HEADS: constexpr, KV_HEADS: constexpr, DIM: constexpr, FOLD: constexpr, QUERIES: constexpr, KEYS: constexpr,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cache.packing import Batch
 
-QUERY_BLOCK = KEY_BLOCK = 64
+QUERY_BLOCK = KEY_BLOCK = 32
 
 
 def padded_ends(end: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -81,7 +81,10 @@ class HostTrie:
             "full_starts": full_starts,
             "full_blocks": full_blocks,
         }
-        packed = np.concatenate([values.astype(np.int32) for values in fields.values()])
+        # every field starts at a multiple of 16 bytes: kernels are compiled for the alignment that they meet
+        spare = [np.zeros(-len(values) % 4, np.int32) for values in fields.values()]
+        pairs = zip(fields.values(), spare, strict=True)
+        packed = np.concatenate([part.astype(np.int32) for pair in pairs for part in pair])
         return cls(packed, {name: len(values) for name, values in fields.items()})
 
 
@@ -99,5 +102,5 @@ class DeviceTrie:
         packed = torch.from_numpy(host.packed)
         if device.startswith("cuda"):
             packed = packed.pin_memory().to(device, non_blocking=True)
-        parts = torch.split(packed, list(host.sizes.values()))
-        return cls(dict(zip(host.sizes, parts, strict=True)))
+        parts = torch.split(packed, [-(-size // 4) * 4 for size in host.sizes.values()])
+        return cls({name: part[: host.sizes[name]] for name, part in zip(host.sizes, parts, strict=True)})

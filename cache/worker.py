@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import numpy as np
 
 from cache.ahead import Behind, ahead
 from cache.errors import CacheError
+from cache.prepare import Helpers
 from cache.report import Tally
 from cache.store import FeatureStore
 from cache.tokens import Sequences, TextTokenizer
@@ -30,11 +32,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cache.backbones import Backbone
-    from cache.encoder import Encoder
+    from cache.encoder import Encoder, Fetched
     from cache.packing import Batch
 
 _WRITES_WAITING = 4
 _BATCHES_WAITING = 8
+_HELPED_TEXTS = 50_000
+_HELPERS = 2
+_TURN_SECONDS = 2e-4
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,8 @@ class Chunk:
         return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at])
 
 
-# a batch on its way: its texts in order, itself, and what waits for the device and returns float32 [layers, texts, H]
-Underway = tuple[Chunk, "Batch", "Callable[[], NDArray[np.float32]]"]
+# a batch on its way: its texts in order, itself, and what waits for the device and returns its features
+Underway = tuple[Chunk, "Batch", "Callable[[], Fetched]"]
 _LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
     ("float32", "bfloat16"), float(np.finfo(np.float32).max)
 )
@@ -98,9 +103,12 @@ class _Worker:
         self._job = job
         self._on_batch = on_batch
         self._encoder: Encoder
+        self._expected = 0.0
+        self._store_dtypes = [str(description["store_dtype"]) for _, description in job.stores]
 
     def run(self, chunks: Iterable[Chunk]) -> None:
-        tokenized = ahead(self._tokenize(chunks), 1)
+        chunks = iter(chunks)
+        tokenized = ahead(self._tokenize(itertools.islice(chunks, 1)), 1)
         self._on_batch(0, "loading")
         with self._timed("loading"):
             self._encoder = _load(self._job)
@@ -108,8 +116,10 @@ class _Worker:
         if first is None:
             return
         self._prepare(*first)
-        batches = ahead(self._pack(itertools.chain([first], tokenized)), _BATCHES_WAITING)
-        with Behind[Underway](self._write, _WRITES_WAITING) as writing:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_short_turns())
+            batches = stack.enter_context(contextlib.closing(ahead(self._batches(first, chunks), _BATCHES_WAITING)))
+            writing = stack.enter_context(Behind[Underway](self._write, _WRITES_WAITING))
             for chunk, batch in batches:
                 with self._timed("computing"):
                     self._compute(chunk, batch, writing)
@@ -128,43 +138,60 @@ class _Worker:
         tokenizer = TextTokenizer(self._job.folder, self._job.backbone)
         for chunk in chunks:
             with self._timed("tokenizing"):
-                sequences = tokenizer.encode([self._job.prompt + text for text in chunk.texts])
-            empty = np.flatnonzero(sequences.lengths == 0)
-            if len(empty):
-                raise CacheError(f"text {chunk.rows[empty[0]]} has no tokens", "remove that text, or give it content")
+                sequences = tokenizer.encode(self._prompted(chunk))
             yield chunk, sequences
+
+    def _prompted(self, chunk: Chunk) -> list[str]:
+        return [self._job.prompt + text for text in chunk.texts] if self._job.prompt else chunk.texts
 
     def _prepare(self, chunk: Chunk, sequences: Sequences) -> None:
         """Compile if the tokens to come are worth it, judging by the first texts; an unknown number counts as many."""
-        texts = self._job.total / self._job.share if self._job.total else float("inf")
-        expected = float(sequences.lengths.mean()) * max(texts, len(sequences))
-        if self._encoder.worth_compiling(expected):
+        self._expected = max(self._job.total / self._job.share if self._job.total else float("inf"), len(sequences))
+        if self._encoder.worth_compiling(float(sequences.lengths.mean()) * self._expected):
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
                 self._encoder.compile(sequences)
 
-    def _pack(self, tokenized: Iterator[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
+    def _batches(self, first: tuple[Chunk, Sequences], rest: Iterator[Chunk]) -> Iterator[tuple[Chunk, Batch]]:
+        """Yield batches and their texts: the first chunk's at once, then what this process or helpers prepare."""
+        if self._encoder.wants_helpers and self._expected >= _HELPED_TEXTS:
+            with Helpers(self._job.folder, self._job.backbone, _HELPERS) as helpers:
+                yield from self._packed([first])
+                prepared = helpers.prepare(rest, self._prompted, lambda: self._encoder.packing)
+                for chunk, batches, seconds in prepared:
+                    self.tally.stages["tokenizing"] += seconds
+                    yield from ((chunk.take(batch.rows), batch) for batch in batches)
+        else:
+            yield from self._packed(itertools.chain([first], ahead(self._tokenize(rest), 1)))
+
+    def _packed(self, tokenized: Iterable[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
         for chunk, sequences in tokenized:
             began = time.perf_counter()
-            for batch in self._encoder.pack(sequences):
+            for batch in self._encoder.packing.batches(sequences):
                 self.tally.stages["tokenizing"] += time.perf_counter() - began
                 yield chunk.take(batch.rows), batch
                 began = time.perf_counter()
 
     def _compute(self, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
-        """Compute a batch, in smaller ones where the device's memory does not suffice."""
+        """Compute a batch, in smaller ones where the device's memory does not suffice.
+
+        :raises CacheError: a text has no tokens, or is too long for the device.
+        """
+        if not batch.lengths.all():
+            row = chunk.rows[np.argmin(batch.lengths)]
+            raise CacheError(f"text {row} has no tokens", "remove that text, or give it content")
         features = self._encoder.features_or_none(batch)
         if features is None:
-            if len(chunk.texts) == 1 and not self._encoder.can_shrink:
+            if len(chunk.texts) == 1:
                 raise CacheError(
                     f"text {chunk.rows[0]} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
                     "use --devices cpu, or a backbone with a smaller maximum length",
                 )
             self._encoder.shrink(len(batch.ids))
-            for smaller in self._encoder.pack(batch.sequences()):
+            for smaller in self._encoder.packing.batches(batch.sequences()):
                 self._compute(chunk.take(smaller.rows), smaller, writing)
             return
-        writing.put((chunk, batch, self._encoder.fetch(features)))
+        writing.put((chunk, batch, self._encoder.fetch(features, self._store_dtypes)))
         self.tally.computed += len(batch.rows)
         self.tally.tokens += batch.tokens
         self.tally.nodes += batch.nodes
@@ -175,28 +202,30 @@ class _Worker:
         """Append features to each layer's store until there are no more."""
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(FeatureStore.create(*store).writer()) for store in self._job.stores]
-            for chunk, batch, fetched in items:
-                features = fetched()
+            for chunk, batch, arrived in items:
+                fetched = arrived()
                 with self._timed("writing"):
-                    self._check(chunk, batch, features)
-                    for number, writer in enumerate(writers):
-                        kept = chunk.absent[:, number]
-                        writer.append(chunk.keys[kept], features[number][kept])
+                    self._check(chunk, batch, fetched)
+                    for writer, features, absent in zip(writers, fetched.features, chunk.absent.T, strict=True):
+                        if absent.all():
+                            writer.append(chunk.keys, features)
+                        else:
+                            writer.append(chunk.keys[absent], features[absent])
 
-    def _check(self, chunk: Chunk, batch: Batch, features: NDArray[np.float32]) -> None:
+    def _check(self, chunk: Chunk, batch: Batch, fetched: Fetched) -> None:
         """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
 
         :raises CacheError: a feature is not finite even so, or too large for the store's dtype; names the text.
         """
-        limits = [_LIMITS[store[1]["store_dtype"]] for store in self._job.stores]
-        largest = np.abs(features).max(axis=2)
-        bad = ~(largest <= np.array(limits)[:, None]).all(axis=0)
+        limits = [_LIMITS[name] for name in self._store_dtypes]
+        bad = ~(fetched.largest <= np.array(limits)[:, None]).all(axis=0)
         for i in np.flatnonzero(bad).tolist():
-            features[:, i] = self._encoder.alone(batch, i)
-            largest = np.abs(features[:, i]).max(axis=1)
-            for layer, value, limit in zip(self._job.layers, largest.tolist(), limits, strict=True):
+            again = self._encoder.alone(batch, i)
+            largest = np.abs(again).max(axis=1).tolist()
+            for number, (value, limit) in enumerate(zip(largest, limits, strict=True)):
                 if not value <= limit:
-                    raise _broken(f"text {chunk.rows[i]} ({chunk.texts[i][:40]!r})", layer, value)
+                    raise _broken(f"text {chunk.rows[i]} ({chunk.texts[i][:40]!r})", self._job.layers[number], value)
+                fetched.features[number][i] = again[number]
 
 
 def _broken(text: str, layer: int, value: float) -> CacheError:
@@ -204,6 +233,17 @@ def _broken(text: str, layer: int, value: float) -> CacheError:
     if np.isfinite(value):
         return CacheError(f"{what}, too large for float16", "store this layer as float32 (store_dtype)")
     return CacheError(what, "compute in float32 (--dtype float32); if that fails too, the weights are broken")
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let threads take Python's lock from one another sooner: launching a kernel must not wait 5 ms for its turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _load(job: Job) -> Encoder:

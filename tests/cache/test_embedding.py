@@ -98,6 +98,48 @@ def test_features_do_not_depend_on_how_the_stream_is_cut(tmp_path, qwen, monkeyp
     assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
 
 
+def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
+    texts = corpus(200)
+    options = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu"}
+    plain = embed_missing(texts, qwen, tmp_path / "a", **options)
+    monkeypatch.setattr("cache.encoder.Encoder.wants_helpers", True)
+    monkeypatch.setattr("cache.worker._HELPED_TEXTS", 0)
+    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
+    helped = embed_missing(texts, qwen, tmp_path / "b", **options)
+    assert (helped.computed, helped.tokens) == (200, plain.tokens)
+    a, b = features_of(plain, texts), features_of(helped, texts)
+    assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+
+
+def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path, qwen, monkeypatch):
+    import torch
+
+    from cache.encoder import Encoder
+
+    texts = ["long " * 50, *corpus(60)]
+    whole = embed_missing(texts, qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
+    honest = Encoder.features
+
+    def room_for(nodes: int):
+        def features(self, batch):
+            if batch.ids.size > nodes:
+                raise torch.OutOfMemoryError
+            return honest(self, batch)
+
+        return features
+
+    monkeypatch.setattr("cache.encoder._LEAST_BUDGET", 64)
+    monkeypatch.setattr(Encoder, "features", room_for(300))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    split = embed_missing(texts, qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu")
+    assert any("batches of 256 nodes" in note for note in split.notes)
+    a, b = features_of(whole, texts), features_of(split, texts)
+    assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+    monkeypatch.setattr(Encoder, "features", room_for(200))
+    with pytest.raises(CacheError, match="text 0 with 251 tokens does not fit"):
+        embed_missing(texts, qwen, tmp_path / "c", dtype="float32", devices="cpu")
+
+
 def test_two_processes_write_one_store_with_the_features_of_one(tmp_path, qwen):
     texts = corpus(400)
     options = {"dtype": "float32", "store_dtype": "float32"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def alone(checkpoint):
 
 def packed(encoder: Encoder, sequences: Sequences, budget: int) -> np.ndarray:
     out = np.full((len(encoder.layers), len(sequences), 32), np.nan, np.float32)
-    for batch in encoder.pack(sequences, budget):
+    for batch in replace(encoder.packing, budget=budget).batches(sequences):
         out[:, batch.rows] = encoder.features(batch).numpy()
     return out
 
