@@ -242,7 +242,7 @@ def exactness(gpu: Gpu, sequences: Sequences, folder: Path, results: Results) ->
     def worst(features: torch.Tensor, other: torch.Tensor = reference) -> float:
         return ((features - other).norm(dim=1) / other.norm(dim=1)).max().item()
 
-    how = "compiled" if gpu.encoder.is_compiled else "eager"
+    how = "compiled" if gpu.encoder.packing.laid_out else "eager"
     results.add(f"relative error against float32 alone, trie {how}", worst(found), "", f"n = {len(sequences)}")
     results.add("relative error against float32 alone, transformers bf16", worst(alone[torch.bfloat16]), "")
     results.add(f"  the same text among other neighbours, {how}", worst(found, apart), "")
