@@ -19,7 +19,7 @@ from pipeline.command import Session, command
 @click.option("--text", default="text", show_default=True, help="Text column of a CSV, Parquet or JSONL file.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE with .encoded.parquet.")
 @click.option("--dataset", help="Dataset of the run (default: what `embed` used last).")
-@click.option("--backbone", help="Backbone of the run, or where its checkpoint lies now.")
+@click.option("--backbone", help="Backbone of the run; with --run, where its checkpoint lies now.")
 def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     """Write the embedding and the predicted label of each level, with its confidence, of every text in FILE.
 
