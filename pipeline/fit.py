@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,11 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The runs of a method, in the order of the seeds, and the ids of those trained just now."""
+    """The runs of a method in the order of the seeds, the ids of those trained just now, and the seconds it took."""
 
     runs: list[Run]
     trained: frozenset[str]
+    seconds: float
 
 
 def fit(
@@ -47,6 +49,7 @@ def fit(
     """
     keys = [_key(features, method, seed, settings) for seed in seeds]
     folders = [run_folder(artifacts, key, features.backbone) for key in keys]
+    began = time.monotonic()
     todo = [i for i, folder in enumerate(folders) if not (folder / "config.json").is_file()]
     if todo:
         train, train_labels = features.split("train")
@@ -66,7 +69,7 @@ def fit(
         )
         for i, result in zip(todo, results, strict=True):
             write_run(folders[i], result, keys[i], features)
-    return Fitted([read_run(folder) for folder in folders], frozenset(keys[i].id for i in todo))
+    return Fitted([read_run(folder) for folder in folders], frozenset(keys[i].id for i in todo), time.monotonic() - began)
 
 
 def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:

@@ -42,10 +42,9 @@ def fit_line(method: str, fitted: Fitted) -> str:
     first = fitted.runs[0].record
     if not fitted.trained:
         return f"{method}: seeds {seeds} were trained before, nothing to do"
-    seconds = sum(run.record["seconds"] for run in fitted.runs if run.id in fitted.trained)
     epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
     return (
-        f"{method}: {len(fitted.trained)} of seeds {seeds} trained in {seconds:.1f} s, {first['head']} head, "
+        f"{method}: {len(fitted.trained)} of seeds {seeds} trained in {fitted.seconds:.1f} s, {first['head']} head, "
         f"{first['parameters']:,} parameters, best epoch {epochs}"
     )
 
