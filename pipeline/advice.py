@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from pipeline.metrics import smallest_prefix
 from pipeline.naming import Record as Score
 from pipeline.naming import grouped
-
-ONE_POINT = 0.01
 
 
 def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
@@ -18,6 +17,8 @@ def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
     dims = [prefix["dim"] for prefix in scores[0]["prefixes"]]
     best = max(means, key=lambda name: mean(value for row in means[name] for value in row))
     sentences = []
+    if len(means) > 1 and len({str(rows) for rows in means.values()}) == 1:
+        return [f"{' and '.join(means)} do not differ anywhere here.", _prefixes(best, means[best], dims, levels)]
     if len(means) > 1:
         sentences.append(_choice(best, means, dims, levels))
     sentences.append(_prefixes(best, means[best], dims, levels))
@@ -50,8 +51,7 @@ def _choice(best: str, means: Mapping[str, Any], dims: Sequence[int], levels: Se
 def _prefixes(best: str, rows: Sequence[Sequence[float]], dims: Sequence[int], levels: Sequence[str]) -> str:
     needed = []
     for level, name in enumerate(levels):
-        full = rows[-1][level]
-        dim = next(dim for dim, row in zip(dims, rows, strict=True) if row[level] >= full - ONE_POINT)
+        dim = smallest_prefix([row[level] for row in rows], dims)
         needed.append(f"{name} {dim} dims ({dim * 4:,} bytes)")
     return f"Smallest prefix of {best} within one point of its full {dims[-1]} dims: {', '.join(needed)}."
 

@@ -48,11 +48,12 @@ class BackboneSource:
 
 @dataclass(frozen=True)
 class Current:
-    """What `embed` used last."""
+    """What `embed` used last; `stores` are the folder names of the stores it filled, by absolute layer as text."""
 
     dataset: DatasetSource
     dataset_id: str
     backbone: BackboneSource
+    stores: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,8 @@ class Artifacts:
             )
         record = _read_json(self._current_file)
         try:
-            return Current(
-                DatasetSource.of(record["dataset"]), record["dataset_id"], BackboneSource(**record["backbone"])
-            )
+            backbone = BackboneSource(**record["backbone"])
+            return Current(DatasetSource.of(record["dataset"]), record["dataset_id"], backbone, record["stores"])
         except (KeyError, TypeError) as error:
             raise PipelineError(
                 f"{self._current_file} is not what `embed` wrote ({error})", "delete it and run `pipeline embed` again"
@@ -95,34 +95,38 @@ class Artifacts:
         """Makes `current` what later commands take by default."""
         _write_json(self._current_file, asdict(current))
         _write_json(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
+        _write_json(self._backbone_file(current.backbone.name), asdict(current.backbone))
+
+    def _backbone_file(self, name: str) -> Path:
+        return self.features / f"{name}.json"
 
     def backbone_source(self, name: str) -> BackboneSource:
-        """How to get the backbone called `name` again: as the last `embed` got it, else by that name.
+        """How to get a backbone again, by its name in the store, or by what was typed to embed with it.
 
-        :raises cache.CacheError: if no backbone of that name is known.
+        :raises cache.CacheError: if nothing was embedded with it here and no backbone of that name is known.
         """
-        if self._current_file.is_file():
-            backbone = self.current().backbone
-            if name in (backbone.name, backbone.source):
-                return backbone
+        kept = self._backbone_file(name)
+        if kept.is_file():
+            return BackboneSource(**_read_json(kept))
         resolved = cache.resolve(name)
-        return BackboneSource(resolved.name, name, resolved.prompt)
+        return BackboneSource(resolved.name, lasting_source(name), resolved.prompt)
 
     def dataset_source(self, name: str | None) -> DatasetSource:
         """How to load the dataset `name`: one embedded here (by id, name or source), else a source as typed.
 
-        :raises PipelineError: if `name` is None and nothing was embedded yet.
+        :raises PipelineError: if `name` is None and nothing was embedded yet, or if several datasets answer to it.
         """
         if name is None:
             return self.current().dataset
         if self._current_file.is_file():
             current = self.current()
-            if name in (current.dataset_id, current.dataset_id.rsplit("-", 1)[0], current.dataset.source):
+            if _answers(name, current.dataset_id, current.dataset):
                 return current.dataset
-        kept = self.datasets / f"{name}.json"
-        if kept.is_file():
-            return DatasetSource.of(_read_json(kept))
-        return DatasetSource(name)
+        kept = {path.stem: DatasetSource.of(_read_json(path)) for path in sorted(self.datasets.glob("*.json"))}
+        found = {id_: source for id_, source in kept.items() if _answers(name, id_, source)}
+        if len(set(found.values())) > 1:
+            raise PipelineError(f"{len(found)} datasets answer to {name}: {', '.join(found)}", "name one by its id")
+        return next(iter(found.values()), DatasetSource(lasting_source(name)))
 
     def load_dataset(self, source: DatasetSource) -> data.Dataset:
         """Loads a dataset, keeping what has to be downloaded below `data/`.
@@ -141,8 +145,17 @@ class Artifacts:
         )
 
 
+def _answers(name: str, dataset_id: str, source: DatasetSource) -> bool:
+    return name in (dataset_id, dataset_id.rsplit("-", 1)[0]) or lasting_source(name) == source.source
+
+
 def lasting_source(typed: str) -> str:
-    """What a person typed for a dataset or backbone; a local path made absolute, to be found from any folder."""
+    """What a person typed for a dataset or backbone; a local path made absolute, to be found from any folder.
+
+    A built-in name stays a name, whatever lies in the current folder.
+    """
+    if typed in data.BUILT_IN or typed in cache.BACKBONES:
+        return typed
     path = Path(typed).expanduser()
     return str(path.resolve()) if path.exists() else typed
 

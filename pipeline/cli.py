@@ -52,6 +52,9 @@ def main() -> None:
     console = Console(as_json=False)
     try:
         cli.main(prog_name="pipeline", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "pipeline"
         console.error(error.format_message(), f"{path} --help")

@@ -52,10 +52,12 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
             console = Console(as_json)
             try:
                 result = function(Session(Artifacts(artifacts), console), **options)
+                if as_json:
+                    console.emit(result)
+            except (click.ClickException, click.Abort, click.exceptions.Exit):
+                raise
             except Exception as error:
                 sys.exit(_fail(console, error, debug))
-            if as_json:
-                console.emit(result)
 
         epilog = f"\b\nExample:\n  {example}"
         made = click.command(name, epilog=epilog, context_settings={"max_content_width": 100})(guarded)
@@ -82,8 +84,6 @@ def _shared_options() -> list[click.Parameter]:
 
 
 def _fail(console: Console, error: Exception, debug: bool) -> int:
-    if isinstance(error, click.ClickException):
-        raise error
     if isinstance(error, BrokenPipeError):
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the reader of stdout is gone; nothing to flush
         return 1

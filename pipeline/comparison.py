@@ -91,7 +91,7 @@ def compare(entries: Sequence[Entry]) -> list[Comparison]:
 
     :param entries: runs of one protocol, all of the same texts; methods are paired in the order met.
     :returns: rows by pair, metric, prefix and level, their p-values adjusted together.
-    :raises PipelineError: if there are not two methods, two have no seed in common, a method has a seed twice, or
+    :raises PipelineError: if there are not two methods, no two have a seed in common, a method has a seed twice, or
         entries asked other texts or prefixes than the first.
     """
     methods = _by_method(entries)
@@ -100,7 +100,9 @@ def compare(entries: Sequence[Entry]) -> list[Comparison]:
             f"nothing to compare: {len(methods)} method ({', '.join(methods) or 'none'})",
             "score runs of two methods or more with the same protocol",
         )
-    rows = [row for a, b in combinations(methods, 2) for row in _rows(a, b, methods[a], methods[b])]
+    pairs = list(combinations(methods, 2))
+    paired = [(a, b) for a, b in pairs if methods[a].keys() & methods[b].keys()]
+    rows = [row for a, b in paired or pairs for row in _rows(a, b, methods[a], methods[b])]
     adjusted = statistics.holm([row.p for row in rows])
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 

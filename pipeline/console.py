@@ -77,8 +77,8 @@ class Console:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = RichConsole(soft_wrap=False, highlight=False)
-        self._err = RichConsole(stderr=True, highlight=False)
+        self._out = RichConsole(highlight=False, emoji=False)
+        self._err = RichConsole(stderr=True, highlight=False, emoji=False)
 
     def show(self, renderable: RenderableType = "") -> None:
         """A result for a person; nothing under `--json`. Strings are shown as they are, without markup."""

@@ -67,10 +67,11 @@ def embed(
     :raises cache.CacheError: if the backbone cannot be loaded or a feature not be stored.
     """
     dataset = artifacts.load_dataset(source)
-    resolved = cache.resolve(backbone)
+    resolved = cache.resolve(lasting_source(backbone))
     report = cache.embed_missing(
         dataset.texts, resolved, artifacts.features, layers=layers, dtype=dtype, devices=devices, progress=progress
     )
     used = BackboneSource(resolved.name, lasting_source(backbone), resolved.prompt)
-    artifacts.remember(Current(source, dataset.id, used))
+    stores = {str(layer.layer): layer.folder.name for layer in report.stores}
+    artifacts.remember(Current(source, dataset.id, used, stores))
     return Embedded(dataset, used, report)

@@ -18,6 +18,7 @@ import cache
 import data
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
+from pipeline.naming import names
 from pipeline.runs import Run
 
 
@@ -92,9 +93,9 @@ def _features(
 
 
 def choose_run(runs: list[Run], method: str | None, seed: int | None) -> Run:
-    """The run that the options leave; of several the first by seed of the one method and head left.
+    """The run that the options leave; of several that differ in the seed alone, the one with the lowest.
 
-    :raises PipelineError: if none is left, or several methods or heads are.
+    :raises PipelineError: if none is left, or several that differ in more than the seed.
     """
     left = [run for run in runs if method in (None, run.method) and seed in (None, run.seed)]
     if not left:
@@ -102,11 +103,12 @@ def choose_run(runs: list[Run], method: str | None, seed: int | None) -> Run:
             f"no run with method {method or 'any'} and seed {'any' if seed is None else seed}",
             "see `pipeline runs list`, or train one with `pipeline fit-head`",
         )
-    kinds = sorted({(run.method, str(run.record["head"]), str(run.record["hyperparameters"])) for run in left})
+    named = names([run.record for run in left])
+    kinds = {(name, run.record["dataset"], run.record["fingerprint"]) for name, run in zip(named, left, strict=True)}
     if len(kinds) > 1:
-        names = ", ".join(f"{run.id} ({run.method}, {run.record['head']}, seed {run.seed})" for run in left)
-        raise PipelineError(f"{len(left)} runs fit: {names}", "name one: --method M --seed S, or --run ID")
-    return left[0]
+        listed = ", ".join(f"{run.id} ({name}, seed {run.seed})" for name, run in zip(named, left, strict=True))
+        raise PipelineError(f"{len(left)} runs fit: {listed}", "name one: --method M --seed S, or --run ID")
+    return min(left, key=lambda run: run.seed)
 
 
 def read_texts(path: Path, column: str) -> list[str]:
@@ -118,11 +120,10 @@ def read_texts(path: Path, column: str) -> list[str]:
     if path.suffix.lower() != ".txt":
         return data.read_texts(str(path), column)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not UTF-8 (byte {error.start:,})", "convert it to UTF-8") from error
     empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if empty or not lines:
-        where = f"line {empty[0]:,} of {path} is empty" if empty else f"{path} is empty"
-        raise PipelineError(where, "write one text a line")
+    if empty:
+        raise PipelineError(f"line {empty[0]:,} of {path} is empty", "write one text a line")
     return lines

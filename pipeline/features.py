@@ -65,9 +65,24 @@ def labelled_features(
     :raises PipelineError: if no store or several stores fit.
     """
     source = artifacts.dataset_source(dataset)
-    store = find_store(artifacts, backbone or artifacts.current().backbone.name, layer)
+    store = current_store(artifacts, layer) if backbone is None else find_store(artifacts, backbone, layer)
     loaded = artifacts.load_dataset(source)
     return LabelledFeatures(loaded, store, artifacts.backbone_source(str(store.description["backbone"])))
+
+
+def current_store(artifacts: Artifacts, layer: int) -> cache.FeatureStore:
+    """The store of a layer that the last `embed` filled, else the one store of its backbone's layer.
+
+    :raises PipelineError: if there is none.
+    """
+    current = artifacts.current()
+    filled = [artifacts.features / name for name in current.stores.values()]
+    for folder in filled:
+        if folder.is_dir():
+            store = cache.FeatureStore.open(folder)
+            if _is_layer(store.description, layer):
+                return store
+    return find_store(artifacts, current.backbone.name, layer)
 
 
 def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.FeatureStore:
@@ -77,8 +92,8 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.Feature
     """
     stores = cache.find_stores(artifacts.features)
     exact = [store for store in stores if store.folder.name == backbone]
-    named = exact or [store for store in stores if store.description["backbone"] == backbone]
-    if not named:
+    named = [store for store in stores if store.description["backbone"] == backbone]
+    if not exact and not named:
         name = artifacts.backbone_source(lasting_source(backbone)).name
         named = [store for store in stores if store.description["backbone"] == name]
     fitting = exact or [store for store in named if _is_layer(store.description, layer)]
@@ -91,7 +106,7 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.Feature
         names = ", ".join(store.folder.name for store in fitting)
         raise PipelineError(
             f"{len(fitting)} stores hold layer {layer} of {backbone}: {names}",
-            "name one as --backbone STORE, or delete the others with `pipeline cache prune`",
+            "name one of them: --backbone STORE (see `pipeline cache list`)",
         )
     return cache.FeatureStore.open(fitting[0].folder)
 

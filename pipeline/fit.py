@@ -69,7 +69,8 @@ def fit(
         )
         for i, result in zip(todo, results, strict=True):
             write_run(folders[i], result, keys[i], features)
-    return Fitted([read_run(folder) for folder in folders], frozenset(keys[i].id for i in todo), time.monotonic() - began)
+    runs = [read_run(folder) for folder in folders]
+    return Fitted(runs, frozenset(keys[i].id for i in todo), time.monotonic() - began)
 
 
 def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from heads.presets import PRESETS
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -69,11 +71,13 @@ def known_methods() -> tuple[str, ...]:
 
 
 def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say how a dataset is loaded; the command gets them as one `loading` dict."""
+    """Options that say how a dataset is loaded; `split_loading` takes them out of the rest."""
     options = (
         click.option("--levels", type=NameList(), help="Level columns, coarsest first (default: level0, level1, ...)."),
         click.option("--text", default="text", show_default=True, help="Text column."),
-        click.option("--limit", type=click.IntRange(min=1), help="icd10cm: about so many texts."),
+        click.option(
+            "--limit", type=click.IntRange(min=1), help="At most so many texts: whole branches of the hierarchy."
+        ),
         click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,729 distinct descriptions."),
         click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
         click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
@@ -118,7 +122,9 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the fit that every command that trains heads takes."""
     options = (
         click.option("--seeds", type=IntegerList(), default="42", show_default=True, help="Trained together."),
-        click.option("--head", default="paper", show_default=True, help="Head preset: paper, reference or linear."),
+        click.option(
+            "--head", type=click.Choice(tuple(PRESETS)), default="paper", show_default=True, help="Head preset."
+        ),
         click.option("--epochs", type=click.IntRange(min=1), help="Default: the method's published setting."),
         click.option("--batch-size", type=click.IntRange(min=2), help="Default: the method's published setting."),
         click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate; default likewise."),

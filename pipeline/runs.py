@@ -128,22 +128,27 @@ def read_run(folder: Path) -> Run:
 
 
 def all_runs(artifacts: Artifacts) -> Iterator[Run]:
-    """Every run below the artifacts folder, by dataset, backbone, method and id."""
-    for config in sorted(artifacts.runs.glob("*/*/*/*/config.json")):
-        yield read_run(config.parent)
+    """Every run below the artifacts folder, by dataset, backbone, method, seed and id."""
+    found = [read_run(folder) for folder in _run_folders(artifacts.runs, "*/*/*/*")]
+    yield from sorted(found, key=lambda run: (*run.folder.parts[:-1], run.seed, run.id))
+
+
+def _run_folders(root: Path, pattern: str) -> list[Path]:
+    """Folders of whole runs: what a killed fit left has a name that begins with a dot."""
+    return [
+        folder for folder in sorted(root.glob(pattern)) if (folder / "config.json").is_file() and folder.name[0] != "."
+    ]
 
 
 def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
-    """The runs trained on these features, by method and seed."""
-    folder = artifacts.runs / features.dataset.id / features.backbone
-    found = [read_run(config.parent) for config in sorted(folder.glob("*/*/config.json"))]
+    """The runs trained on these features, by method (as listed, else as in the table of methods) and seed."""
+    order = list(methods or heads.METHODS)
+    found = [
+        read_run(folder) for folder in _run_folders(artifacts.runs / features.dataset.id / features.backbone, "*/*")
+    ]
     return sorted(
-        (
-            run
-            for run in found
-            if run.record["fingerprint"] == features.fingerprint and (methods is None or run.method in methods)
-        ),
-        key=lambda run: (run.method, run.record["head"], run.seed, run.id),
+        (run for run in found if run.record["fingerprint"] == features.fingerprint and run.method in order),
+        key=lambda run: (order.index(run.method), run.record["head"], run.seed, run.id),
     )
 
 
@@ -157,8 +162,10 @@ def runs_by_id(artifacts: Artifacts, ids: Sequence[str]) -> list[Run]:
     for wanted in ids:
         matches = [run for id_, run in existing.items() if id_.startswith(Path(wanted).name)]
         if len(matches) != 1:
+            which = f": {', '.join(run.id for run in matches)}" if matches else ""
             raise PipelineError(
-                f"{wanted!r} names {len(matches)} runs in {artifacts.runs}", "see `pipeline runs list` for the ids"
+                f"{wanted!r} names {len(matches)} runs in {artifacts.runs}{which}",
+                "see `pipeline runs list` for the ids",
             )
         found.append(matches[0])
     return found

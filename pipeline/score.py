@@ -7,7 +7,7 @@ in the same way again is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cache
@@ -21,6 +21,7 @@ from pipeline.protocols import gallery_grid, leave_one_out, score_embeddings
 from pipeline.runs import Run
 
 PROTOCOLS = ("gallery", "leave-one-out")
+SCORING = 1  # a change in how accuracy is measured gets another number: scores kept under an older one are not read
 
 
 def score_run(run: Run, features: LabelledFeatures, protocol: str, k: int = 5) -> dict[str, Any]:
@@ -28,11 +29,11 @@ def score_run(run: Run, features: LabelledFeatures, protocol: str, k: int = 5) -
 
     :raises PipelineError: if the run was trained on other features.
     """
-    stored = stored_scores(run)
+    _check_belongs(run, features)
+    stored = [score for score in stored_scores(run) if score.get("scoring") == SCORING]
     for score in stored:
-        if (score["protocol"], score["k"], score["dataset"]) == (protocol, k, features.dataset.id):
+        if (score["protocol"], score["k"]) == (protocol, k):
             return score
-    _check_fingerprint(run, features)
     head = run.load()
     answers = answer(head, features, protocol, k)
     score = {**_named(run, features), **answers.to_dict(_classifier_accuracies(head, features))}
@@ -46,7 +47,7 @@ def score_grid(run: Run, features: LabelledFeatures, sizes: Sequence[int], k: in
 
     :raises PipelineError: if the run was trained on other features, or a size is more than there are rows.
     """
-    _check_fingerprint(run, features)
+    _check_belongs(run, features)
     head = run.load()
     train, train_labels = features.split("train")
     test, test_labels = features.split("test")
@@ -56,12 +57,11 @@ def score_grid(run: Run, features: LabelledFeatures, sizes: Sequence[int], k: in
     return [{**_named(run, features), **cell.to_dict()} for cell in cells]
 
 
-def entries(runs: Sequence[Run], features: LabelledFeatures, protocol: str, k: int = 5) -> list[Entry]:
+def entries(runs: Sequence[Run], features: LabelledFeatures, protocol: str, k: int = 5) -> Iterator[Entry]:
     """Every answer of every run, named so that runs are paired over seeds: what comparisons and claims are made of."""
-    named = names([run.record for run in runs])
-    return [
-        Entry(name, run.seed, answer(run.load(), features, protocol, k)) for name, run in zip(named, runs, strict=True)
-    ]
+    for name, run in zip(names([run.record for run in runs]), runs, strict=True):
+        _check_belongs(run, features)
+        yield Entry(name, run.seed, answer(run.load(), features, protocol, k))
 
 
 def answer(head: heads.FractalHead, features: LabelledFeatures, protocol: str, k: int = 5) -> Answers:
@@ -85,6 +85,7 @@ def stored_scores(run: Run) -> list[dict[str, Any]]:
 def _named(run: Run, features: LabelledFeatures) -> dict[str, Any]:
     return {
         "run": run.id,
+        "scoring": SCORING,
         "dataset": features.dataset.id,
         "backbone": features.backbone,
         "layer": features.layer,
@@ -107,7 +108,12 @@ def _classifier_accuracies(head: heads.FractalHead, features: LabelledFeatures) 
     ]
 
 
-def _check_fingerprint(run: Run, features: LabelledFeatures) -> None:
+def _check_belongs(run: Run, features: LabelledFeatures) -> None:
+    if run.record["dataset"] != features.dataset.id:
+        raise PipelineError(
+            f"run {run.id} was trained on {run.record['dataset']}, not on {features.dataset.id}",
+            f"name its dataset: --dataset {run.record['dataset']}",
+        )
     if run.record["fingerprint"] != features.fingerprint:
         raise PipelineError(
             f"run {run.id} was trained on features {run.record['fingerprint'][:12]} of {run.record['backbone']}, "

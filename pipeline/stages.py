@@ -100,8 +100,11 @@ def entries_stage(
 ) -> list[Entry]:
     """Every answer of every run under one protocol, shown as it comes."""
     with session.console.progress(f"answering, {protocol}") as bar:
-        bar.update(0, len(runs))
-        return entries(runs, features, protocol, k)
+        answered = []
+        for entry in entries(runs, features, protocol, k):
+            answered.append(entry)
+            bar.update(len(answered), len(runs), entry.method)
+    return answered
 
 
 def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:

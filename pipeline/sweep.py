@@ -16,9 +16,23 @@ from typing import Any
 
 import polars as pl
 
+import heads
+from heads.presets import PRESETS
 from pipeline.errors import PipelineError
 from pipeline.fit import FitSettings
 from pipeline.runs import Run
+
+_KINDS: Mapping[str, type] = {
+    "methods": str,
+    "seeds": int,
+    "heads": str,
+    "datasets": str,
+    "backbones": str,
+    "layers": int,
+    "epochs": int,
+    "batch_sizes": int,
+    "lrs": float,
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Grid:
         empty = [name for name, axis in axes.items() if not axis]
         if empty:
             raise PipelineError(f"{origin}: axis {empty[0]} is empty", "give it a value or leave it out")
-        return Grid(**axes)
+        return Grid(**{name: _checked(name, axis, origin) for name, axis in axes.items()})
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,19 @@ class Point:
     layer: int
     method: str
     settings: FitSettings
+
+
+def _checked(name: str, axis: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
+    """The values of an axis in its own type, each once."""
+    kind = _KINDS[name]
+    wrong = [v for v in axis if not isinstance(v, (int, float) if kind is float else kind) or isinstance(v, bool)]
+    if wrong:
+        raise PipelineError(f"{origin}: {name} has {wrong[0]!r}", f"give values of type {kind.__name__}")
+    known = {"methods": tuple(heads.METHODS), "heads": tuple(PRESETS)}.get(name, axis)
+    unknown = [value for value in axis if value not in known]
+    if unknown:
+        raise PipelineError(f"{origin}: {name} has {unknown[0]!r}", f"use {', '.join(known)}")
+    return tuple(dict.fromkeys(kind(value) for value in axis))
 
 
 def points(grid: Grid) -> Iterator[Point]:

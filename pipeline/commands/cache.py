@@ -48,14 +48,16 @@ def _runs_using(session: Session) -> dict[str, int]:
 def list_stores(session: Session) -> dict[str, Any]:
     """Stores with their rows, bytes, last use, and how many runs refer to them."""
     used = _runs_using(session)
-    table = Table("store", "backbone", "layer", "dtype", "rows", "bytes", "shards", "runs", "last used")
+    table = Table("store", "layer", "computed > stored", "rows", "bytes", "shards", "runs", "last used")
+    table.columns[0].overflow = "fold"
     records = []
     for store in _stores(session, ()):
         d = store.description
         runs = used.get(str(d["fingerprint"]), 0)
+        dtypes = f"{d.get('compute_dtype', '?')} > {d['store_dtype']}"
         last_used = store.last_used.isoformat(sep=" ", timespec="minutes") if store.last_used else "never"
         table.add_row(
-            store.folder.name, str(d["backbone"]), str(d["layer"]), str(d["store_dtype"]), f"{store.rows:,}",
+            store.folder.name, str(d["layer"]), dtypes, f"{store.rows:,}",
             _bytes(store.bytes), str(store.shards), str(runs), last_used,
         )  # fmt: skip
         records.append(
@@ -64,6 +66,7 @@ def list_stores(session: Session) -> dict[str, Any]:
                 "backbone": d["backbone"],
                 "fingerprint": d["fingerprint"],
                 "layer": d["layer"],
+                "compute_dtype": d.get("compute_dtype"),
                 "dtype": d["store_dtype"],
                 "rows": store.rows,
                 "bytes": store.bytes,

@@ -32,7 +32,7 @@ def list_datasets(session: Session) -> dict[str, Any]:
 
 @command("show", example="pipeline data show clinc")
 @click.argument("dataset")
-@click.option("--rows", is_flag=True, help="Print the rows instead, in the order that `score --embeddings` expects.")
+@click.option("--rows", is_flag=True, help="Print the rows instead, as CSV, in their order.")
 @loading_options
 def show_dataset(session: Session, dataset: str, rows: bool, **options: Any) -> dict[str, Any]:
     """Rows, classes and entropy of each level, balance, lengths, duplicates of DATASET."""
@@ -42,7 +42,8 @@ def show_dataset(session: Session, dataset: str, rows: bool, **options: Any) -> 
     loading, _ = split_loading(options)
     loaded = session.artifacts.load_dataset(DatasetSource(lasting_source(dataset), **loading))
     if rows:
-        session.console.show(loaded.frame.write_csv().rstrip("\n"))
+        if not session.console.as_json:
+            click.echo(loaded.frame.write_csv(), nl=False)
         return {"dataset": loaded.id, "rows": loaded.frame.to_dicts()}
     summary = data.summarize(loaded)
     for line in dataset_lines(summary):

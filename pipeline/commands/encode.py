@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pipeline.artifacts import lasting_source
 from pipeline.command import Session, command
 
 
@@ -17,36 +18,42 @@ from pipeline.command import Session, command
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--dim", type=int, help="Dimensions of the embedding, a prefix (default: all).")
 @click.option("--text", default="text", show_default=True, help="Text column of a CSV, Parquet or JSONL file.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE with .encoded.parquet.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.encoded.parquet.")
 @click.option("--dataset", help="Dataset of the run (default: what `embed` used last).")
 @click.option("--backbone", help="Backbone of the run; with --run, where its checkpoint lies now.")
 def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     """Write the embedding and the predicted label of each level, with its confidence, of every text in FILE.
 
-    FILE is CSV, Parquet or JSONL with a text column, or .txt with one text a line.
+    Labels and confidences are those of the head's own classifiers at that many dimensions ("classifier" in
+    `score --json`), not of nearest neighbours. FILE is CSV, Parquet or JSONL
+    with a text column, or .txt with one text a line.
     """
     import cache
     from pipeline.encode import choose_run, encode, read_texts
     from pipeline.runs import runs_by_id
 
     console = session.console
+    output = options["output"] or file.with_name(f"{file.name}.encoded.parquet")
+    if output.suffix != ".parquet":
+        raise click.BadParameter(f"{output} does not end in .parquet, which is what is written", param_hint="--output")
+    if options["run_id"] and (options["method"] or options["seed"] is not None):
+        raise click.UsageError("--run names a run by itself: leave out --method and --seed")
     texts = read_texts(file, options["text"])
     if options["run_id"]:
         (run,) = runs_by_id(session.artifacts, [options["run_id"]])
     else:
         run = choose_run(_runs(session, options), options["method"], options["seed"])
     console.say(f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}, of {run.record['dataset']}")
-    dim = options["dim"] or run.record["dims"][-1]
+    dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
     with console.progress("embedding") as bar:
         encoded = encode(
             session.artifacts,
             run,
             texts,
             dim,
-            backbone=options["backbone"],
+            backbone=options["backbone"] if options["run_id"] else None,
             progress=lambda p: bar.update(p.done, p.total, f"{p.texts_per_second:,.0f} texts/s"),
         )
-    output = options["output"] or file.with_suffix(".encoded.parquet")
     output.parent.mkdir(parents=True, exist_ok=True)
     with cache.atomic_file(output) as partial:
         encoded.frame.write_parquet(partial)
@@ -66,7 +73,7 @@ def _runs(session: Session, options: dict[str, Any]) -> list[Any]:
 
     current = session.artifacts.current()
     dataset = options["dataset"] or current.dataset_id
-    name = current.backbone.name if options["backbone"] is None else options["backbone"]
+    name = current.backbone.name if options["backbone"] is None else lasting_source(options["backbone"])
     return [
         run
         for run in all_runs(session.artifacts)

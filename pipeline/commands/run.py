@@ -37,7 +37,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     levels = embedded.dataset.levels
     show_scores(session, scores, levels)
     sentences = advice(scores, levels)
-    for sentence in (*sentences, *NEXT):
+    for sentence in (*sentences, *next_steps(methods)):
         session.console.show(sentence)
     return {
         "embed": embedded.summary(),
@@ -47,10 +47,14 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     }
 
 
-NEXT = (
-    "",
-    "Next:",
-    "  pipeline score --protocol all                   the published small-gallery protocol beside this one",
-    "  pipeline fit-head --method v5,mrl --seeds 42,123,456 && pipeline compare    is the difference more than luck?",
-    "  pipeline encode FILE --method mrl --dim 64      new texts through backbone and head",
-)
+def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """The commands to try now, with the methods that were fitted."""
+    again = f"  pipeline fit-head --method {','.join(methods)} --seeds 42,123,456"
+    compare = f"{again} && pipeline compare    is it luck?" if len(methods) > 1 else again
+    return (
+        "",
+        "Next:",
+        "  pipeline score --protocol all    the published small-gallery protocol beside this one",
+        compare,
+        f"  pipeline encode FILE --method {methods[-1]} --dim 64    new texts through backbone and head",
+    )

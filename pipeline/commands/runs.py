@@ -18,16 +18,18 @@ def COMMAND() -> None:
 @command("list", example="pipeline runs list")
 def list_runs(session: Session) -> dict[str, Any]:
     """Every trained head, by dataset, backbone, method and seed."""
+    from pipeline.naming import names
     from pipeline.runs import all_runs
 
     runs = list(all_runs(session.artifacts))
-    table = Table("run", "dataset", "backbone", "layer", "method", "head", "seed", "best epoch", "seconds")
-    for run in runs:
+    table = Table("run", "dataset", "backbone", "method", "seed", "epoch")
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
+    for run, name in zip(runs, names([run.record for run in runs]), strict=True):
         r = run.record
-        table.add_row(
-            run.id, r["dataset"], r["backbone"], str(r["layer"]), r["method"], r["head"], str(r["seed"]),
-            str(r["best_epoch"]), f"{r['seconds']:.1f}",
-        )  # fmt: skip
+        best = f"{r['best_epoch']}/{r['hyperparameters']['epochs']}"
+        table.add_row(run.id, r["dataset"], r["backbone"], name, str(r["seed"]), best)
     session.console.show(table if runs else f"no runs in {session.artifacts.runs} yet")
     return {"runs": [run.summary() for run in runs]}
 

@@ -58,7 +58,7 @@ def test_an_unknown_method_is_wrong_usage(pipeline):
 
 
 def test_an_unknown_head_preset_is_named(fitted):
-    assert "papr" in fitted.fails("fit-head", "--method", "v5", "--head", "papr")
+    assert "papr" in fitted.fails("fit-head", "--method", "v5", "--head", "papr", status=2)
 
 
 def test_fitting_before_embedding_says_so(pipeline):
@@ -112,7 +112,7 @@ def test_a_gpu_that_is_not_there_is_said(pipeline, small_csv):
 def test_a_damaged_shard_is_named_and_repaired(fitted, tmp_path, damage, small_csv):
     root = shutil.copytree(fitted.artifacts, tmp_path / "artifacts")
     copy = type(fitted)(root, tmp_path)
-    (shard,) = root.glob("features/*/shard-*.h5")
+    shard = max(root.glob("features/*/shard-*.h5"), key=lambda path: path.stat().st_size)
     shard.write_bytes(shard.read_bytes()[:-1000] if damage == "truncate" else b"not HDF5 at all" * 100)
     assert shard.name in copy.fails("fit-head", "--method", "v5", "--seeds", "9")
     assert shard.name in copy("cache", "verify").stderr

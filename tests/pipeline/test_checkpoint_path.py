@@ -44,6 +44,10 @@ def test_embed_fit_score_and_encode_take_a_path(pipeline, small_csv, tmp_path):
         (feature,) = store.gather(text_keys([text])).astype(np.float32)
         assert np.linalg.norm(feature - alone) <= 1e-3 * np.linalg.norm(alone)  # stored in float16
 
+    pipeline.json("embed", small_csv, "--backbone", "minilm")
+    for name in (checkpoint, embedded["backbone"], Path(embedded["store"]).name):
+        assert [s["run"] for s in pipeline.json("score", "--backbone", name)["scores"]] == [score["run"]]
+
     config = json.loads((checkpoint / "config.json").read_text())
     edited = tmp_path / "edited"
     shutil.copytree(checkpoint, edited)

@@ -44,7 +44,7 @@ def test_score_reports_every_prefix_and_level_of_every_run(fitted):
     assert [(s["protocol"], s["method"], s["seed"]) for s in scores] == [
         (protocol, method, seed)
         for protocol in ("gallery", "leave-one-out")
-        for method in ("mrl", "v5")
+        for method in ("v5", "mrl")
         for seed in (1, 2)
     ]
     for score in scores:
@@ -91,7 +91,7 @@ def test_encode_reads_plain_lines_and_says_which_runs_it_cannot_choose_between(f
 def test_run_goes_from_texts_to_a_recommendation(pipeline, small_csv):
     done = pipeline("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
     assert done.returncode == 0, done.stderr
-    for expected in ("level0", "level1", "256", "[", "One embedding for every level", "Next:"):
+    for expected in ("level0", "level1", "256", "[", "Smallest prefix of", "Next:"):
         assert expected in done.stdout
     result = pipeline.json("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
     assert result["embed"]["computed"] == 0
@@ -151,7 +151,7 @@ def test_compare_tests_the_difference_of_two_methods(fitted):
     rows = fitted.json("compare", "--protocol", "leave-one-out")["comparisons"]
     assert {row["metric"] for row in rows} >= {"accuracy", "steerability"}
     for row in rows:
-        assert (row["a"], row["b"], row["n"]) == ("mrl", "v5", 2)
+        assert (row["a"], row["b"], row["n"]) == ("v5", "mrl", 2)
         assert row["mean_difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
         assert row["p_holm"] is None or row["p_holm"] >= row["p"]
     assert "mrl" in fitted("compare").stdout
@@ -188,6 +188,59 @@ def test_a_sweep_does_only_what_is_left_and_a_second_does_nothing(pipeline, smal
     assert "axis" in pipeline.fails("sweep", "--grid", _write(tmp_path / "bad.toml", "learning = 3\n"))
 
 
+def copied(fitted, tmp_path):
+    return type(fitted)(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+
+
+def test_of_two_stores_of_a_backbone_the_last_embedded_is_taken(fitted, tmp_path, small_csv):
+    copy = copied(fitted, tmp_path)
+    (first,) = copy.json("cache", "list")["stores"]
+    other = "float32" if first["compute_dtype"] == "bfloat16" else "bfloat16"
+    second = copy.json("embed", small_csv, "--backbone", "minilm", "--dtype", other)
+    (run,) = copy.json("fit-head", "--method", "v5", "--seeds", "3", "--epochs", "1")["runs"]
+    assert [score["run"] for score in copy.json("score")["scores"]] == [run["id"]]
+    assert second["store"] != first["store"]
+    named = copy.json("score", "--backbone", first["store"].rsplit("/", 1)[1])["scores"]
+    assert {score["seed"] for score in named} == {1, 2}
+
+
+def test_a_dataset_is_found_again_with_its_options_and_its_runs_are_not_scored_on_another(pipeline, tmp_path):
+    own = write_csv(tmp_path / "own.csv", rows(), header="text,area,topic,split")
+    other = write_csv(tmp_path / "other.csv", [(t, f"z{d[::-1]}", f"y{i[::-1]}", s) for t, d, i, s in rows()])
+    pipeline.json("embed", own, "--backbone", "minilm", "--levels", "area,topic")
+    (run,) = pipeline.json("fit-head", "--method", "mrl", "--epochs", "1")["runs"]
+    pipeline.json("embed", other, "--backbone", "minilm")
+    assert run["dataset"] in pipeline.fails("score", run["id"])
+    for name in (own, "own", run["dataset"]):
+        assert [score["run"] for score in pipeline.json("score", "--dataset", name)["scores"]] == [run["id"]]
+
+
+def test_what_a_killed_fit_leaves_is_no_run(fitted, tmp_path):
+    copy = copied(fitted, tmp_path)
+    run = fitted.json("runs", "list")["runs"][0]["path"].replace(str(fitted.artifacts), str(copy.artifacts))
+    shutil.copytree(run, f"{run.rsplit('/', 1)[0]}/.{run.rsplit('/', 1)[1]}.1234.partial")
+    assert len(copy.json("runs", "list")["runs"]) == 4
+    assert len(copy.json("score")["scores"]) == 4
+
+
+def test_of_several_seeds_encode_takes_the_lowest(fitted, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one line\n")
+    made = fitted.json("encode", path, "--method", "v5")
+    seeds = {run["id"]: run["seed"] for run in fitted.json("runs", "list")["runs"]}
+    assert seeds[made["run"]] == 1
+    assert made["output"].endswith("a.txt.encoded.parquet")
+    fitted.fails("encode", path, "--method", "v5", "--output", tmp_path / "x.csv", status=2)
+    fitted.fails("encode", path, "--run", made["run"], "--method", "mrl", status=2)
+
+
+def test_a_group_without_a_command_shows_its_help(pipeline):
+    done = pipeline("cache")
+    assert done.returncode == 2
+    assert "verify" in done.stderr
+    assert "error:" not in done.stderr
+
+
 def _write(path, text):
     path.write_text(text)
     return path
@@ -198,6 +251,6 @@ def test_only_embed_and_encode_load_the_backbone(fitted, tmp_path):
     broken = tmp_path / "transformers"
     broken.mkdir()
     (broken / "__init__.py").write_text('raise ImportError("the backbone was loaded")\n')
-    copy = type(fitted)(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    copy = copied(fitted, tmp_path)
     for command in (["score"], ["compare"], ["fit-head", "--method", "v5", "--seeds", "77", "--epochs", "1"]):
         copy.json(*command, PYTHONPATH=str(tmp_path))
