@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cache.maintenance import find_stores, remove_store
     from cache.report import EmbeddedLayer, EmbedProgress, EmbedReport
     from cache.store import FeatureStore
+    from cache.tokens import token_lengths
     from cache.verification import verify
 
 _MODULE_OF = {
@@ -37,6 +38,7 @@ _MODULE_OF = {
     "remove_store": "cache.maintenance",
     "resolve": "cache.backbones",
     "text_keys": "cache.keys",
+    "token_lengths": "cache.tokens",
     "verify": "cache.verification",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "remove_store",
     "resolve",
     "text_keys",
+    "token_lengths",
     "verify",
 ]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.errors import CacheError
+from cache.hub import locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +117,15 @@ class TextTokenizer:
         for i, token in enumerate(self._after[::-1]):
             ids[offsets[1:] - 1 - i] = token
         return Sequences(ids, offsets)
+
+
+def token_lengths(texts: Sequence[str], backbone: Backbone) -> NDArray[np.int64]:
+    """Count what a backbone would see of each text: prompt, special tokens and truncation included, int64 [n].
+
+    :raises CacheError: the backbone's files are not here and cannot be had.
+    """
+    tokenizer = TextTokenizer(locate(backbone.source, ""), backbone)
+    return tokenizer.encode([backbone.prompt + text for text in texts]).lengths
 
 
 def _load(folder: Path, backbone: Backbone) -> Any:

@@ -73,12 +73,17 @@ class Artifacts:
     def _current_file(self) -> Path:
         return self.root / "current.json"
 
+    @property
+    def embedded_before(self) -> bool:
+        """Whether `embed` has run here."""
+        return self._current_file.is_file()
+
     def current(self) -> Current:
         """What `embed` used last.
 
         :raises PipelineError: if nothing was embedded here yet, or the file is damaged.
         """
-        if not self._current_file.is_file():
+        if not self.embedded_before:
             raise PipelineError(
                 f"nothing was embedded in {self.root} yet", "run `pipeline embed DATASET` first, or name --artifacts"
             )
@@ -118,7 +123,7 @@ class Artifacts:
         """
         if name is None:
             return self.current().dataset
-        if self._current_file.is_file():
+        if self.embedded_before:
             current = self.current()
             if _answers(name, current.dataset_id, current.dataset):
                 return current.dataset

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.artifacts import DatasetSource, lasting_source
 from pipeline.command import Session, command
 from pipeline.options import loading_options, split_loading
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @click.group("data")
@@ -33,8 +38,9 @@ def list_datasets(session: Session) -> dict[str, Any]:
 @command("show", example="pipeline data show clinc")
 @click.argument("dataset")
 @click.option("--rows", is_flag=True, help="Print the rows instead, as CSV, in their order.")
+@click.option("--backbone", help="Count its tokens too (default: the backbone that `embed` used last, if any).")
 @loading_options
-def show_dataset(session: Session, dataset: str, rows: bool, **options: Any) -> dict[str, Any]:
+def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | None, **options: Any) -> dict[str, Any]:
     """Rows, classes and entropy of each level, balance, lengths, duplicates of DATASET."""
     import data
     from pipeline.tables import dataset_lines
@@ -45,12 +51,21 @@ def show_dataset(session: Session, dataset: str, rows: bool, **options: Any) -> 
         if not session.console.as_json:
             click.echo(loaded.frame.write_csv(), nl=False)
         return {"dataset": loaded.id, "rows": loaded.frame.to_dicts()}
-    summary = data.summarize(loaded)
+    if backbone is None and session.artifacts.embedded_before:
+        backbone = session.artifacts.current().backbone.source
+    summary = data.summarize(loaded, _token_lengths(backbone) if backbone else None)
     for line in dataset_lines(summary):
         session.console.show(line)
     for warning in loaded.warnings:
         session.console.say(warning)
     return summary.to_dict()
+
+
+def _token_lengths(backbone: str) -> Callable[[Sequence[str]], NDArray[np.int64]]:
+    import cache
+
+    resolved = cache.resolve(lasting_source(backbone))
+    return lambda texts: cache.token_lengths(texts, resolved)
 
 
 @command("check", example="pipeline data check my.csv --levels area,topic")

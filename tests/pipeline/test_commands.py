@@ -107,8 +107,9 @@ def test_json_is_one_object_and_everything_else_goes_to_stderr(fitted):
 
 
 def test_data_show_and_rows(pipeline, small_csv):
-    shown = pipeline.json("data", "show", small_csv)
+    shown = pipeline.json("data", "show", small_csv, "--backbone", "minilm")
     assert shown["rows"] == len(rows())
+    assert shown["lengths"]["tokens"]["mean"] >= shown["lengths"]["words"]["mean"] + 2  # [CLS] and [SEP]
     printed = pipeline("data", "show", small_csv, "--rows").stdout
     assert [line["text"] for line in csv.DictReader(printed.splitlines())] == [row[0] for row in rows()]
 
