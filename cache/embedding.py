@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROGRESS_SECONDS = 0.1
+_RATE_SECONDS = 0.5
 Progress = Callable[[EmbedProgress], None]
 
 
@@ -254,5 +255,5 @@ class _Meter:
     def _tell(self, stage: str) -> None:
         assert self._progress is not None
         since = time.perf_counter() - self._began if self._began is not None else 0.0
-        rate = self._computed / since if since > 0 else 0.0
+        rate = self._computed / since if since >= _RATE_SECONDS else 0.0  # the first batch alone tells no rate
         self._progress(EmbedProgress(self._lookup.reused + self._computed, self.total, rate, stage))

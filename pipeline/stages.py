@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cache
 from pipeline.artifacts import DatasetSource
 from pipeline.command import Session
 from pipeline.comparison import Entry
@@ -20,6 +21,11 @@ from pipeline.runs import Run, runs_of
 from pipeline.score import entries, score_run
 from pipeline.sweep import Grid, points
 from pipeline.tables import embed_lines, fit_line, score_table, steerability_lines
+
+
+def rate_of(progress: cache.EmbedProgress) -> str:
+    """Texts a second, once there is a rate to speak of."""
+    return f"{progress.texts_per_second:,.0f} texts/s" if progress.texts_per_second else progress.stage
 
 
 def embed_stage(
@@ -34,7 +40,7 @@ def embed_stage(
             layers=layers,
             dtype=options["dtype"],
             devices=options["devices"],
-            progress=lambda p: bar.update(p.done, p.total, f"{p.texts_per_second:,.0f} texts/s"),
+            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
         )
     for line in (*embedded.dataset.warnings, *embedded.report.notes):
         session.console.say(line)

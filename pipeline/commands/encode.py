@@ -31,6 +31,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     import cache
     from pipeline.encode import choose_run, encode, read_texts
     from pipeline.runs import runs_by_id
+    from pipeline.stages import rate_of
 
     console = session.console
     output = options["output"] or file.with_name(f"{file.name}.encoded.parquet")
@@ -52,7 +53,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
             texts,
             dim,
             backbone=options["backbone"] if options["run_id"] else None,
-            progress=lambda p: bar.update(p.done, p.total, f"{p.texts_per_second:,.0f} texts/s"),
+            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     with cache.atomic_file(output) as partial:
