@@ -153,6 +153,8 @@ def parse_header(path: Path, source: Path | io.RawIOBase, description: Mapping[s
     except Exception as error:  # whatever HDF5 and h5py make of damaged bytes: OSError, RuntimeError, KeyError, ...
         if isinstance(error, OSError) and error.errno:
             raise file_error("read", path, error) from error
+        if not path.exists():  # removed while HDF5 was opening it, which HDF5 reports without an errno
+            raise FileNotFoundError(path) from error
         raise DamageError(path, f"HDF5 cannot read its header ({_first_line(error)})") from error
 
 

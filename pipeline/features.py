@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,20 @@ class LabelledFeatures:
     def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features [n, H] float32 and labels [n, L] of one split, in the dataset's order.
 
+        A split is gathered and checked once, however many runs are trained or scored on it.
+
         :raises PipelineError: if texts of the split were not embedded.
         :raises cache.CacheError: if a stored row is damaged.
         """
+        if name not in self._splits:
+            self._splits[name] = self._gather(name)
+        return self._splits[name]
+
+    @cached_property
+    def _splits(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        return {}
+
+    def _gather(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         rows = self.dataset.split_rows(name)
         texts = self.dataset.texts
         keys = cache.text_keys([texts[row] for row in rows], self.source.prompt)

@@ -21,7 +21,6 @@ class FitSettings:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,6 @@ def fit(
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             lr=settings.lr,
-            device=settings.device,
             progress=progress,
         )
         for i, result in zip(todo, results, strict=True):

@@ -81,7 +81,7 @@ def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
     return artifacts.runs / key.dataset / backbone / key.method / key.id
 
 
-def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> Run:
+def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:
     """Commits a trained head with all that is needed to use and to judge it later."""
     import polars as pl
 
@@ -109,7 +109,6 @@ def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: Labe
     with cache.atomic_folder(folder) as partial:
         heads.save(result.head, partial, record)
         pl.DataFrame(result.history).write_parquet(partial / "history.parquet")
-    return read_run(folder)
 
 
 def read_run(folder: Path) -> Run:

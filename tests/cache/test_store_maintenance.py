@@ -1,5 +1,6 @@
 """Listing, verifying, repairing, compacting and removing stores, beside readers and writers, and killed anywhere."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from cache import CacheError, FeatureStore, compact, find_stores, remove_store, text_keys, verify
 from cache.mapping import forget
-from cache.shard import new_name, successor_name
+from cache.shard import list_shards, new_name, read_header, successor_name
 from tests.cache.killing import killed_at, together
 
 DIM = 16
@@ -138,6 +139,25 @@ class TestCompact:
         ended.set()
         reader.join()
         assert failures == []
+
+    def test_a_shard_removed_while_it_is_opened_is_gone_and_not_damaged(self, tmp_path):
+        make(tmp_path / "s", [(0, 10, 1)])
+        (shard,), passing = list_shards(tmp_path / "s"), tmp_path / "passing"
+        passing.mkdir()
+
+        def come_and_go():
+            for number in range(20_000):
+                (passing / f"{number}.h5").hardlink_to(shard)
+                (passing / f"{number}.h5").unlink()
+            passing.rmdir()
+
+        def read():
+            while passing.exists():
+                for path in passing.glob("*.h5"):
+                    with contextlib.suppress(FileNotFoundError):
+                        read_header(path, DESCRIPTION)
+
+        together((come_and_go,), (read,), (read,))
 
     def test_two_at_a_time_lose_nothing(self, tmp_path):
         make(tmp_path / "s", [(start, start + 20, start) for start in range(0, 390, 10)])
