@@ -27,6 +27,9 @@ PREFIX_PROBABILITY = (0.4, 0.3, 0.2, 0.1)
 PREFIX_WEIGHT = 0.6
 """Weight of the prefix loss beside the full vector's."""
 
+SCHEDULES = ("constant", "one-cycle")
+"""What the learning rate may do over a fit (`heads/schedule.py`)."""
+
 
 class View(Enum):
     """What a term sees of an anchor, where it is not one fixed prefix."""
@@ -131,7 +134,7 @@ class Method:
     epochs: int = 5
     batch_size: int = 24
     lr: float = 1e-4
-    one_cycle: bool = False
+    schedule: str = "constant"
     settings: dict[str, float] = field(default_factory=dict)
 
 
@@ -150,7 +153,7 @@ METHODS: dict[str, Method] = {
             epochs=20,
             batch_size=128,
             lr=1e-3,
-            one_cycle=True,
+            schedule="one-cycle",
             settings={
                 "temperature": 0.1,
                 "proxy_temperature": 0.05,
@@ -175,7 +178,12 @@ def method_named(name: str) -> Method:
 
 
 def hyperparameters(
-    method: str, *, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None
+    method: str,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    schedule: str | None = None,
 ) -> dict[str, Any]:
     """Spell out what `fit` would train with; a run's identity is made of it.
 
@@ -186,10 +194,13 @@ def hyperparameters(
         "epochs": row.epochs if epochs is None else epochs,
         "batch_size": row.batch_size if batch_size is None else batch_size,
         "lr": row.lr if lr is None else lr,
+        "schedule": row.schedule if schedule is None else schedule,
     }
     for name, least in (("epochs", 1), ("batch_size", 2)):
         if chosen[name] < least:
             raise HeadsError(f"{name} is {chosen[name]}", f"use {least} or more")
     if not 0 < chosen["lr"] < float("inf"):
         raise HeadsError(f"lr is {chosen['lr']}", "use a positive number such as 1e-4")
-    return {**chosen, "schedule": "one-cycle" if row.one_cycle else "constant", **row.settings}
+    if chosen["schedule"] not in SCHEDULES:
+        raise HeadsError(f"unknown schedule {chosen['schedule']!r}", f"use one of {', '.join(SCHEDULES)}")
+    return {**chosen, **row.settings}

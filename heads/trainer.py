@@ -89,7 +89,7 @@ class Trainer:
         self._sampler = Sampler(streams, classes.anchors, draws)
         self.steps = self._sampler.steps
         total = self.steps * settings["epochs"]
-        rates = learning_rates(settings["lr"], total, one_cycle=settings["schedule"] == "one-cycle")
+        rates = learning_rates(settings["lr"], total, settings["schedule"])
         self._rates = torch.from_numpy(rates).float().to(device)
         self.flat = initial_weights(shape, streams).to(device)
         self.grads = torch.zeros_like(self.flat)

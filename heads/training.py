@@ -73,6 +73,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    schedule: str | None = None,
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
 ) -> FractalHead:
@@ -87,6 +88,7 @@ def fit(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
+        schedule=schedule,
         device=device,
         progress=progress,
     )
@@ -104,6 +106,7 @@ def fit_many(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    schedule: str | None = None,
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
 ) -> list[FitResult]:
@@ -115,13 +118,14 @@ def fit_many(
     :param method: a row of METHODS.
     :param validation: features and labels that choose the epoch kept; without them the last one is kept.
     :param head: a row of PRESETS.
-    :param epochs: by default the method's own, as `batch_size` and `lr`.
+    :param epochs: by default the method's own, as `batch_size`, `lr` and `schedule`.
+    :param schedule: of the learning rate: "constant" or "one-cycle", whose peak is `lr`.
     :param device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
     :param progress: called some times an epoch.
     :raises HeadsError: if the input does not fit together, holds NaN, has no two rows of one finest class or a class
         under two parents; if a name is unknown or a setting cannot be used; if a loss is not finite.
     """
-    settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr)
+    settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule)
     row, shape_row = method_named(method), preset(head)
     if not seeds:
         raise HeadsError("no seeds", "give at least one seed")

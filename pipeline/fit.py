@@ -21,6 +21,7 @@ class FitSettings:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    schedule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def fit(
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             lr=settings.lr,
+            schedule=settings.schedule,
             progress=progress,
         )
         for i, result in zip(todo, results, strict=True):
@@ -73,7 +75,11 @@ def fit(
 
 def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:
     hyperparameters: dict[str, Any] = heads.hyperparameters(
-        method, epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr
+        method,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        schedule=settings.schedule,
     )
     return RunKey(
         dataset=features.dataset.id,

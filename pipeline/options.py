@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -128,6 +129,7 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--epochs", type=click.IntRange(min=1), help="Default: the method's published setting."),
         click.option("--batch-size", type=click.IntRange(min=2), help="Default: the method's published setting."),
         click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate; default likewise."),
+        click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate; default likewise."),
     )
     for option in reversed(options):
         function = option(function)

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 import heads
+from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 from pipeline.errors import PipelineError
 from pipeline.fit import FitSettings
@@ -32,6 +33,7 @@ _KINDS: Mapping[str, type] = {
     "epochs": int,
     "batch_sizes": int,
     "lrs": float,
+    "schedules": str,
 }
 
 
@@ -48,6 +50,7 @@ class Grid:
     epochs: tuple[int | None, ...] = (None,)
     batch_sizes: tuple[int | None, ...] = (None,)
     lrs: tuple[float | None, ...] = (None,)
+    schedules: tuple[str | None, ...] = (None,)
 
     @staticmethod
     def of(values: Mapping[str, Any], origin: str) -> Grid:
@@ -83,7 +86,7 @@ def _checked(name: str, axis: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
     wrong = [v for v in axis if not isinstance(v, (int, float) if kind is float else kind) or isinstance(v, bool)]
     if wrong:
         raise PipelineError(f"{origin}: {name} has {wrong[0]!r}", f"give values of type {kind.__name__}")
-    known = {"methods": tuple(heads.METHODS), "heads": tuple(PRESETS)}.get(name, axis)
+    known = {"methods": tuple(heads.METHODS), "heads": tuple(PRESETS), "schedules": SCHEDULES}.get(name, axis)
     unknown = [value for value in axis if value not in known]
     if unknown:
         raise PipelineError(f"{origin}: {name} has {unknown[0]!r}", f"use {', '.join(known)}")
@@ -93,10 +96,9 @@ def _checked(name: str, axis: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
 def points(grid: Grid) -> Iterator[Point]:
     """Every combination but the seeds, those on the same features next to one another."""
     features = itertools.product(grid.datasets, grid.backbones, grid.layers)
-    for (dataset, backbone, layer), method, head, epochs, batch_size, lr in itertools.product(
-        features, grid.methods, grid.heads, grid.epochs, grid.batch_sizes, grid.lrs
-    ):
-        yield Point(dataset, backbone, layer, method, FitSettings(head, epochs, batch_size, lr))
+    settings = itertools.product(grid.heads, grid.epochs, grid.batch_sizes, grid.lrs, grid.schedules)
+    for (dataset, backbone, layer), method, chosen in itertools.product(features, grid.methods, settings):
+        yield Point(dataset, backbone, layer, method, FitSettings(*chosen))
 
 
 def read_grid(path: Path) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def results_frame(runs: Sequence[Run], scores: Sequence[Mapping[str, Any]]) -> p
         run = by_id[score["run"]]
         facts = {name: score[name] for name in ("run", "dataset", "backbone", "method", "head", "seed")}
         facts |= {"layer": run.record["layer"], "seconds": run.record["seconds"]}
-        facts |= {name: run.record["hyperparameters"][name] for name in ("epochs", "batch_size", "lr")}
+        facts |= {name: run.record["hyperparameters"][name] for name in ("epochs", "batch_size", "lr", "schedule")}
         for prefix in score["prefixes"]:
             for level in prefix["levels"]:
                 low, high = level["ci95"]

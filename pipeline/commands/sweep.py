@@ -23,6 +23,7 @@ from pipeline.options import IntegerList, NameList, NumberList, known_methods
 @click.option("--epochs", type=IntegerList(), help="Default: the method's.")
 @click.option("--batch-sizes", type=IntegerList(), help="Default: the method's.")
 @click.option("--lrs", type=NumberList(), help="Learning rates. Default: the method's.")
+@click.option("--schedules", type=NameList(), help="Of the learning rate: constant, one-cycle. Default: the method's.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: ARTIFACTS/reports/sweep.parquet"
 )
@@ -52,7 +53,7 @@ def COMMAND(session: Session, grid_file: Path | None, output: Path | None, **axe
 def _table(frame: Any) -> Table:
     import polars as pl
 
-    settings = ["dataset", "backbone", "layer", "method", "head", "epochs", "batch_size", "lr"]
+    settings = ["dataset", "backbone", "layer", "method", "head", "epochs", "batch_size", "lr", "schedule"]
     shown = [name for name in settings if name == "method" or frame[name].n_unique() > 1]
     means = (
         frame.group_by([*settings, "dim", "level"], maintain_order=True)
