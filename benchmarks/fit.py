@@ -1,0 +1,424 @@
+"""How fast heads train, against sentence-transformers in the same run, and what a small head loses against flat ones.
+
+    python benchmarks/fit.py --artifacts artifacts --clinc ../shared/data/clinc --json fit-cpu.json
+    python benchmarks/fit.py --parts fit --features build/features.npz --device cuda --json fit-cuda.json
+
+The artifacts folder is one where `pipeline embed` was run on both datasets with MiniLM. The file that
+`benchmarks/methods.py --export` writes does as well; with it part `fit` needs torch and this repository, no polars.
+
+`fit`: preset `paper`, batch 24, 5 epochs on CLINC, selection by validation included; on a GPU ten seeds at once too.
+
+`peer`: an MRL head as people train one today: sentence-transformers, MiniLM frozen, `Dense` to 256 dimensions,
+`MatryoshkaLoss` of its default weights around `MultipleNegativesRankingLoss` on pairs of one intent, and around
+`BatchHardSoftMarginTripletLoss` on batches of its own sampler; AdamW, linear decay, gradients clipped at 1. The steps
+are a plain loop over its own modules and losses: its trainer needs two more packages and adds work. It keeps the last
+epoch, ours choose one, in the time given. A second row gives its losses the features computed once, which tells what
+caching saves from what the loop saves. Ours embeds into an empty store in float32, as it does, loading included; its
+loading is left out. Both are asked by the same code.
+
+`flat`: joint's full vector and shortest prefix, 5 nearest neighbours, against scikit-learn's logistic regression on the
+features (L2-normalised, C chosen on the validation split) and the same neighbours on them; the finest level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import heads
+from pipeline.protocols import score_embeddings
+from pipeline.statistics import bootstrap_interval
+
+PARTS = ("fit", "peer", "flat")
+DATASETS = ("clinc", "icd10cm")
+SPLITS = ("train", "val", "test")
+BATCH, EPOCHS, SEED = 24, 5, 42
+DIMS = (64, 128, 192, 256)
+PEER_LR = 1e-3
+"""The best on validation of 1e-4, 3e-4, 1e-3, 3e-3, 1e-2 for a Dense layer on frozen features."""
+REGULARISATION = (1.0, 10.0, 100.0, 1000.0)
+
+
+# ---------------------------------------------------------------------------------------------------- what is shared
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A dataset's features [n, H] float32 and labels [n, L] int64 by split, and the names of levels and classes."""
+
+    name: str
+    levels: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+    splits: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Rows of each split."""
+        return {split: len(labels) for split, (_, labels) in self.splits.items()}
+
+    def thinned(self, rows: int | None) -> Features:
+        """Take about so many rows of each split, evenly."""
+        if rows is None:
+            return self
+        steps = {split: max(1, count // rows) for split, count in self.rows.items()}
+        return replace(self, splits={s: (x[:: steps[s]], y[:: steps[s]]) for s, (x, y) in self.splits.items()})
+
+
+def datasets_of(options: argparse.Namespace) -> dict[str, Features]:
+    """Read the datasets that the options name, from the file or the folder that they name."""
+    if options.features:
+        with np.load(options.features) as arrays:
+            found = [_exported(arrays, name) for name in options.datasets]
+    else:
+        found = [_stored(options.artifacts, name) for name in options.datasets]
+    return {features.name: features.thinned(options.rows) for features in found}
+
+
+def _stored(root: Path, name: str) -> Features:
+    from pipeline.artifacts import Artifacts
+    from pipeline.features import labelled_features
+
+    stored = labelled_features(Artifacts(root), dataset=name)
+    hierarchy = stored.dataset.hierarchy
+    return Features(name, hierarchy.names, hierarchy.classes, {split: stored.split(split) for split in SPLITS})
+
+
+def _exported(arrays: Mapping[str, np.ndarray], name: str) -> Features:
+    facts = json.loads(str(arrays[f"{name}.facts"]))
+    kinds = {"features": np.float32, "labels": np.int64}
+    splits = {s: tuple(arrays[f"{name}.{s}.{kind}"].astype(dtype) for kind, dtype in kinds.items()) for s in SPLITS}
+    return Features(name, tuple(facts["levels"]), tuple(map(tuple, facts["classes"])), splits)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where features are and where to compute."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where `pipeline embed` was run")
+    parser.add_argument("--features", type=Path, help="file that methods.py --export wrote, instead of --artifacts")
+    parser.add_argument("--datasets", type=listed, default=list(DATASETS), help="clinc,icd10cm")
+    parser.add_argument("--rows", type=int, help="take about so many rows of each split: a smoke run")
+    parser.add_argument("--json", type=Path)
+
+
+def listed(text: str) -> list[str]:
+    """Split an option at its commas."""
+    return [part for part in text.split(",") if part]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Say what a figure was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    packages = {}
+    for name in ("torch", "numpy", "sentence-transformers", "transformers", "scikit-learn"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "machine": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **packages,
+    }
+
+
+class Results:
+    """Rows of one table: what, figure, unit, remark; written as JSON after each."""
+
+    def __init__(self, about: dict[str, Any], path: Path | None) -> None:
+        """Begin an empty table."""
+        self.rows: list[dict[str, Any]] = []
+        self._about, self._path = about, path
+
+    def add(self, what: str, figure: float, unit: str, remark: str = "", **more: Any) -> None:
+        """Print a row and keep it; `more` goes into the JSON alone."""
+        print(f"{what:68} {figure:>10,.4g} {unit:8} {remark}", flush=True)
+        self.rows.append({"what": what, "figure": figure, "unit": unit, "remark": remark, **more})
+        if self._path:
+            self._path.write_text(json.dumps({"about": self._about, "results": self.rows}, indent=1))
+
+
+# ---------------------------------------------------------------------------------------------------- fit
+
+
+def fit_part(options: argparse.Namespace, results: Results) -> None:
+    """Time whole fits some times: the median of the wall clock, the fit loop's own seconds beside it."""
+    clinc = datasets_of(options)["clinc"]
+    small = {"batch_size": BATCH, "epochs": EPOCHS}
+    counts = {"1 seed": [SEED], **({"10 seeds at once": list(range(10))} if options.device == "cuda" else {})}
+    methods = (("v5", small), ("mrl", small), ("joint", small), ("joint", {}))
+    for (count, seeds), (method, settings) in product(counts.items(), methods):
+        walls, loops = [], []
+        for _ in range(options.repeats):
+            began = time.perf_counter()
+            fitted = fitted_to(clinc, options.device, seeds=seeds, method=method, **settings)
+            walls.append(time.perf_counter() - began)
+            loops.append(sum(result.seconds for result in fitted))
+        used = heads.hyperparameters(method, **settings)
+        what = f"fit {method}, paper, batch {used['batch_size']}, {used['epochs']} epochs, {count}"
+        remark = f"loop {statistics.median(loops):.2f} s; first call {walls[0]:.2f} s"
+        results.add(what, statistics.median(walls), "s", remark, walls=walls, loops=loops, n=clinc.rows, settings=used)
+
+
+def fitted_to(data: Features, device: str, **settings: Any) -> list[heads.FitResult]:
+    """Train heads, the epoch kept chosen on the validation split."""
+    return heads.fit_many(*data.splits["train"], validation=data.splits["val"], device=device, **settings)
+
+
+# ---------------------------------------------------------------------------------------------------- peer
+
+
+def clinc_texts(folder: Path, rows: int | None) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Return the in-scope texts and labels [n, 2] (domain, intent) of the training and test splits."""
+    queries = json.loads((folder / "data_full.json").read_text())
+    domains = json.loads((folder / "domains.json").read_text())
+    domain_of = {intent: domain for domain, intents in domains.items() for intent in intents}
+    names, intents = sorted(domains), sorted(domain_of)
+    texts, labels = {}, {}
+    for split in ("train", "test"):
+        some = queries[split][:: 1 if rows is None else max(1, len(queries[split]) // rows)]
+        texts[split] = [text for text, _ in some]
+        labels[split] = np.array([(names.index(domain_of[intent]), intents.index(intent)) for _, intent in some])
+    return texts, labels
+
+
+class Peer:
+    """A sentence-transformers model whose Dense layer alone is trained, on texts or on features computed once."""
+
+    def __init__(self, source: str, texts: list[str], device: str) -> None:
+        """Load the encoder and freeze it."""
+        from sentence_transformers import SentenceTransformer
+
+        self.encoder = SentenceTransformer(source, device=device)
+        self.encoder.requires_grad_(False)
+        self.texts, self.device = texts, device
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        """Return the frozen encoder's vectors [n, H]."""
+        return self.encoder.encode(texts, convert_to_tensor=True)
+
+    def train(self, loss: str, labels: np.ndarray, limit: int | None, vectors: torch.Tensor | None) -> tuple[Any, ...]:
+        """Train a Dense layer; return it, the seconds a step, and the steps of a whole training.
+
+        :param loss: a key of LOSSES.
+        :param limit: steps to take, after five that are not timed; all, and all timed, if None.
+        :param vectors: the training texts' vectors, to train on them and not on texts.
+        """
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer import losses, modules
+        from sentence_transformers.util import batch_to_device
+
+        torch.manual_seed(SEED)
+        dense = modules.Dense(self.encoder.get_embedding_dimension(), DIMS[-1], activation_function=None)
+        model = SentenceTransformer(modules=[*(self.encoder if vectors is None else ()), dense], device=self.device)
+        inner = getattr(losses, LOSSES[loss])(model)
+        objective = losses.MatryoshkaLoss(model, inner, DIMS)
+        batches = list(pairs(labels) if loss == "pairs" else labelled(labels))
+        optimiser = torch.optim.AdamW(dense.parameters(), lr=PEER_LR, weight_decay=0.0)
+        decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches))
+        model.train()
+        began = time.perf_counter()
+        for step, columns in enumerate(batches[: None if limit is None else limit + 5]):
+            if limit is not None and step == 5:
+                began = self._now()
+            if vectors is None:
+                inputs = [model.preprocess([self.texts[row] for row in column]) for column in columns]
+            else:
+                inputs = [{"sentence_embedding": vectors[column]} for column in columns]
+            target = torch.from_numpy(labels[columns[0]]).to(self.device)
+            objective([batch_to_device(part, self.device) for part in inputs], target).backward()
+            torch.nn.utils.clip_grad_norm_(dense.parameters(), 1.0)
+            optimiser.step()
+            decay.step()
+            optimiser.zero_grad()
+        return dense.eval(), (self._now() - began) / (limit or len(batches)), len(batches)
+
+    def _now(self) -> float:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+LOSSES = {"pairs": "MultipleNegativesRankingLoss", "labels": "BatchHardSoftMarginTripletLoss"}
+
+
+def pairs(labels: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Give batches of anchors, all rows an epoch, and for each another row of its class."""
+    rng = np.random.default_rng(SEED)
+    members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
+    for _ in range(EPOCHS):
+        order = rng.permutation(len(labels))
+        for anchors in (order[i : i + BATCH] for i in range(0, len(order) - BATCH + 1, BATCH)):
+            others = [members[labels[row]] for row in anchors]
+            yield [anchors, np.array([rng.choice(o[o != row]) for o, row in zip(others, anchors, strict=True)])]
+
+
+def labelled(labels: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Give batches of two or more rows of each class, by sentence-transformers' own sampler for such losses."""
+    from sentence_transformers.base.sampler import GroupByLabelBatchSampler
+
+    class Column(dict[str, list[int]]):
+        column_names = ("label",)
+
+    generator = torch.Generator()
+    rows = Column(label=labels.tolist())
+    sampler = GroupByLabelBatchSampler(rows, BATCH, True, ["label"], generator, SEED)
+    for epoch in range(EPOCHS):
+        sampler.set_epoch(epoch)
+        yield from ([np.array(batch)] for batch in sampler)
+
+
+def peer_part(options: argparse.Namespace, results: Results) -> None:
+    """The same MRL head trained by both, from texts to a trained head."""
+    from cache import resolve
+
+    texts, labels = clinc_texts(options.clinc, options.rows)
+    backbone = resolve("minilm")
+    n = {split: len(rows) for split, rows in texts.items()}
+    ours = our_mrl(texts, labels, backbone, options, results)
+    peer = Peer(backbone.source, texts["train"], options.device)
+    began = time.perf_counter()
+    vectors = {"train": peer.encode(texts["train"])}
+    encoding = time.perf_counter() - began
+    vectors["test"] = peer.encode(texts["test"])
+    results.add("sentence-transformers: encoding the training texts once", encoding, "s", "default batch", n=n)
+    for loss, name in LOSSES.items():
+        for cached in (False, True):
+            limit = None if cached else options.peer_steps
+            dense, each, steps = peer.train(loss, labels["train"][:, -1], limit, vectors["train"] if cached else None)
+            seconds = each * steps + (encoding if cached else 0)
+            what = f"sentence-transformers, {name}" + (", on features computed once" if cached else "")
+            how = "all steps" if limit is None else f"EXTRAPOLATED from {limit} steps"
+            loop = f"encoding {encoding:.1f} + steps {each * steps:.1f} s, " if cached else ""
+            results.add(what, seconds, "s", f"{loop}{steps:,} steps, {how}", n=n, loop=each * steps)
+            for preset, (embedding, fitting) in ours.items():
+                remark = f"{each * steps / fitting:.2f} x without any embedding of ours" if not cached else ""
+                remark = remark or f"loops alone: {each * steps / fitting:.2f} x"
+                results.add(f"  its time / ours, preset {preset}", seconds / (embedding + fitting), "x", remark)
+            if limit is None:
+                with torch.no_grad():
+                    embedded = [dense({"sentence_embedding": vectors[s]})["sentence_embedding"] for s in vectors]
+                show_accuracy(*(e.cpu().numpy() for e in embedded), labels, options.device, results)
+
+
+def our_mrl(
+    texts: dict[str, list[str]], labels: dict[str, np.ndarray], backbone: Any, options: argparse.Namespace, results: Any
+) -> dict[str, tuple[float, float]]:
+    """Embed, train and ask our mrl; return the seconds of embedding and of fitting by preset."""
+    from cache import FeatureStore, embed_missing, text_keys
+
+    where = {"dtype": "float32", "devices": options.device}
+    features, taken = {}, {}
+    with tempfile.TemporaryDirectory() as root:
+        for split in ("train", "test"):
+            began = time.perf_counter()
+            report = embed_missing(texts[split], backbone, Path(root), **where)
+            features[split] = FeatureStore.open(report.stores[0].folder).gather(text_keys(texts[split]))
+            taken[split] = time.perf_counter() - began
+    results.add("ours: embedding the training texts, store included", taken["train"], "s", "float32")
+    times = {}
+    settings = {"method": "mrl", "seed": SEED, "batch_size": BATCH, "epochs": EPOCHS, "device": options.device}
+    for preset in ("linear", "paper"):
+        began = time.perf_counter()
+        head = heads.fit(features["train"], labels["train"], head=preset, **settings)
+        times[preset] = (taken["train"], time.perf_counter() - began)
+        remark = f"{sum(times[preset]):.1f} s with the embedding"
+        results.add(f"ours: mrl, preset {preset}, fit alone", times[preset][1], "s", remark)
+        show_accuracy(*(head.embed(features[s]) for s in features), labels, options.device, results)
+    return times
+
+
+def show_accuracy(
+    train: np.ndarray, test: np.ndarray, labels: dict[str, np.ndarray], device: str, results: Results
+) -> None:
+    """Ask the test split of the training split at every prefix."""
+    answers = score_embeddings(train, labels["train"], test, labels["test"], device=device)
+    for dim, (domain, intent) in zip(answers.dims, answers.accuracy * 100, strict=True):
+        results.add(f"  intents right at {dim} dims", intent, "%", f"domains {domain:.2f} %", domain=domain)
+
+
+# ---------------------------------------------------------------------------------------------------- flat
+
+
+def flat_part(options: argparse.Namespace, results: Results) -> None:
+    """Joint against what looks at the finest labels alone."""
+    for name, data in datasets_of(options).items():
+        (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
+        head = fitted_to(data, options.device, seeds=[SEED], method="joint")[0].head
+        joint = score_embeddings(head.embed(train), labels, head.embed(test), test_labels, device=options.device)
+        raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
+        regression, remark = logistic(data)
+        rows = {
+            f"{name}: joint, {joint.dims[-1]} dims": joint.right[-1, :, -1],
+            f"{name}: joint, {joint.dims[0]} dims": joint.right[0, :, -1],
+            f"{name}: logistic regression on {train.shape[1]} features": regression == test_labels[:, -1],
+            f"{name}: neighbours on {train.shape[1]} features": raw.right[0, :, -1],
+        }
+        for what, right in rows.items():
+            low, high = bootstrap_interval(right) * 100
+            notes = remark if "logistic" in what else ""
+            results.add(what, right.mean() * 100, "%", f"[{low:.2f}, {high:.2f}] over texts {notes}", n=data.rows)
+        full, short, flat, _ = (right.astype(float) for right in rows.values())
+        for what, right in (("256", full), ("64", short)):
+            low, high = bootstrap_interval(right - flat) * 100
+            gap = (right - flat).mean() * 100
+            results.add(f"  joint at {what} dims - logistic regression", gap, "points", f"[{low:.2f}, {high:.2f}]")
+
+
+def logistic(data: Features) -> tuple[np.ndarray, str]:
+    """Label the test split by the regression whose C is best on validation; say which, and what it took."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
+
+    splits = {split: (normalize(rows), labels[:, -1]) for split, (rows, labels) in data.splits.items()}
+    best, chosen, began = -1.0, None, time.perf_counter()
+    for c in REGULARISATION:
+        model = LogisticRegression(C=c, max_iter=300).fit(*splits["train"])
+        score = model.score(*splits["val"])
+        if score > best:
+            best, chosen = score, model
+    rounds = int(chosen.n_iter_.max())
+    ended = f"{rounds} rounds" + (", not converged" if rounds >= 300 else "")
+    took = time.perf_counter() - began
+    return chosen.predict(splits["test"][0]), f"C={chosen.C:g}, {ended}, {len(REGULARISATION)} fits {took:.0f} s"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sources(parser)
+    parser.add_argument("--parts", type=listed, default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--clinc", type=Path, help="folder that holds data_full.json and domains.json (part peer)")
+    parser.add_argument("--peer-steps", type=int, help="time so many of its steps and extrapolate; all by default")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each fit of part fit is timed")
+    options = parser.parse_args()
+    if set(options.parts) - set(PARTS):
+        parser.error(f"--parts: use {','.join(PARTS)}")
+    if "peer" in options.parts and options.clinc is None:
+        parser.error("part peer needs --clinc")
+    about = {**machine(options.device), "rows": options.rows}
+    print(" | ".join(f"{key} {value}" for key, value in about.items()))
+    results = Results(about, options.json)
+    for part in options.parts:
+        {"fit": fit_part, "peer": peer_part, "flat": flat_part}[part](options, results)
+
+
+if __name__ == "__main__":
+    main()
