@@ -6,7 +6,8 @@
 
 The artifacts folder is one where `pipeline embed` was run on both datasets. `--export` writes their features and labels
 into one file, with which a machine needs torch, numpy and this repository only, no polars. `--answers` keeps every
-answer, a file a dataset and method: a second call reads what a first one finished, and compares all.
+answer, a file a dataset and method: a second call reads what a first one finished, and compares all. (It knows data,
+seeds and settings, not the code: after a change of `heads` or `pipeline` give it another folder.)
 
 Every method is trained with every seed, preset `paper`, and asked by both protocols at every prefix and level. `v5`,
 `mrl` and the ablations have their published settings; `v5-matched` and `mrl-matched` have joint's epochs, learning rate
@@ -24,13 +25,14 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit import DATASETS, Features, add_sources, datasets_of, listed, machine
+from fit import DATASETS, Features, add_sources, datasets_of, fitted_to, listed, machine
 
 import heads
 from pipeline import statistics
@@ -88,10 +90,8 @@ PLANS = {
         Plan("three-level", "v5", (SUPER,)),
     )
 }
+say = partial(print, flush=True)
 RIVALS = ("v5", "mrl", "v5-matched", "mrl-matched")
-
-
-# ---------------------------------------------------------------------------------------------------- features
 
 
 def with_super_domains(clinc: Features) -> Features:
@@ -121,9 +121,6 @@ def export(path: Path, datasets: dict[str, Features]) -> None:
             arrays[f"{name}.{split}.labels"] = labels.astype(np.int16)
     np.savez_compressed(path, **arrays)
     print(f"{path}: {', '.join(datasets)}, {path.stat().st_size / 2**20:.1f} MiB")
-
-
-# ---------------------------------------------------------------------------------------------------- measuring
 
 
 @dataclass(frozen=True)
@@ -187,15 +184,7 @@ def train_and_ask(
     train, labels = features.splits["train"]
     test, test_labels = features.splits["test"]
     began = time.perf_counter()
-    results = heads.fit_many(
-        train,
-        labels,
-        seeds=about["seeds"],
-        method=plan.method,
-        validation=features.splits["val"],
-        device=device,
-        **settings,
-    )
+    results = fitted_to(features, device, seeds=about["seeds"], method=plan.method, **settings)
     fitted = time.perf_counter()
     answers: dict[str, list[Answers]] = {protocol: [] for protocol in PROTOCOLS}
     for result in results:
@@ -216,9 +205,9 @@ def write_answers(path: Path, measured: Measured) -> None:
         for i, answers in enumerate(runs):
             arrays.update({f"{protocol}.{i}.{name}": array for name, array in answers.to_arrays().items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **arrays)
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial.npz")
+    np.savez_compressed(unfinished, **arrays)
+    unfinished.replace(path)
 
 
 def read_answers(path: Path, features: Features, plan: Plan) -> Measured:
@@ -232,9 +221,6 @@ def read_answers(path: Path, features: Features, plan: Plan) -> Measured:
     runs = range(len(about["seeds"]))
     answers = {p: [Answers.from_arrays(parts[f"{p}.{i}"]) for i in runs] for p in PROTOCOLS}
     return Measured(features, plan, about, answers)
-
-
-# ---------------------------------------------------------------------------------------------------- judging
 
 
 def against_joint(measured: dict[str, Measured], protocol: str) -> list[Comparison]:
@@ -278,13 +264,8 @@ def interval_of(values: np.ndarray) -> dict[str, Any]:
 
 def spelled(figure: dict[str, Any]) -> str:
     """Spell out an interval of shares in points."""
-    if figure["ci95"] is None:
-        return f"{figure['mean'] * 100:+.2f} points, n={figure['n']}"
-    low, high = figure["ci95"]
-    return f"{figure['mean'] * 100:+.2f} points [{low * 100:+.2f}, {high * 100:+.2f}], n={figure['n']}"
-
-
-# ---------------------------------------------------------------------------------------------------- the report
+    ends = "" if figure["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*(end * 100 for end in figure["ci95"]))
+    return f"{figure['mean'] * 100:+.2f} points{ends}, n={figure['n']} {figure['sign'] or ''}"
 
 
 @dataclass
@@ -301,9 +282,9 @@ class Report:
     def write(self) -> None:
         """Write the JSON, whole or not at all."""
         if self.path:
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(json.dumps({k: v for k, v in vars(self).items() if k != "path"}, indent=1))
-            partial.replace(self.path)
+            unfinished = self.path.with_suffix(".partial")
+            unfinished.write_text(json.dumps({k: v for k, v in vars(self).items() if k != "path"}, indent=1))
+            unfinished.replace(self.path)
 
     def add_run(self, measured: Measured) -> None:
         """Show a method's accuracies: mean and SD over seeds at each prefix and level."""
@@ -336,10 +317,9 @@ class Report:
                 figures[f"gain of {levels[i]} - {levels[i - 1]}"] = gains[:, i] - gains[:, i - 1]
         for what, column in figures.items():
             figure = interval_of(column)
-            place = {"dataset": measured.features.name, "protocol": protocol, "method": measured.plan.name}
-            self.intervals.append({**place, "what": what, **figure})
-            label = f"{place['dataset']:12} {protocol:14} {place['method']:12}"
-            say(f"  {label} {what.replace('_', ' ')}: {spelled(figure)} {figure['sign'] or ''}")
+            dataset, name = measured.features.name, measured.plan.name
+            self.intervals.append({"dataset": dataset, "protocol": protocol, "method": name, "what": what, **figure})
+            say(f"  {dataset:12} {protocol:14} {name:12} {what.replace('_', ' ')}: {spelled(figure)}")
 
     def add_comparisons(self, dataset: str, measured: dict[str, Measured]) -> None:
         """Show joint against each rival on one dataset."""
@@ -367,19 +347,10 @@ class Report:
             for name in dict.fromkeys(v["other"] for v in self.verdicts):
                 found = [v for v in self.verdicts if (v["protocol"], v["other"]) == (protocol, name)]
                 datasets = ", ".join(v["dataset"] for v in found)
-                worse, better = (_all(v[key] for v in found) for key in ("not_worse", "better"))
+                known = [[v[key] for v in found] for key in ("not_worse", "better")]
+                worse, better = (None if None in column else all(column) for column in known)
                 head = f"  {name:12} {datasets}, {protocol}:"
                 say(f"{head} not worse: {words[worse]}; strictly better on each: {words[better]}")
-
-
-def _all(values: Iterable[bool | None]) -> bool | None:
-    known = list(values)
-    return None if None in known else all(known)
-
-
-def say(line: str) -> None:
-    """Print at once, for a time limit may end the process."""
-    print(line, flush=True)
 
 
 def run(options: argparse.Namespace) -> None:
