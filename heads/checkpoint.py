@@ -58,8 +58,11 @@ def load(folder: Path) -> FractalHead:
             tuple(np.array(parents, np.int64) for parents in config["parents"]), tuple(config["supervised"])
         )
         names = {"method": config["method"], "preset": config["preset"], "record": config["record"]}
+        shape.tensors()  # a number that is none shows here
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder / CONFIG, f"lacks or garbles {error}") from error
+    if not _fits(labelling, shape.classes):
+        raise _damaged(folder / CONFIG, f"has parents or supervised that do not fit classes {list(shape.classes)}")
     return FractalHead(shape, _weights(folder / WEIGHTS, shape), labelling, **names)
 
 
@@ -71,6 +74,15 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise _damaged(path, f"is not of format {FORMAT}")
     return config
+
+
+def _fits(labelling: Labelling, classes: tuple[int, ...]) -> bool:
+    """Whether each class has one entry among the parents, which is a class of the level above, or -1."""
+    return (
+        [parents.shape for parents in labelling.parents] == [(count,) for count in classes[1:]]
+        and all(((p >= -1) & (p < above)).all() for p, above in zip(labelling.parents, classes, strict=False))
+        and len(labelling.supervised) == len(classes)
+    )
 
 
 def _weights(path: Path, shape: HeadShape) -> torch.Tensor:

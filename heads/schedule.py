@@ -12,14 +12,15 @@ def learning_rates(lr: float, steps: int, schedule: str) -> np.ndarray:
     """Rates of all steps, float64 [steps], by a schedule of `methods.SCHEDULES`.
 
     One cycle rises from lr/25 to lr along half a cosine, then falls to nearly nothing along another (Smith and Topin,
-    2018, with the cosine arcs that libraries settled on).
+    2018): torch's OneCycleLR with its defaults. That one would train less than four steps at next to nothing; here
+    they begin at lr.
     """
     if schedule == "constant":
         return np.full(steps, lr)
-    rising = max(1, round(WARM_UP * steps))
-    up = _arc(np.arange(rising) / rising, START, 1.0)
-    down = _arc(np.arange(steps - rising) / max(1, steps - rising - 1), 1.0, END)
-    return lr * np.concatenate([up, down])[:steps]
+    at, peak = np.arange(steps), max(0.0, WARM_UP * steps - 1)
+    up = _arc(at / max(1e-9, peak), START, 1.0)
+    down = _arc((at - peak) / max(1.0, steps - 1 - peak), 1.0, END)
+    return lr * np.where(at < peak, up, down)
 
 
 def _arc(progress: np.ndarray, start: float, end: float) -> np.ndarray:

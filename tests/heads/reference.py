@@ -36,9 +36,13 @@ class PlainHead(nn.Module):
         scales = range(shape.scales if shape.transformer else 0)
         self.norm = nn.ModuleList(nn.LayerNorm(shape.width) for _ in scales)
         self.scale = nn.ModuleList(nn.Linear(shape.width, shape.scale_dim) for _ in scales)
+        proxies = shape.proxy_temperature is not None
         self.classifier = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(shape.dim), nn.Linear(shape.dim, count)) for count in shape.classes
+            nn.Sequential(nn.LayerNorm(shape.dim), nn.Linear(shape.dim, count))
+            for count in shape.classes
+            if not proxies
         )
+        self.proxies = nn.ParameterList(torch.zeros(count, shape.dim) for count in shape.classes if proxies)
 
     def forward(self, features, dropout=None):
         """Concatenated blocks, not normalised; `dropout` multipliers [scales, R, F]."""
@@ -67,6 +71,8 @@ class PlainHead(nn.Module):
     def parts(self, name):
         """(parameter, rows of it) that the package calls `name`."""
         module, _, kind = name.rpartition(".")
+        if module == "proxies":
+            return self.proxies[int(kind)], slice(None)
         if module.endswith(".value"):
             attention = self.block[int(module.split(".")[1])].attention
             third = slice(2 * self.shape.width, None)
@@ -142,18 +148,121 @@ def prefixes(full, lengths):
     return unit(torch.stack(rows))
 
 
-def v5_loss(head, anchors, fine, coarse, labels, seen, drawn):
-    """V5 with two levels, of concatenated blocks of anchors and of their two positives each; `drawn` counts blocks."""
-    full = three_terms(head, 1, without_blocks(anchors, seen), unit(fine), labels)
-    return full + 0.6 * three_terms(head, 0, prefixes(anchors, drawn), unit(coarse), labels)
+def blended_terms(head, shares, anchors, positives, labels):
+    """Three terms where sample i learns level l with share `shares[i][l]`, its pairs in the margin's mean likewise."""
+    loss, margins, pairs = info_nce(anchors, positives), 0.0, 0.0
+    for i, a in enumerate(anchors):
+        for level, share in enumerate(shares[i]):
+            if share:
+                loss = loss + share * cross_entropy(head.classifier[level], a[None], labels[i, level][None]) / len(
+                    anchors
+                )
+            same = [k for k in range(len(anchors)) if labels[k, level] == labels[i, level]]
+            others = [n for k, n in enumerate(anchors) if k not in same]
+            for k in same:
+                if share and others and k != i:
+                    hinges = [torch.relu(a @ n - a @ anchors[k] + 0.2) for n in others]
+                    margins, pairs = margins + share * sum(hinges) / len(others), pairs + share
+    return loss + 0.5 * margins / pairs if pairs else loss
 
 
-def mrl_loss(head, anchors, fine, labels, seen):
-    """MRL, on the finest of two levels."""
-    loss = three_terms(head, 1, without_blocks(anchors, seen), unit(fine), labels)
-    for j, drawn in enumerate((0.4, 0.3, 0.2, 0.1), start=1):
-        loss = loss + 0.6 * drawn * three_terms(head, 1, prefixes(anchors, [j] * len(anchors)), unit(fine), labels)
-    return loss
+def shares_of_prefix(j, count, levels):
+    """V5's levels for prefix j (from 1) of `count`: the two around (j-1)(L-2)/(J-1), the nearer the heavier."""
+    place = (j - 1) * (levels - 2) / (count - 1)
+    shares, lower = [0.0] * levels, math.floor(place)
+    shares[lower] = 1 - (place - lower)
+    if place > lower:
+        shares[lower + 1] = place - lower
+    return shares
+
+
+def finest(shares):
+    return max(level for level, share in enumerate(shares) if share)
+
+
+class Step:
+    """One step of a method on one drawn batch, as the design tells it; `loss` of a PlainHead.
+
+    :param features: [n, H] of all training rows, `labels` [n, L] theirs.
+    :param drawn: anchors [B], uniform [K, B] numbers that choose positives, prefixes [B] from 0, kept [B, J], and the
+        feed-forward multipliers [scales, R, F] of anchors, then positives kind by kind; None without dropout.
+    """
+
+    def __init__(self, method, features, labels, drawn):
+        self.method, self.features, self.all_labels, self.drawn = method, features, labels, drawn
+        self.labels = labels[drawn.anchors]
+        self.levels, self.blocks = labels.shape[1], drawn.kept.shape[1]
+
+    def loss(self, head):
+        return getattr(self, self.method.replace("-", "_"))(head)
+
+    def v5(self, head):
+        return self._full_and_prefixes(head, lambda shares: shares)
+
+    def inverted(self, head):
+        return self._full_and_prefixes(head, lambda shares: shares[::-1])
+
+    def _full_and_prefixes(self, head, turned):
+        lengths = [int(j) + 1 for j in self.drawn.prefixes]
+        shares = [turned(shares_of_prefix(j, self.blocks, self.levels)) for j in lengths]
+        last = finest(turned([0.0] * (self.levels - 1) + [1.0]))
+        anchors, partners, others = self._embedded(head, [[last] * len(lengths), [finest(one) for one in shares]])
+        full = three_terms(head, last, without_blocks(anchors, self.drawn.kept), unit(partners), self.labels)
+        return full + 0.6 * blended_terms(head, shares, prefixes(anchors, lengths), unit(others), self.labels)
+
+    def mrl(self, head):
+        last, size = self.levels - 1, len(self.labels)
+        anchors, partners = self._embedded(head, [[last] * size])
+        loss = three_terms(head, last, without_blocks(anchors, self.drawn.kept), unit(partners), self.labels)
+        for j, probability in enumerate((0.4, 0.3, 0.2, 0.1), start=1):
+            terms = three_terms(head, last, prefixes(anchors, [j] * size), unit(partners), self.labels)
+            loss = loss + 0.6 * probability * terms
+        return loss
+
+    def no_prefix(self, head):
+        last, size = self.levels - 1, len(self.labels)
+        anchors, fine, coarse = self._embedded(head, [[last] * size, [0] * size])
+        full = three_terms(head, last, without_blocks(anchors, self.drawn.kept), unit(fine), self.labels)
+        return full + 0.6 * three_terms(head, 0, unit(anchors), unit(coarse), self.labels)
+
+    def uniform(self, head):
+        anchors, *partners = self._embedded(head, [[level] * len(self.labels) for level in range(self.levels)])
+        shown = prefixes(anchors, [int(j) + 1 for j in self.drawn.prefixes])
+        loss = 0.0
+        for level, others in enumerate(partners):
+            full = three_terms(head, level, without_blocks(anchors, self.drawn.kept), unit(others), self.labels)
+            loss = loss + (full + 0.6 * three_terms(head, level, shown, unit(others), self.labels)) / self.levels
+        return loss
+
+    def joint(self, head):
+        """Coarse levels and short prefixes weigh 0.3 of the finest and the full; temperatures 0.1 and 0.05."""
+        anchors, partners = self._embedded(head, [[self.levels - 1] * len(self.labels)])
+        rows, labels = torch.cat([anchors, partners]), self.all_labels[self.rows]
+        level_weights = [0.3] * (self.levels - 1) + [1.0]
+        loss = 0.0
+        for j in range(1, self.blocks + 1):
+            dim = rows.shape[1] * j // self.blocks
+            cut = unit(rows[:, :dim])
+            terms = supervised_contrast(cut, labels, level_weights, 0.1)
+            for level, weight in enumerate(level_weights):
+                terms = terms + weight * proxy_softmax(cut, labels[:, level], head.proxies[level][:, :dim], 0.05)
+            loss = loss + (1.0 if j == self.blocks else 0.3) / (1 + 0.3 * (self.blocks - 1)) * terms
+        return loss
+
+    def _embedded(self, head, kinds):
+        """Concatenated blocks of the anchors, and of their positives, one kind after the other."""
+        self.rows = [int(row) for row in self.drawn.anchors]
+        for levels, numbers in zip(kinds, self.drawn.uniform, strict=True):
+            drawn = zip(self.drawn.anchors, levels, numbers, strict=True)
+            self.rows += [another_of_its_class(self.all_labels[:, level], row, u) for row, level, u in drawn]
+        dropout = None if self.drawn.dropout is None else self.drawn.dropout.to(self.features.dtype)
+        return head(unit(self.features[self.rows]), dropout).split(len(self.labels))
+
+
+def another_of_its_class(column, row, number):
+    """The row whose place in the class is as far behind this row's, all the way round, as a number in [0, 1) says."""
+    members = [k for k, label in enumerate(column) if label == column[row]]
+    return members[(members.index(int(row)) + 1 + int(number * (len(members) - 1))) % len(members)]
 
 
 def supervised_contrast(rows, labels, level_weights, temperature):
@@ -178,7 +287,7 @@ def proxy_softmax(rows, labels, proxies, temperature):
 
 
 def clipped_adamw(head, lr):
-    """The published optimiser, stepping once a call after clipping the whole gradient to length 1."""
+    """The published optimiser, stepping once a call after clipping the whole gradient to length 1; gives its length."""
     parameters = list(head.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, foreach=False, fused=False)
 
@@ -190,5 +299,6 @@ def clipped_adamw(head, lr):
             if p.grad is not None:
                 p.grad *= min(1.0, 1.0 / (length + 1e-6))
         optimiser.step()
+        return length
 
     return step

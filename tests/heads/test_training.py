@@ -1,0 +1,160 @@
+"""`fit` and `fit_many` as called: the same bits in whatever company, the epoch kept, and what stops a fit."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from heads import HeadsError, fit, fit_many
+from tests.heads.conftest import clusters
+
+
+@pytest.fixture
+def threads():
+    """Sets the library's number of threads; `one_thread` puts it back."""
+    return torch.set_num_threads
+
+
+def weights(results):
+    return {result.seed: result.head.weights for result in results}
+
+
+@pytest.mark.parametrize("method", ["v5", "joint"])
+def test_a_seed_s_bits_depend_neither_on_its_company_nor_on_threads(two_levels, threads, method):
+    (features, labels), validation = two_levels
+    settings = {"method": method, "epochs": 1, "batch_size": 24, "validation": validation}
+    expected = fit_many(features, labels, seeds=[5], **settings)[0].head.weights
+    for count, seeds in ((2, [5]), (1, [9, 5]), (2, [9, 5]), (2, [5, 9, 3]), (2, [3, 9, 5])):
+        threads(count)
+        found = weights(fit_many(features, labels, seeds=seeds, **settings))
+        assert list(found) == seeds
+        assert torch.get_num_threads() == count
+        assert torch.equal(found[5], expected), (count, seeds)
+        assert not any(torch.equal(found[seed], expected) for seed in seeds if seed != 5)
+
+
+@pytest.mark.parametrize("threads_used", [1, 2])
+@pytest.mark.parametrize("seeds", [[4], [4, 6, 8]])
+def test_a_loss_that_is_not_finite_stops_the_fit_and_says_where(two_levels, threads, seeds, threads_used):
+    (features, labels), _ = two_levels
+    threads(threads_used)
+    with pytest.raises(
+        HeadsError, match=r"loss of mrl, seed (4|6|8), is not finite at step 2 of \d+, epoch 1"
+    ) as error:
+        fit_many(features, labels, method="mrl", seeds=seeds, lr=1e38)
+    assert "lr" in error.value.remedy
+    assert torch.get_num_threads() == threads_used
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_feature_that_is_not_finite_is_named_before_anything_is_trained(two_levels, broken):
+    (features, labels), _ = two_levels
+    features = features.copy()
+    features[17, 3] = broken
+    with pytest.raises(HeadsError, match="row 17 of features"):
+        fit(features, labels, method="v5", epochs=1)
+
+
+@pytest.fixture(scope="module")
+def overfitted():
+    """A fit whose validation is best somewhere in the middle, and what it was given."""
+    (features, labels), held = (
+        clusters(72, branching=(3, 3), noise=1.5),
+        clusters(60, branching=(3, 3), seed=1, noise=1.5),
+    )
+    settings = {"method": "v5", "batch_size": 24, "lr": 2e-3, "seeds": [2]}
+    (result,) = fit_many(features, labels, validation=held, epochs=8, **settings)
+    return result, features, labels, held, settings
+
+
+def test_the_epoch_kept_is_the_first_of_the_best_validation_score(overfitted):
+    result, features, labels, _, settings = overfitted
+    scores = [row["score"] for row in result.history]
+    assert scores.index(max(scores)) + 1 == result.best_epoch
+    assert 1 <= result.best_epoch < len(scores)
+    (until,) = fit_many(features, labels, epochs=result.best_epoch, **settings)  # keeps its last epoch
+    assert torch.equal(result.head.weights, until.head.weights)
+
+
+def test_a_score_is_leave_one_out_accuracy_of_level_0_and_the_finest_on_the_full_vector(overfitted):
+    result, _, _, (held, held_labels), _ = overfitted
+    vectors = result.head.embed(held)
+    right = np.zeros(2)
+    for i in range(len(vectors)):
+        others = np.arange(len(vectors)) != i
+        for level in (0, 1):
+            near = KNeighborsClassifier(5, metric="cosine", algorithm="brute")
+            distances, rows = near.fit(vectors[others], held_labels[others, level]).kneighbors(vectors[i : i + 1])
+            votes = held_labels[others, level][rows[0]]
+            tally = [(votes == c) @ np.array([1.0] * 5) + (votes == c) @ (1 - distances[0]) / 1e3 for c in range(9)]
+            right[level] += np.argmax(tally) == held_labels[i, level]
+    row = result.history[result.best_epoch - 1]
+    assert [row["accuracy_0"], row["accuracy_1"]] == pytest.approx(right / len(vectors))
+    assert row["score"] == pytest.approx(right.sum() / len(vectors))
+
+
+def test_history_has_a_row_an_epoch(overfitted):
+    result = overfitted[0]
+    assert [row["epoch"] for row in result.history] == list(range(1, 9))
+    for row in result.history:
+        assert list(row) == ["epoch", "loss", "lr", "score", "accuracy_0", "accuracy_1"]
+        assert row["lr"] == pytest.approx(2e-3)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_without_validation_the_last_epoch_is_kept_and_a_cycle_s_rate_is_in_the_history(three_levels):
+    (features, labels), _ = three_levels
+    (result,) = fit_many(features, labels, seeds=[1], method="v5", epochs=3, lr=1e-3, schedule="one-cycle")
+    assert result.best_epoch == 3
+    assert [row["score"] for row in result.history] == [None] * 3
+    assert [row["accuracy_2"] for row in result.history] == [None] * 3
+    rates = [row["lr"] for row in result.history]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(1e-3 / 250_000, rel=1e-3)
+
+
+def test_a_schedule_changes_what_is_trained_and_an_unknown_one_is_refused(two_levels):
+    (features, labels), _ = two_levels
+    default, constant, cycle = (
+        fit(features, labels, method="mrl", epochs=1, schedule=schedule).weights
+        for schedule in (None, "constant", "one-cycle")
+    )
+    assert torch.equal(default, constant)
+    assert not torch.equal(default, cycle)
+    with pytest.raises(HeadsError, match="'step'") as error:
+        fit(features, labels, schedule="step")
+    assert "one-cycle" in error.value.remedy
+
+
+def test_progress_is_told_in_the_caller_s_thread_and_ends_at_the_last_step(two_levels, threads):
+    (features, labels), _ = two_levels
+    threads(2)
+    told = []
+    fit_many(
+        features,
+        labels,
+        seeds=[1, 2, 3],
+        method="mrl",
+        epochs=2,
+        progress=lambda p: told.append((p.epoch, p.step, p.steps, threading.current_thread())),
+    )
+    assert {thread for *_, thread in told} == {threading.main_thread()}
+    places = [(epoch, step) for epoch, step, *_ in told]
+    assert places == sorted(set(places))
+    assert places[-1] == (2, told[-1][2])
+
+
+def test_an_interrupted_progress_stops_every_seed(two_levels, threads):
+    (features, labels), _ = two_levels
+    threads(2)
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_many(features, labels, seeds=[1, 2, 3], method="mrl", epochs=10_000, progress=interrupt)
+    assert torch.get_num_threads() == 2
