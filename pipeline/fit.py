@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import heads
+from cache.atomic import remove_stale_partials
 from pipeline.artifacts import Artifacts
 from pipeline.features import LabelledFeatures
-from pipeline.runs import Run, RunKey, read_run, run_folder, write_run
+from pipeline.runs import Run, RunKey, is_run, read_run, run_folder, write_run
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,18 @@ def fit(
 ) -> Fitted:
     """Trains the heads of one method that do not exist yet.
 
+    Of two processes that train the same run at the same time both give it, and the first one's files are kept. What
+    killed ones left half written is removed.
+
     :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
     :raises PipelineError: if texts of the dataset were not embedded.
     """
     keys = [_key(features, method, seed, settings) for seed in seeds]
     folders = [run_folder(artifacts, key, features.backbone) for key in keys]
     began = time.monotonic()
-    todo = [i for i, folder in enumerate(folders) if not (folder / "config.json").is_file()]
+    todo = [i for i, folder in enumerate(folders) if not is_run(folder)]
     if todo:
+        remove_stale_partials(folders[0].parent)
         train, train_labels = features.split("train")
         validation = features.split("val") if len(features.dataset.split_rows("val")) else None
         results = heads.fit_many(

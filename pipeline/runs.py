@@ -82,7 +82,12 @@ def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
 
 
 def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:
-    """Commits a trained head with all that is needed to use and to judge it later."""
+    """Commits a trained head with all that is needed to use and to judge it later.
+
+    A run that another process committed meanwhile stays: its id says that it is the same.
+
+    :raises cache.CacheError: if the file system refuses it.
+    """
     import polars as pl
 
     record = {
@@ -106,9 +111,18 @@ def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: Labe
         "classes": [list(names) for names in features.dataset.hierarchy.classes],
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_folder(folder) as partial:
-        heads.save(result.head, partial, record)
-        pl.DataFrame(result.history).write_parquet(partial / "history.parquet")
+    try:
+        with cache.atomic_folder(folder) as partial:
+            heads.save(result.head, partial, record)
+            pl.DataFrame(result.history).write_parquet(partial / "history.parquet")
+    except cache.CacheError:
+        if not is_run(folder):
+            raise
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a whole run lies there: what a killed fit left has a name that begins with a dot."""
+    return (folder / "config.json").is_file() and folder.name[0] != "."
 
 
 def read_run(folder: Path) -> Run:
@@ -133,10 +147,7 @@ def all_runs(artifacts: Artifacts) -> Iterator[Run]:
 
 
 def _run_folders(root: Path, pattern: str) -> list[Path]:
-    """Folders of whole runs: what a killed fit left has a name that begins with a dot."""
-    return [
-        folder for folder in sorted(root.glob(pattern)) if (folder / "config.json").is_file() and folder.name[0] != "."
-    ]
+    return [folder for folder in sorted(root.glob(pattern)) if is_run(folder)]
 
 
 def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:

@@ -80,6 +80,13 @@ def test_the_epoch_kept_is_the_first_of_the_best_validation_score(overfitted):
     assert torch.equal(result.head.weights, until.head.weights)
 
 
+def test_of_epochs_that_score_alike_the_first_is_kept():
+    data = clusters(72, branching=(3, 3), noise=0.01)
+    (result,) = fit_many(*data, seeds=[1], method="mrl", validation=data, epochs=3)
+    assert [row["score"] for row in result.history] == [2.0] * 3
+    assert result.best_epoch == 1
+
+
 def test_a_score_is_leave_one_out_accuracy_of_level_0_and_the_finest_on_the_full_vector(overfitted):
     result, _, _, (held, held_labels), _ = overfitted
     vectors = result.head.embed(held)
