@@ -163,18 +163,20 @@ class FractalHead(torch.nn.Module):
 def checked_features(features: Any, name: str) -> np.ndarray:
     """Check features and bring them to float32.
 
-    :raises HeadsError: if they are no real matrix, or hold NaN or infinity.
+    :raises HeadsError: if they are no real matrix, hold NaN or infinity, or a row so long that its length is infinite
+        in float32: it would be normalised to zeros.
     """
     array = np.asarray(features)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
         raise HeadsError(
             f"{name} have shape {array.shape} and dtype {array.dtype}", "give real numbers of shape [n, H]"
         )
-    array = np.ascontiguousarray(array, np.float32)
-    broken = ~np.isfinite(array).all(axis=1)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, np.float32)
+    broken = ~np.isfinite(np.einsum("ij,ij->i", array, array))
     if broken.any():
         raise HeadsError(
-            f"row {int(broken.argmax())} of {name} holds NaN, infinity or a value beyond float32",
+            f"row {int(broken.argmax())} of {name} holds NaN, infinity or values too large for float32",
             "look for it where the features were made; `pipeline cache verify` checks a store",
         )
     return array

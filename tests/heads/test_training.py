@@ -50,10 +50,10 @@ def test_a_loss_that_is_not_finite_stops_the_fit_and_says_where(two_levels, thre
     assert torch.get_num_threads() == threads_used
 
 
-@pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_a_feature_that_is_not_finite_is_named_before_anything_is_trained(two_levels, broken):
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e300, 1e30])  # the last's square is beyond float32
+def test_a_feature_that_cannot_be_used_is_named_before_anything_is_trained(two_levels, broken):
     (features, labels), _ = two_levels
-    features = features.copy()
+    features = features.astype(np.float64)
     features[17, 3] = broken
     with pytest.raises(HeadsError, match="row 17 of features"):
         fit(features, labels, method="v5", epochs=1)
