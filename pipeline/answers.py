@@ -31,6 +31,7 @@ class Answers:
 
     `gallery`: rows each query is compared with. `samples`: how often galleries were drawn. `labels`: int64 [t, L], of
     the t texts there are. `asked`: int64 [m], which text each of the m answers is about. `predicted`: int64 [J, m, L].
+    `agreeing`: int64 [J, m, L], how many of the neighbours have the text's own label.
     `origin`: where the gallery's rows come from, if the protocol makes a point of it. `seed`: of the bootstrap.
     """
 
@@ -42,6 +43,7 @@ class Answers:
     labels: Ints
     asked: Ints
     predicted: Ints
+    agreeing: Ints
     origin: Origin | None = None
     seed: int = 0
 
@@ -65,6 +67,11 @@ class Answers:
     def macro(self) -> Floats:
         """Mean over the classes asked of the accuracy of each, float64 [J, L]."""
         return metrics.macro(self.labels[self.asked], self.predicted)
+
+    @cached_property
+    def precision(self) -> Floats:
+        """Mean share of the neighbours that have the text's own label, float64 [J, L]."""
+        return np.asarray(self.agreeing.mean(axis=1) / min(self.k, self.gallery), dtype=np.float64)
 
     @cached_property
     def interval(self) -> Floats:
@@ -96,6 +103,7 @@ class Answers:
                         "accuracy": float(self.accuracy[j, level]),
                         "ci95": self.interval[j, level].tolist(),
                         "macro": float(self.macro[j, level]),
+                        "precision": float(self.precision[j, level]),
                         "classifier": None if classifier is None else classifier[j][level],
                     }
                     for level in range(self.labels.shape[1])
@@ -126,15 +134,16 @@ class Answers:
             "labels": self.labels.astype(small),
             "asked": self.asked.astype(np.int32),
             "predicted": self.predicted.astype(small),
+            "agreeing": self.agreeing.astype(np.min_scalar_type(self.k)),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Answers:
         """Read what `to_arrays` wrote."""
         facts = json.loads(str(arrays["facts"]))
-        labels, asked, predicted = (arrays[name].astype(np.int64) for name in ("labels", "asked", "predicted"))
         facts["dims"] = tuple(facts["dims"])
-        return cls(labels=labels, asked=asked, predicted=predicted, **facts)
+        facts |= {name: arrays[name].astype(np.int64) for name in ("labels", "asked", "predicted", "agreeing")}
+        return cls(**facts)
 
     def _steerability(self) -> dict[str, Any]:
         if self.steerability is None:

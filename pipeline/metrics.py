@@ -33,32 +33,19 @@ def accuracy(labels: Ints, predicted: Ints) -> Floats:
     return np.asarray((predicted == labels).mean(axis=-2), dtype=np.float64)
 
 
-def per_class(labels: Ints, predicted: Ints, classes: int) -> tuple[Floats, Ints]:
-    """Accuracy of each class of one level.
+def by_class(classes: Ints, right: NDArray[np.bool_], count: int = 0) -> tuple[Floats, Ints]:
+    """Accuracy over the queries of each class, be it the class asked for or one above it.
 
-    :param labels: [q].
-    :param predicted: [..., q].
-    :param classes: number C of classes of the level.
+    :param classes: [q], the class of each query.
+    :param right: [..., q], whether the answer about it was right.
+    :param count: number C of classes there are; at least as many are returned as there are in `classes`.
     :returns: float64 [..., C], NaN where a class has no query; int64 [C], the queries of each.
     """
-    queries = np.bincount(labels, minlength=classes)
-    right = (predicted == labels).reshape(-1, len(labels)).astype(np.float64)
-    hits = np.stack([np.bincount(labels, weights=row, minlength=classes) for row in right])
+    queries = np.bincount(classes, minlength=count)
+    rows = right.reshape(-1, len(classes)).astype(np.float64)
+    hits = np.stack([np.bincount(classes, weights=row, minlength=count) for row in rows])
     shares = np.divide(hits, queries, out=np.full(hits.shape, np.nan), where=queries > 0)
-    return shares.reshape(*predicted.shape[:-1], len(queries)), queries
-
-
-def per_parent(labels: Ints, predicted: Ints, parents: Ints, count: int) -> tuple[Floats, Ints]:
-    """Accuracy at one level, over the queries of each class of the level above.
-
-    :param labels: [q].
-    :param predicted: [..., q].
-    :param parents: [C], each class's parent.
-    :param count: number P of classes of the level above.
-    :returns: float64 [..., P], NaN where a parent has no query; int64 [P], the queries of each.
-    """
-    above = parents[labels]
-    return per_class(above, np.where(predicted == labels, above, -1), count)
+    return shares.reshape(*right.shape[:-1], len(queries)), queries
 
 
 def macro(labels: Ints, predicted: Ints) -> Floats:
@@ -69,7 +56,7 @@ def macro(labels: Ints, predicted: Ints) -> Floats:
     :returns: float64 [..., L].
     """
     means = [
-        np.nanmean(per_class(labels[:, level], predicted[..., level], 0)[0], axis=-1)
+        np.nanmean(by_class(labels[:, level], predicted[..., level] == labels[:, level])[0], axis=-1)
         for level in range(labels.shape[1])
     ]
     return np.stack(means, axis=-1)

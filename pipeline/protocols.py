@@ -24,12 +24,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.neighbours import prefix_lengths, prefix_neighbours, vote
+from heads.neighbours import Neighbours, prefix_lengths, prefix_neighbours, vote
 from pipeline.answers import Answers, Ints, Origin
 from pipeline.errors import PipelineError
 
@@ -66,8 +66,8 @@ def score_embeddings(
     _check(gallery, gallery_labels, "gallery")
     _check(queries, query_labels, "queries")
     asking = _Asking(scale_dim, k, device)
-    predicted = [asking.ask(queries, gallery, gallery_labels)]
-    return asking.answers("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], predicted, seed)
+    found = [asking.ask(queries, query_labels, gallery, gallery_labels)]
+    return asking.answers("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
 
 
 def leave_one_out(
@@ -94,8 +94,8 @@ def leave_one_out(
     _check(embeddings, labels, "embeddings")
     asking = _Asking(scale_dim, k, device)
     rows = list(sample_rows(len(labels), sample, samples))
-    predicted = [asking.ask_each_other(embeddings[chosen], labels[chosen]) for chosen in rows]
-    return asking.answers("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, predicted, seed, "held-out")
+    found = [asking.ask_each_other(embeddings[chosen], labels[chosen]) for chosen in rows]
+    return asking.answers("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
 
 
 def gallery_grid(
@@ -143,7 +143,9 @@ def gallery_grid(
         for origin in (name for name, rows in most.items() if size <= rows):
             count = 1 if size == most[origin] else draws
             if origin == "train":
-                found = [asking.ask_some(held_out, train, train_labels, size, draw) for draw in range(count)]
+                found = [
+                    asking.ask_some(held_out, held_out_labels, train, train_labels, size, draw) for draw in range(count)
+                ]
             else:
                 found = [asking.ask_beside(held_out, held_out_labels, size, draw) for draw in range(count)]
             rows = [np.arange(len(held_out))] * count
@@ -171,6 +173,13 @@ def _order(total: int, draw: int) -> Ints:
     return np.random.default_rng(draw).permutation(total)
 
 
+class _Found(NamedTuple):
+    """What neighbours say of q queries, and how many of them share each one's label: both int64 [J, q, L]."""
+
+    predicted: Ints
+    agreeing: Ints
+
+
 @dataclass(frozen=True)
 class _Asking:
     """How neighbours are searched, the same in all samples of a measurement."""
@@ -179,32 +188,38 @@ class _Asking:
     k: int
     device: str | None
 
-    def ask(self, queries: Vectors, gallery: Vectors, labels: Ints) -> Ints:
-        """Label queries [q, D] by a gallery [g, D] with labels [g, L]: int64 [J, q, L]."""
-        return vote(*prefix_neighbours(queries, gallery, self.scale_dim, self.k, device=self.device), labels)
+    def ask(self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints) -> _Found:
+        """Label queries [q, D] by a gallery [g, D] with labels [g, L]."""
+        found = prefix_neighbours(queries, gallery, self.scale_dim, self.k, device=self.device)
+        return _judged(found, query_labels, labels)
 
-    def ask_each_other(self, embeddings: Vectors, labels: Ints) -> Ints:
-        """Label each row [n, D] by all the others: int64 [J, n, L]."""
+    def ask_each_other(self, embeddings: Vectors, labels: Ints) -> _Found:
+        """Label each row [n, D] by all the others."""
         found = prefix_neighbours(
             embeddings, embeddings, self.scale_dim, self.k, exclude="same-row", device=self.device
         )
-        return vote(*found, labels)
+        return _judged(found, labels, labels)
 
-    def ask_some(self, queries: Vectors, gallery: Vectors, labels: Ints, size: int, draw: int) -> Ints:
+    def ask_some(
+        self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints, size: int, draw: int
+    ) -> _Found:
         """Label queries by the first `size` rows of the draw's shuffle of a gallery."""
         rows = np.sort(_order(len(gallery), draw)[:size])
-        return self.ask(queries, gallery[rows], labels[rows])
+        return self.ask(queries, query_labels, gallery[rows], labels[rows])
 
-    def ask_beside(self, embeddings: Vectors, labels: Ints, size: int, draw: int) -> Ints:
+    def ask_beside(self, embeddings: Vectors, labels: Ints, size: int, draw: int) -> _Found:
         """Label all rows by the first `size` of their shuffle; for each of these the next row takes its place."""
         order = _order(len(embeddings), draw)
         gallery, inside, outside = np.sort(order[:size]), np.sort(order[: size + 1]), order[size + 1 :]
-        each_other = self.ask_each_other(embeddings[inside], labels[inside])
-        predicted = np.empty((len(each_other), *labels.shape), np.int64)
-        predicted[:, inside] = each_other
+        parts = [(inside, self.ask_each_other(embeddings[inside], labels[inside]))]
         if len(outside):
-            predicted[:, outside] = self.ask(embeddings[outside], embeddings[gallery], labels[gallery])
-        return predicted
+            asked = self.ask(embeddings[outside], labels[outside], embeddings[gallery], labels[gallery])
+            parts.append((outside, asked))
+        shape = (len(parts[0][1].predicted), *labels.shape)
+        whole = _Found(np.empty(shape, np.int64), np.empty(shape, np.int64))
+        for rows, part in parts:
+            whole.predicted[:, rows], whole.agreeing[:, rows] = part
+        return whole
 
     def answers(
         self,
@@ -213,11 +228,11 @@ class _Asking:
         queries: Vectors,
         labels: Ints,
         rows: Sequence[Ints],
-        predicted: Sequence[Ints],
+        found: Sequence[_Found],
         seed: int,
         origin: Origin | None = None,
     ) -> Answers:
-        """Put the samples of a measurement together: `rows` asked and labels `predicted` [J, rows, L], one a sample."""
+        """Put the samples of a measurement together: `rows` asked and what was `found`, one a sample."""
         return Answers(
             protocol=protocol,
             k=self.k,
@@ -226,10 +241,20 @@ class _Asking:
             samples=len(rows),
             labels=labels,
             asked=np.concatenate(rows),
-            predicted=np.concatenate(predicted, axis=1),
+            predicted=np.concatenate([part.predicted for part in found], axis=1),
+            agreeing=np.concatenate([part.agreeing for part in found], axis=1),
             origin=origin,
             seed=seed,
         )
+
+
+def _judged(found: Neighbours, query_labels: Ints, labels: Ints) -> _Found:
+    """Let neighbours vote, and count those that share the query's label [q, L], of gallery labels [g, L]."""
+    agreeing = [
+        (column[found.indices] == own[:, None]).sum(axis=2)
+        for column, own in zip(labels.T, query_labels.T, strict=True)
+    ]
+    return _Found(vote(*found, labels), np.stack(agreeing, axis=2))
 
 
 def _check(embeddings: Vectors, labels: Ints, name: str) -> None:

@@ -18,7 +18,8 @@ from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import FitSettings, fit
 from pipeline.runs import Run, runs_of
-from pipeline.score import entries, score_run
+from pipeline.score import entries, score, score_grid
+from pipeline.subjects import Subject, run_subject
 from pipeline.sweep import Grid, points
 from pipeline.tables import embed_lines, fit_line, score_table, steerability_lines
 
@@ -62,7 +63,9 @@ def fit_stage(
     session: Session, features: LabelledFeatures, methods: Sequence[str], options: Mapping[str, Any]
 ) -> list[Run]:
     """Stage two, shown: the seeds of each method trained together."""
-    settings = FitSettings(options["head"], options["epochs"], options["batch_size"], options["lr"])
+    settings = FitSettings(
+        options["head"], options["epochs"], options["batch_size"], options["lr"], options["schedule"]
+    )
     runs = []
     for method in methods:
         with session.console.progress(f"fitting {method}") as bar:
@@ -82,34 +85,44 @@ def fit_stage(
 
 
 def score_stage(
-    session: Session, features: LabelledFeatures, runs: Sequence[Run], protocols: Sequence[str], k: int = 5
+    session: Session, subjects: Sequence[Subject], protocols: Sequence[str], k: int = 5
 ) -> list[dict[str, Any]]:
-    """Stage three, shown: one record a run and protocol, protocols outermost."""
+    """Stage three, shown: one record a subject and protocol, protocols outermost."""
     scores: list[dict[str, Any]] = []
     with session.console.progress("scoring") as bar:
         for protocol in protocols:
-            for run in runs:
-                bar.update(len(scores), len(runs) * len(protocols), f"{run.method}, {protocol}")
-                scores.append(score_run(run, features, protocol, k))
+            for subject in subjects:
+                bar.update(len(scores), len(subjects) * len(protocols), f"{subject.facts['method']}, {protocol}")
+                scores.append(score(subject, protocol, k))
     return scores
 
 
+def grid_stage(
+    session: Session, subjects: Sequence[Subject], sizes: Sequence[int] | None, k: int = 5
+) -> list[dict[str, Any]]:
+    """The 2 x 2 of gallery size and origin, shown as it goes: a record a subject and cell."""
+    cells: list[dict[str, Any]] = []
+    with session.console.progress("scoring galleries") as bar:
+        for done, subject in enumerate(subjects):
+            bar.update(done, len(subjects), str(subject.facts["method"]))
+            cells += score_grid(subject, sizes, k)
+    return cells
+
+
 def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
-    """The table of one protocol's scores, and steerability below it."""
+    """The table of one protocol's scores, and below it the steerability of what was trained."""
     session.console.show(score_table(scores, levels))
-    for line in steerability_lines(scores):
+    for line in steerability_lines([record for record in scores if record["run"] is not None]):
         session.console.show(line)
 
 
-def entries_stage(
-    session: Session, features: LabelledFeatures, runs: Sequence[Run], protocol: str, k: int = 5
-) -> list[Entry]:
+def entries_stage(session: Session, subjects: Sequence[Subject], protocol: str, k: int = 5) -> list[Entry]:
     """Every answer of every run under one protocol, shown as it comes."""
     with session.console.progress(f"answering, {protocol}") as bar:
         answered = []
-        for entry in entries(runs, features, protocol, k):
+        for entry in entries(subjects, protocol, k):
             answered.append(entry)
-            bar.update(len(answered), len(runs), entry.method)
+            bar.update(len(answered), len(subjects), entry.method)
     return answered
 
 
@@ -155,5 +168,5 @@ def sweep_stage(session: Session, grid: Grid) -> Swept:
             fitted = fit(session.artifacts, features, point.method, grid.seeds, point.settings)
             trained += len(fitted.trained)
             runs += fitted.runs
-            scores += [score_run(run, features, "gallery") for run in fitted.runs]
+            scores += [score(run_subject(run, features), "gallery") for run in fitted.runs]
     return Swept(runs, trained, scores)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import mean, stdev
 from typing import Any
 
 from rich.table import Table
 
 from data.summary import Spread, Summary
-from pipeline.claims import Judged
+from pipeline.baselines import BASELINES
 from pipeline.comparison import Comparison
 from pipeline.embed import Embedded
 from pipeline.fit import Fitted
+from pipeline.gallery_size import SizeEffect
 from pipeline.naming import grouped
+from pipeline.verdicts import Judged
 
 Score = Mapping[str, Any]
 
@@ -50,7 +54,7 @@ def fit_line(method: str, fitted: Fitted) -> str:
 
 
 def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
-    """Accuracy in percent of every method, prefix and level of one protocol.
+    """Accuracy in percent of every method, prefix and level of one protocol, untrained embeddings below.
 
     One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
     """
@@ -66,11 +70,14 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     table.add_column("dims", justify="right")
     for level in levels:
         table.add_column(level, justify="right")
-    for name, group in grouped(scores).items():
+    for name, group in _titled(scores).items():
         for j, prefix in enumerate(group[0]["prefixes"]):
             cells = [_cell([score["prefixes"][j]["levels"][level] for score in group]) for level in range(len(levels))]
             table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells)
         table.add_section()
+    if any(name.endswith("*") for name in _titled(scores)):
+        table.caption = "* untrained: plain truncation of the features; their principal components"
+        table.caption_justify = "left"
     return table
 
 
@@ -127,19 +134,89 @@ def _spread(spread: Spread) -> str:
 
 
 def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
-    """Accuracy in percent at the shortest and the full prefix, by gallery size and by where its rows come from."""
+    """Accuracy in percent at the shortest and the full prefix, by gallery size and by where its rows come from.
+
+    Beside it, where the votes come from: neighbours of the text's own finest label, of its siblings' (the same parent,
+    another label), and of strangers.
+    """
     first = cells[0]
     table = Table(title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over seeds")
-    for column in ("method", "gallery", "rows from", "dims", *levels):
+    finest, parent = levels[-1], levels[-2] if len(levels) > 1 else None
+    votes = f"% of votes from own {finest}" + (f", others of own {parent}, elsewhere" if parent else ", elsewhere")
+    for column in ("method", "gallery", "rows from", "dims", *levels, votes):
         table.add_column(column, justify="left" if column in ("method", "rows from") else "right")
-    for name, group in grouped(cells).items():
+    for name, group in _titled(cells).items():
         for size, origin in dict.fromkeys((cell["gallery"], cell["origin"]) for cell in group):
             alike = [cell for cell in group if (cell["gallery"], cell["origin"]) == (size, origin)]
             for j in (0, -1):
-                values = (_cell([c["prefixes"][j]["levels"][level] for c in alike]) for level in range(len(levels)))
-                table.add_row(name, f"{size:,}", origin, str(alike[0]["prefixes"][j]["dim"]), *values)
+                rows = [cell["prefixes"][j] for cell in alike]
+                values = [_cell([row["levels"][level] for row in rows]) for level in range(len(levels))]
+                table.add_row(name, f"{size:,}", origin, str(rows[0]["dim"]), *values, _votes(rows))
         table.add_section()
     return table
+
+
+def _votes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Shares of the votes by how near their labels are, from the precisions of the two finest levels."""
+    two_finest = range(len(rows[0]["levels"]))[::-1][:2]
+    precisions = [mean(row["levels"][level]["precision"] for row in rows) for level in two_finest]
+    return " / ".join(f"{(upper - lower) * 100:.0f}" for lower, upper in pairwise([0.0, *precisions, 1.0]))
+
+
+def errors_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Errors on the finest level at each prefix: how many, how far they miss, which level explains them."""
+    first = scores[0]
+    table = Table(
+        title=f"{first['protocol']}: errors on {levels[-1]}; distance counts the levels at which the paths differ, "
+        "beside that of a random wrong label",
+        title_justify="left",
+    )
+    explained = [f"parting at {level}, % of errors" for level in levels]
+    for column in ("method", "dims", "errors %", "distance (random)", *explained):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, group in _titled(scores).items():
+        for j in range(len(group[0]["errors"])):
+            rows = [score["errors"][j] for score in group]
+            total = sum(row["errors"] for row in rows)
+            distances = (
+                f"{sum(row[distance] * row['errors'] for row in rows if row['errors']) / total:.2f}" if total else "-"
+                for distance in ("mean_distance", "chance_distance")
+            )
+            shares = (
+                f"{sum(row['explained'][level] * row['errors'] for row in rows) / total:.0%}" if total else "-"
+                for level in range(len(levels))
+            )
+            rate = total / sum(row["queries"] for row in rows)
+            table.add_row(
+                name if j == 0 else "", str(rows[0]["dim"]), f"{rate * 100:.1f}", "{} ({})".format(*distances), *shares
+            )
+        table.add_section()
+    return table
+
+
+def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 5) -> list[str]:
+    """The most frequent confusions of each method at its shortest prefix and in full, all seeds together."""
+    lines = []
+    for name, group in _titled(scores).items():
+        for j in (0, -1):
+            counts: Counter[tuple[str, str, int]] = Counter()
+            for score in group:
+                for one in score["errors"][j]["worst"]:
+                    counts[one["truth"], one["predicted"], one["distance"]] += one["count"]
+            found = (
+                f"{truth} > {predicted} {count}{'' if distance == 1 else ' (another ' + levels[-distance] + ')'}"
+                for (truth, predicted, distance), count in counts.most_common(most)
+            )
+            lines.append(f"  {name}, {group[0]['errors'][j]['dim']} dims: {', '.join(found) or 'no error'}")
+    return [f"most frequent confusions on {levels[-1]}, truth > answer and how often:", *lines]
+
+
+def _titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
+    """Scores side by side over seeds, the untrained baselines marked."""
+    return {
+        f"{name}*" if group[0]["run"] is None and name in BASELINES else name: group
+        for name, group in grouped(scores).items()
+    }
 
 
 def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
@@ -167,6 +244,21 @@ def claims_table(claims: Sequence[Judged]) -> Table:
         table.add_row(
             claim.id, published, _figures(claim.measured, claim.ci95),
             _figures(elsewhere["measured"], elsewhere["ci95"]), claim.verdict,
+        )  # fmt: skip
+    return table
+
+
+def size_table(effects: Sequence[SizeEffect], levels: Sequence[str]) -> Table:
+    """The difference v5 - mrl at the shortest prefix by gallery, and whose labels the neighbours carry."""
+    table = Table(title=f"v5 - mrl at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds")
+    for column in ("rows from", "on", "gallery", "v5 - mrl", "95 %", "v5: own label", "mrl: own label"):
+        table.add_column(column, justify="left" if column in ("rows from", "on") else "right")
+    for before, effect in zip([None, *effects], effects, strict=False):
+        same = before is not None and (before.origin, before.level) == (effect.origin, effect.level)
+        table.add_row(
+            "" if same else effect.origin, "" if same else levels[effect.level], f"{effect.gallery:,}",
+            f"{effect.difference * 100:+.1f}", _points(effect.ci95),
+            f"{effect.precision_a:.0%} of votes", f"{effect.precision_b:.0%} of votes",
         )  # fmt: skip
     return table
 

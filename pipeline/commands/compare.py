@@ -19,11 +19,13 @@ def COMMAND(session: Session, protocol: str, **options: Any) -> dict[str, Any]:
     """Differences between methods, paired by seed: t-test, Holm over all rows, Cohen's d, bootstrap over texts."""
     from pipeline.comparison import compare
     from pipeline.stages import entries_stage, features_of, runs_to_judge
+    from pipeline.subjects import run_subject
     from pipeline.tables import comparison_table
 
     features = features_of(session, options)
     runs = runs_to_judge(session, features, options["methods"])
-    rows = compare(entries_stage(session, features, runs, protocol, options["k"]))
+    subjects = [run_subject(run, features) for run in runs]
+    rows = compare(entries_stage(session, subjects, protocol, options["k"]))
     levels = features.dataset.levels
     session.console.show(comparison_table(rows, levels))
     for row in rows:

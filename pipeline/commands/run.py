@@ -28,14 +28,16 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     """Embed DATASET, fit a head by each method, score every prefix on every level, and say what to choose."""
     from pipeline.advice import advice
     from pipeline.stages import embed_stage, fit_stage, score_stage, show_scores
+    from pipeline.subjects import baselines_of, run_subject
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
     features = embedded.features()
     runs = fit_stage(session, features, methods, rest)
-    scores = score_stage(session, features, runs, protocols=("gallery",))
+    scores = score_stage(session, [run_subject(run, features) for run in runs], protocols=("gallery",))
+    baselines = score_stage(session, baselines_of(session.artifacts, features), protocols=("gallery",))
     levels = embedded.dataset.levels
-    show_scores(session, scores, levels)
+    show_scores(session, [*scores, *baselines], levels)
     sentences = advice(scores, levels)
     for sentence in (*sentences, *next_steps(methods)):
         session.console.show(sentence)
@@ -43,6 +45,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
         "embed": embedded.summary(),
         "runs": [run.summary() for run in runs],
         "scores": scores,
+        "baselines": baselines,
         "advice": sentences,
     }
 

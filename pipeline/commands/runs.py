@@ -52,7 +52,7 @@ def show_run(session: Session, run_id: str) -> dict[str, Any]:
     for epoch in history:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in epoch.values()))
     session.console.show(table)
-    scores = stored_scores(run)
+    scores = stored_scores(run.folder)
     for score in scores:
         session.console.show(f"{score['protocol']} k={score['k']}: S = {score['steerability']:+.3f}")
     return {"run": run.summary(), "record": facts, "history": history, "scores": scores}

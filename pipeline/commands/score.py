@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.command import Session, command
 from pipeline.options import IntegerList, NameList, backbone_options, known_methods
+
+if TYPE_CHECKING:
+    from pipeline.subjects import Subject
 
 
 @command("score", example="pipeline score --protocol all")
@@ -25,23 +30,99 @@ from pipeline.options import IntegerList, NameList, backbone_options, known_meth
     type=IntegerList(),
     help="Instead: galleries of these sizes, from training rows and from held-out rows, a cell each.",
 )
+@click.option("--errors", is_flag=True, help="Show where the finest level goes wrong: siblings or strangers, and who.")
+@click.option(
+    "--per-class",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.parquet",
+    help="Write the accuracy of every class and of every parent's classes.",
+)
+@click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE.npy|.parquet",
+    help="Score these instead of runs: a vector a row of the dataset, in order or joined by a text column.",
+)
+@click.option("--dims", type=IntegerList(), help="With --embeddings: the prefixes to score.")
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
 @backbone_options
 def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: Any) -> dict[str, Any]:
-    """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset."""
-    from pipeline.runs import runs_by_id
-    from pipeline.score import PROTOCOLS, score_grid
-    from pipeline.stages import features_of, runs_to_judge, score_stage, show_scores
+    """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset.
+
+    Beside them stand two embeddings that no one trained: the features' plain truncation, and their principal
+    components.
+    """
+    from pipeline.score import PROTOCOLS
+    from pipeline.stages import grid_stage, score_stage, show_scores
     from pipeline.tables import grid_table
 
-    features = features_of(session, options)
-    chosen = runs_by_id(session.artifacts, runs) if runs else runs_to_judge(session, features, options["methods"])
+    _check_usage(runs, options)
+    scored, beside = _embeddings(session, options) if options["embeddings"] else _runs(session, runs, options)
+    levels, subjects = scored[0].hierarchy.names, [*scored, *beside]
     if options["gallery_size"]:
-        cells = [cell for run in chosen for cell in score_grid(run, features, options["gallery_size"], options["k"])]
-        session.console.show(grid_table(cells, features.dataset.levels))
-        return {"scores": cells}
+        cells = grid_stage(session, subjects, options["gallery_size"], options["k"])
+        session.console.show(grid_table(cells, levels))
+        count = len(cells) // len(subjects) * len(scored)
+        return {"scores": cells[:count], "baselines": cells[count:]}
     protocols = PROTOCOLS if protocol == "all" else (protocol,)
-    scores = score_stage(session, features, chosen, protocols, options["k"])
+    scores = score_stage(session, scored, protocols, options["k"])
+    baselines = score_stage(session, beside, protocols, options["k"])
     for name in protocols:
-        show_scores(session, [s for s in scores if s["protocol"] == name], features.dataset.levels)
-    return {"scores": scores}
+        chosen = [record for record in (*scores, *baselines) if record["protocol"] == name]
+        show_scores(session, chosen, levels)
+        if options["errors"]:
+            _show_errors(session, chosen, levels)
+    if options["per_class"]:
+        _write_per_class(session, options["per_class"], subjects, protocols, options["k"])
+    return {"scores": scores, "baselines": baselines}
+
+
+def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    if options["embeddings"] and (runs or options["methods"]):
+        raise click.UsageError("--embeddings scores a file instead of runs: leave out RUN and --method")
+    if options["dims"] and not options["embeddings"]:
+        raise click.UsageError("--dims goes with --embeddings: a run is scored at the prefixes of its head")
+    if options["gallery_size"] and (options["errors"] or options["per_class"]):
+        raise click.UsageError("--errors and --per-class are of one gallery: leave out --gallery-size")
+
+
+def _runs(session: Session, ids: tuple[str, ...], options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
+    from pipeline.runs import runs_by_id
+    from pipeline.stages import features_of, runs_to_judge
+    from pipeline.subjects import baselines_of, run_subject
+
+    features = features_of(session, options)
+    runs = runs_by_id(session.artifacts, ids) if ids else runs_to_judge(session, features, options["methods"])
+    return [run_subject(run, features) for run in runs], baselines_of(session.artifacts, features)
+
+
+def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
+    from pipeline.subjects import outside_subjects
+
+    dataset = session.artifacts.load_dataset(session.artifacts.dataset_source(options["dataset"]))
+    session.console.say(f"embeddings: {options['embeddings']}, of {dataset.id}")
+    given, components = outside_subjects(options["embeddings"], dataset, options["dims"])
+    return [given], [components]
+
+
+def _show_errors(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
+    from pipeline.tables import confusion_lines, errors_table
+
+    session.console.show(errors_table(scores, levels))
+    for line in confusion_lines(scores, levels):
+        session.console.show(line)
+
+
+def _write_per_class(
+    session: Session, path: Path, subjects: Sequence[Subject], protocols: Sequence[str], k: int
+) -> None:
+    import cache
+    from pipeline.mistakes import per_class_frame
+    from pipeline.score import answers_of
+
+    answered = [(subject.facts, answers_of(subject, name, k)) for name in protocols for subject in subjects]
+    frame = per_class_frame(answered, subjects[0].hierarchy)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_file(path) as partial:
+        frame.write_parquet(partial)
+    session.console.show(f"{frame.height:,} rows by class: {path}")

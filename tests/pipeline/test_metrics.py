@@ -35,7 +35,7 @@ class TestAccuracies:
         asked = np.unique(labels)
         expected = recall_score(labels, predicted, labels=asked, average="macro", zero_division=0)
         assert metrics.macro(both, guesses)[0, 0] == pytest.approx(expected)
-        shares, queries = metrics.per_class(labels, predicted, 7)
+        shares, queries = metrics.by_class(labels, predicted == labels, 7)
         recalls = recall_score(labels, predicted, labels=asked, average=None, zero_division=0)
         np.testing.assert_allclose(shares[asked], recalls)
         assert np.isnan(np.delete(shares, asked)).all()
@@ -45,7 +45,7 @@ class TestAccuracies:
     @given(pair=answers)
     def test_of_a_parent_are_over_the_queries_below_it(self, pair):
         labels, predicted = pair
-        shares, queries = metrics.per_parent(labels, predicted, PARENTS[1], 3)
+        shares, queries = metrics.by_class(PARENTS[1][labels], predicted == labels, 3)
         for parent in range(3):
             below = [a == b for a, b in zip(labels, predicted, strict=True) if PARENTS[1][a] == parent]
             assert queries[parent] == len(below)

@@ -1,0 +1,128 @@
+"""Embeddings that were made elsewhere, by any model or API, put into the order of a dataset.
+
+Two kinds of files: `.npy`, rows in the order that `pipeline data show DATASET --rows` prints; and `.parquet`, whose
+vectors are joined by a column `text`, so that their order does not matter and further rows do no harm. Nothing is
+unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import data
+from pipeline.errors import PipelineError
+
+Singles = NDArray[np.float32]
+
+
+def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
+    """Read the embeddings of every row of a dataset, float32 [n, D], in its order.
+
+    :param path: a .npy file [n, D] of floats, or a .parquet file with one column of lists or arrays of floats and, if
+        its rows are not the dataset's in their order, a column `text`.
+    :raises PipelineError: if the file cannot be read, does not go with the dataset, or holds NaN or infinity.
+    """
+    readers = {".npy": _read_npy, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise PipelineError(
+            f"{path} is neither .npy nor .parquet",
+            "save the embeddings with numpy.save, or as Parquet with a text and a list column",
+        )
+    vectors = readers[path.suffix](path, dataset)
+    if vectors.ndim != 2 or not vectors.shape[-1] or len(vectors) != len(dataset):
+        raise PipelineError(
+            f"{path} has shape {tuple(vectors.shape)}, and {dataset.id} has {len(dataset):,} rows",
+            f"give a vector for each row that `pipeline data show {dataset.name} --rows` prints, in that order",
+        )
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise PipelineError(
+            f"{path}: {len(broken):,} embeddings are not finite in float32, the first that of row {broken[0] + 1}",
+            "look for NaN or infinity where they were made",
+        )
+    return vectors
+
+
+def _read_npy(path: Path, dataset: data.Dataset) -> Singles:
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise PipelineError(
+            f"{path} is no array of numbers ({error})", "save one array [n, D] of floats with numpy.save"
+        ) from error
+    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f":
+        raise PipelineError(
+            f"{path} holds {getattr(vectors, 'dtype', 'several arrays')}, not floats",
+            "save one array [n, D] of floats with numpy.save",
+        )
+    return _singles(vectors)
+
+
+def _read_parquet(path: Path, dataset: data.Dataset) -> Singles:
+    try:
+        frame = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        first = str(error).splitlines()[0]
+        raise PipelineError(f"{path} is no Parquet file that can be read ({first})", "write it again") from error
+    column = frame.get_column(_vector_column(path, frame))
+    if column.null_count():
+        row = int(column.is_null().arg_true()[0]) + 1
+        raise PipelineError(f"{path}: row {row} has no embedding", "leave the row out, or embed its text")
+    lengths = (column.arr if isinstance(column.dtype, pl.Array) else column.list).len()
+    other = lengths != lengths[0] if len(lengths) else lengths.cast(pl.Boolean)
+    if other.any():
+        row = int(other.arg_true()[0])
+        raise PipelineError(
+            f"{path}: row {row + 1} has {lengths[row]} dimensions where row 1 has {lengths[0]}",
+            "give every text an embedding of one length",
+        )
+    values = column.explode().to_numpy() if len(column) else np.empty(0, np.float32)
+    vectors = _singles(values.reshape(len(column), -1))
+    return vectors if "text" not in frame.columns else vectors[_rows_by_text(path, frame, vectors, dataset)]
+
+
+def _vector_column(path: Path, frame: pl.DataFrame) -> str:
+    """Find the one column that holds vectors."""
+    found = [
+        name
+        for name, kind in frame.schema.items()
+        if isinstance(kind, pl.List | pl.Array) and kind.inner is not None and kind.inner.is_float()
+    ]
+    if "embedding" in found:
+        return "embedding"
+    if len(found) != 1:
+        raise PipelineError(
+            f"{path} has {len(found)} columns of float lists, in {', '.join(frame.columns)}",
+            "name the vectors' column embedding",
+        )
+    return found[0]
+
+
+def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: Singles, dataset: data.Dataset) -> Sequence[int]:
+    """Find the file's row of each text of the dataset; a text may stand there twice with one and the same vector."""
+    rows: dict[str, int] = {}
+    for row, text in enumerate(frame.get_column("text")):
+        first = rows.setdefault(text, row)
+        if first != row and not np.array_equal(vectors[first], vectors[row]):
+            raise PipelineError(
+                f"{path}: rows {first + 1} and {row + 1} have one text and two embeddings", "keep one of them"
+            )
+    missing = [(number, text) for number, text in enumerate(dataset.texts, start=1) if text not in rows]
+    if missing:
+        number, text = missing[0]
+        raise PipelineError(
+            f"{path} has no embedding for {len(missing):,} of {len(dataset):,} texts of {dataset.id}, "
+            f"the first being row {number}: {text[:60]!r}",
+            f"embed every text that `pipeline data show {dataset.name} --rows` prints",
+        )
+    return [rows[text] for text in dataset.texts]
+
+
+def _singles(vectors: NDArray[np.floating]) -> Singles:
+    with np.errstate(over="ignore"):
+        return np.asarray(vectors, dtype=np.float32)
