@@ -250,15 +250,19 @@ def claims_table(claims: Sequence[Judged]) -> Table:
 
 def size_table(effects: Sequence[SizeEffect], levels: Sequence[str]) -> Table:
     """The difference v5 - mrl at the shortest prefix by gallery, and whose labels the neighbours carry."""
-    table = Table(title=f"v5 - mrl at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds")
-    for column in ("rows from", "on", "gallery", "v5 - mrl", "95 %", "v5: own label", "mrl: own label"):
+    table = Table(
+        title=f"v5 - mrl at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds; own: share of "
+        "neighbours with the text's own label",
+        title_justify="left",
+    )
+    for column in ("rows from", "on", "gallery", "v5 - mrl", "95 %", "v5 own", "mrl own"):
         table.add_column(column, justify="left" if column in ("rows from", "on") else "right")
     for before, effect in zip([None, *effects], effects, strict=False):
         same = before is not None and (before.origin, before.level) == (effect.origin, effect.level)
         table.add_row(
             "" if same else effect.origin, "" if same else levels[effect.level], f"{effect.gallery:,}",
             f"{effect.difference * 100:+.1f}", _points(effect.ci95),
-            f"{effect.precision_a:.0%} of votes", f"{effect.precision_b:.0%} of votes",
+            f"{effect.precision_a:.0%}", f"{effect.precision_b:.0%}",
         )  # fmt: skip
     return table
 

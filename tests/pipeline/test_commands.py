@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
 
@@ -165,8 +166,47 @@ def test_gallery_sizes_are_scored_by_origin(fitted):
     }
 
 
+def test_untrained_baselines_stand_beside_every_score(fitted):
+    found = fitted.json("score", "--protocol", "all")
+    assert [(b["method"], b["protocol"], b["run"]) for b in found["baselines"]] == [
+        (name, protocol, None) for protocol in ("gallery", "leave-one-out") for name in ("features", "pca")
+    ]
+    for baseline in found["baselines"]:
+        assert [prefix["dim"] for prefix in baseline["prefixes"]] == [64, 128, 192, 256, 384]
+    assert "pca*" in fitted("score").stdout
+
+
+def test_errors_are_shown_and_classes_written(fitted, tmp_path):
+    path = tmp_path / "classes.parquet"
+    shown = fitted("score", "--method", "v5", "--errors", "--per-class", path)
+    assert shown.returncode == 0, shown.stderr
+    assert "most frequent confusions" in shown.stdout
+    frame = pl.read_parquet(path)
+    whole = frame.filter((pl.col("method") == "v5") & (pl.col("dim") == 64) & (pl.col("seed") == 1))
+    by = {name: part for (name,), part in whole.filter(pl.col("level") == "level1").group_by("by")}
+    assert set(by["level0"]["class"]) == {"money", "travel", "kitchen"}
+    assert by["level1"]["queries"].sum() == by["level0"]["queries"].sum() == 18
+    (score, *_) = fitted.json("score", "--method", "v5")["scores"]
+    accuracy = (by["level0"]["accuracy"] * by["level0"]["queries"]).sum() / 18
+    assert accuracy == pytest.approx(score["prefixes"][0]["levels"][1]["accuracy"])
+    assert score["errors"][0]["errors"] == round(18 * (1 - accuracy))
+
+
+def test_stored_answers_are_read_again_and_damaged_ones_made_again(fitted, tmp_path):
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    before = copy.json("compare")["comparisons"]
+    kept = sorted(copy.artifacts.rglob("answers-*.npz"))
+    assert len([path for path in kept if "untrained" not in path.parts]) >= 4
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:100])
+    assert copy.json("compare")["comparisons"] == before
+
+
 def test_reproduce_judges_every_claim(fitted):
-    claims = {c["id"]: c for c in fitted.json("reproduce", "--seeds", "1,2", "--epochs", "2")["claims"]}
+    found = fitted.json("reproduce", "--seeds", "1,2", "--epochs", "2")
+    claims = {c["id"]: c for c in found["claims"]}
+    assert {row["origin"] for row in found["gallery_size"]} == {"train", "held-out"}
+    assert {row["level"] for row in found["gallery_size"]} == {0, 1}
     assert claims["coarse-64"]["verdict"] in (
         "holds",
         "holds only under the published protocol",

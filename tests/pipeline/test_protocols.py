@@ -15,14 +15,23 @@ from pipeline.errors import PipelineError
 from pipeline.protocols import gallery_grid, grid_sizes, leave_one_out, sample_rows, score_embeddings
 
 
-def slow_label(query, gallery, labels, length, k):
-    """Label one query at one prefix by looping over its gallery: int per level."""
+def slow_ranking(query, gallery, length):
+    """The gallery by cosine to one query at one prefix, nearest first: (minus the cosine in units of 2^-24, row)."""
     ranked = []
     for row, other in enumerate(gallery):
         a, b = query[:length].astype(float), other[:length].astype(float)
         norms = np.sqrt((a @ a) * (b @ b))
         ranked.append((-round((a @ b) / norms * 2**24) if norms else 0, row))
-    nearest = sorted(ranked)[:k]
+    return sorted(ranked)
+
+
+def slow_nearest(query, gallery, length, k):
+    return [row for _, row in slow_ranking(query, gallery, length)[:k]]
+
+
+def slow_label(query, gallery, labels, length, k):
+    """Label one query at one prefix by looping over its gallery: int per level."""
+    nearest = slow_ranking(query, gallery, length)[:k]
     winners = []
     for level in range(labels.shape[1]):
         tally = {}
@@ -84,6 +93,18 @@ class TestGallery:
             alone = score_embeddings(gallery[:, :length], labels, queries[:, :length], query_labels, scale_dim=length)
             np.testing.assert_array_equal(scores.predicted[j], alone.predicted[0])
         assert [prefix["dim"] for prefix in scores.to_dict()["prefixes"]] == [2, 5, 12]
+
+    @settings(deadline=None, max_examples=40)
+    @given(gallery=tied_texts(), queries=tied_texts(), k=st.integers(1, 16))
+    def test_neighbours_of_the_own_label_are_counted(self, gallery, queries, k):
+        scores = score_embeddings(*gallery, *queries, scale_dim=2, k=k)
+        for j, length in enumerate((2, 4)):
+            for i, query in enumerate(queries[0]):
+                near = slow_nearest(query, gallery[0], length, k)
+                own = [sum(gallery[1][row, level] == queries[1][i, level] for row in near) for level in (0, 1)]
+                assert scores.agreeing[j, i].tolist() == own
+        expected = scores.agreeing.mean(axis=1) / min(k, len(gallery[0]))
+        np.testing.assert_allclose(scores.precision, expected)
 
 
 class TestLeaveOneOut:
@@ -227,6 +248,7 @@ class TestRecord:
             again = Answers.from_arrays(arrays)
         assert again.to_dict() == scores.to_dict()
         np.testing.assert_array_equal(again.predicted, scores.predicted)
+        np.testing.assert_array_equal(again.agreeing, scores.agreeing)
 
     def test_is_the_same_every_time(self):
         first, second = (leave_one_out(*made(80), sample=40, scale_dim=4).to_dict() for _ in range(2))
