@@ -1,13 +1,14 @@
 """Training methods against each other: `joint` beside v5 and mrl, what each part of v5 is good for, three levels.
 
-    python benchmarks/methods.py --artifacts artifacts --json methods.json --answers methods-answers
+    python benchmarks/methods.py --artifacts artifacts --json methods.json
     python benchmarks/methods.py --artifacts artifacts --export build/features.npz
-    python benchmarks/methods.py --features build/features.npz --device cuda --json methods.json --answers OUT/answers
+    python benchmarks/methods.py --features build/features.npz --device cuda --json methods.json
 
 The artifacts folder is one where `pipeline embed` was run on both datasets. `--export` writes their features and labels
-into one file, with which a machine needs torch, numpy and this repository only, no polars. `--answers` keeps every
-answer, a file a dataset and method: a second call reads what a first one finished, and compares all. (It knows data,
-seeds and settings, not the code: after a change of `heads` or `pipeline` give it another folder.)
+into one file, with which a machine needs torch, numpy and this repository only, no polars. `--known FILES` takes
+finished measurements out of JSON files of earlier calls, here or on another machine, instead of measuring again what
+has the same data, seeds and settings; so an interrupted call goes on, and parts come together. (The code is not part of
+the match: after a change of `heads` or `pipeline` measure again.)
 
 Every method is trained with every seed, preset `paper`, and asked by both protocols at every prefix and level. `v5`,
 `mrl` and the ablations have their published settings; `v5-matched` and `mrl-matched` have joint's epochs, learning rate
@@ -25,8 +26,8 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,12 @@ from fit import DATASETS, Features, add_sources, datasets_of, fitted_to, listed,
 
 import heads
 from pipeline import statistics
-from pipeline.answers import STEERABILITY, Answers
-from pipeline.comparison import LEVEL, Comparison, Entry, compare
+from pipeline.answers import Answers
 from pipeline.protocols import leave_one_out, score_embeddings
 
 SEEDS = (42, 123, 456, 789, 1011)
 PROTOCOLS = ("gallery", "leave-one-out")
-MARGIN = 0.003
+MARGIN, LEVEL = 0.003, 0.05
 SUPER = "clinc-super"
 SUPER_DOMAINS = {
     "banking": "money",
@@ -57,6 +57,9 @@ SUPER_DOMAINS = {
     "meta": "conversation",
 }
 """Five classes of two domains each, by what a person is about: no part of CLINC, made up for this measurement."""
+
+Record = dict[str, Any]
+"""What was measured of a method on a dataset by one protocol: settings, seeds, accuracies [seeds, J, L]."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ PLANS = {
         Plan("three-level", "v5", (SUPER,)),
     )
 }
-say = partial(print, flush=True)
 RIVALS = ("v5", "mrl", "v5-matched", "mrl-matched")
+say = partial(print, flush=True)
 
 
 def with_super_domains(clinc: Features) -> Features:
@@ -120,152 +123,139 @@ def export(path: Path, datasets: dict[str, Features]) -> None:
             arrays[f"{name}.{split}.features"] = rows.astype(np.float16)
             arrays[f"{name}.{split}.labels"] = labels.astype(np.int16)
     np.savez_compressed(path, **arrays)
-    print(f"{path}: {', '.join(datasets)}, {path.stat().st_size / 2**20:.1f} MiB")
+    say(f"{path}: {', '.join(datasets)}, {path.stat().st_size / 2**20:.1f} MiB")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A method's answers on a dataset, by protocol, one a seed; `about` says how its heads came about."""
-
-    features: Features
-    plan: Plan
-    about: dict[str, Any]
-    answers: dict[str, list[Answers]]
-
-    def accuracy(self, protocol: str) -> np.ndarray:
-        """Accuracies [seeds, J, L]."""
-        return np.stack([answers.accuracy for answers in self.answers[protocol]])
-
-    def entries(self, protocol: str) -> Iterator[Entry]:
-        """Name the runs for a comparison."""
-        for seed, answers in zip(self.about["seeds"], self.answers[protocol], strict=True):
-            yield Entry(self.plan.name, seed, answers)
-
-    def record(self, protocol: str) -> dict[str, Any]:
-        """Spell out one protocol's figures as JSON has them."""
-        terms = [answers.steerability for answers in self.answers[protocol]]
-        steering = [[s.total, s.coarse_gain, s.fine_gain] for s in terms if s is not None]
-        return {
-            "method": self.plan.name,
-            "protocol": protocol,
-            **self.about,
-            "levels": self.features.levels,
-            "dims": self.answers[protocol][0].dims,
-            "accuracy": self.accuracy(protocol).tolist(),
-            "steerability": dict(zip(STEERABILITY, map(list, zip(*steering, strict=True)), strict=True)),
-        }
-
-
-def measure(features: Features, plan: Plan, options: argparse.Namespace) -> Measured:
-    """Train and ask the seeds of a method, or read the answers that a former call kept."""
+def measure(features: Features, plan: Plan, options: argparse.Namespace) -> list[Record]:
+    """Train and ask the seeds of a method, or take what is known: a record a protocol."""
     settings = plan.settings(options.matched_batch)
-    about = {
+    wanted = {
+        "method": plan.name,
         "dataset": features.name,
-        "rows": features.rows,
         "digest": digest(features),
         "seeds": list(options.seeds),
         "hyperparameters": heads.hyperparameters(plan.method, **settings),
     }
-    kept = options.answers and options.answers / f"{features.name}-{plan.name}.npz"
-    if kept and kept.is_file():
-        measured = read_answers(kept, features, plan)
-        if all(measured.about[name] == value for name, value in about.items()):
-            return measured
-    measured = train_and_ask(features, plan, settings, about, options.device)
-    if kept:
-        write_answers(kept, measured)
-    return measured
-
-
-def train_and_ask(
-    features: Features, plan: Plan, settings: dict[str, Any], about: dict[str, Any], device: str
-) -> Measured:
-    """Train all seeds at once, then ask each by both protocols."""
-    train, labels = features.splits["train"]
-    test, test_labels = features.splits["test"]
+    known = [record for record in options.known if all(record[name] == value for name, value in wanted.items())]
+    if {record["protocol"] for record in known} == set(PROTOCOLS):
+        return known
     began = time.perf_counter()
-    results = fitted_to(features, device, seeds=about["seeds"], method=plan.method, **settings)
-    fitted = time.perf_counter()
-    answers: dict[str, list[Answers]] = {protocol: [] for protocol in PROTOCOLS}
-    for result in results:
-        head = result.head.to(device)
-        gallery, queries = head.embed(train), head.embed(test)
-        scales = {"scale_dim": head.dims, "device": device}
-        answers["gallery"].append(score_embeddings(gallery, labels, queries, test_labels, **scales))
-        answers["leave-one-out"].append(leave_one_out(queries, test_labels, **scales))
-    seconds = {"fit_seconds": fitted - began, "score_seconds": time.perf_counter() - fitted}
-    about = {**about, **seconds, "device": device, "best_epochs": [result.best_epoch for result in results]}
-    return Measured(features, plan, about, answers)
-
-
-def write_answers(path: Path, measured: Measured) -> None:
-    """Keep a method's answers in one file, which exists only once it is whole."""
-    arrays: dict[str, np.ndarray] = {"about": np.array(json.dumps(measured.about))}
-    for protocol, runs in measured.answers.items():
-        for i, answers in enumerate(runs):
-            arrays.update({f"{protocol}.{i}.{name}": array for name, array in answers.to_arrays().items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".partial.npz")
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(path)
-
-
-def read_answers(path: Path, features: Features, plan: Plan) -> Measured:
-    """Read what `write_answers` wrote."""
-    with np.load(path) as arrays:
-        about = json.loads(str(arrays["about"]))
-        parts: dict[str, dict[str, np.ndarray]] = {}
-        for key in (key for key in arrays.files if key != "about"):
-            run, _, name = key.rpartition(".")
-            parts.setdefault(run, {})[name] = arrays[key]
-    runs = range(len(about["seeds"]))
-    answers = {p: [Answers.from_arrays(parts[f"{p}.{i}"]) for i in runs] for p in PROTOCOLS}
-    return Measured(features, plan, about, answers)
-
-
-def against_joint(measured: dict[str, Measured], protocol: str) -> list[Comparison]:
-    """Compare joint with each rival there is; p adjusted over all rows together."""
-    rows: list[Comparison] = []
-    for name in RIVALS:
-        if name in measured:
-            rows += compare([*measured["joint"].entries(protocol), *measured[name].entries(protocol)])
-    adjusted = statistics.holm([row.p for row in rows])
-    return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
-
-
-def verdict(rows: Sequence[Comparison], levels: Sequence[str]) -> dict[str, Any]:
-    """Judge joint against one rival on one dataset by one protocol: not worse anywhere, better at the shortest prefix.
-
-    Both are None where there are too few seeds for an interval.
-    """
-    cells = [row for row in rows if row.metric == "accuracy"]
-    lows = [(row.ci95[0], row) for row in cells if row.ci95 is not None]
-    if len(lows) < len(cells):
-        return {"not_worse": None, "better": None, "worst": None, "gains": []}
-    low, worst = min(lows, key=lambda pair: pair[0])
-    gains = [
-        f"{levels[row.level or 0]} {row.mean_difference * 100:+.2f} (p={row.p_holm:.2g})"
-        for row in cells
-        if row.prefix == 1 and row.mean_difference > 0 and row.p_holm is not None and row.p_holm < LEVEL
+    train, labels = features.splits["train"]
+    results = fitted_to(features, options.device, seeds=wanted["seeds"], method=plan.method, **settings)
+    about = {
+        **wanted,
+        "rows": features.rows,
+        "levels": features.levels,
+        "device": options.device,
+        "fit_seconds": time.perf_counter() - began,
+        "best_epochs": [result.best_epoch for result in results],
+    }
+    answers = [ask(result.head, train, labels, *features.splits["test"], options.device) for result in results]
+    return [
+        {
+            **about,
+            "protocol": protocol,
+            "dims": answers[0][protocol].dims,
+            "accuracy": [by_protocol[protocol].accuracy.tolist() for by_protocol in answers],
+        }
+        for protocol in PROTOCOLS
     ]
-    where = f"{levels[worst.level or 0]} at {worst.dim} dims, lower end {low * 100:+.2f} points"
-    return {"not_worse": bool(low >= -MARGIN), "better": bool(gains), "worst": where, "gains": gains}
 
 
-def interval_of(values: np.ndarray) -> dict[str, Any]:
-    """Student's interval of a mean over seeds, p against zero, and the sign where it is told from zero."""
+def ask(
+    head: heads.FractalHead,
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    where: str,
+) -> dict[str, Answers]:
+    """Ask one head's test texts by both protocols."""
+    head = head.to(where)
+    gallery, queries = head.embed(train), head.embed(test)
+    return {
+        "gallery": score_embeddings(gallery, labels, queries, test_labels, scale_dim=head.dims, device=where),
+        "leave-one-out": leave_one_out(queries, test_labels, scale_dim=head.dims, device=where),
+    }
+
+
+def accuracies(record: Record) -> np.ndarray:
+    """Accuracies [seeds, J, L] of a record."""
+    return np.array(record["accuracy"])
+
+
+def figures(record: Record) -> dict[str, np.ndarray]:
+    """Steerability with its terms, and with three levels each one's gain from the shortest prefix to the longest."""
+    values = accuracies(record)
+    gains = values[:, -1] - values[:, 0]
+    found = {"steerability": gains[:, -1] - gains[:, 0], "coarse gain": -gains[:, 0], "fine gain": gains[:, -1]}
+    levels = record["levels"]
+    if len(levels) > 2:
+        found |= {f"gain of {level}": gains[:, i] for i, level in enumerate(levels)}
+        found |= {
+            f"gain of {levels[i]} - {levels[i - 1]}": gains[:, i] - gains[:, i - 1] for i in range(1, len(levels))
+        }
+    return found
+
+
+@dataclass(frozen=True)
+class Difference:
+    """joint - other at one prefix and level over seeds; shares, not points."""
+
+    dataset: str
+    protocol: str
+    other: str
+    dim: int
+    level: str
+    n: int
+    mean: float
+    ci95: tuple[float, float] | None
+    p: float | None
+    p_holm: float | None
+
+
+def differences(records: Sequence[Record]) -> list[Difference]:
+    """Compare joint with each rival there is, of one dataset and protocol; p adjusted over all rows together."""
+    by_method = {record["method"]: record for record in records}
+    joint = by_method["joint"]
+    rows, tests = [], []
+    for other in (name for name in RIVALS if name in by_method):
+        shares = accuracies(joint) - accuracies(by_method[other])
+        for j, level in np.ndindex(shares.shape[1:]):
+            rows.append((other, joint["dims"][j], joint["levels"][level]))
+            tests.append(statistics.paired_test(shares[:, j, level]))
+    adjusted = statistics.holm([test.p for test in tests])
+    return [
+        Difference(joint["dataset"], joint["protocol"], *row, test.n, test.mean, test.interval, test.p, p)
+        for row, test, p in zip(rows, tests, adjusted, strict=True)
+    ]
+
+
+def verdict(rows: Sequence[Difference]) -> dict[str, Any]:
+    """Judge joint against one rival: not worse anywhere, better at the shortest prefix; None where n is too small."""
+    first = rows[0]
+    where = {"dataset": first.dataset, "protocol": first.protocol, "other": first.other}
+    lows = [(row.ci95[0], row) for row in rows if row.ci95 is not None]
+    if len(lows) < len(rows):
+        return {**where, "not_worse": None, "better": None, "worse_at": [], "gains": []}
+    shortest = min(row.dim for row in rows)
+    gains = [
+        row for row in rows if row.dim == shortest and row.mean > 0 and row.p_holm is not None and row.p_holm < LEVEL
+    ]
+    return {
+        **where,
+        "not_worse": all(low >= -MARGIN for low, _ in lows),
+        "better": bool(gains),
+        "worse_at": [f"{row.level} at {row.dim} ({low * 100:+.2f})" for low, row in lows if low < -MARGIN],
+        "gains": [f"{row.level} {row.mean * 100:+.2f}" for row in gains],
+    }
+
+
+def spelled(values: np.ndarray) -> str:
+    """Spell out a mean over seeds with its interval, in points."""
     test = statistics.paired_test(values)
-    sign = None
-    if test.interval is not None:
-        low, high = test.interval
-        sign = "above zero" if low > 0 else "below zero" if high < 0 else "not told from zero"
-    return {"n": test.n, "mean": test.mean, "sd": test.sd, "ci95": test.interval, "p": test.p, "sign": sign}
-
-
-def spelled(figure: dict[str, Any]) -> str:
-    """Spell out an interval of shares in points."""
-    ends = "" if figure["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*(end * 100 for end in figure["ci95"]))
-    return f"{figure['mean'] * 100:+.2f} points{ends}, n={figure['n']} {figure['sign'] or ''}"
+    ends = "" if test.interval is None else " [{:+.2f}, {:+.2f}]".format(*(end * 100 for end in test.interval))
+    return f"{test.mean * 100:+.2f} points{ends}, n={test.n}"
 
 
 @dataclass
@@ -274,83 +264,44 @@ class Report:
 
     path: Path | None
     about: dict[str, Any]
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
-    intervals: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[Record] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
 
     def write(self) -> None:
         """Write the JSON, whole or not at all."""
         if self.path:
             unfinished = self.path.with_suffix(".partial")
-            unfinished.write_text(json.dumps({k: v for k, v in vars(self).items() if k != "path"}, indent=1))
+            rows = [asdict(row) for row in self.differences]
+            unfinished.write_text(json.dumps({"about": self.about, "runs": self.runs, "differences": rows}, indent=1))
             unfinished.replace(self.path)
 
-    def add_run(self, measured: Measured) -> None:
-        """Show a method's accuracies: mean and SD over seeds at each prefix and level."""
-        name, chosen = measured.plan.name, measured.about["hyperparameters"]
-        schedule = ", ".join(f"{key} {chosen[key]}" for key in ("batch_size", "epochs", "lr", "schedule"))
-        dataset = measured.features.name
-        seconds, seeds = measured.about["fit_seconds"], len(measured.about["seeds"])
-        say(f"\n{dataset}, {name}: {schedule}; fit {seconds:.1f} s, n={seeds}")
-        for protocol in PROTOCOLS:
-            values = measured.accuracy(protocol) * 100
-            spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
-            for j, dim in enumerate(measured.answers[protocol][0].dims):
-                cells = zip(measured.features.levels, values.mean(axis=0)[j], spread[j], strict=True)
-                shown = "  ".join(f"{level} {mean:6.2f} ({sd:.2f})" for level, mean, sd in cells)
-                say(f"  {dataset:12} {protocol:14} {name:12} {dim:4} dims  {shown}")
-            self.runs.append(measured.record(protocol))
-            self._add_intervals(measured, protocol)
+    def add(self, record: Record) -> None:
+        """Show a method's accuracies, mean and SD over seeds at each prefix and level, and what follows from them."""
+        values = accuracies(record) * 100
+        spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
+        head = f"{record['dataset']:12} {record['protocol']:14} {record['method']:12}"
+        for j, dim in enumerate(record["dims"]):
+            cells = zip(record["levels"], values.mean(axis=0)[j], spread[j], strict=True)
+            say(f"{head} {dim:4} dims  " + "  ".join(f"{level} {mean:6.2f} ({sd:.2f})" for level, mean, sd in cells))
+        for what, column in figures(record).items():
+            say(f"{head} {what}: {spelled(column)}")
+        self.runs.append(record)
         self.write()
 
-    def _add_intervals(self, measured: Measured, protocol: str) -> None:
-        """Show S with its terms; with three levels, what each level gains from the shortest prefix to the longest."""
-        values = measured.accuracy(protocol)
-        record = measured.record(protocol)["steerability"]
-        figures = {name: np.array(record[name]) for name in STEERABILITY}
-        levels = measured.features.levels
-        if len(levels) > 2:
-            gains = values[:, -1] - values[:, 0]
-            figures |= {f"gain of {level}": gains[:, i] for i, level in enumerate(levels)}
-            for i in range(1, len(levels)):
-                figures[f"gain of {levels[i]} - {levels[i - 1]}"] = gains[:, i] - gains[:, i - 1]
-        for what, column in figures.items():
-            figure = interval_of(column)
-            dataset, name = measured.features.name, measured.plan.name
-            self.intervals.append({"dataset": dataset, "protocol": protocol, "method": name, "what": what, **figure})
-            say(f"  {dataset:12} {protocol:14} {name:12} {what.replace('_', ' ')}: {spelled(figure)}")
-
-    def add_comparisons(self, dataset: str, measured: dict[str, Measured]) -> None:
+    def compare(self, dataset: str) -> None:
         """Show joint against each rival on one dataset."""
-        levels = measured["joint"].features.levels
         for protocol in PROTOCOLS:
-            rows = against_joint(measured, protocol)
-            say(f"\n{dataset}, {protocol}, joint - other, Holm over {len(rows)} rows")
+            found = [r for r in self.runs if (r["dataset"], r["protocol"]) == (dataset, protocol)]
+            rows = differences(found)
+            self.differences += rows
+            say(f"\n{dataset}, {protocol}, joint - other in points, Holm over {len(rows)} rows")
             for row in rows:
-                say(f"  {row.sentence(levels)}")
-                self.comparisons.append({"dataset": dataset, "protocol": protocol, **asdict(row)})
-            for name in dict.fromkeys(row.b for row in rows):
-                found = verdict([row for row in rows if row.b == name], levels)
-                self.verdicts.append({"dataset": dataset, "protocol": protocol, "other": name, **found})
+                ends = "" if row.ci95 is None else "[{:+.2f}, {:+.2f}]".format(*(end * 100 for end in row.ci95))
+                p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
+                say(f"  {row.other:12} {row.level:8} {row.dim:4} dims {row.mean * 100:+6.2f} {ends}, n={row.n}, p={p}")
+            for other in dict.fromkeys(row.other for row in rows):
+                say("  " + json.dumps(verdict([row for row in rows if row.other == other])))
         self.write()
-
-    def show_verdicts(self) -> None:
-        """Show what holds on each dataset, then on all of them."""
-        words = {None: "undecided (too few seeds)", True: "yes", False: "NO"}
-        say("\nverdicts: joint against")
-        for v in self.verdicts:
-            place = f"{v['other']:12} {v['dataset']:9} {v['protocol']:14}"
-            gains = "; ".join(v["gains"]) or "-"
-            say(f"  {place} not worse: {words[v['not_worse']]} ({v['worst']}); better at the shortest: {gains}")
-        for protocol in PROTOCOLS:
-            for name in dict.fromkeys(v["other"] for v in self.verdicts):
-                found = [v for v in self.verdicts if (v["protocol"], v["other"]) == (protocol, name)]
-                datasets = ", ".join(v["dataset"] for v in found)
-                known = [[v[key] for v in found] for key in ("not_worse", "better")]
-                worse, better = (None if None in column else all(column) for column in known)
-                head = f"  {name:12} {datasets}, {protocol}:"
-                say(f"{head} not worse: {words[worse]}; strictly better on each: {words[better]}")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -362,14 +313,12 @@ def run(options: argparse.Namespace) -> None:
         datasets[SUPER] = with_super_domains(datasets["clinc"])
     for dataset, features in datasets.items():
         plans = [PLANS[name] for name in options.methods if dataset in PLANS[name].datasets]
-        measured = {}
         for plan in plans:
-            measured[plan.name] = measure(features, plan, options)
-            report.add_run(measured[plan.name])
-        if "joint" in measured and any(name in measured for name in RIVALS):
-            report.add_comparisons(dataset, measured)
-    report.show_verdicts()
-    report.write()
+            for record in measure(features, plan, options):
+                report.add(record)
+        names = {plan.name for plan in plans}
+        if "joint" in names and names & set(RIVALS):
+            report.compare(dataset)
 
 
 def main() -> None:
@@ -379,7 +328,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in listed(text)], default=list(SEEDS))
     parser.add_argument("--methods", type=listed, default=list(PLANS), help=",".join(PLANS))
     parser.add_argument("--matched-batch", type=int, default=256, help="anchors a step of the -matched methods")
-    parser.add_argument("--answers", type=Path, help="folder that keeps every answer, to go on from")
+    parser.add_argument("--known", type=known, default=[], help="JSON files of earlier calls, by commas")
     parser.add_argument("--export", type=Path, help="write features and labels of the datasets there, and stop")
     options = parser.parse_args()
     unknown = [name for name in options.methods if name not in PLANS]
@@ -389,6 +338,11 @@ def main() -> None:
         export(options.export, datasets_of(options))
     else:
         run(options)
+
+
+def known(paths: str) -> list[Record]:
+    """Read the records of earlier calls."""
+    return [record for path in listed(paths) for record in json.loads(Path(path).read_text())["runs"]]
 
 
 if __name__ == "__main__":
