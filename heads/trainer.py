@@ -2,7 +2,7 @@
 
 On a GPU a run of steps is captured as a graph and replayed: the device never waits for the host, nor the host for the
 device, inside an epoch. On a CPU the rows of a step are cut in two halves that share nothing but the loss, so that two
-cores meet four times a step and not at every operation, where they would wait for each other more than they work (and
+cores meet six times a step and not at every operation, where they would wait for each other more than they work (and
 with another program on one of the cores, nothing else). The halves are halves whether two cores are there or one: a
 seed's bits depend on neither the number of cores nor the seeds beside it.
 """
@@ -96,7 +96,11 @@ class Trainer:
         self._weights, self._gradients = network.views(self.flat, shape), network.views(self.grads, shape)
         self._more_grads = torch.zeros_like(self.grads) if device.type == "cpu" else None
         self._rate = self._rates[0].clone()
-        self._optimiser = _adamw(self.flat, self.grads, self._rate)
+        halves = 1 if device.type == "cuda" else 2
+        self._optimisers = [
+            _adamw(weights, grads, self._rate)
+            for weights, grads in zip(self.flat.view(-1).chunk(halves), self.grads.view(-1).chunk(halves), strict=True)
+        ]
         self._graphs: dict[int, _Captured] = {}
         self.best, self.best_epochs = self.flat.clone(), [0] * len(seeds)
         self._best_scores = [-np.inf] * len(seeds)
@@ -140,7 +144,10 @@ class Trainer:
             loss = self._in_halves(inputs, batch)
         norms = torch.linalg.vector_norm(self.grads, dim=1, keepdim=True)
         self.grads.mul_((CLIP / (norms + 1e-6)).clamp_(max=1))
-        self._optimiser.step()
+        if len(self._optimisers) == 1:
+            self._optimisers[0].step()
+        else:
+            self._both(self._optimisers[0].step, self._optimisers[1].step)
         return loss
 
     def _in_halves(self, inputs: Tensor, batch: Any) -> Tensor:
