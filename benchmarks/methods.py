@@ -136,9 +136,9 @@ def measure(features: Features, plan: Plan, options: argparse.Namespace) -> list
         "seeds": list(options.seeds),
         "hyperparameters": heads.hyperparameters(plan.method, **settings),
     }
-    known = [record for record in options.known if all(record[name] == value for name, value in wanted.items())]
-    if {record["protocol"] for record in known} == set(PROTOCOLS):
-        return known
+    known = {r["protocol"]: r for r in options.known if all(r[name] == value for name, value in wanted.items())}
+    if known.keys() == set(PROTOCOLS):
+        return [known[protocol] for protocol in PROTOCOLS]
     began = time.perf_counter()
     train, labels = features.splits["train"]
     results = fitted_to(features, options.device, seeds=wanted["seeds"], method=plan.method, **settings)
@@ -280,6 +280,7 @@ class Report:
         values = accuracies(record) * 100
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
         head = f"{record['dataset']:12} {record['protocol']:14} {record['method']:12}"
+        say(f"\n{head} {record['device']}, {record['hyperparameters']}, {record['fit_seconds']:.1f} s")
         for j, dim in enumerate(record["dims"]):
             cells = zip(record["levels"], values.mean(axis=0)[j], spread[j], strict=True)
             say(f"{head} {dim:4} dims  " + "  ".join(f"{level} {mean:6.2f} ({sd:.2f})" for level, mean, sd in cells))

@@ -70,7 +70,9 @@ def size_effects(cells: Sequence[Score], a: str, b: str) -> list[SizeEffect]:
 
 
 def crossing(effects: Sequence[SizeEffect], a: str, b: str, levels: Sequence[str]) -> list[str]:
-    """Say for each level and origin up to which size a leads, and from which b does, with 95 % confidence."""
+    """Say for each level and origin at which sizes a leads, and at which b, with 95 % confidence over seeds each."""
+    if any(effect.ci95 is None for effect in effects):
+        return ["One seed tells no lead from luck: give several, such as --seeds 42,123,456."]
     sentences = []
     for origin, level in dict.fromkeys((effect.origin, effect.level) for effect in effects):
         of = [effect for effect in effects if (effect.origin, effect.level) == (origin, level)]
@@ -82,7 +84,7 @@ def crossing(effects: Sequence[SizeEffect], a: str, b: str, levels: Sequence[str
         even = [f"{effect.gallery:,}" for effect in of if not effect.leader]
         parts += [f"neither at {', '.join(even)}"] if even else []
         sentences.append(f"On {levels[level]} at {of[0].dim} dims, {origin} rows as gallery: {'; '.join(parts)}.")
-    return sentences
+    return [*sentences, "(95 % over seeds, for each size by itself: `pipeline compare` adjusts for many tests.)"]
 
 
 def _by_seed(cells: Sequence[Score], origin: str, size: int) -> dict[int, Score]:

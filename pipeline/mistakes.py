@@ -17,8 +17,22 @@ import data
 from pipeline import metrics
 from pipeline.answers import Answers
 
+_SCHEMA = {
+    "run": pl.String,
+    "method": pl.String,
+    "seed": pl.Int64,
+    "protocol": pl.String,
+    "k": pl.Int64,
+    "dim": pl.Int64,
+    "level": pl.String,
+    "by": pl.String,
+    "class": pl.String,
+    "queries": pl.Int64,
+    "accuracy": pl.Float64,
+}
 
-def mistakes(answers: Answers, hierarchy: data.Hierarchy, worst: int = 10) -> list[dict[str, Any]]:
+
+def mistakes(answers: Answers, hierarchy: data.Hierarchy, worst: int = 50) -> list[dict[str, Any]]:
     """Judge the errors on the finest level, a record a prefix, as `score --json` prints them (see `metrics.Errors`)."""
     finest = hierarchy.depth - 1
     labels, names = answers.labels[answers.asked, finest], hierarchy.classes[finest]
@@ -40,7 +54,7 @@ def per_class_frame(answered: Sequence[tuple[Mapping[str, Any], Answers]], hiera
         (the level of the class), class, queries, accuracy. Classes without a query have no row.
     """
     rows = [row for facts, answers in answered for row in _per_class(facts, answers, hierarchy)]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=_SCHEMA)
 
 
 def _per_class(facts: Mapping[str, Any], answers: Answers, hierarchy: data.Hierarchy) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ unpickled.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,8 @@ Singles = NDArray[np.float32]
 def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
     """Read the embeddings of every row of a dataset, float32 [n, D], in its order.
 
-    :param path: a .npy file [n, D] of floats, or a .parquet file with one column of lists or arrays of floats and, if
-        its rows are not the dataset's in their order, a column `text`.
+    :param path: a .npy file [n, D] of floats, or a .parquet file with one column of lists or arrays of floats and a
+        column `text`; without any column of strings its rows are taken in order.
     :raises PipelineError: if the file cannot be read, does not go with the dataset, or holds NaN or infinity.
     """
     readers = {".npy": _read_npy, ".parquet": _read_parquet}
@@ -42,7 +43,8 @@ def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise PipelineError(
-            f"{path}: {len(broken):,} embeddings are not finite in float32, the first that of row {broken[0] + 1}",
+            f"{path}: {len(broken):,} embeddings are not finite in float32, the first that of row {broken[0] + 1} of "
+            f"{dataset.id}: {dataset.texts[broken[0]][:60]!r}",
             "look for NaN or infinity where they were made",
         )
     return vectors
@@ -51,7 +53,7 @@ def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
 def _read_npy(path: Path, dataset: data.Dataset) -> Singles:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PipelineError(
             f"{path} is no array of numbers ({error})", "save one array [n, D] of floats with numpy.save"
         ) from error
@@ -70,20 +72,29 @@ def _read_parquet(path: Path, dataset: data.Dataset) -> Singles:
         first = str(error).splitlines()[0]
         raise PipelineError(f"{path} is no Parquet file that can be read ({first})", "write it again") from error
     column = frame.get_column(_vector_column(path, frame))
+    if not len(column):
+        raise PipelineError(f"{path} has no row", "write a row for each text")
     if column.null_count():
         row = int(column.is_null().arg_true()[0]) + 1
         raise PipelineError(f"{path}: row {row} has no embedding", "leave the row out, or embed its text")
     lengths = (column.arr if isinstance(column.dtype, pl.Array) else column.list).len()
-    other = lengths != lengths[0] if len(lengths) else lengths.cast(pl.Boolean)
+    other = lengths != lengths[0]
     if other.any():
         row = int(other.arg_true()[0])
         raise PipelineError(
             f"{path}: row {row + 1} has {lengths[row]} dimensions where row 1 has {lengths[0]}",
             "give every text an embedding of one length",
         )
-    values = column.explode().to_numpy() if len(column) else np.empty(0, np.float32)
-    vectors = _singles(values.reshape(len(column), -1))
-    return vectors if "text" not in frame.columns else vectors[_rows_by_text(path, frame, vectors, dataset)]
+    vectors = _singles(column.explode().to_numpy().reshape(len(column), -1))
+    if "text" in frame.columns:
+        return vectors[_rows_by_text(path, frame, vectors, dataset)]
+    words = [name for name, kind in frame.schema.items() if kind == pl.String]
+    if words:
+        raise PipelineError(
+            f"{path} has no column text to join by, but {', '.join(words)}",
+            "name the texts' column text, or leave such columns out where rows are in the dataset's order",
+        )
+    return vectors
 
 
 def _vector_column(path: Path, frame: pl.DataFrame) -> str:

@@ -110,9 +110,9 @@ def grid_stage(
 
 
 def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
-    """The table of one protocol's scores, and below it the steerability of what was trained."""
+    """The table of one protocol's scores, and below it the steerability of all but the untrained baselines."""
     session.console.show(score_table(scores, levels))
-    for line in steerability_lines([record for record in scores if record["run"] is not None]):
+    for line in steerability_lines([record for record in scores if not record.get("untrained")]):
         session.console.show(line)
 
 

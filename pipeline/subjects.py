@@ -52,7 +52,6 @@ def run_subject(run: Run, features: LabelledFeatures) -> Subject:
     _check_belongs(run, features)
     load = cache(run.load)
 
-    @cache
     def split(name: str) -> tuple[Vectors, Ints]:
         vectors, labels = features.split(name)
         return load().embed(vectors), labels
@@ -80,7 +79,7 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Subje
     folder = artifacts.runs / features.dataset.id / features.backbone / "untrained"
     return [
         Subject(
-            _facts(features.dataset, features.backbone, name, layer=features.layer),
+            {**_facts(features.dataset, features.backbone, name, layer=features.layer), "untrained": True},
             baseline_dims(width),
             _untrained(name, features.split),
             features.dataset.hierarchy,
@@ -110,9 +109,11 @@ def outside_subjects(path: Path, dataset: data.Dataset, dims: Sequence[int] | No
         rows = dataset.split_rows(name)
         return vectors[rows], dataset.labels[rows]
 
+    facts = _facts(dataset, path.name, path.name)
+    components = {**facts, "method": "pca", "untrained": True}
     return [
-        Subject(_facts(dataset, path.name, method), chosen, made, dataset.hierarchy)
-        for method, made in ((path.stem, split), (f"{path.stem}, pca", _untrained("pca", split)))
+        Subject(facts, chosen, split, dataset.hierarchy),
+        Subject(components, chosen, _untrained("pca", split), dataset.hierarchy),
     ]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from rich.table import Table
 
 from data.summary import Spread, Summary
-from pipeline.baselines import BASELINES
 from pipeline.comparison import Comparison
 from pipeline.embed import Embedded
 from pipeline.fit import Fitted
@@ -59,11 +58,9 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
     """
     first = scores[0]
-    several = any(len(group) > 1 for group in grouped(scores).values())
-    spread = "mean ± SD over seeds" if several else "[95 % interval over queries]"
     table = Table(
         title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} "
-        f"texts\naccuracy in %, {spread}",
+        f"texts\naccuracy in %, {_spread_over(scores)}",
         title_justify="left",
     )
     table.add_column("method")
@@ -76,7 +73,7 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
             table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells)
         table.add_section()
     if any(name.endswith("*") for name in _titled(scores)):
-        table.caption = "* untrained: plain truncation of the features; their principal components"
+        table.caption = "* untrained. features: their plain truncation; pca: their principal components"
         table.caption_justify = "left"
     return table
 
@@ -133,27 +130,43 @@ def _spread(spread: Spread) -> str:
     return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"
 
 
+def _spread_over(scores: Sequence[Score]) -> str:
+    """What stands beside an accuracy."""
+    sizes = {len(group) > 1 for group in grouped(scores).values()}
+    return " or ".join(
+        text for several, text in ((True, "mean ± SD over seeds"), (False, "[95 % over queries]")) if several in sizes
+    )
+
+
 def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
     """Accuracy in percent at the shortest and the full prefix, by gallery size and by where its rows come from.
 
-    Beside it, where the votes come from: neighbours of the text's own finest label, of its siblings' (the same parent,
-    another label), and of strangers.
+    Beside it, whose votes there are: of neighbours of the text's own finest label, of its siblings' (the same parent,
+    another label), and of others.
     """
     first = cells[0]
-    table = Table(title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over seeds")
-    finest, parent = levels[-1], levels[-2] if len(levels) > 1 else None
-    votes = f"% of votes from own {finest}" + (f", others of own {parent}, elsewhere" if parent else ", elsewhere")
-    for column in ("method", "gallery", "rows from", "dims", *levels, votes):
-        table.add_column(column, justify="left" if column in ("method", "rows from") else "right")
+    table = Table(
+        title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over seeds\n"
+        f"votes: % from the text's own {levels[-1]} / its siblings / others",
+        title_justify="left",
+    )
+    for column in ("rows from", "gallery", "dims", *levels, "votes"):
+        table.add_column(column, justify="left" if column == "rows from" else "right")
     for name, group in _titled(cells).items():
+        table.add_row(name)
         for size, origin in dict.fromkeys((cell["gallery"], cell["origin"]) for cell in group):
             alike = [cell for cell in group if (cell["gallery"], cell["origin"]) == (size, origin)]
-            for j in (0, -1):
+            for j in _ends(alike[0]["prefixes"]):
                 rows = [cell["prefixes"][j] for cell in alike]
-                values = [_cell([row["levels"][level] for row in rows]) for level in range(len(levels))]
-                table.add_row(name, f"{size:,}", origin, str(rows[0]["dim"]), *values, _votes(rows))
+                values = (f"{mean(r['levels'][i]['accuracy'] for r in rows) * 100:.1f}" for i in range(len(levels)))
+                table.add_row(f"  {origin}", f"{size:,}", str(rows[0]["dim"]), *values, _votes(rows))
         table.add_section()
     return table
+
+
+def _ends(of: Sequence[Any]) -> list[int]:
+    """Places of the first and the last; one place if they are the same."""
+    return list(dict.fromkeys((0, len(of) - 1)))
 
 
 def _votes(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -195,10 +208,13 @@ def errors_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
 
 
 def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 5) -> list[str]:
-    """The most frequent confusions of each method at its shortest prefix and in full, all seeds together."""
+    """The most frequent confusions of each method at its shortest prefix and in full, all seeds together.
+
+    They are counted from each seed's fifty most frequent.
+    """
     lines = []
     for name, group in _titled(scores).items():
-        for j in (0, -1):
+        for j in _ends(group[0]["errors"]):
             counts: Counter[tuple[str, str, int]] = Counter()
             for score in group:
                 for one in score["errors"][j]["worst"]:
@@ -213,10 +229,7 @@ def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 
 
 def _titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
     """Scores side by side over seeds, the untrained baselines marked."""
-    return {
-        f"{name}*" if group[0]["run"] is None and name in BASELINES else name: group
-        for name, group in grouped(scores).items()
-    }
+    return {f"{name}*" if group[0].get("untrained") else name: group for name, group in grouped(scores).items()}
 
 
 def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
@@ -237,7 +250,9 @@ def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table
 
 def claims_table(claims: Sequence[Judged]) -> Table:
     """Every claim: what was published, what is measured here, the verdict."""
+    seeds = max((claim.seeds for claim in claims), default=0)
     table = Table("id", "published", "measured, 95 % interval", "with the training gallery", "verdict", show_lines=True)
+    table.title = f"published claims, n = {seeds} seeds; a claim holds if its test is passed with 95 % confidence"
     for claim in claims:
         published = "\n".join(f"{name} {_range(low, high)}" for name, (low, high) in claim.published.items())
         elsewhere = claim.elsewhere or {"measured": None, "ci95": None}
@@ -248,14 +263,14 @@ def claims_table(claims: Sequence[Judged]) -> Table:
     return table
 
 
-def size_table(effects: Sequence[SizeEffect], levels: Sequence[str]) -> Table:
-    """The difference v5 - mrl at the shortest prefix by gallery, and whose labels the neighbours carry."""
+def size_table(effects: Sequence[SizeEffect], levels: Sequence[str], a: str, b: str) -> Table:
+    """The difference a - b at the shortest prefix by gallery, and whose labels the neighbours carry."""
     table = Table(
-        title=f"v5 - mrl at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds; own: share of "
+        title=f"{a} - {b} at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds; own: share of "
         "neighbours with the text's own label",
         title_justify="left",
     )
-    for column in ("rows from", "on", "gallery", "v5 - mrl", "95 %", "v5 own", "mrl own"):
+    for column in ("rows from", "on", "gallery", f"{a} - {b}", "95 %", f"{a} own", f"{b} own"):
         table.add_column(column, justify="left" if column in ("rows from", "on") else "right")
     for before, effect in zip([None, *effects], effects, strict=False):
         same = before is not None and (before.origin, before.level) == (effect.origin, effect.level)

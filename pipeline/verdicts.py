@@ -66,7 +66,7 @@ def judge(
     """Judge every claim, in the order of the table.
 
     :param entries: runs by protocol ("leave-one-out", "gallery"); methods other than v5 and mrl are left aside.
-    :param others: measurements by claim id, of claims that are not about accuracy.
+    :param others: measurements by claim id, of claims that are not about accuracy and have no command here yet.
     :raises PipelineError: if v5 and mrl were both scored but share no seed.
     """
     runs = {protocol: _pairs(entries.get(protocol, ())) for protocol in (PUBLISHED, ELSEWHERE)}

@@ -30,7 +30,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     effects = size_effects(grid_stage(session, subjects, None), "v5", "mrl")
     levels = features.dataset.levels
     session.console.show(claims_table(claims))
-    session.console.show(size_table(effects, levels))
+    session.console.show(size_table(effects, levels, "v5", "mrl"))
     for sentence in crossing(effects, "v5", "mrl", levels):
         session.console.show(sentence)
     return {

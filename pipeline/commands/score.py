@@ -80,6 +80,10 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
 def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
     if options["embeddings"] and (runs or options["methods"]):
         raise click.UsageError("--embeddings scores a file instead of runs: leave out RUN and --method")
+    if options["embeddings"] and (options["backbone"] or options["layer"] != -1):
+        raise click.UsageError("--embeddings needs no features: leave out --backbone and --layer")
+    if options["per_class"] and options["per_class"].suffix != ".parquet":
+        raise click.UsageError("--per-class writes Parquet: name a file that ends in .parquet")
     if options["dims"] and not options["embeddings"]:
         raise click.UsageError("--dims goes with --embeddings: a run is scored at the prefixes of its head")
     if options["gallery_size"] and (options["errors"] or options["per_class"]):

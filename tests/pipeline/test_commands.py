@@ -197,9 +197,19 @@ def test_stored_answers_are_read_again_and_damaged_ones_made_again(fitted, tmp_p
     before = copy.json("compare")["comparisons"]
     kept = sorted(copy.artifacts.rglob("answers-*.npz"))
     assert len([path for path in kept if "untrained" not in path.parts]) >= 4
-    for path in kept:
-        path.write_bytes(path.read_bytes()[:100])
+    for place, path in enumerate(kept):
+        content = bytearray(path.read_bytes())
+        content[len(content) * (place + 1) // (len(kept) + 1)] ^= 0x55
+        path.write_bytes(content if place else content[:100])
     assert copy.json("compare")["comparisons"] == before
+
+
+def test_galleries_of_a_run_are_searched_once(fitted, tmp_path):
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    first = copy.json("score", "--gallery-size", "7", "--method", "v5")
+    for weights in copy.artifacts.rglob("head.safetensors"):
+        weights.unlink()
+    assert copy.json("score", "--gallery-size", "7", "--method", "v5") == first
 
 
 def test_reproduce_judges_every_claim(fitted):

@@ -112,6 +112,20 @@ class TestFaults:
         pl.DataFrame({"text": dataset.texts, "embedding": gap}).write_parquet(tmp_path / "mine.parquet")
         self.refused(tmp_path / "mine.parquet", dataset, "row 108 has no embedding")
 
+    def test_texts_under_another_name_are_not_taken_for_the_order(self, dataset, vectors, tmp_path):
+        frame = pl.DataFrame({"sentence": dataset.texts[::-1], "embedding": vectors[::-1].tolist()})
+        frame.write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "no column text to join by, but sentence")
+
+    def test_no_row(self, dataset, tmp_path):
+        schema = {"text": pl.String, "embedding": pl.List(pl.Float32)}
+        pl.DataFrame(schema=schema).write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "has no row")
+
+    def test_an_archive_under_the_name_of_an_array(self, dataset, tmp_path):
+        (tmp_path / "mine.npy").write_bytes(b"PK\x03\x04 and no more")
+        self.refused(tmp_path / "mine.npy", dataset, "no array of numbers")
+
     def test_no_column_of_vectors(self, dataset, tmp_path):
         pl.DataFrame({"text": dataset.texts}).write_parquet(tmp_path / "mine.parquet")
         self.refused(tmp_path / "mine.parquet", dataset, "0 columns of float lists")
@@ -134,8 +148,23 @@ class TestScoring:
         assert [prefix["dim"] for prefix in found["prefixes"]] == [64, 96]
         accuracies = [[level["accuracy"] for level in prefix["levels"]] for prefix in found["prefixes"]]
         np.testing.assert_allclose(accuracies, expected.accuracy)
-        assert (found["run"], found["seed"], found["method"]) == (None, None, "mine")
-        assert score(components, "leave-one-out")["method"] == "mine, pca"
+        assert (found["run"], found["seed"], found["method"]) == (None, None, "mine.npy")
+        record = score(components, "leave-one-out")
+        assert (record["method"], record["backbone"], record["untrained"]) == ("pca", "mine.npy", True)
+
+
+def test_a_file_that_is_named_like_a_baseline_is_not_taken_for_one(pipeline, small_csv, tmp_path):
+    np.save(tmp_path / "pca.npy", np.random.default_rng(0).standard_normal((108, 8)))
+    call = ("score", "--dataset", small_csv, "--embeddings", tmp_path / "pca.npy")
+    given, components = (pipeline.json(*call)[name][0] for name in ("scores", "baselines"))
+    assert "untrained" not in given
+    assert components["untrained"]
+    shown = pipeline(*call, "--errors").stdout
+    assert "pca.npy " in shown
+    assert "pca.npy*" not in shown
+    assert "pca*" in shown
+    assert shown.count("pca.npy, 8 dims:") == 1  # one prefix is listed once
+    assert "pca.npy: S = " not in shown  # and has no steerability
 
 
 def test_the_command_scores_a_file_with_no_backbone_and_no_run(pipeline, small_csv, tmp_path):
