@@ -81,8 +81,10 @@ class Comparison:
         low, high = (low, high) if ahead else (-high, -low)
         gap = f"{abs(self.mean_difference) * 100:.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
         if self.p_holm is None:
-            over = "over texts, " if self.ci95 is None else ""
-            return f"{first} is ahead of {second} on {where} by {gap} {over}n={self.n}, too few seeds to test"
+            sure = f"{gap} over texts, n={self.n}, too few seeds to test"
+            if low <= 0:
+                return f"{self.a} and {self.b} are not told apart on {where}: {sure}"
+            return f"{first} is ahead of {second} on {where} by {sure}"
         return f"{first} beats {second} on {where} by {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
 
 

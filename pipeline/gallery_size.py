@@ -23,8 +23,8 @@ Score = Mapping[str, Any]
 class SizeEffect:
     """Accuracy of a minus that of b on one level at the shortest prefix, in galleries of one size and origin.
 
-    Shares, not points. `ci95` is Student's over n seeds, None for one. `precision_a`, `precision_b`: shares of the
-    neighbours that have the text's own label.
+    Shares, not points. `ci95` is Student's over n seeds, None where it cannot be had (see `statistics.PairedTest`).
+    `precision_a`, `precision_b`: shares of the neighbours that have the text's own label.
     """
 
     origin: str
@@ -71,7 +71,7 @@ def size_effects(cells: Sequence[Score], a: str, b: str) -> list[SizeEffect]:
 
 def crossing(effects: Sequence[SizeEffect], a: str, b: str, levels: Sequence[str]) -> list[str]:
     """Say for each level and origin at which sizes a leads, and at which b, with 95 % confidence over seeds each."""
-    if any(effect.ci95 is None for effect in effects):
+    if any(effect.n < 2 for effect in effects):
         return ["One seed tells no lead from luck: give several, such as --seeds 42,123,456."]
     sentences = []
     for origin, level in dict.fromkeys((effect.origin, effect.level) for effect in effects):

@@ -38,7 +38,7 @@ def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
     if vectors.ndim != 2 or not vectors.shape[-1] or len(vectors) != len(dataset):
         raise PipelineError(
             f"{path} has shape {tuple(vectors.shape)}, and {dataset.id} has {len(dataset):,} rows",
-            f"give a vector for each row that `pipeline data show {dataset.name} --rows` prints, in that order",
+            "give a vector for each row that `pipeline data show DATASET --rows` prints, in that order",
         )
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
@@ -129,7 +129,7 @@ def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: Singles, dataset: da
         raise PipelineError(
             f"{path} has no embedding for {len(missing):,} of {len(dataset):,} texts of {dataset.id}, "
             f"the first being row {number}: {text[:60]!r}",
-            f"embed every text that `pipeline data show {dataset.name} --rows` prints",
+            "embed every text that `pipeline data show DATASET --rows` prints",
         )
     return [rows[text] for text in dataset.texts]
 

@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 
 DRAWS = 4000
 """Bootstrap resamples: the ends of a 95 % interval are then themselves good to 1 % of its width."""
+SAME = 1e-9
+"""Differences nearer to one another are the same: shares of texts differ by far more, and rounding by far less."""
 VARIANTS = 16
 """How often the answers of each text are resampled beforehand; resampled texts draw from these."""
 
@@ -92,7 +94,8 @@ class PairedTest:
     """Differences a - b of n pairs, tested against zero.
 
     `sd`, `interval`, `p` and `cohens_d` are None where n = 1 leaves nothing to estimate them from. Where all
-    differences are one and the same number other than zero, t is not defined: `p` and `cohens_d` are None too.
+    differences are one and the same number other than zero, as few seeds on few texts may have by chance, t is not
+    defined: all but `sd` are None too.
     """
 
     n: int
@@ -117,10 +120,10 @@ def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95)
     mean = float(values.mean())
     if n == 1:
         return PairedTest(1, mean, None, None, None, None)
-    if np.ptp(values) == 0:
-        first = float(values[0])
-        p, d = (1.0, 0.0) if first == 0 else (None, None)
-        return PairedTest(n, first, 0.0, (first, first), p, d)
+    if np.ptp(values) < SAME:
+        if abs(mean) < SAME:
+            return PairedTest(n, 0.0, 0.0, (0.0, 0.0), 1.0, 0.0)
+        return PairedTest(n, mean, 0.0, None, None, None)
     sd = float(values.std(ddof=1))
     error = sd / math.sqrt(n)
     half = student_quantile((1 + confidence) / 2, n - 1) * error

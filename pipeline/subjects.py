@@ -80,7 +80,7 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Subje
     return [
         Subject(
             {**_facts(features.dataset, features.backbone, name, layer=features.layer), "untrained": True},
-            baseline_dims(width),
+            baseline_dims(_rank(features.dataset, width) if name == "pca" else width),
             _untrained(name, features.split),
             features.dataset.hierarchy,
             folder / f"{name}-{features.fingerprint[:12]}",
@@ -113,8 +113,18 @@ def outside_subjects(path: Path, dataset: data.Dataset, dims: Sequence[int] | No
     components = {**facts, "method": "pca", "untrained": True}
     return [
         Subject(facts, chosen, split, dataset.hierarchy),
-        Subject(components, chosen, _untrained("pca", split), dataset.hierarchy),
+        Subject(components, _within(chosen, _rank(dataset, width)), _untrained("pca", split), dataset.hierarchy),
     ]
+
+
+def _rank(dataset: data.Dataset, width: int) -> int:
+    """How many principal components the training texts can have."""
+    return max(1, min(width, len(dataset.split_rows("train")) - 1))
+
+
+def _within(dims: Sequence[int], most: int) -> tuple[int, ...]:
+    """The prefixes as far as `most` reaches, and that itself where one goes beyond."""
+    return tuple(dict.fromkeys(min(dim, most) for dim in dims))
 
 
 def _untrained(name: str, features: Split) -> Split:

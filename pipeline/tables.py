@@ -73,7 +73,7 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
             table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells)
         table.add_section()
     if any(name.endswith("*") for name in _titled(scores)):
-        table.caption = "* untrained. features: their plain truncation; pca: their principal components"
+        table.caption = "* without training: features cut short; principal components (of the vectors given)"
         table.caption_justify = "left"
     return table
 
@@ -146,7 +146,7 @@ def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
     """
     first = cells[0]
     table = Table(
-        title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over seeds\n"
+        title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over draws and seeds\n"
         f"votes: % from the text's own {levels[-1]} / its siblings / others",
         title_justify="left",
     )

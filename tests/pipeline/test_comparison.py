@@ -74,6 +74,15 @@ class TestRows:
 
 
 class TestSentences:
+    def test_claim_no_win_from_seeds_that_differ_alike(self):
+        """Few texts make the differences of two seeds equal by chance, which is no certainty."""
+        shares = {"v5": np.array([[0.5, 0.5]] * 4), "mrl": np.array([[0.5, 0.75]] * 4)}
+        given = [Entry(name, seed, answered(at, texts=12, seed=seed)) for name, at in shares.items() for seed in (1, 2)]
+        row = next(row for row in compare(given) if (row.level, row.prefix) == (1, 1))
+        assert (row.n, row.p, row.ci95) == (2, None, None)
+        assert "beats" not in row.sentence()
+        assert "too few seeds to test" in row.sentence()
+
     def test_name_the_winner_whichever_side_it_stands_on(self):
         rows = compare(entries(THREE, texts=4000))
         found = {(row.a, row.b, row.dim, row.level): row.sentence(("domain", "intent")) for row in rows if row.dim}

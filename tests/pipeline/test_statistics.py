@@ -60,7 +60,10 @@ class TestPaired:
         assert statistics.paired_test([0.25]) == statistics.PairedTest(1, 0.25, None, None, None, None)
 
     def test_equal_differences_are_not_tested(self):
-        assert statistics.paired_test([0.25, 0.25]).p is None
+        same = statistics.paired_test([0.25, 0.25])
+        assert (same.mean, same.sd, same.interval, same.p, same.cohens_d) == (0.25, 0.0, None, None, None)
+        rounded = statistics.paired_test([7 / 12 - 5 / 12, 11 / 12 - 9 / 12, 5 / 12 - 3 / 12])
+        assert (rounded.interval, rounded.p) == (None, None)  # 2 of 12 texts each time: rounding is no spread
         assert statistics.paired_test([0.0, 0.0, 0.0]).p == 1.0
 
     def test_no_pair_is_refused(self):
