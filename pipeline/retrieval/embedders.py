@@ -1,0 +1,59 @@
+"""What retrieval is measured on: trained heads, and the two embeddings that no one trained, as functions of features.
+
+`pipeline.subjects` gives the vectors of a dataset's own texts. Here the corpus may be larger than the dataset, so what
+is needed is the map itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import Artifacts
+from pipeline.baselines import untrained
+from pipeline.features import LabelledFeatures
+from pipeline.runs import Run
+from pipeline.subjects import baselines_of, run_subject
+
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A map from features [n, H] to vectors [n, D]; `dims` are its prefixes, the last one D. `facts` name it."""
+
+    facts: Mapping[str, Any]
+    dims: tuple[int, ...]
+    embed: Callable[[], Embed]
+
+    @property
+    def dim(self) -> int:
+        """Length D of the full vector."""
+        return self.dims[-1]
+
+
+def embedders(artifacts: Artifacts, features: LabelledFeatures, runs: Sequence[Run]) -> list[Embedder]:
+    """The runs' heads, then raw truncation and principal components; loaded when they are asked for.
+
+    :raises PipelineError: if a run was trained on other features.
+    """
+    trained = [_trained(run, features) for run in runs]
+    beside = [_untrained(dict(subject.facts), subject.dims, features) for subject in baselines_of(artifacts, features)]
+    return [*trained, *beside]
+
+
+def _trained(run: Run, features: LabelledFeatures) -> Embedder:
+    subject = run_subject(run, features)
+    return Embedder(subject.facts, subject.dims, cache(lambda: run.load().embed))
+
+
+def _untrained(facts: dict[str, Any], dims: tuple[int, ...], features: LabelledFeatures) -> Embedder:
+    def make() -> Embed:
+        embed = untrained(facts["method"], features.split("train")[0])
+        return lambda rows: embed(rows)[:, : dims[-1]]
+
+    return Embedder(facts, dims, cache(make))

@@ -1,0 +1,132 @@
+"""Vectors as an index keeps them: a prefix in float32, float16 or int8, and its bytes.
+
+A prefix is normalised once, when it is stored, so that a cosine is one dot product. float16 is that, rounded. int8
+gives each document its own step (its largest magnitude / 127) and then forgets it: a cosine needs the codes alone and
+their length, one float32 a document, so that rounding shortens no vector. A shared step for each dimension would save
+these 4 bytes and need the corpus before the first document can be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+
+Array: TypeAlias = np.ndarray | Tensor
+
+_ROWS = 1 << 14
+"""Rows stored at a time: normalising needs a copy of so many, not of all."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Documents as kept: `codes` [n, d] float32, float16 or int8, and `scales` float32 [n] for int8, else None.
+
+    The cosine of a unit vector with document i is its dot product with `codes[i]`, times `scales[i]` where there is
+    one.
+    """
+
+    codes: Tensor
+    scales: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions d of the prefix."""
+        return int(self.codes.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the documents are, and so where they are searched."""
+        return self.codes.device
+
+    @property
+    def bytes_per_document(self) -> int:
+        """Bytes that a document takes."""
+        return self.dim * self.codes.element_size() + (0 if self.scales is None else self.scales.element_size())
+
+    def write(self, path: Path) -> None:
+        """Write the documents as one uncompressed `.npz`, which any numpy reads."""
+        arrays: dict[str, Any] = {"codes": self.codes.cpu().numpy()}
+        if self.scales is not None:
+            arrays["scales"] = self.scales.cpu().numpy()
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+def stored(vectors: Array, dim: int, kind: str = "float32", device: str | torch.device | None = None) -> Stored:
+    """Store the first `dim` dimensions of vectors.
+
+    :param vectors: real [n, D], numpy or torch.
+    :param kind: a key of `KINDS`.
+    :param device: where to keep them; by default where the vectors are.
+    :raises PipelineError: if `dim` is no prefix of the vectors, there is no such kind, or a value is not finite.
+    """
+    if kind not in KINDS:
+        raise PipelineError(f"no storage {kind!r}", f"use one of {', '.join(KINDS)}")
+    if vectors.ndim != 2 or not 1 <= dim <= vectors.shape[1]:
+        raise PipelineError(
+            f"{dim} dimensions are no prefix of vectors of shape {tuple(vectors.shape)}",
+            "give vectors [n, D] and 1 to D dimensions",
+        )
+    device = torch.device(device or (vectors.device if isinstance(vectors, Tensor) else "cpu"))
+    count, dtype = len(vectors), _DTYPES[kind]
+    codes = torch.empty((count, dim), dtype=dtype, device=device)
+    scales = torch.empty(count, device=device) if dtype == torch.int8 else None
+    for start in range(0, count, _ROWS):
+        part = unit_prefixes(vectors[start : start + _ROWS], dim, device)
+        kept, scale = KINDS[kind](part)
+        codes[start : start + _ROWS] = kept
+        if scales is not None and scale is not None:
+            scales[start : start + _ROWS] = scale
+    return Stored(codes, scales)
+
+
+def unit_prefixes(vectors: Array, dim: int, device: torch.device) -> Tensor:
+    """First `dim` dimensions, normalised, float32 [n, dim] on the device; a prefix of zeros stays one.
+
+    :raises PipelineError: if a value is not finite.
+    """
+    rows = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.ascontiguousarray(vectors[:, :dim]))
+    rows = rows[:, :dim].to(device, torch.float32)
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    broken = norms.isfinite().logical_not().nonzero()
+    if len(broken):
+        raise PipelineError(
+            f"vector {int(broken[0, 0])} of a part holds a value that is not finite",
+            "look for NaN or infinity where the embeddings were made",
+        )
+    return rows / norms.where(norms > 0, 1.0)
+
+
+def _float32(units: Tensor) -> tuple[Tensor, Tensor | None]:
+    return units, None
+
+
+def _float16(units: Tensor) -> tuple[Tensor, Tensor | None]:
+    return units.half(), None
+
+
+def _int8(units: Tensor) -> tuple[Tensor, Tensor | None]:
+    largest = units.abs().amax(dim=1, keepdim=True)
+    codes = (units * (127 / largest.where(largest > 0, 1.0))).round()
+    lengths = torch.linalg.vector_norm(codes, dim=1)
+    return codes.to(torch.int8), 1 / lengths.where(lengths > 0, 1.0)
+
+
+KINDS: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
+    "float32": _float32,
+    "float16": _float16,
+    "int8": _int8,
+}
+"""Number formats of a stored prefix; each takes unit vectors [n, d] and gives codes and scales."""
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
