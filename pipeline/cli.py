@@ -19,6 +19,8 @@ COMMANDS = {
     "sweep": ("pipeline.commands.sweep", "Methods x seeds x heads x settings on stored features; skips what is done."),
     "reproduce": ("pipeline.commands.reproduce", "The published claims against what is measured here."),
     "encode": ("pipeline.commands.encode", "New texts through backbone and head, to Parquet."),
+    "cost": ("pipeline.commands.cost", "FLOPs, bytes and seconds of training, encoding, search and storage."),
+    "report": ("pipeline.commands.report", "Everything measured, as one HTML page that opens from disk."),
     "data": ("pipeline.commands.data", "Look at datasets: list, show, check."),
     "cache": ("pipeline.commands.cache", "Look after stored features: list, verify, compact, prune."),
     "runs": ("pipeline.commands.runs", "Look at trained heads: list, show."),

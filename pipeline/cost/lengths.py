@@ -1,0 +1,106 @@
+"""How long a dataset's texts are in a backbone's tokens, and what padding and shared beginnings make of that.
+
+Costs are sums over texts, not the cost of a mean text, since attention grows with the square of a length. A batch that
+is padded to its longest text costs more, by how much is measured on seeded random batches; a causal backbone whose
+texts begin alike costs less (`cache.trie`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import cache
+from cache.tokens import TextTokenizer
+from cache.trie import shared_lengths, token_order
+from pipeline.cost.backbones import small_files
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cache.tokens import Sequences
+    from pipeline.cost.backbones import BackboneCount
+
+_BATCHES = 500
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+
+@dataclass(frozen=True)
+class TextLengths:
+    """Tokens of each text, int64 [n], special ones and prompt included.
+
+    `distinct`: rows [m] of the distinct texts, which is what the cache computes. `nodes`: positions computed for those
+    if every token prefix is computed once; None if the backbone is not causal, or the lengths were given.
+    """
+
+    tokens: NDArray[np.int64]
+    distinct: NDArray[np.int64]
+    nodes: int | None
+
+    def summary(self) -> dict[str, float]:
+        """Mean, median, 95th percentile and longest."""
+        median, p95 = (int(value) for value in np.quantile(self.tokens, (0.5, 0.95), method="lower"))
+        return {"mean": float(self.tokens.mean()), "median": median, "p95": p95, "max": int(self.tokens.max())}
+
+
+def measured_lengths(texts: Sequence[str], backbone: cache.Backbone, *, causal: bool) -> TextLengths:
+    """Tokenize texts as `embed` would.
+
+    :raises PipelineError: if the backbone's tokenizer is not here and cannot be had.
+    """
+    tokenizer = _tokenizer(backbone)
+    distinct = _distinct(texts)
+    sequences = tokenizer.encode([backbone.prompt + text for text in texts])
+    shares = causal and backbone.pooling == "last"
+    return TextLengths(sequences.lengths, distinct, _nodes(sequences.take(distinct)) if shares else None)
+
+
+def _tokenizer(backbone: cache.Backbone) -> TextTokenizer:
+    remedy = "copy its tokenizer.json there, or count every text as so long: --tokens 128"
+    try:
+        folder = small_files(backbone)
+        if not any((folder / name).is_file() for name in _TOKENIZERS):
+            raise PipelineError(f"backbone {backbone.name}: no tokenizer in {folder}", remedy)
+        return TextTokenizer(folder, backbone)
+    except cache.CacheError as error:
+        raise PipelineError(
+            f"lengths in tokens of {backbone.name} cannot be had: {error}",
+            f"{error.remedy}; or count every text as so long: --tokens 128",
+        ) from error
+
+
+def given_lengths(texts: Sequence[str], tokens: int) -> TextLengths:
+    """Take every text to have so many tokens."""
+    return TextLengths(np.full(len(texts), tokens, np.int64), _distinct(texts), None)
+
+
+def _distinct(texts: Sequence[str]) -> NDArray[np.int64]:
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        first.setdefault(text, row)
+    return np.fromiter(first.values(), np.int64, len(first))
+
+
+def _nodes(sequences: Sequences) -> int:
+    ordered = sequences.take(token_order(sequences))
+    return int((ordered.lengths - shared_lengths(ordered)).sum())
+
+
+@dataclass(frozen=True)
+class Padded:
+    """What a random batch padded to its longest text costs a text, on average: positions and products."""
+
+    positions: float
+    products: float
+
+
+def padded(backbone: BackboneCount, tokens: NDArray[np.int64], batch: int) -> Padded:
+    """Measure padding on seeded random batches of these lengths."""
+    drawn = np.random.default_rng(0).integers(0, len(tokens), (_BATCHES, batch))
+    longest = tokens[drawn].max(axis=1)
+    return Padded(float(longest.mean()), backbone.products(longest) / _BATCHES)

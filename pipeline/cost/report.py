@@ -1,0 +1,161 @@
+"""From a dataset, a backbone and a head to every figure of `pipeline cost`, one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+import cache
+import data
+from cache.backbones import is_causal
+from pipeline.claims import CLAIMS
+from pipeline.cost import measuring
+from pipeline.cost.backbones import config_of, count_backbone
+from pipeline.cost.claims import TESTED, UNITS, cost_measurements
+from pipeline.cost.lengths import given_lengths, measured_lengths
+from pipeline.cost.training import Setting, Training, training
+from pipeline.cost.using import MILLION, Search, dataset_encoding, encodings, searches, storage
+
+_FEATURE_BYTES = 2
+Progress = Callable[[int, int, str], None]
+
+
+def setting_of(
+    dataset: data.Dataset,
+    backbone: cache.Backbone,
+    *,
+    head: str = "paper",
+    batch: int | None = None,
+    epochs: int | None = None,
+    tokens: int | None = None,
+) -> Setting:
+    """Put together what is counted.
+
+    :param backbone: with the prompt that is put before every text.
+    :param tokens: count every text as so long instead of tokenizing it.
+    :raises cache.CacheError: if the backbone's configuration or tokenizer is not here and cannot be had.
+    """
+    texts = dataset.texts
+    if tokens is None:
+        lengths = measured_lengths(texts, backbone, causal=is_causal(config_of(backbone)))
+    else:
+        lengths = given_lengths(texts, tokens)
+    train = dataset.split_rows("train")
+    finest = dataset.labels[train, -1]
+    anchors = int((np.bincount(finest)[finest] > 1).sum())
+    classes = tuple(len(names) for names in dataset.hierarchy.classes)
+    return Setting(count_backbone(backbone), lengths, train, anchors, classes, head, batch, epochs)
+
+
+def cost(
+    setting: Setting,
+    dataset: data.Dataset,
+    backbone: cache.Backbone,
+    methods: Sequence[str],
+    *,
+    measure: bool,
+    told: Progress = lambda done, total, what: None,
+) -> dict[str, Any]:
+    """Count everything, and measure what takes a second or two.
+
+    :param told: what is being measured, and how many of how many measurements are done.
+    :raises heads.HeadsError: if a method or a setting cannot be used.
+    """
+    trained = [training(setting, method) for method in methods]
+    shape = setting.shape(methods[0])
+    found = searches(shape, (len(setting.train), MILLION))
+    measured = _measured(setting, dataset, backbone, trained, found, told) if measure else _NOTHING
+    counted = setting.backbone
+    return {
+        "dataset": dataset.id,
+        "backbone": {
+            "name": counted.name, "parameters": counted.parameters, "embedding": counted.embedding,
+            "linear": counted.linear, "attention": counted.attention, "once": counted.once, "causal": counted.causal,
+            "layers": counted.layers, "hidden": counted.hidden, "other": asdict(counted.other),
+        },
+        "head": setting.head,
+        "classes": list(setting.classes),
+        "tokens": setting.lengths.summary(),
+        "training": [_with_seconds(one, measured) for one in trained],
+        "encoding": [asdict(row) for row in encodings(setting, shape)],
+        "dataset_encoding": dataset_encoding(setting, trained[0].batch),
+        "search": [{**asdict(row), "seconds": measured.searches.get(row)} for row in found],
+        "storage": storage(shape, counted.hidden, _FEATURE_BYTES),
+        "claims": recounted(),
+        "speed": None if measured.backbone is None else asdict(measured.backbone),
+        "not_measured": measured.reason,
+        "machine": measuring.machine() if measure else None,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Seconds: of a step by method, of a query by search, of the backbone; `reason` why that is None."""
+
+    steps: Mapping[str, float]
+    searches: Mapping[Search, float | None]
+    backbone: measuring.BackboneSpeed | None
+    reason: str
+
+
+_NOTHING = _Measured({}, {}, None, "not asked for")
+
+
+def _measured(
+    setting: Setting,
+    dataset: data.Dataset,
+    backbone: cache.Backbone,
+    trained: Sequence[Training],
+    found: Sequence[Search],
+    told: Progress,
+) -> _Measured:
+    total = len(trained) + 2
+    told(0, total, "search")  # first: threads that the others leave waiting would slow it
+    queries = {row: measuring.search_seconds(row) for row in found}
+    steps = {}
+    for done, one in enumerate(trained, start=1):
+        told(done, total, f"steps of {one.method}")
+        labels = dataset.labels[setting.train]
+        steps[one.method] = measuring.step_seconds(
+            one.method, labels, setting.backbone.hidden, head=setting.head, batch=one.batch
+        )
+    told(total - 1, total, backbone.name)
+    try:
+        speed = measuring.backbone_speed(backbone, setting.backbone, dataset.texts, setting.lengths)
+    except cache.CacheError as error:
+        return _Measured(steps, queries, None, str(error))
+    return _Measured(steps, queries, speed, "")
+
+
+def _with_seconds(counted: Training, measured: _Measured) -> dict[str, Any]:
+    step = measured.steps.get(counted.method)
+    a_text = None if measured.backbone is None else measured.backbone.seconds_per_text
+    fits = {"loop": counted.loop, "cached": counted.cached, "next_fit": counted.next_fit}
+    found = {name: _fit_seconds(fit.passes, counted.steps, step, a_text) for name, fit in fits.items()}
+    return {**counted.to_dict(), "seconds": {"step": step, **found}}
+
+
+def _fit_seconds(passes: int, steps: int, step: float | None, a_text: float | None) -> float | None:
+    if step is None or (passes and a_text is None):
+        return None
+    return steps * step + passes * (a_text or 0.0)
+
+
+def recounted() -> list[dict[str, Any]]:
+    """The published claims on cost beside what is counted for them (`pipeline.cost.claims`)."""
+    published = {claim.id: claim for claim in CLAIMS}
+    return [
+        {
+            "id": id_,
+            "claim": published[id_].claim,
+            "unit": UNITS[id_],
+            "published": dict(published[id_].published),
+            "counted": {name: figure.value for name, figure in measurement.figures.items()},
+            "tested": TESTED[id_],
+            "passed": measurement.passed,
+        }
+        for id_, measurement in cost_measurements().items()
+    ]

@@ -1,0 +1,139 @@
+"""What training a head costs: a step and a whole fit, with the backbone in the loop and with the cache.
+
+In the loop every step sends its texts through the frozen backbone again: published are four passes for each anchor
+(two terms, an anchor and a positive each), so 4 x epochs a training text. With the cache what remains is one pass a
+distinct text of the dataset, once, whatever is trained on it later. A step's own products and its optimiser stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heads import hyperparameters
+from heads.methods import method_named
+from heads.presets import HeadShape, preset
+from pipeline.cost import heads
+from pipeline.cost.lengths import Padded, TextLengths, padded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.cost.backbones import BackboneCount
+
+PUBLISHED_PASSES = 4
+PUBLISHED_METHODS = ("v5", "mrl")
+PUBLISHED_TOKENS = 128
+OPTIMISER_BYTES = 16
+"""Bytes a parameter while training: weight, gradient and AdamW's two moments, float32 each."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is counted: a backbone, a dataset's lengths and classes, a head.
+
+    `train`: rows of the training split; `anchors`: how many of them have a positive. `epochs`, `batch`: None for each
+    method's own.
+    """
+
+    backbone: BackboneCount
+    lengths: TextLengths
+    train: NDArray[np.int64]
+    anchors: int
+    classes: tuple[int, ...]
+    head: str = "paper"
+    batch: int | None = None
+    epochs: int | None = None
+
+    def shape(self, method: str) -> HeadShape:
+        """The head of a method."""
+        temperature = method_named(method).settings.get("proxy_temperature")
+        return HeadShape.of(preset(self.head), self.backbone.hidden, self.classes, proxy_temperature=temperature)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A whole fit: passes through the backbone, their products, the head's operations, and their sum."""
+
+    passes: int
+    backbone: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return self.backbone + self.head
+
+
+@dataclass(frozen=True)
+class Training:
+    """A method's training, counted.
+
+    `passes`: backbone passes a step with the backbone in the loop; `published_backbone`, `loop_backbone` and
+    `padded_backbone` are their products with 128 tokens a text, with the texts' own lengths, and with the padding of a
+    random batch. `cached` needs the features of every distinct text of the dataset.
+    """
+
+    method: str
+    batch: int
+    epochs: int
+    steps: int
+    parameters: int
+    step: heads.StepCount
+    passes: int
+    published_backbone: int
+    loop_backbone: int
+    padded_backbone: int
+    loop: Fit
+    cached: Fit
+    next_fit: Fit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Spell it out for JSON."""
+        record = asdict(self)
+        record["step"]["losses"]["forward"] = self.step.losses.forward
+        record["step"]["total"] = self.step.total
+        for name, fit in (("loop", self.loop), ("cached", self.cached), ("next_fit", self.next_fit)):
+            record[name]["total"] = fit.total
+        record["bytes"] = {"weights": 4 * self.parameters, "training": OPTIMISER_BYTES * self.parameters}
+        return record
+
+
+def training(setting: Setting, method: str) -> Training:
+    """Count a method's training.
+
+    :raises heads.HeadsError: if there is no such method, or the batch cannot be used.
+    """
+    chosen = hyperparameters(method, batch_size=setting.batch, epochs=setting.epochs)
+    batch = min(chosen["batch_size"], setting.anchors)
+    steps = (setting.anchors // batch) * chosen["epochs"]
+    shape = setting.shape(method)
+    step = heads.step(method_named(method), shape, batch)
+    passes = PUBLISHED_PASSES * batch if method in PUBLISHED_METHODS else step.rows
+    tokens, backbone = setting.lengths.tokens, setting.backbone
+    own = backbone.products(tokens[setting.train]) / len(setting.train)
+    with_padding = padding(setting, batch)
+    head = steps * step.total
+    distinct = setting.lengths.distinct
+    return Training(
+        method=method,
+        batch=batch,
+        epochs=chosen["epochs"],
+        steps=steps,
+        parameters=shape.parameters,
+        step=step,
+        passes=passes,
+        published_backbone=passes * backbone.products(PUBLISHED_TOKENS),
+        loop_backbone=round(passes * own),
+        padded_backbone=round(passes * with_padding.products),
+        loop=Fit(passes * steps, round(passes * steps * with_padding.products), head),
+        cached=Fit(len(distinct), backbone.products(tokens[distinct]), head),
+        next_fit=Fit(0, 0, head),
+    )
+
+
+def padding(setting: Setting, batch: int) -> Padded:
+    """What a text costs in a padded random batch of training texts."""
+    return padded(setting.backbone, setting.lengths.tokens[setting.train], batch)
