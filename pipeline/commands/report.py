@@ -1,0 +1,35 @@
+"""`pipeline report`: one self-contained HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.command import Session, command
+from pipeline.options import NameList, backbone_options, known_methods
+
+
+@command("report", example="pipeline report --dataset clinc --backbone minilm")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Default: reports/<dataset id>-<backbone>.html in the artifacts folder.",
+)
+@click.option("--methods", type=NameList(known_methods), help="Default: every method that has runs.")
+@backbone_options
+def COMMAND(session: Session, output: Path | None, methods: tuple[str, ...] | None, **options: Any) -> dict[str, Any]:
+    """Everything measured on a dataset and backbone as one HTML page that opens from disk and needs no network.
+
+    Scores, answers and galleries kept beside the runs are read; what is missing is measured, galleries at some ten
+    seconds a run. Recall against cost is there once `pipeline retrieve` has run.
+    """
+    from pipeline.report.page import check_extra
+    from pipeline.report.stage import report_stage
+    from pipeline.stages import features_of, runs_to_judge
+
+    check_extra()
+    features = features_of(session, options)
+    return report_stage(session, features, runs_to_judge(session, features, methods), output)

@@ -1,0 +1,271 @@
+"""Altair charts as Vega-Lite specifications, made from the tidy frames of `figures.py`.
+
+A chart is as wide as its place on the page and has neither legend nor title: the page gives both in HTML, where they
+can wrap, be read aloud and be chosen by a keyboard. Colours are names of CSS variables ("theme:c0"), which the page
+resolves when it draws, so that one specification serves light and dark. The palette is that of Okabe & Ito (2008);
+a method has its colour and its shape on every chart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+Spec = dict[str, Any]
+
+_PLACES = {"v5": 0, "mrl": 1, "joint": 2, "inverted": 3, "no-prefix": 4, "uniform": 5}
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
+_UNTRAINED = {"features*": ("u0", "stroke"), "pca*": ("u1", "cross")}
+_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn: the CSS variable of its colour, and the shape of its points."""
+
+    colour: str
+    shape: str
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """Give each method a look of its own, the published ones always the same; beyond eight, colours come again."""
+    found: dict[str, Style] = {}
+    free = [i for i in range(_COLOURS) if i not in {_PLACES[name] for name in names if name in _PLACES}]
+    for name in names:
+        if name in _UNTRAINED:
+            found[name] = Style(*_UNTRAINED[name])
+            continue
+        place = _PLACES[name] if name in _PLACES else free.pop(0) if free else len(found) % _COLOURS
+        found[name] = Style(f"c{place}", _SHAPES[place])
+    return found
+
+
+def floor_of(values: pl.Series, step: float = 5.0) -> float:
+    """Where an axis of percentages may begin: the step below the lowest value, zero if that is half of the axis."""
+    lowest = math.floor((float(values.min()) - 0.5) / step) * step  # type: ignore[arg-type]
+    return max(0.0, lowest) if lowest >= 20 else 0.0
+
+
+def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float) -> Spec:
+    """Accuracy against prefix of one protocol and level, with 95 % intervals; points are set apart sideways."""
+    import altair as alt
+
+    dims = sorted(frame["dim"].unique().to_list())
+    order = {name: place for place, name in enumerate(looks)}
+    apart = (dims[-1] - dims[0]) / 100 if len(dims) > 1 else 1
+    moved = frame.with_columns(
+        (
+            pl.col("dim") + (pl.col("method").replace_strict(order, return_dtype=pl.Float64) - len(order) / 2) * apart
+        ).alias("x")
+    )
+    x = alt.X(
+        "x:Q",
+        title="dimensions kept",
+        axis=alt.Axis(values=dims, grid=False),
+        scale=alt.Scale(domain=[dims[0] - 4 * apart, dims[-1] + 4 * apart], nice=False),
+    )
+    return _spec(_line_with_intervals(moved, x, floor, looks), height=260)
+
+
+def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float) -> Spec:
+    """Accuracy at one prefix and level against the gallery's size: training rows solid, held-out rows dashed."""
+    import altair as alt
+
+    x = alt.X(
+        "gallery:Q",
+        title="texts in the gallery (log scale)",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(values=sorted(frame["gallery"].unique().to_list()), format="~s", labelOverlap=True, grid=False),
+    )
+    y = _percent("value", floor)
+    dash = alt.StrokeDash("rows:N", scale=alt.Scale(domain=["train", "held-out"], range=[[1, 0], [5, 4]]), legend=None)
+    base = alt.Chart(frame).encode(x=x, color=_colour(looks), detail="rows:N", tooltip=_tips("gallery", "rows"))
+    band = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=_percent("low", floor), y2="high:Q")
+    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(y=y, shape=_shape(looks))
+    return _spec(alt.layer(band, line, points), height=260)
+
+
+def steerability_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: tuple[float, float]) -> Spec:
+    """One term of steerability, in points: filled points of the gallery protocol, hollow ones of leave-one-out."""
+    import altair as alt
+
+    x = alt.X("value:Q", title="points of accuracy", scale=alt.Scale(domain=list(reach), nice=False))
+    low = alt.X("low:Q", title="points of accuracy", scale=alt.Scale(domain=list(reach), nice=False))
+    y = alt.Y("method:N", title=None, sort=list(looks), axis=alt.Axis(labelLimit=130))
+    offset = alt.YOffset("protocol:N", sort=["gallery", "leave-one-out"])
+    base = alt.Chart(frame).encode(y=y, yOffset=offset, color=_colour(looks), tooltip=_tips("protocol"))
+    zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color="theme:muted").encode(x="zero:Q")
+    interval = base.mark_rule(strokeWidth=1.5).encode(x=low, x2="high:Q")
+    filled = base.transform_filter("datum.protocol == 'gallery'").mark_point(filled=True, size=60, opacity=1)
+    hollow = base.transform_filter("datum.protocol != 'gallery'").mark_point(
+        filled=True, size=60, opacity=1, strokeWidth=2, fill="theme:paper"
+    )
+    marks = [mark.encode(x=x, shape=_shape(looks)) for mark in (filled, hollow)]
+    return _spec(alt.layer(zero, interval, *marks), height=max(110, 44 * frame["method"].n_unique()))
+
+
+def recall_chart(frame: pl.DataFrame, looks: Mapping[str, Style], cost: str, title: str, floor: float) -> Spec:
+    """Recall at 10 against a cost, a point a setting, labelled with filter dims / candidates."""
+    import altair as alt
+
+    x = alt.X(
+        f"{cost}:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", labelOverlap=True, grid=False)
+    )
+    y = _percent("recall", floor, "recall at 10, %")
+    base = alt.Chart(frame).encode(
+        x=x, y=y, color=_colour(looks), tooltip=["method:N", "setting:N", *_shown("recall", cost)]
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(shape=_shape(looks))
+    lines = base.mark_line(strokeWidth=1, opacity=0.5).encode(order=f"{cost}:Q")
+    labels = base.mark_text(align="left", dx=7, dy=9, fontSize=10).encode(text="setting:N")
+    return _spec(alt.layer(lines, points, labels), height=280)
+
+
+def errors_chart(frame: pl.DataFrame, names: Sequence[str], top: float) -> Spec:
+    """Wrong finest answers at one prefix, in percent of texts, split by whether the parent is right."""
+    import altair as alt
+
+    tidy = frame.unpivot(["sibling", "stranger"], index="method", variable_name="kind", value_name="share")
+    x = alt.X("share:Q", title="wrong, % of texts", scale=alt.Scale(domain=[0, top], nice=False))
+    y = alt.Y("method:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=130))
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=["sibling", "stranger"], range=["theme:near", "theme:far"]), legend=None
+    )
+    bars = (
+        alt.Chart(tidy)
+        .mark_bar(height={"band": 0.7})
+        .encode(x=x, y=y, color=colour, order=alt.Order("kind:N"), tooltip=["method:N", "kind:N", *_shown("share")])
+    )
+    return _spec(bars, height=max(90, 34 * tidy["method"].n_unique()))
+
+
+def parents_chart(frame: pl.DataFrame, looks: Mapping[str, Style], parents: Sequence[str]) -> Spec:
+    """Wrong finest answers by level-0 class, a row each in the order given, a point a method."""
+    import altair as alt
+
+    x = alt.X("wrong:Q", title="wrong, % of the class's texts", scale=alt.Scale(zero=True, nice=True))
+    y = alt.Y("parent:N", sort=list(parents), title=None, axis=alt.Axis(labelLimit=150, grid=True))
+    points = (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=50, opacity=0.9)
+        .encode(
+            x=x,
+            y=y,
+            color=_colour(looks),
+            shape=_shape(looks),
+            tooltip=["parent:N", "method:N", *_shown("wrong"), "texts:Q"],
+        )
+    )
+    return _spec(points, height=max(120, 20 * len(parents)))
+
+
+def confusion_chart(frame: pl.DataFrame, parents: Sequence[str]) -> Spec:
+    """Which other parent's label texts are given, in percent of the true parent's texts."""
+    import altair as alt
+
+    side = max(160, 17 * len(parents))
+    x = alt.X(
+        "answer:N",
+        sort=list(parents),
+        title="answered below",
+        axis=alt.Axis(labelAngle=-90, labelLimit=110, grid=False),
+    )
+    y = alt.Y("truth:N", sort=list(parents), title="truly below", axis=alt.Axis(labelLimit=110, grid=False))
+    scale = alt.Scale(domainMin=0, range=["theme:sunk", "theme:far"], interpolate="rgb")
+    cells = (
+        alt.Chart(frame)
+        .mark_rect(stroke="theme:paper", strokeWidth=1)
+        .encode(
+            x=x,
+            y=y,
+            tooltip=["truth:N", "answer:N", *_shown("share")],
+            color=alt.Color(
+                "share:Q", scale=scale, legend=alt.Legend(orient="bottom", title="% of texts", gradientLength=120)
+            ),
+        )
+    )
+    return _spec(cells, height=side)
+
+
+def training_chart(frame: pl.DataFrame, looks: Mapping[str, Style], title: str, floor: float | None) -> Spec:
+    """A quantity by epoch: a thin line a seed, a point where the epoch was kept."""
+    import altair as alt
+
+    scale = alt.Scale(zero=False) if floor is None else alt.Scale(domain=[floor, 100], nice=False)
+    y = alt.Y("value:Q", title=title, scale=scale)
+    x = alt.X(
+        "epoch:Q",
+        title="epoch",
+        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+        scale=alt.Scale(nice=False, padding=12),
+    )
+    base = alt.Chart(frame).encode(
+        x=x, y=y, color=_colour(looks), detail="seed:N", tooltip=["method:N", "seed:N", "epoch:Q", *_shown("value")]
+    )
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.75)
+    kept = base.transform_filter("datum.best").mark_point(filled=True, size=60, opacity=1).encode(shape=_shape(looks))
+    return _spec(alt.layer(lines, kept), height=220)
+
+
+def _line_with_intervals(frame: pl.DataFrame, x: Any, floor: float, looks: Mapping[str, Style]) -> Any:
+    import altair as alt
+
+    base = alt.Chart(frame).encode(x=x, color=_colour(looks), tooltip=_tips("dim"))
+    intervals = base.mark_rule(strokeWidth=1.5, clip=True).encode(y=_percent("low", floor), y2="high:Q")
+    y = _percent("value", floor)
+    dashed = alt.StrokeDash(
+        "method:N",
+        legend=None,
+        scale=alt.Scale(domain=list(looks), range=[[4, 3] if name.endswith("*") else [1, 0] for name in looks]),
+    )
+    lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dashed)
+    points = base.mark_point(filled=True, size=55, opacity=1).encode(y=y, shape=_shape(looks))
+    return alt.layer(intervals, lines, points)
+
+
+def _percent(field: str, floor: float, title: str = "accuracy, % of texts") -> Any:
+    import altair as alt
+
+    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=[floor, 100], nice=False))
+
+
+def _colour(looks: Mapping[str, Style]) -> Any:
+    import altair as alt
+
+    scale = alt.Scale(domain=list(looks), range=[f"theme:{look.colour}" for look in looks.values()])
+    return alt.Color("method:N", scale=scale, legend=None)
+
+
+def _shape(looks: Mapping[str, Style]) -> Any:
+    import altair as alt
+
+    scale = alt.Scale(domain=list(looks), range=[look.shape for look in looks.values()])
+    return alt.Shape("method:N", scale=scale, legend=None)
+
+
+def _tips(*facts: str) -> list[Any]:
+    return ["method:N", *(f"{fact}:N" for fact in facts), *_shown("value", "low", "high")]
+
+
+def _shown(*fields: str) -> list[Any]:
+    import altair as alt
+
+    return [
+        alt.Tooltip(
+            f"{field}:Q", format=",.4~g" if field not in ("value", "low", "high", "share", "wrong", "recall") else ".1f"
+        )
+        for field in fields
+    ]
+
+
+def _spec(chart: Any, height: int) -> Spec:
+    """The specification alone: size by its place, data beside it, no configuration (the page's theme has that)."""
+    spec: Spec = chart.properties(width="container", height=height).to_dict()
+    spec.pop("config", None)
+    spec.pop("$schema", None)
+    return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}}

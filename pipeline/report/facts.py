@@ -1,0 +1,147 @@
+"""What the figures were made of and with: claims, settings, runs, versions, and the commands that make them again."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import heads
+from pipeline.naming import grouped
+from pipeline.report.markup import Html, numbers, table, tag
+from pipeline.report.material import Material
+from pipeline.report.sections import Section
+from pipeline.runs import Run
+from pipeline.verdicts import Judged
+
+_PACKAGES = ("semantic-zoom", "torch", "transformers", "numpy", "polars", "h5py", "altair", "vl-convert-python")
+_OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "lr": "--lr", "schedule": "--schedule"}
+
+
+def claims(material: Material) -> Section | None:
+    """The published claims and what became of them; nothing unless v5 and mrl are there."""
+    if not material.claims:
+        return None
+    seeds = max(claim.seeds for claim in material.claims)
+    words = (
+        "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence under the "
+        f"published protocol (leave-one-out); n = {seeds} seed{'' if seeds == 1 else 's'} here."
+    )
+    rows = [
+        (claim.id, claim.claim, _measured(claim), _elsewhere(claim), claim.verdict) for claim in material.claims
+    ]
+    head = ("id", "claim", "measured [95 %]", "with the training gallery", "verdict")
+    return Section(
+        "claims",
+        "The published claims",
+        tag("div", tag("p", words), table("Published claims beside what is measured here", head, rows, words=5)),
+    )
+
+
+def settings(material: Material) -> Section:
+    """Settings, runs, versions, seeds, and the commands that made the page."""
+    features, dataset = material.features, material.dataset
+    splits = ", ".join(f"{name} {len(dataset.split_rows(name)):,}" for name in ("train", "val", "test"))
+    sizes = " > ".join(f"{n:,} {name}" for n, name in zip(dataset.hierarchy.sizes, dataset.levels, strict=True))
+    facts = (
+        ("dataset", f"{dataset.id}: {len(dataset):,} rows ({splits})"),
+        ("hierarchy", sizes),
+        ("backbone", f"{features.backbone} ({features.source.source}), layer {features.layer}"),
+        ("features", f"fingerprint {features.fingerprint}"),
+        ("seeds", ", ".join(map(str, material.seeds))),
+    )
+    runs = [_run_row(run) for run in material.runs]
+    head = ("run", "method", "head", "seed", "epochs", "batch", "learning rate", "schedule", "best epoch",
+            "parameters", "seconds")  # fmt: skip
+    body = tag(
+        "div",
+        table("What was measured", ("what", "which"), facts, words=2),
+        tag("h3", "The commands"),
+        tag("pre", tag("code", "\n".join(commands(material)))),
+        numbers(
+            table("Runs", head, runs, words=3),
+            table("Versions", ("package", "version"), list(_versions()), words=2),
+            summary="Runs and versions",
+        ),
+    )
+    return Section("settings", "Settings, versions, commands", body)
+
+
+def commands(material: Material) -> list[str]:
+    """What to type to make the page again: embed, a fit for each group of runs, the report."""
+    features, artifacts = material.features, material.source
+    options = []
+    if artifacts.levels:
+        options += ["--levels", ",".join(artifacts.levels)]
+    if artifacts.text != "text":
+        options += ["--text", artifacts.text]
+    if artifacts.limit:
+        options += ["--limit", str(artifacts.limit)]
+    flags = (("--all", artifacts.all_rows), ("--qualify-labels", artifacts.qualify_labels),
+             ("--drop-incomplete", artifacts.drop_incomplete))  # fmt: skip
+    options += [flag for flag, on in flags if on]
+    embed = ["pipeline", "embed", artifacts.source, "--backbone", features.source.source, *options]
+    return [
+        shlex.join(embed),
+        *(_fit_command(group) for group in _groups(material)),
+        shlex.join(["pipeline", "report", "--dataset", material.dataset.id, "--backbone", features.backbone]),
+    ]
+
+
+def _groups(material: Material) -> list[list[Run]]:
+    """Runs that differ in their seed alone."""
+    by_id = {run.id: run for run in material.runs}
+    return [
+        [by_id[str(record["id"])] for record in group]
+        for group in grouped([run.record for run in material.runs]).values()
+    ]
+
+
+def _fit_command(group: list[Run]) -> str:
+    record = group[0].record
+    seeds = ",".join(str(run.seed) for run in group)
+    typed = ["pipeline", "fit-head", "--method", group[0].method, "--seeds", seeds]
+    if record["head"] != "paper":
+        typed += ["--head", str(record["head"])]
+    usual = heads.hyperparameters(group[0].method)
+    for name, option in _OPTIONS.items():
+        value = record["hyperparameters"].get(name)
+        if value is not None and value != usual.get(name):
+            typed += [option, str(value)]
+    return shlex.join(typed)
+
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    record, turned = run.record, run.record["hyperparameters"]
+    return (
+        run.id, run.method, record["head"], run.seed, *(turned.get(name, "-") for name in _OPTIONS),
+        record["best_epoch"], f"{record['parameters']:,}", f"{record['seconds']:.1f}",
+    )  # fmt: skip
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for name in _PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def _measured(claim: Judged) -> str:
+    return _figures(claim.measured, claim.ci95) if claim.measured else "-"
+
+
+def _elsewhere(claim: Judged) -> str:
+    return _figures(claim.elsewhere["measured"], claim.elsewhere["ci95"]) if claim.elsewhere else "-"
+
+
+def _figures(values: Mapping[str, float | None], intervals: Mapping[str, Any] | None) -> str:
+    parts = []
+    for name, value in values.items():
+        interval = (intervals or {}).get(name)
+        around = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+        parts.append(f"{name} {'never' if value is None else f'{value:,.4g}'}{around}")
+    return "; ".join(parts)

@@ -1,0 +1,137 @@
+"""A 2-D map of embeddings in which neighbours lie together, from numpy alone, fast enough to draw twenty of them.
+
+The idea is t-SNE's (van der Maaten & Hinton 2008): every point is pulled to its nearest neighbours and pushed away by
+all others, the push falling off as 1 / (1 + d^2)^2. The push is minus half the gradient of one potential, the sum over
+all points of 1 / (1 + d^2), so it is one convolution on a grid, done by FFT (the idea of Linderman et al. 2019), instead
+of n^2 pairs. The neighbours are the exact ones that the page shows anyway, all weighted alike: no perplexity to search.
+
+It costs about 2 ms a step for 4,500 points. The alternatives: the first two principal components, free but one blob of
+150 intents; UMAP or scikit-learn's t-SNE, a dependency each and ten times the seconds. A map is for the eye: distances
+in it mean little, and no figure of the report is taken from one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+STEPS, EARLY = 260, 80
+"""Steps of a map from scratch, and how many of them hold clusters together (t-SNE's early exaggeration)."""
+MOVES = 110
+"""Steps of a map that begins at another one."""
+_CELLS = 96
+_EXAGGERATION = 12.0
+
+
+def layout(neighbours: Ints, start: Points, steps: int = STEPS, early: int = EARLY) -> Points:
+    """Lay n points out so that neighbours lie together.
+
+    :param neighbours: int64 [n, k], the nearest others of each point.
+    :param start: float32 [n, 2], where the points begin; their order of magnitude does not matter.
+    :param early: so many steps pull twelvefold.
+    :returns: float32 [n, 2], centred, in units of no meaning. The same arguments give the same bits.
+    """
+    n = len(start)
+    first, second = _edges(neighbours, n)
+    spread = float(start.std()) or 1.0
+    points = (start / spread * (1e-2 if early else 1.0) * (1.0 if early else np.sqrt(n) / 4)).astype(np.float32)
+    speed, gains = np.zeros_like(points), np.ones_like(points)
+    rate = max(n / 12.0, 20.0)
+    for step in range(steps):
+        pull = _EXAGGERATION if step < early else 1.0
+        gradient = pull * _attraction(points, first, second) - _repulsion(points)
+        agrees = np.sign(gradient) == np.sign(speed)
+        gains = np.maximum(np.where(agrees, gains * np.float32(0.8), gains + np.float32(0.2)), np.float32(0.01))
+        speed = np.float32(0.5 if step < early else 0.8) * speed - np.float32(rate) * gains * gradient
+        points = points + speed
+        points -= points.mean(axis=0)
+    return points
+
+
+def principal_plane(vectors: NDArray[np.floating[Any]]) -> Points:
+    """The two directions of largest variance, float32 [n, 2]; the sign is fixed, so that the same rows give the same.
+
+    :param vectors: [n, D].
+    """
+    rows = np.asarray(vectors, np.float64)
+    rows = rows - rows.mean(axis=0)
+    _, axes = np.linalg.eigh(rows.T @ rows)
+    axes = axes[:, ::-1][:, :2]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+    plane = np.zeros((len(rows), 2), np.float32)
+    plane[:, : axes.shape[1]] = rows @ axes
+    return plane
+
+
+def rotation(points: Points, to: Points) -> Points:
+    """How to turn and mirror a map to lie as well as it can on another: float32 [2, 2] (orthogonal Procrustes)."""
+    left, _, right = np.linalg.svd(np.asarray(points, np.float64).T @ np.asarray(to, np.float64))
+    return np.asarray(left @ right, np.float32)
+
+
+def _edges(neighbours: Ints, n: int) -> tuple[Ints, Ints]:
+    """Neighbours in either direction: the two ends of every edge, each edge in both directions, by first end."""
+    first = np.repeat(np.arange(n), neighbours.shape[1])
+    both = np.concatenate([first * n + neighbours.ravel(), neighbours.ravel() * n + first])
+    both.sort()
+    return both // n, both % n
+
+
+def _attraction(points: Points, first: Ints, second: Ints) -> Points:
+    """The mean pull of its edges on each point, [n, 2], as a share of all edges."""
+    between = points[first] - points[second]
+    between /= (1 + np.einsum("ij,ij->i", between, between))[:, None]
+    total = [np.bincount(first, weights=between[:, axis], minlength=len(points)) for axis in (0, 1)]
+    return (np.stack(total, axis=1) / len(first)).astype(np.float32)
+
+
+def _repulsion(points: Points) -> Points:
+    """The push of all others on each point, [n, 2], normalised as t-SNE normalises it."""
+    n, low = len(points), points.min(axis=0)
+    cell = float((points.max(axis=0) - low).max()) / (_CELLS - 3) or 1e-9
+    place = (points - low) / cell + 1
+    corner = place.astype(np.int64)
+    inner = place - corner
+    at = corner[:, 0] * _CELLS + corner[:, 1]
+    weights = _bilinear(inner)
+    charge = sum(
+        np.bincount(at + offset, weights=weight, minlength=_CELLS * _CELLS)
+        for offset, weight in zip(_OFFSETS, weights, strict=True)
+    )
+    potential = _potential(np.asarray(charge, np.float32).reshape(_CELLS, _CELLS), cell)
+    fields = (potential, *np.gradient(potential, cell))
+    found = np.stack([_read(field, at, weights) for field in fields], axis=1)
+    total = max(float(found[:, 0].sum()) - n, 1e-6)
+    return np.asarray(-0.5 * found[:, 1:] / total, np.float32)
+
+
+_OFFSETS = (0, 1, _CELLS, _CELLS + 1)
+
+
+def _bilinear(inner: Points) -> tuple[Points, ...]:
+    """Shares of the four corners of a point's cell, in the order of _OFFSETS."""
+    x, y = inner[:, 0], inner[:, 1]
+    return (1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y
+
+
+def _potential(charge: Points, cell: float) -> Points:
+    """Sum over all points of 1 / (1 + d^2) at the nodes of the grid."""
+    steps = np.minimum(np.arange(2 * _CELLS), 2 * _CELLS - np.arange(2 * _CELLS)).astype(np.float32) * cell
+    kernel = 1 / (1 + steps[:, None] ** 2 + steps[None] ** 2)
+    padded = np.zeros_like(kernel)
+    padded[:_CELLS, :_CELLS] = charge
+    spread = np.fft.irfft2(np.fft.rfft2(padded) * np.fft.rfft2(kernel), s=padded.shape)
+    return np.asarray(spread[:_CELLS, :_CELLS], np.float32)
+
+
+def _read(field: Points, at: Ints, weights: tuple[Points, ...]) -> Points:
+    """The field at points inside its cells."""
+    flat = np.ascontiguousarray(field).ravel()
+    return np.asarray(
+        sum(weight * flat[at + offset] for offset, weight in zip(_OFFSETS, weights, strict=True)), np.float32
+    )

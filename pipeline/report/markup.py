@@ -1,0 +1,89 @@
+"""HTML made so that text cannot become markup: whatever is not `Html` already is escaped when it is put into a tag.
+
+A template language would be a dependency for a page with one layout, and string formatting would leave escaping to
+memory. Here the type says it: `Html` is made by `tag` alone, and of the package's own files by `trusted`.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_VOID = {"br", "col", "hr", "input", "meta"}
+
+
+class Html(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
+Content = str | Iterable[str]
+
+
+def trusted(text: str) -> Html:
+    """Take text for markup: the package's own template files, never data."""
+    return Html(text)
+
+
+def escaped(content: Content) -> Html:
+    """Markup of some content; plain text is escaped, Html is not."""
+    if isinstance(content, Html):
+        return content
+    if isinstance(content, str):
+        return Html(html.escape(content))
+    return Html("".join(escaped(part) for part in content))
+
+
+def tag(name: str, *content: Content, **attributes: object) -> Html:
+    """One element; attributes that are None are left out, `class_` is class, other underscores are hyphens."""
+    spelled = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    inner = "".join(escaped(part) for part in content)
+    return Html(f"<{name}{spelled}>" if name in _VOID else f"<{name}{spelled}>{inner}</{name}>")
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, words: int = 1) -> Html:
+    """A table that scrolls by itself where the page is narrow; the first column names the rows.
+
+    :param words: so many columns, from the left, are text; the others are numbers and stand to the right.
+    """
+
+    def cells(row: Sequence[object]) -> Html:
+        made = [
+            tag(
+                "th" if i == 0 else "td", str(cell), scope="row" if i == 0 else None, class_=_kind(i, words), dir="auto"
+            )
+            for i, cell in enumerate(row)
+        ]
+        return tag("tr", made)
+
+    top = tag("tr", [tag("th", name, scope="col", class_=_kind(i, words)) for i, name in enumerate(head)])
+    whole = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", [cells(row) for row in rows]))
+    return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_label=caption)
+
+
+def _kind(column: int, words: int) -> str | None:
+    return None if column < words else "number"
+
+
+def numbers(*tables: Html, summary: str = "The numbers as a table") -> Html:
+    """Tables that open on demand."""
+    return tag("details", tag("summary", summary), *tables)
+
+
+def bullets(items: Iterable[Content]) -> Html:
+    """An unordered list."""
+    return tag("ul", [tag("li", item) for item in items])
+
+
+def json_script(identity: str, value: Any) -> Html:
+    """Data for the page's scripts: JSON in which no character can end the element or begin a comment."""
+    spelled = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    safe = spelled.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Html(f'<script type="application/json" id="{html.escape(identity)}">{safe}</script>')

@@ -1,0 +1,158 @@
+"""Everything the page says, gathered before a word of it is written: scores, answers, histories, verdicts, maps.
+
+What is kept beside the runs is read, what is missing is measured by the same stages that `score`, `compare` and
+`reproduce` use, so that the page cannot disagree with them. Making a page is then a function of this alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import data
+from pipeline.artifacts import Artifacts, DatasetSource
+from pipeline.command import Session
+from pipeline.comparison import Comparison, Entry, compare
+from pipeline.errors import PipelineError
+from pipeline.features import LabelledFeatures
+from pipeline.naming import names
+from pipeline.report.explorer import Explorer, explore
+from pipeline.report.figures import history_frame
+from pipeline.runs import Run
+from pipeline.score import PROTOCOLS
+from pipeline.stages import entries_stage, grid_stage, score_stage
+from pipeline.subjects import Subject, baselines_of, run_subject
+from pipeline.verdicts import Judged, judge
+
+Score = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is known of one dataset and backbone.
+
+    `methods`: names of the runs' groups over seeds, in order. `scores`, `baselines`, `entries`, `comparisons`: by
+    protocol. `cells`: of the gallery grid, empty if it was not measured. `retrieval`: the rows that `pipeline retrieve`
+    left, None if it was not run. `claims`: empty unless v5 and mrl are there.
+    """
+
+    features: LabelledFeatures
+    source: DatasetSource
+    runs: Sequence[Run]
+    methods: tuple[str, ...]
+    scores: Mapping[str, Sequence[Score]]
+    baselines: Mapping[str, Sequence[Score]]
+    entries: Mapping[str, Sequence[Entry]]
+    comparisons: Mapping[str, Sequence[Comparison]]
+    cells: Sequence[Score]
+    claims: Sequence[Judged]
+    histories: pl.DataFrame
+    retrieval: Sequence[Mapping[str, Any]] | None
+    explorer: Explorer | None
+
+    @property
+    def dataset(self) -> data.Dataset:
+        """The dataset."""
+        return self.features.dataset
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Level names, coarsest first."""
+        return self.dataset.levels
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that was trained."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Prefixes of the first run."""
+        return tuple(self.runs[0].record["dims"])
+
+
+def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *, galleries: bool = True) -> Material:
+    """Collect what there is and measure what is missing, shown as it goes.
+
+    :param galleries: whether galleries that were not measured yet are, which takes some ten seconds a run.
+    """
+    subjects = [run_subject(run, features) for run in runs]
+    beside = baselines_of(session.artifacts, features)
+    scores = {name: score_stage(session, subjects, (name,)) for name in PROTOCOLS}
+    baselines = {name: score_stage(session, beside, (name,)) for name in PROTOCOLS}
+    entries = {name: entries_stage(session, subjects, name) for name in PROTOCOLS}
+    called = names([subject.facts for subject in subjects])
+    methods = tuple(dict.fromkeys(called))
+    firsts = {name: subject for name, subject in reversed(list(zip(called, subjects, strict=True)))}
+    return Material(
+        features=features,
+        source=session.artifacts.dataset_source(features.dataset.id),
+        runs=runs,
+        methods=methods,
+        scores=scores,
+        baselines=baselines,
+        entries=entries,
+        comparisons={name: _compared(found) for name, found in entries.items()},
+        cells=_galleries(session, subjects, galleries),
+        claims=judge(entries) if {"v5", "mrl"} <= set(methods) else (),
+        histories=history_frame(zip(called, runs, strict=True), features.dataset.levels),
+        retrieval=read_retrieval(session.artifacts, features),
+        explorer=_explored(session, features, {**{name: firsts[name] for name in methods}, **_starred(beside)}),
+    )
+
+
+def page_name(features: LabelledFeatures) -> str:
+    """What files about one dataset and backbone are called in `reports/`."""
+    return f"{features.dataset.id}-{features.backbone}"
+
+
+def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> list[dict[str, Any]] | None:
+    """The rows that `pipeline retrieve` left, None if it was not run.
+
+    :raises PipelineError: if the file is not what `retrieve` writes.
+    """
+    path = artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
+    if not path.is_file():
+        return None
+    return _rows(path)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    needed = {"method", "filter_dim", "candidates", "recall_at_10", "flops_per_query", "bytes_per_document"}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["results"]
+        missing = [name for row in rows for name in sorted(needed) if name not in row]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{path} is not what `retrieve` writes ({error})", "run `pipeline retrieve` again"
+        ) from error
+    if missing:
+        raise PipelineError(f"{path} has rows without {missing[0]}", "run `pipeline retrieve` again")
+    return list(rows)
+
+
+def _compared(entries: Sequence[Entry]) -> list[Comparison]:
+    """Every pair of methods that share a seed."""
+    try:
+        return compare(entries)
+    except PipelineError:  # one method alone, or no seed in common: there is nothing to compare, which the page says
+        return []
+
+
+def _galleries(session: Session, subjects: Sequence[Subject], measure: bool) -> list[dict[str, Any]]:
+    kept = all(subject.folder is not None and any(subject.folder.glob("galleries-all-k5-*")) for subject in subjects)
+    return grid_stage(session, subjects, None) if measure or kept else []
+
+
+def _starred(beside: Sequence[Subject]) -> dict[str, Subject]:
+    return {f"{subject.facts['method']}*": subject for subject in beside}
+
+
+def _explored(session: Session, features: LabelledFeatures, subjects: Mapping[str, Subject]) -> Explorer | None:
+    with session.console.progress("drawing maps") as bar:
+        return explore(features.dataset, subjects, progress=lambda done, total, note: bar.update(done, total, note))

@@ -1,0 +1,144 @@
+"""The page put together: one HTML file with its styles, scripts, charts and data inside, and nothing fetched, ever.
+
+The content security policy names the hash of each script, so that nothing else runs, whatever stands in the data, and
+forbids every connection. Vega is 0.9 MB and embedded once; its expressions are interpreted instead of compiled, for
+compiling would need the policy to allow eval. The alternative, charts drawn to SVG beforehand, would need no script but
+fit one width and one colour scheme.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from pipeline.errors import PipelineError
+from pipeline.report import facts
+from pipeline.report.markup import Html, escaped, json_script, tag, trusted
+from pipeline.report.material import Material
+from pipeline.report.sections import Section, legend, looks_of, sections
+from pipeline.report.summary import summary
+
+_VEGA = "window.drawChart = (place, spec, options) => vegaEmbed(place, spec, options);"
+
+
+def check_extra() -> None:
+    """Refuse to begin without the chart libraries.
+
+    :raises PipelineError: if they are not installed.
+    """
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError as error:
+        raise PipelineError(
+            f"a report needs {error.name}, which is not installed", "pip install 'semantic-zoom[report]'"
+        ) from error
+
+
+def page(material: Material) -> str:
+    """The whole page. The same material gives the same bytes, but for the line with the day."""
+    shown = [
+        Section("summary", "In short", summary(material)),
+        explorer_section(material),
+        *sections(material),
+        facts.claims(material),
+        facts.settings(material),
+    ]
+    present = [section for section in shown if section is not None]
+    charts = {name: spec for section in present for name, spec in section.charts.items()}
+    scripts = [_template("explorer.js"), _template("charts.js")]
+    hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (vega_bundle(), *scripts))
+    parts = {
+        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'",
+        "title": f"{material.dataset.id} through {material.features.backbone}",
+        "style": trusted(_template("style.css")),
+        "header": _header(material),
+        "contents": tag("ul", [tag("li", tag("a", s.title, href=f"#{s.id}")) for s in present]),
+        "main": escaped([_spread(section) for section in present]),
+        "data": escaped([
+            json_script("chart-data", charts),
+            *([json_script("explorer-data", material.explorer.to_json())] if material.explorer else []),
+        ]),
+        "scripts": trusted("".join(f"<script>{text}</script>\n" for text in (vega_bundle(), *scripts))),
+    }  # fmt: skip
+    return _filled(_template("page.html"), {name: escaped(part) for name, part in parts.items()})
+
+
+def explorer_section(material: Material) -> Section | None:
+    """The place of the semantic zoom explorer; nothing where there are too few test texts for a map."""
+    explorer = material.explorer
+    if explorer is None:
+        return None
+    coarse, fine = material.levels[0], material.levels[-1]
+    sampled = "" if explorer.total == len(explorer.texts) else f", a seeded sample of the {explorer.total:,} there are"
+    seeds = {view.seed for view in explorer.views if view.seed is not None}
+    words = (
+        f"Each point is one of {len(explorer.texts):,} test texts{sampled}; texts whose embeddings are neighbours lie "
+        f"together. Choose one (click, search, or the arrow keys on a map) and see its ten nearest others at the prefix "
+        f"that the slider says: a short prefix that has learnt the {coarse} groups by it, a long one tells every {fine} "
+        f"apart. Seed {', '.join(map(str, sorted(seeds)))}."
+    )
+    note = (
+        "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
+        "are exact, by cosine of the prefixes."
+    )
+    body = tag("div", tag("p", words), trusted(_template("explorer.html")), tag("p", note, class_="note"))
+    return Section("explorer", "Semantic zoom explorer", body)
+
+
+def _spread(section: Section) -> Html:
+    return tag(
+        "section", tag("h2", section.title), section.body, id=section.id, aria_label=section.title, tabindex="-1"
+    )
+
+
+def _header(material: Material) -> Html:
+    looks = {name: look for name, look in looks_of(material).items() if name in material.methods}
+    sizes = " > ".join(
+        f"{n:,} {name}" for n, name in zip(material.dataset.hierarchy.sizes, material.levels, strict=True)
+    )
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return tag(
+        "header",
+        tag("p", "Semantic zoom report", class_="kicker"),
+        tag("h1", f"{material.dataset.name} through {material.features.backbone}"),
+        tag("p", f"{len(material.dataset):,} texts, {sizes}. What does a prefix of {_listed(material.dims)} dimensions "
+                 "still know of each level, and which training makes it so?"),
+        legend(looks),
+        tag("p", f"Made on {today}; only this line depends on the day.", class_="note"),
+    )  # fmt: skip
+
+
+def _listed(dims: Sequence[int]) -> str:
+    return f"{', '.join(map(str, dims[:-1]))} or {dims[-1]}" if len(dims) > 1 else str(dims[0])
+
+
+@cache
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and vega-embed with all they need, as one script."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle(_VEGA)).replace("\r", "").replace("</script", "<\\/script")
+
+
+def _template(name: str) -> str:
+    return files("pipeline.report").joinpath("template", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def _filled(template: str, parts: dict[str, Html]) -> str:
+    """Put parts in their places, in one pass: what a part holds is never taken for a place."""
+    pieces = template.split("{{")
+    made = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        made += [parts[name], rest]
+    return "".join(made)

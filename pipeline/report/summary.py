@@ -1,0 +1,196 @@
+"""What the figures mean, in words: which method for which need, how short a prefix may be, what does not survive.
+
+Each sentence is computed from tests that stand in the tables below it; "ahead" means that the 95 % interval of the
+difference excludes zero (after Holm's adjustment where there are seeds enough to test), and nothing less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+from pipeline.advice import advice
+from pipeline.comparison import LEVEL, Comparison
+from pipeline.metrics import smallest_prefix
+from pipeline.report.figures import accuracy_frame, titled
+from pipeline.report.markup import Html, bullets, table, tag
+from pipeline.report.material import Material
+
+GALLERY, PUBLISHED = "gallery", "leave-one-out"
+_MOST = 6
+
+
+def summary(material: Material) -> Html:
+    """The words at the head of the page."""
+    scores = material.scores[GALLERY]
+    lost = does_not_survive(material)
+    few = "" if lost else "Nothing that the small-gallery protocol tells apart is undone by the realistic gallery."
+    return tag(
+        "div",
+        [
+            tag("p", sentence, class_="lead" if i == 0 else None)
+            for i, sentence in enumerate(advice(scores, material.levels))
+        ],
+        needs_table(material),
+        prefix_table(material),
+        tag("h3", "What does not survive a realistic gallery"),
+        tag("p", _protocols(material)),
+        bullets(lost) if lost else tag("p", few),
+        tag("h3", "What training buys"),
+        bullets(against_untrained(material)),
+        tag("p", sample_sentence(material), class_="note"),
+    )
+
+
+def needs_table(material: Material) -> Html:
+    """For each level, at the shortest prefix and in full: who is first, and whether that is more than luck."""
+    scores = titled(material.scores[GALLERY])
+    frame = accuracy_frame({GALLERY: material.scores[GALLERY]}, material.levels)
+    rows = []
+    for dim in dict.fromkeys((material.dims[0], material.dims[-1])):
+        for level, name in enumerate(material.levels):
+            here = frame.filter(dim=dim, level=name).sort("value", descending=True, maintain_order=True).to_dicts()
+            first = here[0]
+            rest = [_against(material, first["method"], other["method"], dim, level) for other in here[1:]]
+            need = f"{name} from {dim} dims ({dim * 4:,} bytes)"
+            rows.append((need, first["method"], figure(first), "; ".join(rest) or "one method only"))
+    caption = (
+        f"Which method for which need: {material.features.backbone}, gallery protocol, accuracy in % with its 95 % "
+        f"interval, {_seeds_of(scores)}"
+    )
+    return table(caption, ("need", "take", "accuracy", "against the others, points"), rows, words=2)
+
+
+def prefix_table(material: Material) -> Html:
+    """The smallest prefix of every method that loses no more than a point against its full vector, by level."""
+    rows = []
+    for name, group in titled(material.scores[GALLERY]).items():
+        dims = [prefix["dim"] for prefix in group[0]["prefixes"]]
+        needed = []
+        for level in range(len(material.levels)):
+            curve = [mean(s["prefixes"][j]["levels"][level]["accuracy"] for s in group) for j in range(len(dims))]
+            dim = smallest_prefix(curve, dims)
+            needed.append(f"{dim} dims ({dim * 4:,} bytes)")
+        rows.append((name, *needed))
+    caption = "Smallest prefix within one point of the full vector (gallery protocol, float32 bytes)"
+    return table(caption, ("method", *material.levels), rows)
+
+
+def does_not_survive(material: Material) -> list[str]:
+    """Leads of the small-gallery protocol that the training gallery does not show, largest first."""
+    small = [row for row in material.comparisons[PUBLISHED] if row.metric == "accuracy" and leader(row)]
+    large = {_place(row): row for row in material.comparisons[GALLERY]}
+    lost = [(row, large[_place(row)]) for row in small if leader(large[_place(row)]) != leader(row)]
+    ends = [(row, other) for row, other in lost if row.dim in (material.dims[0], material.dims[-1])]
+    ends.sort(key=lambda pair: -abs(pair[0].mean_difference))
+    sentences = [_lost(material, row, other) for row, other in ends[:_MOST]]
+    left = len(lost) - len(sentences)
+    return [*sentences, *([f"And {left} more among other prefixes, levels and methods."] if left else [])]
+
+
+def leader(row: Comparison) -> int:
+    """1 if a is ahead with 95 % confidence, -1 if b is, 0 if they are not told apart."""
+    sign = 1 if row.mean_difference > 0 else -1
+    if row.p_holm is not None:
+        return sign if row.p_holm < LEVEL else 0
+    low, high = row.texts_ci95
+    return sign if low > 0 or high < 0 else 0
+
+
+def against_untrained(material: Material) -> list[str]:
+    """For each level at the shortest prefix: what the best embedding that no one trained reaches, and who beats it."""
+    dim = material.dims[0]
+    trained = accuracy_frame({GALLERY: material.scores[GALLERY]}, material.levels)
+    untrained = accuracy_frame({GALLERY: material.baselines[GALLERY]}, material.levels)
+    sentences = []
+    for level in material.levels:
+        beside = untrained.filter(dim=dim, level=level).sort("value", descending=True, maintain_order=True).to_dicts()
+        if not beside:
+            continue
+        best = beside[0]
+        here = trained.filter(dim=dim, level=level).to_dicts()
+        parts = [
+            f"{word} {', '.join(found)}"
+            for word, found in (
+                ("clearly ahead of it:", [_named(r) for r in here if r["low"] > best["high"]]),
+                ("no better, as far as the intervals tell:", [_named(r) for r in here if r["low"] <= best["high"]]),
+            )
+            if found
+        ]
+        sentences.append(
+            f"On {level} at {dim} dims {best['method']}, which no label trained, is right about {figure(best)} % of "
+            f"texts; {'; '.join(parts)}."
+        )
+    return sentences
+
+
+def sample_sentence(material: Material) -> str:
+    """How many texts, seeds and neighbours stand behind the figures."""
+    score = material.scores[GALLERY][0]
+    seeds = ", ".join(map(str, material.seeds))
+    several = len(material.seeds) > 1
+    spread = (
+        "Intervals are 95 % and cover other seeds and other texts."
+        if several
+        else "One seed: intervals are 95 % over texts alone, and a difference may be that seed's."
+    )
+    return (
+        f"{score['queries']:,} test texts, {score['gallery']:,} training texts as gallery, k = {score['k']}; "
+        f"{'seeds' if several else 'seed'} {seeds} (n = {len(material.seeds)}). {spread}"
+    )
+
+
+def figure(row: dict[str, Any]) -> str:
+    """An accuracy in percent with its interval."""
+    return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def _protocols(material: Material) -> str:
+    small, large = (material.scores[name][0] for name in (PUBLISHED, GALLERY))
+    return (
+        f"The published protocol searches {small['queries']:,} test texts among themselves; an index holds the "
+        f"{large['gallery']:,} training texts. What the first shows and the second does not:"
+    )
+
+
+def _lost(material: Material, row: Comparison, other: Comparison) -> str:
+    ahead = leader(row) > 0
+    first, second = (row.a, row.b) if ahead else (row.b, row.a)
+    now = leader(other)
+    became = "they are not told apart" if not now else f"{other.a if now > 0 else other.b} is ahead"
+    assert row.level is not None
+    return (
+        f"{first} ahead of {second} on {material.levels[row.level]} at {row.dim} dims: {_gap(row, ahead)} points in the "
+        f"small gallery, {_gap(other, ahead)} in the realistic one, where {became}."
+    )
+
+
+def _gap(row: Comparison, as_is: bool) -> str:
+    low, high = row.ci95 or row.texts_ci95
+    value = row.mean_difference
+    if not as_is:
+        value, low, high = -value, -high, -low
+    return f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+
+
+def _against(material: Material, first: str, other: str, dim: int, level: int) -> str:
+    for row in material.comparisons[GALLERY]:
+        if {row.a, row.b} == {first, other} and (row.metric, row.dim, row.level) == ("accuracy", dim, level):
+            told = "" if leader(row) else ", not told apart"
+            return f"{other} {_gap(row, row.a == first)}{told}"
+    return f"{other}: no seed in common"
+
+
+def _place(row: Comparison) -> tuple[Any, ...]:
+    return row.a, row.b, row.metric, row.dim, row.level
+
+
+def _named(row: dict[str, Any]) -> str:
+    return f"{row['method']} ({row['value']:.1f})"
+
+
+def _seeds_of(scores: dict[str, Sequence[Any]] | dict[str, list[Any]]) -> str:
+    counts = sorted({len(group) for group in scores.values()})
+    spoken = " or ".join(map(str, counts))
+    return f"n = {spoken} seed{'' if counts == [1] else 's'} a method"
