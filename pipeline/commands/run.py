@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from pipeline.options import (
     split_loading,
 )
 
+if TYPE_CHECKING:
+    from pipeline.features import LabelledFeatures
+
 
 @command("run", example="pipeline run icd10cm --backbone minilm")
 @click.argument("dataset")
@@ -25,7 +28,10 @@ from pipeline.options import (
 @fitting_options
 @loading_options
 def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options: Any) -> dict[str, Any]:
-    """Embed DATASET, fit a head by each method, score every prefix on every level, and say what to choose."""
+    """Embed DATASET, fit a head by each method, score every prefix on every level, say what to choose, and report.
+
+    The report is one HTML page about every run on these features; it needs the extra [report].
+    """
     from pipeline.advice import advice
     from pipeline.stages import embed_stage, fit_stage, score_stage, show_scores
     from pipeline.subjects import baselines_of, run_subject
@@ -39,15 +45,37 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     levels = embedded.dataset.levels
     show_scores(session, [*scores, *baselines], levels)
     sentences = advice(scores, levels)
-    for sentence in (*sentences, *next_steps(methods)):
+    for sentence in sentences:
         session.console.show(sentence)
+    report = _report(session, features)
+    for line in next_steps(methods):
+        session.console.show(line)
     return {
         "embed": embedded.summary(),
         "runs": [run.summary() for run in runs],
         "scores": scores,
         "baselines": baselines,
         "advice": sentences,
+        "report": report,
     }
+
+
+def _report(session: Session, features: LabelledFeatures) -> dict[str, Any] | None:
+    """The page about every run on these features, without galleries that would take long to measure.
+
+    None, and a line that says why, where the libraries for it are not installed: the rest of `run` needs none of them.
+    """
+    from pipeline.errors import PipelineError
+    from pipeline.report.page import check_extra
+    from pipeline.report.stage import report_stage
+    from pipeline.stages import runs_to_judge
+
+    try:
+        check_extra()
+    except PipelineError as absent:
+        session.console.say(f"no report: {absent} ({absent.remedy})")
+        return None
+    return report_stage(session, features, runs_to_judge(session, features, None), galleries=False)
 
 
 def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,6 +86,7 @@ def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
         "",
         "Next:",
         "  pipeline score --protocol all    the published small-gallery protocol beside this one",
+        "  pipeline report    the page again, with accuracy against the gallery's size (ten seconds a run)",
         compare,
         f"  pipeline encode FILE --method {methods[-1]} --dim 64    new texts through backbone and head",
     )

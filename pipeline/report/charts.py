@@ -79,7 +79,7 @@ def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float)
         "gallery:Q",
         title="texts in the gallery (log scale)",
         scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(values=sorted(frame["gallery"].unique().to_list()), format="~s", labelOverlap=True, grid=False),
+        axis=alt.Axis(values=_apart(frame["gallery"].unique().to_list()), format="~s", labelOverlap=True, grid=False),
     )
     y = _percent("value", floor)
     dash = alt.StrokeDash("rows:N", scale=alt.Scale(domain=["train", "held-out"], range=[[1, 0], [5, 4]]), legend=None)
@@ -103,7 +103,7 @@ def steerability_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: t
     interval = base.mark_rule(strokeWidth=1.5).encode(x=low, x2="high:Q")
     filled = base.transform_filter("datum.protocol == 'gallery'").mark_point(filled=True, size=60, opacity=1)
     hollow = base.transform_filter("datum.protocol != 'gallery'").mark_point(
-        filled=True, size=60, opacity=1, strokeWidth=2, fill="theme:paper"
+        filled=False, fill="theme:paper", size=55, opacity=1, strokeWidth=2
     )
     marks = [mark.encode(x=x, shape=_shape(looks)) for mark in (filled, hollow)]
     return _spec(alt.layer(zero, interval, *marks), height=max(110, 44 * frame["method"].n_unique()))
@@ -130,8 +130,12 @@ def errors_chart(frame: pl.DataFrame, names: Sequence[str], top: float) -> Spec:
     """Wrong finest answers at one prefix, in percent of texts, split by whether the parent is right."""
     import altair as alt
 
-    tidy = frame.unpivot(["sibling", "stranger"], index="method", variable_name="kind", value_name="share")
-    x = alt.X("share:Q", title="wrong, % of texts", scale=alt.Scale(domain=[0, top], nice=False))
+    tidy = frame.unpivot(
+        ["sibling", "stranger"], index="method", variable_name="kind", value_name="share"
+    ).with_columns((pl.col("kind") == "stranger").cast(pl.Int8).alias("place"))
+    x = alt.X(
+        "share:Q", title="wrong, % of texts", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=6)
+    )
     y = alt.Y("method:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=130))
     colour = alt.Color(
         "kind:N", scale=alt.Scale(domain=["sibling", "stranger"], range=["theme:near", "theme:far"]), legend=None
@@ -139,7 +143,7 @@ def errors_chart(frame: pl.DataFrame, names: Sequence[str], top: float) -> Spec:
     bars = (
         alt.Chart(tidy)
         .mark_bar(height={"band": 0.7})
-        .encode(x=x, y=y, color=colour, order=alt.Order("kind:N"), tooltip=["method:N", "kind:N", *_shown("share")])
+        .encode(x=x, y=y, color=colour, order=alt.Order("place:Q"), tooltip=["method:N", "kind:N", *_shown("share")])
     )
     return _spec(bars, height=max(90, 34 * tidy["method"].n_unique()))
 
@@ -210,6 +214,12 @@ def training_chart(frame: pl.DataFrame, looks: Mapping[str, Style], title: str, 
     lines = base.mark_line(strokeWidth=1.5, opacity=0.75)
     kept = base.transform_filter("datum.best").mark_point(filled=True, size=60, opacity=1).encode(shape=_shape(looks))
     return _spec(alt.layer(lines, kept), height=220)
+
+
+def _apart(sizes: Sequence[int]) -> list[int]:
+    """Sizes whose labels have room on a log scale: those that the next one does not follow closely."""
+    ordered = sorted(sizes)
+    return [size for size, after in zip(ordered, [*ordered[1:], ordered[-1] * 2], strict=True) if after > size * 1.3]
 
 
 def _line_with_intervals(frame: pl.DataFrame, x: Any, floor: float, looks: Mapping[str, Style]) -> Any:

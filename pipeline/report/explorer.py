@@ -1,9 +1,11 @@
 """What the semantic zoom explorer shows: a map of test texts at every prefix, and each text's ten nearest others.
 
 Neighbours are exact, searched among the texts shown (`heads.neighbours`), and all of them are computed here: a browser
-then only looks up. Packed as typed arrays in base64, a text costs 24 bytes a prefix and method for ten neighbours, their
-cosines and its place, so 5,000 texts x 4 prefixes x 6 methods are 4 MB; more texts than that are sampled, by a seed.
-Embeddings themselves would be 5 MB a method, and the search a stutter.
+then only looks up. A map takes seconds, so it is kept beside the run as answers are.
+
+Packed as typed arrays in base64, a text costs 45 bytes a prefix and method for ten neighbours, their cosines and its
+place, so 5,000 texts x 4 prefixes x 6 methods are 5.4 MB; of more texts than that a seeded sample is shown. Embeddings
+would be 5 MB a method, and the search a stutter.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
 import data
 from heads.neighbours import prefix_neighbours
 from pipeline.report.layout import MOVES, Points, layout, principal_plane, rotation
@@ -24,6 +28,7 @@ from pipeline.subjects import Subject
 
 Ints = NDArray[np.int64]
 
+DRAWING = 1  # a change in how maps are drawn gets another number: what was kept under an older one is not read
 MOST_TEXTS = 5000
 MOST_METHODS = 6
 NEAREST = 10
@@ -102,12 +107,11 @@ def explore(
     labels = dataset.labels[rows]
     texts = dataset.texts
     kept = dict(list(subjects.items())[:MOST_METHODS])
-    vectors = {name: subject.split("test")[0][shown] for name, subject in kept.items()}
-    dims = next(iter(kept.values())).dims
-    views = _views(kept, vectors, labels, progress)
+    maps = _maps(kept, shown, progress)
+    views = [_view(name, kept[name], one, maps[next(iter(kept))].places[0], labels) for name, one in maps.items()]
     return Explorer(
-        cut([texts[row] for row in rows]), labels, dataset.hierarchy, dims, views, len(dataset.split_rows("test")),
-        _telling(views, labels),
+        cut([texts[row] for row in rows]), labels, dataset.hierarchy, views[0].dims, views,
+        len(dataset.split_rows("test")), _telling(views, labels),
     )  # fmt: skip
 
 
@@ -126,42 +130,82 @@ def cut(texts: Sequence[str], budget: int = TEXT_BYTES) -> list[str]:
     return [text if len(text) <= limit else text[: limit - 1] + "…" for text in texts]
 
 
-def _views(
-    subjects: Mapping[str, Subject],
-    vectors: Mapping[str, NDArray[np.float32]],
-    labels: Ints,
-    progress: Callable[[int, int, str], None],
-) -> list[View]:
-    """A view a subject: neighbours one after another (the search takes every core), maps side by side."""
-    dims, views = next(iter(subjects.values())).dims, []
+class _Map(NamedTuple):
+    """A view before it is turned to lie on others: what is kept beside a run."""
+
+    dims: tuple[int, ...]
+    neighbours: Ints
+    cosines: NDArray[np.float32]
+    places: Points
+
+
+def _maps(subjects: Mapping[str, Subject], shown: Ints, progress: Callable[[int, int, str], None]) -> dict[str, _Map]:
+    """A map a subject: neighbours one after another (the search takes every core), layouts side by side."""
+    dims = next(iter(subjects.values())).dims
+    maps: dict[str, _Map] = {}
+    drawn = {}
     with ThreadPoolExecutor() as pool:
-        drawn = []
-        for name, rows in vectors.items():
-            own = tuple(dict.fromkeys(min(dim, rows.shape[1]) for dim in dims))
-            rows = rows[:, : own[-1]]
-            found = prefix_neighbours(rows, rows, own, NEAREST, exclude="same-row")
-            drawn.append((name, own, found, pool.submit(_places, found.indices, principal_plane(rows))))
-        for done, (name, own, found, places) in enumerate(drawn):
+        for name, subject in subjects.items():
+            found = _read_map(subject)
+            own = tuple(dict.fromkeys(min(dim, subject.dims[-1]) for dim in dims))
+            if found is None or found.dims != own or found.neighbours.shape[1] != len(shown):
+                rows = subject.split("test")[0][shown][:, : own[-1]]
+                near = prefix_neighbours(rows, rows, own, NEAREST, exclude="same-row")
+                drawn[name] = own, near, pool.submit(_places, near.indices, principal_plane(rows))
+            else:
+                maps[name] = found
+        for done, (name, (own, near, places)) in enumerate(drawn.items()):
             progress(done, len(drawn), name)
-            shares = (labels[found.indices] == labels[None, :, None]).mean(axis=(1, 2))
-            seed = subjects[name].facts["seed"]
-            views.append(View(name, seed, own, found.indices, found.similarities, places.result(), shares))
-    return [_turned(view, views[0].places[-1]) for view in views]
+            maps[name] = _Map(own, near.indices, near.similarities, places.result())
+            _keep_map(subjects[name], maps[name])
+    return {name: maps[name] for name in subjects}
+
+
+def _map_file(subject: Subject) -> Path | None:
+    return None if subject.folder is None else subject.folder / f"map-{NEAREST}-{DRAWING}.npz"
+
+
+def _read_map(subject: Subject) -> _Map | None:
+    """Read a kept map; None if there is none or it is damaged (it is drawn again)."""
+    path = _map_file(subject)
+    if path is None:
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            dims = tuple(arrays["dims"].tolist())
+            return _Map(dims, arrays["neighbours"].astype(np.int64), arrays["cosines"], arrays["places"])
+    except Exception:  # a flipped bit surfaces as whatever zip, zlib or numpy make of it
+        return None
+
+
+def _keep_map(subject: Subject, made: _Map) -> None:
+    path = _map_file(subject)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with cache.atomic_file(path) as partial, partial.open("wb") as file:
+            small = made.neighbours.astype(np.uint16)
+            np.savez(file, dims=np.array(made.dims), neighbours=small, cosines=made.cosines, places=made.places)
 
 
 def _places(neighbours: Ints, start: Points) -> Points:
-    """Maps [J, n, 2]: the full vector's from scratch, the others begun at it and turned to lie on it."""
-    full = layout(neighbours[-1], start)
-    shorter = [layout(nearest, full, MOVES, 0) for nearest in neighbours[:-1]]
-    return np.stack([*(place @ rotation(place, full) for place in shorter), full])
+    """Maps [J, n, 2]: the shortest prefix's from scratch, each longer one begun at the one before.
+
+    So points stay where they can as the slider moves.
+    """
+    maps = [layout(neighbours[0], start)]
+    for nearest in neighbours[1:]:
+        moved = layout(nearest, maps[-1], MOVES, 0)
+        maps.append(moved @ rotation(moved, maps[-1]))
+    return np.stack(maps)
 
 
-def _turned(view: View, to: Points) -> View:
-    """The same view, turned as a whole to lie on another's full map, and scaled between 0 and 1."""
-    turned = view.places @ rotation(view.places[-1], to)
+def _view(name: str, subject: Subject, made: _Map, to: Points, labels: Ints) -> View:
+    """A map turned as a whole to lie on another's first, scaled between 0 and 1, and what its neighbours share."""
+    turned = made.places @ rotation(made.places[0], to)
     reach = np.abs(turned).max(axis=(1, 2), keepdims=True) * 2.04
-    placed = np.asarray(turned / np.where(reach > 0, reach, 1) + 0.5, np.float32)
-    return View(view.name, view.seed, view.dims, view.neighbours, view.cosines, placed, view.shares)
+    places = np.asarray(turned / np.where(reach > 0, reach, 1) + 0.5, np.float32)
+    shares = (labels[made.neighbours] == labels[None, :, None]).mean(axis=(1, 2))
+    return View(name, subject.facts["seed"], made.dims, made.neighbours, made.cosines, places, shares)
 
 
 def _telling(views: Sequence[View], labels: Ints) -> int:

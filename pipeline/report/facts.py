@@ -10,9 +10,9 @@ from typing import Any
 
 import heads
 from pipeline.naming import grouped
-from pipeline.report.markup import Html, numbers, table, tag
+from pipeline.report.markup import numbers, table, tag
 from pipeline.report.material import Material
-from pipeline.report.sections import Section
+from pipeline.report.section import Section
 from pipeline.runs import Run
 from pipeline.verdicts import Judged
 
@@ -29,14 +29,12 @@ def claims(material: Material) -> Section | None:
         "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence under the "
         f"published protocol (leave-one-out); n = {seeds} seed{'' if seeds == 1 else 's'} here."
     )
-    rows = [
-        (claim.id, claim.claim, _measured(claim), _elsewhere(claim), claim.verdict) for claim in material.claims
-    ]
+    rows = [(claim.id, claim.claim, _measured(claim), _elsewhere(claim), claim.verdict) for claim in material.claims]
     head = ("id", "claim", "measured [95 %]", "with the training gallery", "verdict")
     return Section(
         "claims",
         "The published claims",
-        tag("div", tag("p", words), table("Published claims beside what is measured here", head, rows, words=5)),
+        tag("div", tag("p", words), table("Published claims beside what is measured here", head, rows, text=range(5))),
     )
 
 
@@ -57,12 +55,12 @@ def settings(material: Material) -> Section:
             "parameters", "seconds")  # fmt: skip
     body = tag(
         "div",
-        table("What was measured", ("what", "which"), facts, words=2),
+        table("What was measured", ("what", "which"), facts, text=range(2)),
         tag("h3", "The commands"),
         tag("pre", tag("code", "\n".join(commands(material)))),
         numbers(
-            table("Runs", head, runs, words=3),
-            table("Versions", ("package", "version"), list(_versions()), words=2),
+            table("Runs", head, runs, text=range(3)),
+            table("Versions", ("package", "version"), list(_versions()), text=range(2)),
             summary="Runs and versions",
         ),
     )
@@ -142,6 +140,11 @@ def _figures(values: Mapping[str, float | None], intervals: Mapping[str, Any] | 
     parts = []
     for name, value in values.items():
         interval = (intervals or {}).get(name)
-        around = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-        parts.append(f"{name} {'never' if value is None else f'{value:,.4g}'}{around}")
+        around = "" if interval is None else f" [{_spelled(interval[0])}, {_spelled(interval[1])}]"
+        parts.append(f"{name} {'never' if value is None else _spelled(value)}{around}")
     return "; ".join(parts)
+
+
+def _spelled(value: float) -> str:
+    """Shares with three decimals, counts with four digits."""
+    return f"{value:.3f}" if abs(value) < 2 else f"{value:,.4g}"

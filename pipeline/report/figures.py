@@ -155,7 +155,7 @@ def parent_errors(entries: Sequence[Entry], hierarchy: data.Hierarchy) -> pl.Dat
 
 
 def parent_confusions(entries: Sequence[Entry], hierarchy: data.Hierarchy, method: str, dim: int) -> pl.DataFrame:
-    """Which other parent's label a text is given: truth, answer, share (percent of the truth's texts), mean of seeds."""
+    """Which other parent's label texts get: truth, answer, share (percent of the truth's texts, mean over seeds)."""
     shares, _, texts = _parent_matrices([e for e in entries if e.method == method], hierarchy)[method][dim]
     names = hierarchy.classes[0]
     return pl.DataFrame(

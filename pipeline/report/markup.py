@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 _VOID = {"br", "col", "hr", "input", "meta"}
+_SHORT = 26
+"""Names of rows up to so many characters stand on one line."""
 
 
 class Html(str):
@@ -48,28 +50,22 @@ def tag(name: str, *content: Content, **attributes: object) -> Html:
     return Html(f"<{name}{spelled}>" if name in _VOID else f"<{name}{spelled}>{inner}</{name}>")
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, words: int = 1) -> Html:
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, text: Collection[int] = (0,)) -> Html:
     """A table that scrolls by itself where the page is narrow; the first column names the rows.
 
-    :param words: so many columns, from the left, are text; the others are numbers and stand to the right.
+    :param text: the columns that hold text; the others are figures and stand to the right.
     """
+    kinds = [None if i in text else "number" for i in range(len(head))]
 
     def cells(row: Sequence[object]) -> Html:
-        made = [
-            tag(
-                "th" if i == 0 else "td", str(cell), scope="row" if i == 0 else None, class_=_kind(i, words), dir="auto"
-            )
-            for i, cell in enumerate(row)
-        ]
-        return tag("tr", made)
+        first, *rest = zip(row, kinds, strict=True)
+        name = str(first[0])
+        named = tag("th", name, scope="row", dir="auto", class_="short" if len(name) <= _SHORT else None)
+        return tag("tr", named, [tag("td", str(cell), class_=kind, dir="auto") for cell, kind in rest])
 
-    top = tag("tr", [tag("th", name, scope="col", class_=_kind(i, words)) for i, name in enumerate(head)])
+    top = tag("tr", [tag("th", name, scope="col", class_=kind) for name, kind in zip(head, kinds, strict=True)])
     whole = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", [cells(row) for row in rows]))
     return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_label=caption)
-
-
-def _kind(column: int, words: int) -> str | None:
-    return None if column < words else "number"
 
 
 def numbers(*tables: Html, summary: str = "The numbers as a table") -> Html:

@@ -19,7 +19,8 @@ from pipeline.errors import PipelineError
 from pipeline.report import facts
 from pipeline.report.markup import Html, escaped, json_script, tag, trusted
 from pipeline.report.material import Material
-from pipeline.report.sections import Section, legend, looks_of, sections
+from pipeline.report.section import Section, legend
+from pipeline.report.sections import looks_of, sections
 from pipeline.report.summary import summary
 
 _VEGA = "window.drawChart = (place, spec, options) => vegaEmbed(place, spec, options);"
@@ -53,8 +54,8 @@ def page(material: Material) -> str:
     scripts = [_template("explorer.js"), _template("charts.js")]
     hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (vega_bundle(), *scripts))
     parts = {
-        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'",
+        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
         "title": f"{material.dataset.id} through {material.features.backbone}",
         "style": trusted(_template("style.css")),
         "header": _header(material),
@@ -79,9 +80,9 @@ def explorer_section(material: Material) -> Section | None:
     seeds = {view.seed for view in explorer.views if view.seed is not None}
     words = (
         f"Each point is one of {len(explorer.texts):,} test texts{sampled}; texts whose embeddings are neighbours lie "
-        f"together. Choose one (click, search, or the arrow keys on a map) and see its ten nearest others at the prefix "
-        f"that the slider says: a short prefix that has learnt the {coarse} groups by it, a long one tells every {fine} "
-        f"apart. Seed {', '.join(map(str, sorted(seeds)))}."
+        "together. Choose one (click, search, or the arrow keys on a map) and see its ten nearest others at the prefix "
+        f"that the slider says: what shares its {fine}, what only its {coarse}, and what nothing. Heads of seed "
+        f"{', '.join(map(str, sorted(seeds)))}."
     )
     note = (
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
@@ -100,15 +101,15 @@ def _spread(section: Section) -> Html:
 def _header(material: Material) -> Html:
     looks = {name: look for name, look in looks_of(material).items() if name in material.methods}
     sizes = " > ".join(
-        f"{n:,} {name}" for n, name in zip(material.dataset.hierarchy.sizes, material.levels, strict=True)
+        f"{name} ({n:,})" for n, name in zip(material.dataset.hierarchy.sizes, material.levels, strict=True)
     )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return tag(
         "header",
         tag("p", "Semantic zoom report", class_="kicker"),
         tag("h1", f"{material.dataset.name} through {material.features.backbone}"),
-        tag("p", f"{len(material.dataset):,} texts, {sizes}. What does a prefix of {_listed(material.dims)} dimensions "
-                 "still know of each level, and which training makes it so?"),
+        tag("p", f"{len(material.dataset):,} texts with labels {sizes}. What does a prefix of {_listed(material.dims)} "
+                 "dimensions still know of each level, and which training makes it so?"),
         legend(looks),
         tag("p", f"Made on {today}; only this line depends on the day.", class_="note"),
     )  # fmt: skip

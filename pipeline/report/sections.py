@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import polars as pl
 
 from pipeline.comparison import Entry
 from pipeline.gallery_size import crossing, size_effects
 from pipeline.report import charts
-from pipeline.report.charts import Spec, Style
-from pipeline.report.figures import (
-    accuracy_frame,
-    gallery_frame,
-    parent_confusions,
-    parent_errors,
-    steerability_frame,
-)
+from pipeline.report.charts import Style
+from pipeline.report.confusion import confusion
+from pipeline.report.figures import accuracy_frame, gallery_frame, steerability_frame
 from pipeline.report.markup import Html, bullets, numbers, table, tag
 from pipeline.report.material import Material
+from pipeline.report.section import Section, axis_note, chart, grid, legend
 from pipeline.report.summary import GALLERY, PUBLISHED, figure
 
 SPOKEN = {
     GALLERY: "Gallery: the training split searched for each test text",
     PUBLISHED: "Leave-one-out: 500 test texts searched among themselves, 20 samples",
 }
-MOST_PARENTS = 24
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, what stands below it, and the charts by the name of their place."""
-
-    id: str
-    title: str
-    body: Html
-    charts: Mapping[str, Spec] = field(default_factory=dict)
 
 
 def sections(material: Material) -> list[Section]:
@@ -72,10 +56,10 @@ def accuracy(material: Material, looks: Mapping[str, Style]) -> Section:
             place = f"accuracy-{protocol}-{i}"
             made[place] = charts.accuracy_chart(here, looks, floor)
             alt = f"{protocol}: accuracy on {level} by dimensions kept. {_ends(here)}"
-            figures.append(_figure(place, f"{level}. {_axis(floor)}", alt))
+            figures.append(chart(place, f"{level}. {axis_note(floor)}", alt))
         body += [
             tag("h3", SPOKEN[protocol]),
-            _grid(figures),
+            grid(figures),
             numbers(_accuracy_table(frame, protocol, material.levels)),
         ]
     words = (
@@ -101,7 +85,7 @@ def galleries(material: Material, looks: Mapping[str, Style]) -> Section:
         floor = charts.floor_of(here["low"])
         made[f"galleries-{i}"] = charts.gallery_chart(here, looks, floor)
         alt = f"Accuracy on {material.levels[i]} at {dim} dims by size of the gallery. {_sizes(here)}"
-        figures.append(_figure(f"galleries-{i}", f"{material.levels[i]} at {dim} dims. {_axis(floor)}", alt))
+        figures.append(chart(f"galleries-{i}", f"{material.levels[i]} at {dim} dims. {axis_note(floor)}", alt))
     words = (
         "The same test texts are asked in every gallery; drawn five times. Solid: rows that the heads were trained on. "
         "Dashed: held-out rows. Where the two lie on one another, it is the size that matters, not the training."
@@ -112,8 +96,8 @@ def galleries(material: Material, looks: Mapping[str, Style]) -> Section:
         for (name, origin, size, width), part in frame.group_by("method", "rows", "gallery", "dim", maintain_order=True)
     ]
     body = tag(
-        "div", tag("p", words), bullets(_crossings(material)), legend({n: looks[n] for n in material.methods}),
-        _grid(figures), numbers(table("Accuracy in % [95 %] by gallery", head, rows, words=2)),
+        "div", tag("p", words), *_crossings(material), legend({n: looks[n] for n in material.methods}),
+        grid(figures), numbers(table("Accuracy in % [95 %] by gallery", head, rows, text=range(2))),
     )  # fmt: skip
     return Section("galleries", title, body, made)
 
@@ -134,7 +118,7 @@ def steerability(material: Material, looks: Mapping[str, Style]) -> Section | No
     for i, (term, caption) in enumerate(captions.items()):
         here = frame.filter(term=term)
         made[f"steerability-{i}"] = charts.steerability_chart(here, looks, reach)
-        figures.append(_figure(f"steerability-{i}", caption, f"{caption}, in points. {_steers(here)}"))
+        figures.append(chart(f"steerability-{i}", caption, f"{caption}, in points. {_steers(here)}"))
     words = (
         "A method can have a high S by losing fine accuracy at short prefixes, so S is never shown without its terms. "
         "Filled points: gallery. Hollow points: leave-one-out, the published protocol."
@@ -143,10 +127,10 @@ def steerability(material: Material, looks: Mapping[str, Style]) -> Section | No
         (name, protocol, *(f"{r['value']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]" for r in part.to_dicts()))
         for (name, protocol), part in frame.group_by("method", "protocol", maintain_order=True)
     ]
-    data = table("Steerability in points [95 %]", ("method", "protocol", *captions), rows, words=2)
+    data = table("Steerability in points [95 %]", ("method", "protocol", *captions), rows, text=range(2))
     shown = {name: looks[name] for name in material.methods}
     return Section(
-        "steerability", "Steerability", tag("div", tag("p", words), legend(shown), _grid(figures), numbers(data)), made
+        "steerability", "Steerability", tag("div", tag("p", words), legend(shown), grid(figures), numbers(data)), made
     )
 
 
@@ -180,10 +164,10 @@ def recall(material: Material, looks: Mapping[str, Style]) -> Section:
         made[f"recall-{cost}"] = charts.recall_chart(frame, shown, cost, spoken, floor)
         best = frame.sort("recall", descending=True).to_dicts()[0]
         alt = f"Recall at 10 against {spoken}. Highest: {best['method']} {best['setting']}, {best['recall']:.1f} %."
-        figures.append(_figure(f"recall-{cost}", f"Against {spoken}. {_axis(floor)}", alt))
+        figures.append(chart(f"recall-{cost}", f"Against {spoken}. {axis_note(floor)}", alt))
     words = (
-        "A short prefix filters, the full vector ranks again. Each point is labelled with the filter's dimensions / the "
-        "candidates kept; recall is of the ten texts that the full vector alone finds."
+        "A short prefix filters, the full vector ranks again. Each point is labelled with the filter's dimensions / "
+        "the candidates kept; recall is of the ten texts that the full vector alone finds."
     )
     rows = [
         (r["method"], r["setting"], f"{r['recall']:.1f}", f"{r['flops']:,.0f}",
@@ -191,53 +175,8 @@ def recall(material: Material, looks: Mapping[str, Style]) -> Section:
         for r in frame.to_dicts()
     ]  # fmt: skip
     head = ("method", "filter dims / candidates", "recall at 10, %", "FLOPs a query", "ms a query", "bytes a document")
-    data = numbers(table("Two-stage search", head, rows, words=2))
-    return Section("recall", title, tag("div", tag("p", words), legend(shown), _grid(figures), data), made)
-
-
-def confusion(material: Material, looks: Mapping[str, Style]) -> Section:
-    """Where the finest level goes wrong: below the right parent or not, for which parents, and between which."""
-    entries, hierarchy = material.entries[GALLERY], material.dataset.hierarchy
-    frame = parent_errors(entries, hierarchy)
-    coarse, fine = material.levels[0], material.levels[-1]
-    totals = _totals(frame)
-    made, kinds = {}, []
-    for i, dim in enumerate(dict.fromkeys((material.dims[0], material.dims[-1]))):
-        here = totals.filter(dim=dim)
-        made[f"errors-{i}"] = charts.errors_chart(here, material.methods, float(totals["wrong"].max()) * 1.05 or 1.0)  # type: ignore[arg-type]
-        kinds.append(_figure(f"errors-{i}", f"At {dim} dims", f"Wrong answers on {fine} at {dim} dims. {_wrong(here)}"))
-    short = frame.filter(dim=material.dims[0])
-    order = short.group_by("parent").agg(pl.col("wrong").mean()).sort("wrong", "parent", descending=[True, False])
-    worst = order["parent"].to_list()[:MOST_PARENTS]
-    made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), looks, worst)
-    figures = [_figure("parents", f"Wrong on {fine} by {coarse}, at {material.dims[0]} dims",
-                       f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.")]  # fmt: skip
-    if hierarchy.depth > 1:
-        made["matrix"], shown = _matrix(material, entries, worst)
-        figures.append(shown)
-    words = (
-        f"Of the answers on {fine} in the gallery protocol: a wrong {fine} below the right {coarse} is a smaller error "
-        f"than one below another. Means over seeds."
-    )
-    key = tag(
-        "ul",
-        tag("li", tag("span", class_="block near"), f"right {coarse}, wrong {fine}"),
-        tag("li", tag("span", class_="block far"), f"wrong {coarse}"),
-        class_="legend",
-    )
-    rows = [
-        (r["method"], r["parent"], r["dim"], r["texts"], *(f"{r[c]:.1f}" for c in ("wrong", "sibling", "stranger")))
-        for r in frame.to_dicts()
-    ]
-    head = ("method", coarse, "dims", "texts", "wrong, %", f"right {coarse}, %", f"other {coarse}, %")
-    body = tag(
-        "div", tag("p", words), key, _grid(kinds), legend({n: looks[n] for n in material.methods}), _grid(figures),
-        numbers(
-            _pairs_table(material), table(f"Wrong answers on {fine} by {coarse}", head, rows, words=2),
-            summary="The numbers as tables, and the most frequent confusions",
-        ),
-    )  # fmt: skip
-    return Section("confusion", f"Confusion by {coarse}", body, made)
+    data = numbers(table("Two-stage search", head, rows, text=range(2)))
+    return Section("recall", title, tag("div", tag("p", words), legend(shown), grid(figures), data), made)
 
 
 def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
@@ -255,9 +194,9 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
         caption = (
             "Training loss. Methods minimise different sums: compare its course, not its height."
             if floor is None
-            else f"{quantity}, full vector, leave-one-out in the validation texts. {_axis(floor)}"
+            else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(floor)}"
         )
-        figures.append(_figure(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
+        figures.append(chart(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
     words = "A line a seed; the point marks the epoch that was kept."
     rows = [
         (
@@ -269,39 +208,10 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
         )
         for r in frame.to_dicts()
     ]
-    data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, words=3))
+    data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, text=range(3)))
     shown_looks = {name: looks[name] for name in material.methods}
-    body = tag("div", tag("p", words), legend(shown_looks), _grid(figures), data)
+    body = tag("div", tag("p", words), legend(shown_looks), grid(figures), data)
     return Section("training", "Training", body, made)
-
-
-def legend(looks: Mapping[str, Style]) -> Html:
-    """Names beside their colour and shape."""
-    return tag(
-        "ul",
-        [
-            tag(
-                "li",
-                tag("span", class_=f"key {look.shape} {look.colour}", aria_hidden="true"),
-                name,
-            )
-            for name, look in looks.items()
-        ],
-        class_="legend",
-    )
-
-
-def _figure(place: str, caption: str, alt: str) -> Html:
-    drawn = tag("div", class_="chart", id=f"chart-{place}", role="img", aria_label=alt)
-    return tag("figure", tag("figcaption", caption), drawn)
-
-
-def _grid(figures: Sequence[Html]) -> Html:
-    return tag("div", *figures, class_="grid")
-
-
-def _axis(floor: float) -> str:
-    return f"The upright axis begins at {floor:g} %." if floor else "The upright axis begins at zero."
 
 
 def _not_yet(what: str, material: Material, command: str) -> Html:
@@ -332,9 +242,8 @@ def _sizes(frame: pl.DataFrame) -> str:
     parts = []
     for (name, origin), part in frame.group_by("method", "rows", maintain_order=True):
         first, last = part.row(0, named=True), part.row(-1, named=True)
-        parts.append(
-            f"{name}, {origin} rows: {first['value']:.1f} % at {first['gallery']:,}, {last['value']:.1f} % at {last['gallery']:,}"
-        )
+        ends = (f"{row['value']:.1f} % at {row['gallery']:,}" for row in (first, last))
+        parts.append(f"{name}, {origin} rows: {', '.join(ends)}")
     return "; ".join(parts) + "."
 
 
@@ -342,72 +251,26 @@ def _steers(frame: pl.DataFrame) -> str:
     return "; ".join(f"{r['method']} ({r['protocol']}) {r['value']:+.1f}" for r in frame.to_dicts()) + "."
 
 
-def _wrong(frame: pl.DataFrame) -> str:
-    return (
-        "; ".join(
-            f"{r['method']} {r['wrong']:.1f} %, {r['sibling']:.1f} of it below the right parent"
-            for r in frame.to_dicts()
-        )
-        + "."
-    )
-
-
 def _curves(frame: pl.DataFrame) -> str:
     kept = frame.filter(pl.col("best")).group_by("method", maintain_order=True).agg(pl.col("value").mean())
     return "At the epochs kept, mean over seeds: " + ", ".join(f"{n} {v:.3g}" for n, v in kept.iter_rows()) + "."
 
 
-def _crossings(material: Material) -> list[str]:
+def _crossings(material: Material) -> list[Html]:
     """Who leads at which sizes: v5 and mrl if both are there, else the first two methods."""
     pair = ("v5", "mrl") if {"v5", "mrl"} <= set(material.methods) else material.methods[:2]
     if len(pair) < 2 or not _share_a_seed(material.entries[GALLERY], pair):
         return []
-    return crossing(size_effects(material.cells, *pair), *pair, material.levels)
+    a, b = pair
+    sentences = crossing(size_effects(material.cells, a, b), a, b, material.levels)
+    if len(sentences) == 1:
+        return [tag("p", sentences[0])]
+    return [
+        bullets(sentences[:-1]),
+        tag("p", "Leads are with 95 % confidence over seeds, each size by itself.", class_="note"),
+    ]
 
 
 def _share_a_seed(entries: Sequence[Entry], pair: Sequence[str]) -> bool:
     a, b = ({entry.seed for entry in entries if entry.method == name} for name in pair)
     return bool(a & b)
-
-
-def _totals(frame: pl.DataFrame) -> pl.DataFrame:
-    """Over all parents: shares of all texts."""
-    weighted = [
-        (pl.col(name) * pl.col("texts")).sum() / pl.col("texts").sum() for name in ("wrong", "sibling", "stranger")
-    ]
-    return frame.group_by("method", "dim", maintain_order=True).agg(weighted)
-
-
-def _matrix(material: Material, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Html]:
-    """The heat map of parents taken for one another, of the method with fewest errors at the shortest prefix."""
-    coarse, dim = material.levels[0], material.dims[0]
-    totals = _totals(parent_errors(entries, material.dataset.hierarchy)).filter(dim=dim)
-    method = totals.sort("stranger", maintain_order=True)["method"][0]
-    frame = parent_confusions(entries, material.dataset.hierarchy, method, dim)
-    top = frame.sort("share", descending=True, maintain_order=True).row(0, named=True) if len(frame) else None
-    frame = frame.filter(pl.col("truth").is_in(parents), pl.col("answer").is_in(parents))
-    caption = f"{method} at {dim} dims: which other {coarse} texts are answered below"
-    most = "" if top is None else f" Most: {top['truth']} taken for {top['answer']}, {top['share']:.1f} % of its texts."
-    return charts.confusion_chart(frame, parents), _figure("matrix", caption, f"{caption}.{most}")
-
-
-def _pairs_table(material: Material) -> Html:
-    """The ten most frequent confusions of each method at its shortest prefix."""
-    rows = []
-    for name, group in _by_name(material).items():
-        counts: dict[tuple[str, str, int], int] = {}
-        for score in group:
-            for one in score["errors"][0]["worst"]:
-                key = (one["truth"], one["predicted"], one["distance"])
-                counts[key] = counts.get(key, 0) + one["count"]
-        for (truth, answer, distance), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]:
-            kind = f"same {material.levels[-1 - distance]}" if distance < len(material.levels) else "nothing in common"
-            rows.append((name, truth, answer, kind, f"{count / len(group):.1f}"))
-    caption = f"Most frequent confusions on {material.levels[-1]} at {material.dims[0]} dims, texts a seed"
-    return table(caption, ("method", "truth", "answer", "they share", "texts"), rows, words=4)
-
-
-def _by_name(material: Material) -> dict[str, list[Mapping[str, object]]]:
-    from pipeline.naming import grouped
-
-    return grouped(material.scores[GALLERY])  # type: ignore[return-value]

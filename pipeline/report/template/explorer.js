@@ -94,6 +94,20 @@
     pen.globalAlpha = 1;
   };
 
+  // Where a class's texts are densest: the middle of the fullest of 24 px cells. A median of scattered groups would lie
+  // where none of them is.
+  const densest = (panel, members) => {
+    const cells = new Map();
+    for (const i of members) {
+      const cell = `${Math.floor(panel.x[i] / 24)},${Math.floor(panel.y[i] / 24)}`;
+      const sum = cells.get(cell) || { n: 0, x: 0, y: 0 };
+      sum.n += 1; sum.x += panel.x[i]; sum.y += panel.y[i];
+      cells.set(cell, sum);
+    }
+    const full = [...cells.values()].reduce((best, sum) => (sum.n > best.n ? sum : best), { n: 0 });
+    return { x: full.x / full.n, y: full.y / full.n };
+  };
+
   // The names of the coarsest classes where most of their texts are; one that would lie on another is left out.
   const drawNames = (pen, panel, paint, width, height) => {
     if (data.classes[0].length > 60) return;
@@ -103,14 +117,13 @@
     pen.lineJoin = "round";
     const members = data.classes[0].map(() => []);
     for (let i = 0; i < count; i += 1) members[labels[0][i]].push(i);
-    const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
     const taken = [];
     const order = members.map((list, label) => ({ list, label })).filter(({ list }) => list.length).sort((a, b) => b.list.length - a.list.length);
     for (const { list, label } of order) {
       const name = data.classes[0][label], short = name.length > 24 ? `${name.slice(0, 23)}…` : name;
       const half = pen.measureText(short).width / 2;
-      const x = Math.max(half + 4, Math.min(width - half - 4, middle(list.map((i) => panel.x[i]))));
-      const y = middle(list.map((i) => panel.y[i]));
+      const { x: place, y } = densest(panel, list);
+      const x = Math.max(half + 4, Math.min(width - half - 4, place));
       if (y < 14 || y > height - 6 || taken.some((box) => Math.abs(box.x - x) < box.half + half + 4 && Math.abs(box.y - y) < 15)) continue;
       taken.push({ x, y, half });
       pen.strokeStyle = paint.paper;
@@ -235,7 +248,7 @@
     byId("zoom-text").textContent = data.texts[state.chosen];
     byId("zoom-path").textContent = path(state.chosen);
     const dims = data.dims[state.step];
-    byId("zoom-dims").textContent = `${dims} of ${data.dims.at(-1)} dims, ${(dims * 4).toLocaleString("en")} bytes`;
+    byId("zoom-dims").textContent = `${dims} dims, ${(dims * 4).toLocaleString("en")} bytes`;
     byId("zoom-dim").setAttribute("aria-valuetext", `${dims} dimensions`);
     for (const panel of panels) { describe(panel); list(panel); move(panel, animated); }
   };

@@ -1,0 +1,110 @@
+"""Where the finest level goes wrong: below the right parent or not, for which parents, and between which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from pipeline.comparison import Entry
+from pipeline.report import charts
+from pipeline.report.charts import Spec, Style
+from pipeline.report.figures import parent_confusions, parent_errors, titled
+from pipeline.report.markup import Html, numbers, table, tag
+from pipeline.report.material import Material
+from pipeline.report.section import Section, chart, grid, legend
+from pipeline.report.summary import GALLERY
+
+MOST_PARENTS = 24
+
+
+def confusion(material: Material, looks: Mapping[str, Style]) -> Section:
+    """Where the finest level goes wrong: below the right parent or not, for which parents, and between which."""
+    entries, hierarchy = material.entries[GALLERY], material.dataset.hierarchy
+    frame = parent_errors(entries, hierarchy)
+    coarse, fine = material.levels[0], material.levels[-1]
+    totals = _totals(frame)
+    made, kinds = {}, []
+    for i, dim in enumerate(dict.fromkeys((material.dims[0], material.dims[-1]))):
+        here = totals.filter(dim=dim)
+        made[f"errors-{i}"] = charts.errors_chart(here, material.methods, float(totals["wrong"].max()) * 1.05 or 1.0)  # type: ignore[arg-type]
+        kinds.append(chart(f"errors-{i}", f"At {dim} dims", f"Wrong answers on {fine} at {dim} dims. {_wrong(here)}"))
+    short = frame.filter(dim=material.dims[0])
+    order = short.group_by("parent").agg(pl.col("wrong").mean()).sort("wrong", "parent", descending=[True, False])
+    worst = order["parent"].to_list()[:MOST_PARENTS]
+    made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), looks, worst)
+    figures = [chart("parents", f"Wrong on {fine} by {coarse}, at {material.dims[0]} dims",
+                       f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.")]  # fmt: skip
+    if hierarchy.depth > 1:
+        made["matrix"], shown = _matrix(material, entries, worst)
+        figures.append(shown)
+    words = (
+        f"Of the answers on {fine} in the gallery protocol: a wrong {fine} below the right {coarse} is a smaller error "
+        f"than one below another. Means over seeds."
+    )
+    key = tag(
+        "ul",
+        tag("li", tag("span", class_="block near"), f"right {coarse}, wrong {fine}"),
+        tag("li", tag("span", class_="block far"), f"wrong {coarse}"),
+        class_="legend",
+    )
+    rows = [
+        (r["method"], r["parent"], r["dim"], r["texts"], *(f"{r[c]:.1f}" for c in ("wrong", "sibling", "stranger")))
+        for r in frame.to_dicts()
+    ]
+    head = ("method", coarse, "dims", "texts", "wrong, %", f"right {coarse}, %", f"other {coarse}, %")
+    body = tag(
+        "div", tag("p", words), key, grid(kinds), legend({n: looks[n] for n in material.methods}), grid(figures),
+        numbers(
+            _pairs_table(material), table(f"Wrong answers on {fine} by {coarse}", head, rows, text=range(2)),
+            summary="The numbers as tables, and the most frequent confusions",
+        ),
+    )  # fmt: skip
+    return Section("confusion", f"Confusion by {coarse}", body, made)
+
+
+def _wrong(frame: pl.DataFrame) -> str:
+    return (
+        "; ".join(
+            f"{r['method']} {r['wrong']:.1f} %, {r['sibling']:.1f} of it below the right parent"
+            for r in frame.to_dicts()
+        )
+        + "."
+    )
+
+
+def _totals(frame: pl.DataFrame) -> pl.DataFrame:
+    """Over all parents: shares of all texts."""
+    weighted = [
+        (pl.col(name) * pl.col("texts")).sum() / pl.col("texts").sum() for name in ("wrong", "sibling", "stranger")
+    ]
+    return frame.group_by("method", "dim", maintain_order=True).agg(weighted)
+
+
+def _matrix(material: Material, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Html]:
+    """The heat map of parents taken for one another, of the method with fewest errors at the shortest prefix."""
+    coarse, dim = material.levels[0], material.dims[0]
+    totals = _totals(parent_errors(entries, material.dataset.hierarchy)).filter(dim=dim)
+    method = totals.sort("stranger", maintain_order=True)["method"][0]
+    frame = parent_confusions(entries, material.dataset.hierarchy, method, dim)
+    top = frame.sort("share", descending=True, maintain_order=True).row(0, named=True) if len(frame) else None
+    frame = frame.filter(pl.col("truth").is_in(parents), pl.col("answer").is_in(parents))
+    caption = f"{method} at {dim} dims: which other {coarse} texts are answered below"
+    most = "" if top is None else f" Most: {top['truth']} taken for {top['answer']}, {top['share']:.1f} % of its texts."
+    return charts.confusion_chart(frame, parents), chart("matrix", caption, f"{caption}.{most}")
+
+
+def _pairs_table(material: Material) -> Html:
+    """The ten most frequent confusions of each method at its shortest prefix."""
+    rows = []
+    for name, group in titled(material.scores[GALLERY]).items():
+        counts: Counter[tuple[str, str, int]] = Counter()
+        for score in group:
+            for one in score["errors"][0]["worst"]:
+                counts[one["truth"], one["predicted"], one["distance"]] += one["count"]
+        for (truth, answer, distance), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]:
+            kind = f"same {material.levels[-1 - distance]}" if distance < len(material.levels) else "nothing"
+            rows.append((name, truth, answer, kind, f"{count / len(group):.1f}"))
+    caption = f"Most frequent confusions on {material.levels[-1]} at {material.dims[0]} dims, texts a seed"
+    return table(caption, ("method", "truth", "answer", "they share", "texts"), rows, text=range(4))
