@@ -80,6 +80,11 @@ class Console:
         self._out = RichConsole(highlight=False, emoji=False)
         self._err = RichConsole(stderr=True, highlight=False, emoji=False)
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; 80 where there is none."""
+        return self._out.width
+
     def show(self, renderable: RenderableType = "") -> None:
         """A result for a person; nothing under `--json`. Strings are shown as they are, without markup."""
         if not self.as_json:

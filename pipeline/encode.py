@@ -48,7 +48,7 @@ def encode(
     head = run.load()
     if dim not in head.dims:
         raise PipelineError(f"--dim {dim} is no prefix of run {run.id}", f"use one of {', '.join(map(str, head.dims))}")
-    features, report = _features(artifacts, run, texts, backbone, progress)
+    features, report = features_of_texts(artifacts, run, texts, backbone, progress)
     columns: dict[str, Any] = {
         "text": texts,
         "embedding": pl.Series(head.embed(features, dim=dim), dtype=pl.Array(pl.Float32, dim)),
@@ -63,13 +63,18 @@ def encode(
     return Encoded(pl.DataFrame(columns), report)
 
 
-def _features(
+def features_of_texts(
     artifacts: Artifacts,
     run: Run,
     texts: list[str],
-    backbone: str | None,
-    progress: Callable[[cache.EmbedProgress], None] | None,
+    backbone: str | None = None,
+    progress: Callable[[cache.EmbedProgress], None] | None = None,
 ) -> tuple[np.ndarray, cache.EmbedReport]:
+    """Embeds texts as those that a run was trained on were: features float32 [n, H], kept in the same store.
+
+    :raises PipelineError: if the backbone found is not the run's.
+    :raises cache.CacheError: if the backbone cannot be loaded.
+    """
     description = run.record["features"]
     report = cache.embed_missing(
         texts,

@@ -3,7 +3,8 @@
 Figures were published for one dataset and two backbones, so whether they fall inside the published ranges elsewhere is
 reported (`reproduced`) but is not the verdict: that is on the claim's test (`claims.py`). All accuracies were published
 in leave-one-out over 500 texts. A claim that holds there and not with the training split as gallery, where an index
-would be, *holds only under the published protocol*.
+would be, *holds only under the published protocol*. Claims on cost and search are measured elsewhere (`pipeline.cost`,
+`pipeline.retrieval`) and judged here by the same rule; they have one protocol, which their row spells out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Judged:
     """A claim with what was measured: a row of `reproduce --json`.
 
     `measured` and `ci95` are by figure, under `protocol`; `elsewhere` holds the same for the other protocol.
-    `reproduced` says by figure whether the interval touches the published range. `seeds` is n.
+    `reproduced` says by figure whether the interval touches the published range, to the digits that were published.
+    `seeds` is n. `note`: what a reader should know besides.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Judged:
     reproduced: Mapping[str, bool] = field(default_factory=dict)
     elsewhere: Mapping[str, Any] | None = None
     seeds: int = 0
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Spell the row out for JSON."""
@@ -66,7 +69,7 @@ def judge(
     """Judge every claim, in the order of the table.
 
     :param entries: runs by protocol ("leave-one-out", "gallery"); methods other than v5 and mrl are left aside.
-    :param others: measurements by claim id, of claims that are not about accuracy and have no command here yet.
+    :param others: measurements by claim id, of claims that are not about accuracy.
     :raises PipelineError: if v5 and mrl were both scored but share no seed.
     """
     runs = {protocol: _pairs(entries.get(protocol, ())) for protocol in (PUBLISHED, ELSEWHERE)}
@@ -96,15 +99,23 @@ def _judged(claim: Claim, runs: Mapping[str, Mapping[str, Mapping[int, Answers]]
         published=claim.published,
         measured=None if ours is None else _values(ours),
         ci95=None if ours is None else _intervals(ours),
-        protocol=None if ours is None or claim.measure is None else PUBLISHED,
+        protocol=None if ours is None else PUBLISHED if claim.measure is not None else ours.protocol,
         verdict=verdict(*(None if m is None else m.passed for m in (ours, elsewhere))),
         tested=claim.tested,
         reproduced={} if ours is None else _reproduced(claim, ours),
         elsewhere=None
         if elsewhere is None
         else {"protocol": ELSEWHERE, "measured": _values(elsewhere), "ci95": _intervals(elsewhere)},
-        seeds=len(runs[PUBLISHED].get("v5", ())) if claim.measure is not None else 0,
+        seeds=_seeds(claim, runs[PUBLISHED], ours),
+        note="" if ours is None else ours.note,
     )
+
+
+def _seeds(claim: Claim, runs: Mapping[str, Mapping[int, Answers]], ours: Measurement | None) -> int:
+    """How many seeds a claim was measured on."""
+    if claim.measure is None:
+        return 0 if ours is None else ours.seeds
+    return len(runs.get("v5", ()))
 
 
 def _values(measurement: Measurement) -> dict[str, float | None]:
@@ -122,5 +133,12 @@ def _reproduced(claim: Claim, measurement: Measurement) -> dict[str, bool]:
         if name in measurement.figures:
             figure = measurement.figures[name]
             below, above = figure.interval or (figure.value, figure.value)
-            touched[name] = below is not None and above is not None and below <= high and low <= above
+            touched[name] = below is not None and above is not None and _meet((below, above), (low, high))
     return touched
+
+
+def _meet(measured: Range, published: Range) -> bool:
+    """Whether two ranges share a number; one published figure stands for what rounds to its digits."""
+    low, high = published
+    half = 0.5 * 10.0 ** -len(f"{low:g}".partition(".")[2]) if low == high else 0.0
+    return measured[0] <= high + half and low - half <= measured[1]

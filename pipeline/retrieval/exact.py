@@ -106,9 +106,13 @@ def two_stage(queries: Array, filtering: Stored, full: Stored, candidates: int, 
 
 def keys_of(similarities: Tensor, rows: Tensor) -> Tensor:
     """Keys int64 that sort by similarity, then by the lower row: the similarity's bits above the row's complement."""
-    bits = (similarities + 0.0).view(torch.int32).to(torch.int64)  # + 0: minus zero equals zero
-    ordered = torch.where(bits >= 0, bits, (-1 - bits) - (1 << 31))
-    return (ordered << 32) | (_ROW_MASK - rows)
+    keys = _ordered((similarities + 0.0).view(torch.int32)).to(torch.int64)  # + 0: minus zero equals zero
+    return keys.bitwise_left_shift_(32).bitwise_or_(_ROW_MASK - rows)
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    """Bits of float32 numbers as int32 that sort as they do, and back: of negative ones all but the sign are turned."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _found(keys: Tensor) -> Found:
@@ -118,9 +122,7 @@ def _found(keys: Tensor) -> Found:
 
 def _similarities(keys: Tensor) -> Tensor:
     """Read the similarities in keys; minus infinity where no document is yet."""
-    ordered = keys >> 32
-    bits = torch.where(ordered >= 0, ordered, -1 - (ordered + (1 << 31)))
-    values = bits.to(torch.int32).view(torch.float32)
+    values = _ordered((keys >> 32).to(torch.int32)).view(torch.float32)
     return values.where(keys != _NOTHING, -torch.inf)
 
 
@@ -227,9 +229,12 @@ class _Collector:
             tile[:, count:] = -torch.inf
         runs = tile.view(len(tile), -1, _RUN)
         query, run = (runs.amax(2) > self._floor[:, None]).nonzero(as_tuple=True)
-        inspected = runs[query, run]
-        hit, offset = (inspected > self._floor[query, None]).nonzero(as_tuple=True)
-        if len(hit):
+        if 4 * len(query) > runs.shape[0] * runs.shape[1]:
+            query, column = (tile > self._floor[:, None]).nonzero(as_tuple=True)
+            self._keep(query, tile[query, column], column.add_(part.start))
+        elif len(query):
+            inspected = runs[query, run]
+            hit, offset = (inspected > self._floor[query, None]).nonzero(as_tuple=True)
             self._keep(query[hit], inspected[hit, offset], part.start + run[hit] * _RUN + offset)
 
     def _keep(self, query: Tensor, similarities: Tensor, rows: Tensor) -> None:

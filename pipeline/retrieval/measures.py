@@ -96,12 +96,12 @@ def measure(
     curves = {}
     for dim in filters:
         step(f"filter {dim}")
-        documents = stored(full.codes, dim)
-        found, curves[dim] = _filtered(question, documents, full, truth, candidates)
+        found, curves[dim] = _filtered(question, dim, full, truth, candidates)
         outcomes += found
     for dim, kind in _alone(full.dim, filters, singles, formats):
         step(f"{dim} dims, {kind}")
-        outcomes.append(_single(question, truth, _rows_of(question, stored(full.codes, dim, kind)), dim, kind))
+        rows = _rows_of(question, full.prefix(dim) if kind == "float32" else stored(full.codes, dim, kind))
+        outcomes.append(_single(question, truth, rows, dim, kind))
     return Measured(tuple(outcomes), curves)
 
 
@@ -131,9 +131,10 @@ def _precision(question: Question, rows: Tensor, part: slice) -> Floats:
 
 
 def _filtered(
-    question: Question, documents: Stored, full: Stored, truth: Tensor, candidates: Sequence[int]
+    question: Question, dim: int, full: Stored, truth: Tensor, candidates: Sequence[int]
 ) -> tuple[list[Outcome], Floats]:
     """Every number of candidates of one filter, and recall by number of candidates, float32 [most]."""
+    documents = stored(full.codes, dim)
     most = min(max(candidates), len(documents))
     sizes = [torch.bincount(level) for level in question.document_labels.long().T]
     parts: dict[int, list[tuple[Floats, ...]]] = {count: [] for count in candidates}

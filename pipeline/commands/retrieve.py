@@ -1,0 +1,117 @@
+"""`pipeline retrieve`: two-stage search over the embeddings of runs, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.command import Session, command
+from pipeline.options import IntegerList, NameList, backbone_options, known_methods
+
+if TYPE_CHECKING:
+    from pipeline.retrieval.embedders import Embedder
+    from pipeline.retrieval.experiment import Plan
+
+_ENGINES = ("flat", "hnsw", "ivf")
+_MOST_FOR_FAISS = 200_000
+
+
+@command("retrieve", example="pipeline retrieve --filter-dim 64 --candidates 1000 --corpus-size 1000000")
+@click.option("--filter-dim", type=IntegerList(), help="Prefixes to filter by (default: 64,128).")
+@click.option(
+    "--candidates",
+    type=IntegerList(),
+    help="Documents that the filter lets through (default: 0.1, 0.2, 0.5, 1 and 2 % of the corpus).",
+)
+@click.option(
+    "--corpus-size",
+    type=IntegerList(),
+    help="Documents, several sizes if you like (default: the training split). More than there are: the rest are "
+    "simulated, copies jittered by their class's covariance before the head.",
+)
+@click.option(
+    "--queries",
+    type=click.IntRange(min=2),
+    default=1000,
+    show_default=True,
+    help="Texts of the test split that are asked, at most.",
+)
+@click.option("--methods", type=NameList(known_methods), help="Only runs of these methods.")
+@click.option(
+    "--engines",
+    type=NameList(lambda: _ENGINES),
+    help="FAISS indexes timed beside our search (default: all where FAISS is installed, up to 200,000 documents).",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@backbone_options
+def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
+    """Filter by a short prefix, re-rank by the full vector: what that keeps, what it costs.
+
+    Documents are the training split, queries the test split. For each run (mean and interval over seeds and texts), raw
+    truncation and PCA: label precision@10 on each level, recall@10 against the full vector, documents of the query's
+    class that the filter keeps, latency, FLOPs, bytes, and which ways to search no other beats. The same object as
+    --json prints is kept in reports/retrieval-DATASET-BACKBONE.json.
+    """
+    from pipeline.retrieval.embedders import embedders
+    from pipeline.retrieval.experiment import experiment
+    from pipeline.retrieval.records import to_json
+    from pipeline.retrieval.tables import retrieval_tables
+    from pipeline.stages import features_of, runs_to_judge
+
+    features = features_of(session, options)
+    subjects = embedders(session.artifacts, features, runs_to_judge(session, features, options["methods"]))
+    sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
+    plan = _plan(session, subjects, sizes, options)
+    with session.console.progress("retrieving") as bar:
+        found = experiment(subjects, features, sizes, options["queries"], plan, bar.update)
+    facts = {"dataset": features.dataset.id, "backbone": features.backbone, "layer": features.layer}
+    result = to_json(found, {**facts, "device": plan.device})
+    for shown in retrieval_tables(result):
+        session.console.show(shown)
+    path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
+    _write(path, result)
+    session.console.say(f"kept: {path}")
+    return result
+
+
+def _plan(session: Session, subjects: list[Embedder], sizes: tuple[int, ...], options: Mapping[str, Any]) -> Plan:
+    """What to measure; says what it chose by itself."""
+    from pipeline.errors import PipelineError
+    from pipeline.retrieval.experiment import Plan, device_of
+    from pipeline.retrieval.faiss_search import faiss_is_there
+
+    full = subjects[0].dim
+    filters = options["filter_dim"] or tuple(dim for dim in (64, 128) if dim < full)
+    wrong = [dim for dim in filters if not 0 < dim < full]
+    if wrong:
+        raise PipelineError(
+            f"--filter-dim {wrong[0]} is no prefix shorter than the full {full} dimensions",
+            f"give 1 to {full - 1}; a search by all {full} stands beside it anyway",
+        )
+    few = [size for size in sizes if size < 10]
+    low = [count for count in options["candidates"] or () if not 10 <= count <= min(sizes)]
+    if few or low:
+        raise PipelineError(
+            f"--corpus-size {few[0]} holds no ten documents" if few else f"--candidates {low[0]} cannot be re-ranked",
+            "give 10 documents or more" if few else f"give 10 candidates or more, at most {min(sizes):,}",
+        )
+    device = device_of(options["device"])
+    engines = options["engines"]
+    if engines is None:
+        engines = _ENGINES if faiss_is_there() and max(sizes) <= _MOST_FOR_FAISS else ()
+        why = "not installed: pip install 'semantic-zoom[retrieval]'" if not faiss_is_there() else "--engines times it"
+        session.console.say(f"FAISS: {', '.join(engines) or why}")
+    session.console.say(f"device: {device}")
+    return Plan(tuple(sorted(filters)), options["candidates"], engines=engines, device=device)
+
+
+def _write(path: Any, result: Mapping[str, Any]) -> None:
+    import json
+
+    import cache
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_file(path) as partial:
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

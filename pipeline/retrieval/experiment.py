@@ -1,0 +1,199 @@
+"""The whole measurement: every embedding, at every size of the corpus, searched in every way.
+
+One embedding at a time is in memory, so a million documents take a million vectors and the prefix that is searched.
+What costs time is the head (a million texts through it) and then the products; FLOPs and bytes are those of the shapes,
+latency is taken once for each length of vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.features import LabelledFeatures
+from pipeline.naming import names
+from pipeline.retrieval.corpus import Corpus
+from pipeline.retrieval.embedders import Embedder
+from pipeline.retrieval.engines import Engine, disk_bytes, time_engines
+from pipeline.retrieval.exact import search, two_stage
+from pipeline.retrieval.measures import TOP, Measured, Question, measure
+from pipeline.retrieval.storage import KINDS, Stored, stored
+from pipeline.retrieval.timing import Timing, time_search
+
+Way = tuple[int, int | None, str]
+"""A way to search: dimensions of the filter or only stage, candidates (None with one stage), storage."""
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
+"""Candidates by default, as shares of the corpus: above 2 % a filter loses nothing that could tell methods apart."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. `filters`: prefixes; `candidates`: by number, or None for `SHARES` of the corpus.
+
+    `formats`: storage besides float32. `timed`: whether latencies are taken. `engines`: of FAISS, to be timed beside.
+    """
+
+    filters: tuple[int, ...] = (64, 128)
+    candidates: tuple[int, ...] | None = None
+    formats: tuple[str, ...] = tuple(kind for kind in KINDS if kind != "float32")
+    timed: bool = True
+    engines: tuple[str, ...] = ()
+    device: str = "cpu"
+
+    def counts(self, documents: int) -> tuple[int, ...]:
+        """Numbers of candidates in a corpus, ascending, none fewer than are asked for."""
+        wanted = self.candidates or tuple(round(share * documents) for share in SHARES)
+        return tuple(sorted({min(max(TOP, count), documents) for count in wanted}))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One embedding searched in one corpus."""
+
+    name: str
+    embedder: Embedder
+    documents: int
+    measured: Measured
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """All trials, and what was timed.
+
+    `corpora`: documents, and how many of them are copies. `timings` by documents, length D and way; `disk`: bytes of a
+    file of the documents, by their number, dimensions and storage.
+    """
+
+    levels: tuple[str, ...]
+    queries: int
+    corpora: tuple[tuple[int, int], ...]
+    trials: tuple[Trial, ...]
+    timings: Mapping[tuple[int, int, Way], Timing] = field(default_factory=dict)
+    disk: Mapping[tuple[int, int, str], int] = field(default_factory=dict)
+    engines: tuple[Engine, ...] = ()
+
+
+def flops_per_query(dim: int, documents: int, candidates: int | None, full: int) -> int:
+    """Multiplications and additions of a query: 2 d N to filter, 2 D a candidate to re-rank."""
+    return 2 * dim * documents + (0 if candidates is None else 2 * full * candidates)
+
+
+def experiment(
+    embedders: Sequence[Embedder],
+    features: LabelledFeatures,
+    sizes: Sequence[int],
+    queries: int,
+    plan: Plan,
+    progress: Callable[[float, float, str], None] = lambda done, total, note: None,
+) -> Experiment:
+    """Measure embeddings in corpora of these sizes, made of the training split; queries are of the test split.
+
+    :param queries: texts asked, drawn with a fixed seed where the test split has more.
+    :raises PipelineError: if texts were not embedded.
+    """
+    test, labels = features.split("test")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:queries])
+    bench = _Bench(plan, _Meter(progress, sum(sizes) * len(embedders)))
+    trials = []
+    for size in sizes:
+        corpus = Corpus(*features.split("train"), size)
+        bench.corpora.append((size, corpus.simulated))
+        for name, embedder in zip(names([e.facts for e in embedders]), embedders, strict=True):
+            measured = bench.search(name, embedder, corpus, (test[chosen], labels[chosen]))
+            trials.append(Trial(name, embedder, size, measured))
+    found = Experiment(features.dataset.levels, len(chosen), tuple(bench.corpora), tuple(trials))
+    return replace(found, timings=bench.timings, disk=bench.disk, engines=tuple(bench.engines))
+
+
+class _Bench:
+    """Searches one corpus after another, and times each shape the first time that it is met."""
+
+    def __init__(self, plan: Plan, meter: _Meter) -> None:
+        self._plan, self._meter = plan, meter
+        self.corpora: list[tuple[int, int]] = []
+        self.timings: dict[tuple[int, int, Way], Timing] = {}
+        self.disk: dict[tuple[int, int, str], int] = {}
+        self.engines: list[Engine] = []
+
+    def search(self, name: str, embedder: Embedder, corpus: Corpus, asked: tuple[Any, Any]) -> Measured:
+        """Search for `asked`, features and labels of the queries, in every way of the plan."""
+        plan, meter = self._plan, self._meter
+        meter.begin(f"{name}, {corpus.size:,} documents")
+        full = corpus.embedded(embedder.embed(), embedder.dim, plan.device, meter.embedded)
+        question = Question.of(embedder.embed()(asked[0]), asked[1], corpus.document_labels, full.device)
+        filters = tuple(dim for dim in plan.filters if dim < embedder.dim)
+        counts = plan.counts(corpus.size)
+        singles = embedder.dims if plan.timed else ()
+        measured = measure(question, full, filters, singles, counts, plan.formats, meter.note)
+        if plan.timed and not any((corpus.size, full.dim) == key[:2] for key in self.timings):  # of two stages
+            meter.note("latency")
+            self._time(full, question, [(o.dim, o.candidates, o.storage) for o in measured.outcomes])
+            if not any(engine.documents == corpus.size for engine in self.engines):
+                self.engines += time_engines(plan.engines, filters, counts, full, question, meter.note)
+        meter.end(corpus.size)
+        return measured
+
+    def _time(self, full: Stored, question: Question, ways: Sequence[Way]) -> None:
+        for (dim, storage), group in groupby(sorted(ways, key=_kept), key=_kept):
+            documents = full if (dim, storage) == (full.dim, "float32") else stored(full.codes, dim, storage)
+            self.disk[len(full), dim, storage] = disk_bytes(documents)
+            for way in group:
+                if (key := timing_key(len(full), full.dim, way)) not in self.timings:
+                    self.timings[key] = _time_way(way, documents, full, question)
+
+
+def timing_key(documents: int, full: int, way: Way) -> tuple[int, int, Way]:
+    """What a latency depends on: the length of the full vector, 0 with one stage, which never looks at it."""
+    return documents, 0 if way[1] is None else full, way
+
+
+def _kept(way: Way) -> tuple[int, str]:
+    """What a way keeps to filter by: dimensions and storage."""
+    return way[0], way[2]
+
+
+def _time_way(way: Way, documents: Stored, full: Stored, question: Question) -> Timing:
+    _, candidates, _ = way
+    if candidates is None:
+        return time_search(lambda queries: search(queries, documents, TOP).rows, question.queries)
+    top = min(TOP, candidates)
+    return time_search(lambda queries: two_stage(queries, documents, full, candidates, top).rows, question.queries)
+
+
+class _Meter:
+    """Tells how far the whole is: documents, half of an embedding's for the head and half for the searches."""
+
+    def __init__(self, progress: Callable[[float, float, str], None], total: float) -> None:
+        self._progress, self._total = progress, total
+        self._done, self._title = 0.0, ""
+
+    def begin(self, title: str) -> None:
+        self._title = title
+        self.note("")
+
+    def embedded(self, documents: int) -> None:
+        self._progress(self._done + documents / 2, self._total, self._title)
+
+    def note(self, what: str) -> None:
+        self._progress(self._done, self._total, f"{self._title} {what}".rstrip())
+
+    def end(self, documents: int) -> None:
+        self._done += documents
+        self.note("")
+
+
+def device_of(name: str) -> str:
+    """The device that `auto` means: a GPU if there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def searched_bytes(way: Way, full: int) -> int:
+    """Bytes a document that a way to search keeps: the prefix in its format, and the full vectors to re-rank by."""
+    dim, candidates, storage = way
+    one = stored(torch.ones(1, dim), dim, storage).bytes_per_document
+    return one + (0 if candidates is None else 4 * full)

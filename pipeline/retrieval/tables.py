@@ -1,0 +1,146 @@
+"""What `retrieve` shows in the terminal, made of the same records that `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+Record = Mapping[str, Any]
+COSTS = {"flops_per_query": "F", "bytes_per_document": "B", "latency_ms": "ms"}
+
+
+def retrieval_tables(found: Record) -> Iterator[Table | str]:
+    """Every table of an experiment, corpora outermost, then what it means in words."""
+    for corpus in found["corpora"]:
+        documents = corpus["documents"]
+        yield _title(found, corpus)
+        yield _results(_of(found["single_stage"], documents), _of(found["results"], documents), found)
+        yield _storage(_of(found["storage"], documents), found["levels"])
+        if engines := _of(found["engines"], documents):
+            yield _engines(engines)
+        if points := _of(found["pareto"], documents):
+            yield _pareto(points, found["levels"])
+        yield from needed_lines(_of(found["candidates_needed"], documents))
+    yield from found["sentences"]
+
+
+def _of(rows: Sequence[Record], documents: int) -> list[Record]:
+    return [row for row in rows if row["documents"] == documents]
+
+
+def _title(found: Record, corpus: Record) -> str:
+    simulated = corpus["simulated"]
+    real = f"{corpus['real']:,} texts of the training split"
+    made = f" and {simulated:,} simulated copies of them" if simulated else ""
+    return f"\n{corpus['documents']:,} documents: {real}{made}; {found['queries']:,} queries of the test split"
+
+
+def _results(single: Sequence[Record], double: Sequence[Record], found: Record) -> Table:
+    """Labels first, then recall, then what it costs."""
+    finest = found["levels"][-1]
+    table = Table(title="label precision@10 in % | recall@10 of the full vector's ten", title_justify="left")
+    for column in ("method", "dims", "cand.", *found["levels"], "recall", "kept", "ms", "MFLOPs"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column != "method")
+    for method in dict.fromkeys(row["method"] for row in single):
+        rows = [row for row in (*single, *double) if row["method"] == method]
+        rows.sort(key=lambda row: (row["filter_dim"], row.get("candidates") or 0))
+        for i, row in enumerate(rows):
+            cells = [f"{value * 100:.1f}" for value in row["precision_at_10"]]
+            kept = row.get("level_recall", [None])[-1]
+            candidates = row.get("candidates")
+            table.add_row(
+                method if i == 0 else "", str(row["filter_dim"]), "" if candidates is None else f"{candidates:,}",
+                *cells, _share(row["recall_at_10"], row["recall_ci95"]), "" if kept is None else f"{kept:.0%}",
+                _ms(row), f"{row['flops_per_query'] / 1e6:,.1f}",
+            )  # fmt: skip
+        table.add_section()
+    table.caption = (
+        "cand.: candidates re-ranked by the full vector; none: one stage. ± 95 % over seeds and texts.\n"
+        f"kept: documents of the query's {finest} that pass the filter. ms: a query alone, mean"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _share(value: float, interval: Sequence[float]) -> str:
+    return f"{value * 100:.1f}±{(interval[1] - interval[0]) * 50:.1f}"
+
+
+def _ms(row: Record) -> str:
+    return "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}"
+
+
+def _storage(rows: Sequence[Record], levels: Sequence[str]) -> Table:
+    table = Table(
+        title=f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes a document", title_justify="left"
+    )
+    kinds = list(dict.fromkeys(row["storage"] for row in rows))
+    for column in ("method", "dims", *kinds):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    seen = None
+    for method, dim in sorted({(row["method"], row["filter_dim"]) for row in rows}, key=_order(rows)):
+        cells = []
+        for kind in kinds:
+            row = next(r for r in rows if (r["method"], r["filter_dim"], r["storage"]) == (method, dim, kind))
+            quality = f"{row['precision_at_10'][-1] * 100:.1f} / {row['recall_at_10'] * 100:.1f}"
+            cells.append(f"{quality} {row['bytes_per_document']:,}")
+        table.add_row(method if method != seen else "", str(dim), *cells)
+        seen = method
+    return table
+
+
+def _order(rows: Sequence[Record]) -> Any:
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    return lambda pair: (methods.index(pair[0]), pair[1])
+
+
+def _engines(rows: Sequence[Record]) -> Table:
+    table = Table(title="engines of the filter", title_justify="left")
+    for column in ("engine", "dims", "cand.", "ms", "queries/s", "found", "recall", "build", "MB"):
+        table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["engine"], str(row["filter_dim"]), f"{row['candidates']:,}", f"{row['latency_ms']:.2f}",
+            f"{row['queries_per_second']:,.0f}", f"{row['found']:.1%}",
+            f"{row['recall_at_10']:.1%}", f"{row['build_seconds']:.1f} s", f"{row['index_bytes'] / 1e6:,.1f}",
+        )  # fmt: skip
+    table.caption = (
+        "ms: a query alone; queries/s: 256 at once; found: of the exact candidates;\nrecall: after re-ranking"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _pareto(points: Sequence[Record], levels: Sequence[str]) -> Table:
+    """The points that no other beats on the finest labels, of all methods."""
+    table = Table(title=f"{levels[-1]} precision@10 that no other search beats at its cost", title_justify="left")
+    for column in ("method", "dims", "cand.", levels[-1], "recall", "MFLOPs", "bytes", "ms", "best at"):
+        table.add_column(column, justify="left" if column in ("method", "best at") else "right", no_wrap=True)
+    best = [point for point in points if point["precision_front"]]
+    for point in sorted(best, key=lambda p: p["flops_per_query"]):
+        candidates = point["candidates"]
+        table.add_row(
+            point["method"], str(point["filter_dim"]), "" if candidates is None else f"{candidates:,}",
+            f"{point['precision_at_10'][-1] * 100:.1f}", f"{point['recall_at_10'] * 100:.1f}",
+            f"{point['flops_per_query'] / 1e6:,.1f}", f"{point['bytes_per_document']:,}",
+            f"{point['latency_ms']:.2f}", " ".join(COSTS[cost] for cost in point["precision_front"]),
+        )  # fmt: skip
+    table.caption = "best at: F FLOPs, B bytes a document, ms latency of a query alone"
+    table.caption_justify = "left"
+    return table
+
+
+def needed_lines(rows: Sequence[Record]) -> Iterator[str]:
+    """The candidates that each method needs for the same recall, a line a filter and method."""
+    for dim in dict.fromkeys(row["filter_dim"] for row in rows):
+        yield f"candidates needed by a filter of {dim} dims:"
+        for method in dict.fromkeys(row["method"] for row in rows):
+            own = [row for row in rows if (row["filter_dim"], row["method"]) == (dim, method)]
+            counts = (f"{row['recall_at_10']:.0%}: {_count(row)}" for row in own)
+            yield f"  {method:<12} recall " + ", ".join(counts)
+
+
+def _count(row: Record) -> str:
+    return f"over {row['at_most']:,}" if row["candidates"] is None else f"{row['candidates']:,.0f}"
