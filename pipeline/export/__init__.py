@@ -1,0 +1,1 @@
+"""A trained head for use elsewhere: sentence-transformers, Parquet, FAISS."""

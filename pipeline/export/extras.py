@@ -1,0 +1,31 @@
+"""What an export needs beyond the core dependencies, and what to do where it is absent."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+
+def needed(module: str, package: str, extra: str) -> Any:
+    """Import an optional dependency.
+
+    :raises PipelineError: if it is not installed, with the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise PipelineError(
+            f"this needs {package}, which cannot be imported ({error})", f"pip install 'semantic-zoom[{extra}]'"
+        ) from error
+
+
+def sentence_transformers() -> Any:
+    """The sentence-transformers package."""
+    return needed("sentence_transformers", "sentence-transformers", "export")
+
+
+def faiss() -> Any:
+    """The FAISS package."""
+    return needed("faiss", "faiss-cpu", "retrieval")
