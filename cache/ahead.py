@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
 T = TypeVar("T")
@@ -25,40 +25,60 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield `items`, which a thread computes up to `depth` in advance; its exception comes out here.
+class Ahead(Generic[T]):
+    """An iterator over `items`, which a thread computes up to `depth` in advance, from now on.
 
-    Closing the iterator ends the thread at its next item.
+    The items' exception comes out of `next`. Closing it, or letting go of it, ends the thread at its next item.
     """
-    line: queue.Queue[T | _End] = queue.Queue(depth)
-    stopped = threading.Event()
 
-    def put(item: T | _End) -> None:
+    def __init__(self, items: Iterable[T], depth: int) -> None:
+        """Start the thread."""
+        self._line: queue.Queue[T | _End] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        work = (items, self._line, self._stopped)  # not self: a thread that held it would keep it alive
+        threading.Thread(target=_produce, args=work, name="ahead", daemon=True).start()
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> T:
+        """Return the next item, waiting for it."""
+        if self._stopped.is_set():
+            raise StopIteration
+        item = self._line.get()
+        if not isinstance(item, _End):
+            return item
+        self.close()
+        if item.error is not None:
+            raise item.error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._stopped.set()
+
+    def __del__(self) -> None:
+        """Close."""
+        self.close()
+
+
+def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Event) -> None:
+    def put(item: Any) -> None:
         while not stopped.is_set():
             try:
                 return line.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
 
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(_End())
-        except BaseException as error:  # handed to the thread that consumes
-            put(_End(error))
-
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
-    thread.start()
     try:
-        while not isinstance(item := line.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        stopped.set()
+        for item in items:
+            put(item)
+            if stopped.is_set():
+                return
+        put(_End())
+    except BaseException as error:  # handed to the thread that consumes
+        put(_End(error))
 
 
 class Behind(Generic[T]):

@@ -1,12 +1,12 @@
-"""The forward pass of Qwen3's kin over packed nodes, on weights that transformers loaded.
+"""The forward pass of Qwen3's kin over packed nodes, on weights read here.
 
 Four families differ in little: root-mean-square norms, rotary positions, grouped heads, a gated feed-forward; with or
 without norms of the heads (Qwen3), biases (Qwen2), local windows (Mistral). For these, and for these only, the layers
 are run here: one product makes query, key and value, one makes gate and up, what lies between is fused
 (`cache.kernels`), residuals are added by the product itself, and the last layer's feed-forward runs on the few nodes
-whose states are pooled. On an H100 that is the difference between half and three fifths of the matrix-product peak;
-configuration, weights and rotary tables stay transformers' own, and `cache.encoder` compares the result with
-transformers' before believing it. Every other architecture runs in transformers' own layers.
+whose states are pooled. On an H100 that is the difference between half and three fifths of the matrix-product peak.
+`cache.shapes` says which configurations are understood, and tests hold every family to what transformers computes for
+each text alone (`tests/cache/test_encoder.py`). Every other architecture runs in transformers' own layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FAMILIES = ("Qwen3Model", "Qwen2Model", "LlamaModel", "MistralModel")
+    from cache.rotary import Rotary
+    from cache.shapes import DecoderShape
+    from cache.weights import Weights
+
+_PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_MAPS = ("input_layernorm", *_PROJECTIONS, "self_attn.o_proj", "post_attention_layernorm")
+_WIDE = ("mlp.gate_proj", "mlp.up_proj")
+_NARROW = "mlp.down_proj"
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 
 @dataclass(frozen=True)
@@ -36,32 +44,28 @@ class _Layer:
     qkv_bias: Tensor | None
     heads_norm: Tensor | None
     output: Tensor
-    output_bias: Tensor | None
     between: Tensor
     gate_up: Tensor
     down: Tensor
-    scale: float
     window: int | None
 
 
 class Decoder:
-    """Runs the layers of a loaded model, whose own it takes apart."""
+    """Runs the layers on packed nodes."""
 
-    def __init__(self, model: Any) -> None:
-        """Join the weights layer by layer, freeing transformers' copies, so that memory never doubles."""
-        config = model.config
-        self.depth = int(config.num_hidden_layers)
-        self._embedding: Tensor = model.embed_tokens.weight
-        self._rotary = model.rotary_emb
-        self._norm: Tensor = model.norm.weight
-        self._eps = float(config.rms_norm_eps)
-        attention = model.layers[0].self_attn
-        dim = int(attention.head_dim)
-        self._heads = (attention.q_proj.out_features // dim, attention.k_proj.out_features // dim)
-        self._layers = []
-        for i in range(self.depth):
-            self._layers.append(_take(model.layers[i], *self._heads))
-            model.layers[i] = torch.nn.Identity()
+    def __init__(self, weights: Weights, shape: DecoderShape, rotary: Rotary) -> None:
+        """Read the tensors that the layers need, joined layer by layer.
+
+        :raises KeyError: one is missing.
+        """
+        self.depth = shape.layers
+        self._shape = shape
+        self._rotary = rotary
+        self._embedding = weights["embed_tokens.weight"]
+        self._norm = weights["norm.weight"]
+        biased = f"layers.0.{_PROJECTIONS[0]}.bias" in weights.names()
+        normed = f"layers.0.{_HEAD_NORMS[0]}.weight" in weights.names()
+        self._layers = [_read(weights, number, shape, biased, normed) for number in range(self.depth)]
 
     @torch.inference_mode()
     def states(
@@ -73,53 +77,54 @@ class Decoder:
         highest layer is computed. `plan` is what `kernels` attend by.
         """
         states = self._embedding[ids]
-        rotary = self._rotary(torch.empty(0, dtype=torch.float32, device=ids.device), positions[None])
-        cos, sin = (table[0].contiguous() for table in rotary)
+        tables = self._rotary.tables(positions)
+        heads, eps, scale = (self._shape.heads, self._shape.kv_heads), self._shape.eps, self._shape.dim**-0.5
         highest = max(layers)
         found = {}
         for number, layer in enumerate(self._layers[:highest]):
             if number in layers:
                 found[number] = states[at]
-            normed = kernels.rms_norm(states, layer.before, self._eps)
+            normed = kernels.rms_norm(states, layer.before, eps)
             joint = linear(normed, layer.qkv, layer.qkv_bias)
-            mixed = kernels.attend(
-                joint, self._heads, (cos, sin), layer.heads_norm, self._eps, plan, layer.scale, layer.window
-            )
+            mixed = kernels.attend(joint, heads, tables, layer.heads_norm, eps, plan, scale, layer.window)
             if number + 1 == highest:
                 states, mixed = states[at], mixed[at]
             states.addmm_(mixed, layer.output.T)
-            if layer.output_bias is not None:
-                states += layer.output_bias
-            normed = kernels.rms_norm(states, layer.between, self._eps)
+            normed = kernels.rms_norm(states, layer.between, eps)
             states.addmm_(kernels.gate(linear(normed, layer.gate_up)), layer.down.T)
         if highest == 0:
             states = states[at]
-        found[highest] = kernels.rms_norm(states, self._norm, self._eps) if highest == self.depth else states
+        found[highest] = kernels.rms_norm(states, self._norm, eps) if highest == self.depth else states
         return found
 
 
-def _take(layer: Any, heads: int, kv_heads: int) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    biased = attention.q_proj.bias is not None
+def _read(weights: Weights, number: int, shape: DecoderShape, biased: bool, normed: bool) -> _Layer:
+    at = f"layers.{number}"
+
+    def joined(names: Sequence[str], kind: str = "weight") -> Tensor:
+        return weights.joined([f"{at}.{name}.{kind}" for name in names])
+
     norms = None
-    if hasattr(attention, "q_norm"):
-        norms = torch.cat(
-            [attention.q_norm.weight.expand(heads, -1), attention.k_norm.weight.expand(kv_heads, -1)]
-        ).contiguous()
-    window = getattr(attention, "sliding_window", None)
-    if window is None and type(attention).__name__ == "MistralAttention":
-        window = getattr(attention.config, "sliding_window", None)
+    if normed:
+        each = zip(_HEAD_NORMS, (shape.heads, shape.kv_heads), strict=True)
+        norms = torch.cat([weights[f"{at}.{name}.weight"].expand(count, -1) for name, count in each]).contiguous()
     return _Layer(
-        before=layer.input_layernorm.weight,
-        qkv=torch.cat([p.weight for p in projections]),
-        qkv_bias=torch.cat([p.bias for p in projections]) if biased else None,
+        before=weights[f"{at}.{_MAPS[0]}.weight"],
+        qkv=joined(_PROJECTIONS),
+        qkv_bias=joined(_PROJECTIONS, "bias") if biased else None,
         heads_norm=norms,
-        output=attention.o_proj.weight,
-        output_bias=attention.o_proj.bias,
-        between=layer.post_attention_layernorm.weight,
-        gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-        down=mlp.down_proj.weight,
-        scale=float(attention.scaling),
-        window=window,
+        output=weights[f"{at}.self_attn.o_proj.weight"],
+        between=weights[f"{at}.post_attention_layernorm.weight"],
+        gate_up=joined(_WIDE),
+        down=weights[f"{at}.{_NARROW}.weight"],
+        window=shape.windows[number],
     )
+
+
+def known_names(shape: DecoderShape) -> tuple[set[str], set[str]]:
+    """Return the names of the tensors that every such decoder has, and of those that it may have."""
+    maps = [f"layers.{i}.{name}" for i in range(shape.layers) for name in (*_MAPS, *_WIDE, _NARROW)]
+    kin = [f"layers.{i}.{name}" for i in range(shape.layers) for name in _PROJECTIONS]
+    heads = [f"layers.{i}.{name}" for i in range(shape.layers) for name in _HEAD_NORMS]
+    needed = {"embed_tokens.weight", "norm.weight"} | {f"{name}.weight" for name in maps}
+    return needed, {f"{name}.bias" for name in kin} | {f"{name}.weight" for name in heads} | {"lm_head.weight"}

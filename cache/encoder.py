@@ -1,30 +1,25 @@
 """One backbone on one device: batches in, pooled features out.
 
-The model is transformers' own; only its attention is ours, through the attention interface, and it is checked before
-it is believed: three short texts that share a prefix go through packed and each alone, and where the two disagree (an
-attention with terms we do not compute, positions counted otherwise) the padded path takes over and a note says so.
-The check costs a few tiny forward passes; the alternative, a list of architectures, is silently wrong with the next
-release.
+A backbone that is known runs in this package's own layers (`cache.native`), any other in transformers'
+(`cache.hosted`); from here on they are alike: batches of a size that fits the device, fused kernels where enough is
+to come, features that travel to the host while the next batch is computed.
 """
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
-from cache.decoder import FAMILIES, Decoder
-from cache.errors import CacheError
-from cache.masks import DeviceTrie, HostTrie
-from cache.packing import Batch, pack
-from cache.pooling import pool
+from cache.agreement import agree
+from cache.backbones import read_json
+from cache.masks import HostTrie
+from cache.native import NativeDecoder, open_native
+from cache.packing import pack
 from cache.prepare import Packing
-from cache.tokens import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,10 +29,11 @@ if TYPE_CHECKING:
 
     from cache.backbones import Backbone
     from cache.fused import FusedKernels
+    from cache.hosted import HostedModel
+    from cache.native import NativeBert
+    from cache.packing import Batch
+    from cache.tokens import Sequences
 
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
-_PROBE = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
-_EAGER_BLOCK = 64
 _CPU_BUDGET = 2048
 _GPU_BUDGET = 32768
 _LEAST_BUDGET = 1024
@@ -64,44 +60,22 @@ class Encoder:
         :raises CacheError: weights that are damaged or belong to another architecture; a device without room for them.
         """
         self.backbone, self.layers, self.device = backbone, tuple(layers), device
-        self.notes: tuple[str, ...] = ()
-        register()
-        self._model = _load(folder, backbone, getattr(torch, dtype), device)
-        self._config = self._model.config.get_text_config()
-        self._depth = int(self._config.num_hidden_layers)
-        self._causal = any(getattr(module, "is_causal", False) for module in self._model.modules())
-        if getattr(self._config, "attn_logit_softcapping", None):
-            self._model.set_attn_implementation("eager")  # the other implementations leave the cap out
-        self._offset = 0  # of the first position: RoBERTa's kin count from the padding index
-        self._decoder: Decoder | None = None
+        self._dtype = getattr(torch, dtype)
+        self._model = _open(folder, backbone, self.layers, self._dtype, device)
+        self.notes: tuple[str, ...] = getattr(self._model, "notes", ())
+        self.layout = self._model.layout
         self._fused: FusedKernels | None = None
-        alone = self._probe("padded", 1)
-        self.layout = self._choose_layout(alone)
-        if self.layout == "trie" and type(self._model).__name__ in FAMILIES:
-            self._decoder = Decoder(self._model)
-            if not _agree(self._probe("trie", 1 << 20), alone, _TOLERANCE[self._model.dtype]):
-                self._decoder, self._model = None, _load(folder, backbone, getattr(torch, dtype), device)
-                self._model.set_attn_implementation(INTERFACE)
-                self.notes = (*self.notes, "transformers' own layers: the joined ones disagree with them")
-        self.budget = self._fitting_budget()
+        self.budget = self._fitting_budget(folder)
 
-    @torch.inference_mode()
     def features(self, batch: Batch) -> Tensor:
-        """Return float32 [layers, texts, H] on the device, texts in the order of `batch.rows`.
-
-        :raises CannotPack: the backbone's attention is none that a packed batch can have.
-        """
-        if self._decoder is not None:
-            states = self._decode(self._decoder, batch)
-            return torch.stack([states[layer].float() for layer in self.layers])
-        states = self._states(batch)
-        return torch.stack([pool(states[layer], batch, self.backbone.pooling) for layer in self.layers])
+        """Return float32 [layers, texts, H] on the device, texts in the order of `batch.rows`."""
+        return self._model.features(batch, self._fused)
 
     @property
     def packing(self) -> Packing:
         """How this backbone wants its batches from now on."""
-        windowed = bool(getattr(self._config, "sliding_window", None))
-        return Packing(self.layout, self.budget, laid_out=self._fused is not None, windowed=windowed)
+        laid_out = self._fused is not None
+        return Packing(self.layout, self.budget, laid_out=laid_out, windowed=self._model.windowed)
 
     def features_or_none(self, batch: Batch) -> Tensor | None:
         """Return `features`, or None where the device's memory does not suffice, not even when tidied up."""
@@ -143,11 +117,6 @@ class Encoder:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
 
-    @property
-    def wants_helpers(self) -> bool:
-        """Whether the device is so fast that tokenizing in this process would hold it up."""
-        return self.device.startswith("cuda")
-
     def shrink(self, nodes: int) -> None:
         """After a batch of so many nodes ran out of memory: make smaller ones from now on."""
         if nodes <= self.budget:
@@ -156,11 +125,11 @@ class Encoder:
 
     def worth_compiling(self, tokens: float) -> bool:
         """Whether so many tokens to come repay compilation."""
-        return self._decoder is not None and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
+        return isinstance(self._model, NativeDecoder) and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
 
     def compile(self, sequences: Sequences) -> None:
         """Compile the fused kernels, if a first batch then gives what it gave before."""
-        if self._decoder is None:
+        if not isinstance(self._model, NativeDecoder):
             return
         sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
         expected = self.features(sample)
@@ -169,7 +138,7 @@ class Encoder:
 
             self._fused = FusedKernels()
             laid_out = replace(sample, laid_out=HostTrie.of(sample, windowed=self.packing.windowed))
-            if _agree(self.features(laid_out), expected, _TOLERANCE[self._model.dtype]):
+            if agree(self.features(laid_out), expected, self._dtype):
                 return
             reason = "the fused kernels' results differ"
         except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
@@ -177,125 +146,25 @@ class Encoder:
         self._fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
 
-    def _decode(self, decoder: Decoder, batch: Batch) -> dict[int, Tensor]:
-        if batch.laid_out is not None and self._fused is not None:
-            trie = DeviceTrie.of(batch.laid_out, self.device)
-            f = trie.fields
-            return decoder.states(f["ids"], f["positions"], trie, f["last"], self.layers, self._fused)
-        ids, positions, at = (self._tensor(array) for array in (batch.ids, batch.positions, batch.last))
-        return decoder.states(ids, positions, self._plan(batch), at, self.layers)
-
-    def _fitting_budget(self) -> int:
+    def _fitting_budget(self, folder: Path) -> int:
         """Return how many nodes a batch may have: a number that keeps the device busy and fits its free memory."""
         if not self.device.startswith("cuda"):
             return _CPU_BUDGET
-        width = int(getattr(self._config, "intermediate_size", 0) or 4 * self._config.hidden_size)
-        per_node = int(self._model.dtype.itemsize) * (16 * int(self._config.hidden_size) + 8 * width)
+        config = read_json(folder / "config.json")
+        config = config.get("text_config", config)
+        hidden = int(config["hidden_size"])
+        width = int(config.get("intermediate_size") or 4 * hidden)
+        per_node = int(self._dtype.itemsize) * (16 * hidden + 8 * width)
         free = int(torch.cuda.mem_get_info(self.device)[0])
         return max(_LEAST_BUDGET, min(_GPU_BUDGET, free // 2 // per_node) // _LEAST_BUDGET * _LEAST_BUDGET)
 
-    def _tensor(self, array: Any) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
 
-    def _states(self, batch: Batch) -> dict[int, Tensor]:
-        """Run transformers' own layers; [nodes, H] each, [texts, longest, H] in the padded layout."""
-        ids = self._tensor(batch.ids)
-        inputs: dict[str, Any] = {"input_ids": ids}
-        if batch.layout == "padded":
-            kept = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
-            inputs["attention_mask"] = self._tensor(kept.astype(np.int64))
-        else:
-            inputs["input_ids"] = ids[None]
-            inputs["position_ids"] = self._tensor(batch.positions + self._offset)[None]
-            inputs["plan"] = self._plan(batch)
-        if self._causal:
-            inputs["use_cache"] = False
-        inner = any(layer != self._depth for layer in self.layers)
-        output = self._model(**inputs, output_hidden_states=inner)
-        found = {layer: output.hidden_states[layer] for layer in self.layers} if inner else {}
-        found[self._depth] = output.last_hidden_state
-        return found if batch.layout == "padded" else {layer: states[0] for layer, states in found.items()}
+def _open(
+    folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
+) -> NativeDecoder | NativeBert | HostedModel:
+    native = open_native(folder, backbone, layers, dtype, device)
+    if native is not None:
+        return native
+    from cache.hosted import HostedModel
 
-    def _plan(self, batch: Batch) -> Plan:
-        if batch.end is None:
-            return Runs(batch.runs)
-        if len(batch.rows) == 1:
-            return Chain()
-        return Blocks.of(batch.end, batch.positions, self.device, _EAGER_BLOCK)
-
-    def _choose_layout(self, alone: Tensor) -> str:
-        """Return the layout that reproduces each text alone: packed if it can be, else padded."""
-        layout = "trie" if self._causal and self.backbone.pooling == "last" else "runs"
-        if self._causal and layout == "runs":
-            return self._fall_back(f"{self.backbone.pooling} pooling over a causal backbone")
-        native = self._model.config._attn_implementation
-        self._model.set_attn_implementation(INTERFACE)
-        if self._model.config._attn_implementation == INTERFACE:
-            for offset in dict.fromkeys((0, int(self._config.pad_token_id or 0) + 1)):
-                self._offset = offset
-                # a backbone that cannot be packed says so in its own way: no plan, unknown argument, index out of range
-                with contextlib.suppress(CannotPack, TypeError, ValueError, IndexError, RuntimeError):
-                    if _agree(self._probe(layout, 1 << 20), alone, _TOLERANCE[self._model.dtype]):
-                        return layout
-            self._model.set_attn_implementation(native)
-        return self._fall_back("its attention cannot be packed")
-
-    def _fall_back(self, reason: str) -> str:
-        self.notes = (*self.notes, f"padded batches: {reason}")
-        return "padded"
-
-    def _probe(self, layout: str, budget: int) -> Tensor:
-        """Return the features of three short sequences that share a prefix, [layers, 3, H]; budget 1: each alone."""
-        out = torch.empty(len(self.layers), len(_PROBE), int(self._config.hidden_size))
-        for batch in pack(_PROBE, layout, budget):
-            out[:, batch.rows] = self.features(batch).cpu()
-        return out
-
-
-def _agree(packed: Tensor, alone: Tensor, tolerance: float) -> bool:
-    """Tell whether the largest relative difference of a feature is rounding."""
-    return bool(((packed - alone).norm(dim=-1) <= tolerance * alone.norm(dim=-1)).all())
-
-
-def _load(folder: Path, backbone: Backbone, dtype: torch.dtype, device: str) -> Any:
-    """Load transformers' model and move it.
-
-    :raises CacheError: see `Encoder`.
-    """
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # what it would print is checked below
-    logging.disable_progress_bar()
-    try:
-        model, report = AutoModel.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=backbone.trust_remote_code,
-            output_loading_info=True,
-        )
-    except Exception as error:  # configuration, safetensors and remote code each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise CacheError(
-            f"backbone {backbone.name} cannot be loaded from {folder}: {reason}",
-            "fetch the checkpoint again; code of a checkpoint's own runs only with trust_remote_code",
-        ) from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise CacheError(
-            f"backbone {backbone.name}: {folder} has no weights for {missing[0]} ({len(missing)} missing)",
-            "fetch the whole checkpoint, or one whose config.json fits its weights",
-        )
-    try:
-        return model.eval().requires_grad_(False).to(device)
-    except torch.OutOfMemoryError as error:
-        raise CacheError(
-            f"backbone {backbone.name} does not fit on {device}", "free the device's memory, or use --devices cpu"
-        ) from error
+    return HostedModel(folder, backbone, layers, dtype, device)

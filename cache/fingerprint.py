@@ -10,8 +10,10 @@ matrix without a word.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REMEMBERED = ".hashes.json"
+_HASHING_THREADS = 4
 _VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype", "use_cache"}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -160,25 +163,33 @@ def _check_whole(path: Path) -> None:
 def _hashes(paths: list[Path], root: Path) -> dict[Path, str]:
     """Return the SHA-256 of each file, from its blob's name, from memory, or by reading it."""
     remembered = _recall(root / REMEMBERED)
-    found, learnt = {}, False
+    found, stamps = {}, {}
     for path in paths:
         blob = path.resolve()
         if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
             found[path] = blob.name
             continue
         state = blob.stat()
-        stamp = f"{state.st_size}-{state.st_mtime_ns}-{state.st_ino}"
+        stamps[path] = f"{state.st_size}-{state.st_mtime_ns}-{state.st_ino}"
         known = remembered.get(str(blob))
-        if not (isinstance(known, list) and known[:1] == [stamp]):
-            known = [stamp, _sha256(blob)]
-            remembered[str(blob)] = known
-            learnt = True
-        found[path] = str(known[1])
-    if learnt:
+        if isinstance(known, list) and known[:1] == [stamps[path]]:
+            found[path] = str(known[1])
+    unknown = [path for path in paths if path not in found]
+    if unknown:
+        found |= dict(zip(unknown, _read_and_hash(unknown), strict=True))
+        remembered |= {str(path.resolve()): [stamps[path], found[path]] for path in unknown}
         root.mkdir(parents=True, exist_ok=True)
         with atomic_file(root / REMEMBERED) as partial:
             partial.write_text(json.dumps(remembered, indent=1), encoding="utf-8")
     return found
+
+
+def _read_and_hash(paths: list[Path]) -> list[str]:
+    """Hash files on threads, importing torch meanwhile: new weights are about to be used, and either takes seconds."""
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        digests = pool.map(_sha256, paths)
+        importlib.import_module("torch")
+        return list(digests)
 
 
 def _recall(path: Path) -> dict[str, Any]:

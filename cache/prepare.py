@@ -17,9 +17,9 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from cache.ahead import ahead
+from cache.ahead import Ahead
 from cache.errors import CacheError
 from cache.masks import HostTrie
 from cache.packing import Batch, pack
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
-    from typing import TypeVar
 
     from cache.backbones import Backbone
 
-    T = TypeVar("T")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,36 @@ class Helpers:
         for helper in self._all:
             helper.dismiss()
 
-    def prepare(
-        self, chunks: Iterable[T], texts_of: Callable[[T], list[str]], packing: Callable[[], Packing]
-    ) -> Iterator[tuple[T, list[Batch], float]]:
-        """Yield each chunk with the batches of its texts and the seconds they took, one chunk a helper in advance.
+    def prepare(self, chunks: Iterable[T], texts_of: Callable[[T], list[str]], packing: Packing) -> Prepared[T]:
+        """Return an iterator over each chunk with its batches; the helpers set to work at once."""
+        return Prepared(self._all, chunks, texts_of, packing)
+
+
+class Prepared(Generic[T]):
+    """Yields each chunk with the batches of its texts and the seconds they took, one chunk a helper in advance.
+
+    `packing` may be set anew: chunks that are handed out later follow it.
+    """
+
+    def __init__(
+        self, helpers: list[_Helper], chunks: Iterable[T], texts_of: Callable[[T], list[str]], packing: Packing
+    ) -> None:
+        """Hand out the first chunks."""
+        self.packing = packing
+
+        def handed_out() -> Iterator[tuple[T, _Helper]]:
+            for chunk, helper in zip(chunks, itertools.cycle(helpers), strict=False):
+                helper.orders.send((texts_of(chunk), self.packing))
+                yield chunk, helper
+
+        self._underway = Ahead(handed_out(), len(helpers) - 1)
+
+    def __iter__(self) -> Iterator[tuple[T, list[Batch], float]]:
+        """Yield in the chunks' order.
 
         :raises CacheError: what tokenizing raises, or that a helper was killed.
         """
-
-        def sent() -> Iterator[tuple[T, _Helper]]:
-            for chunk, helper in zip(chunks, itertools.cycle(self._all), strict=False):
-                helper.orders.send((texts_of(chunk), packing()))
-                yield chunk, helper
-
-        for chunk, helper in ahead(sent(), len(self._all)):
+        for chunk, helper in self._underway:
             try:
                 result = helper.results.recv()
             except EOFError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.ahead import ahead
+from cache.ahead import Ahead
 from cache.errors import CacheError
 from cache.report import Tally
 from cache.worker import Chunk, Job, run_job
@@ -40,7 +40,7 @@ def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch
     """
     if len(devices) == 1:
         return run_job(replace(job, device=devices[0]), chunks, on_batch)
-    pieces = ahead(_pieces(chunks, len(devices)), 1)
+    pieces = Ahead(_pieces(chunks, len(devices)), 1)
     crew = _Crew(job, devices, list(itertools.islice(pieces, len(devices))))
     try:
         return crew.run(pieces, on_batch)

@@ -12,14 +12,14 @@ import contextlib
 import itertools
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.ahead import Behind, ahead
+from cache.ahead import Ahead, Behind
 from cache.errors import CacheError
-from cache.prepare import Helpers
+from cache.prepare import Helpers, Prepared
 from cache.report import Tally
 from cache.store import FeatureStore
 from cache.tokens import Sequences, TextTokenizer
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _WRITES_WAITING = 4
 _BATCHES_WAITING = 8
 _HELPED_TEXTS = 50_000
-_HELPERS = 2
+_HELPED_DEVICES = ("cuda",)  # so fast that tokenizing in the process that feeds them would hold them up
+_HELPERS = 3
 _TURN_SECONDS = 2e-4
 
 
@@ -103,22 +104,24 @@ class _Worker:
         self._job = job
         self._on_batch = on_batch
         self._encoder: Encoder
-        self._expected = 0.0
         self._store_dtypes = [str(description["store_dtype"]) for _, description in job.stores]
 
     def run(self, chunks: Iterable[Chunk]) -> None:
         chunks = iter(chunks)
-        tokenized = ahead(self._tokenize(itertools.islice(chunks, 1)), 1)
-        self._on_batch(0, "loading")
-        with self._timed("loading"):
-            self._encoder = _load(self._job)
-        first = next(tokenized, None)
-        if first is None:
-            return
-        self._prepare(*first)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_short_turns())
-            batches = stack.enter_context(contextlib.closing(ahead(self._batches(first, chunks), _BATCHES_WAITING)))
+            helpers = None
+            if self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
+                helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, _HELPERS))
+            tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1)), 1)
+            self._on_batch(0, "loading")
+            with self._timed("loading"):
+                self._encoder = _load(self._job)
+            first = next(tokenized, None)
+            if first is None:
+                return
+            rest = self._start(first, chunks, helpers)
+            batches = stack.enter_context(contextlib.closing(Ahead(self._batches(first, rest), _BATCHES_WAITING)))
             writing = stack.enter_context(Behind[Underway](self._write, _WRITES_WAITING))
             for chunk, batch in batches:
                 with self._timed("computing"):
@@ -144,25 +147,38 @@ class _Worker:
     def _prompted(self, chunk: Chunk) -> list[str]:
         return [self._job.prompt + text for text in chunk.texts] if self._job.prompt else chunk.texts
 
-    def _prepare(self, chunk: Chunk, sequences: Sequences) -> None:
-        """Compile if the tokens to come are worth it, judging by the first texts; an unknown number counts as many."""
-        self._expected = max(self._job.total / self._job.share if self._job.total else float("inf"), len(sequences))
-        if self._encoder.worth_compiling(float(sequences.lengths.mean()) * self._expected):
+    def _expected(self) -> float:
+        """Return how many texts this process will get, about; an unknown number counts as many."""
+        return self._job.total / self._job.share if self._job.total else float("inf")
+
+    def _start(
+        self, first: tuple[Chunk, Sequences], rest: Iterator[Chunk], helpers: Helpers | None
+    ) -> Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]:
+        """Have the rest prepared, and compile meanwhile if the first texts say that the tokens to come are worth it."""
+        _, sequences = first
+        tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
+        compiled = self._encoder.worth_compiling(tokens)
+        packing = replace(self._encoder.packing, laid_out=compiled)
+        prepared = Ahead(self._tokenize(rest), 1) if helpers is None else helpers.prepare(rest, self._prompted, packing)
+        if compiled:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
                 self._encoder.compile(sequences)
+        return prepared
 
-    def _batches(self, first: tuple[Chunk, Sequences], rest: Iterator[Chunk]) -> Iterator[tuple[Chunk, Batch]]:
+    def _batches(
+        self, first: tuple[Chunk, Sequences], rest: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]
+    ) -> Iterator[tuple[Chunk, Batch]]:
         """Yield batches and their texts: the first chunk's at once, then what this process or helpers prepare."""
-        if self._encoder.wants_helpers and self._expected >= _HELPED_TEXTS:
-            with Helpers(self._job.folder, self._job.backbone, _HELPERS) as helpers:
-                yield from self._packed([first])
-                prepared = helpers.prepare(rest, self._prompted, lambda: self._encoder.packing)
-                for chunk, batches, seconds in prepared:
-                    self.tally.stages["tokenizing"] += seconds
-                    yield from ((chunk.take(batch.rows), batch) for batch in batches)
-        else:
-            yield from self._packed(itertools.chain([first], ahead(self._tokenize(rest), 1)))
+        yield from self._packed([first])
+        if not isinstance(rest, Prepared):
+            yield from self._packed(rest)
+            return
+        rest.packing = self._encoder.packing
+        for chunk, batches, seconds in rest:
+            self.tally.stages["tokenizing"] += seconds
+            rest.packing = self._encoder.packing
+            yield from ((chunk.take(batch.rows), batch) for batch in batches)
 
     def _packed(self, tokenized: Iterable[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
         for chunk, sequences in tokenized:

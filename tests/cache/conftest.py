@@ -53,11 +53,16 @@ def write_model(name: str, folder: Path) -> None:
     shape = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0}
     window = {"sliding_window": 5}
+    scaled = {
+        **{"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 64},
+        **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    }
     configs = {
         "qwen3": lambda: t.Qwen3Config(**shape, **heads, head_dim=16),
         "qwen2": lambda: t.Qwen2Config(**shape, **heads),
         "qwen2-window": lambda: t.Qwen2Config(**shape, **heads, **window, use_sliding_window=True, max_window_layers=1),
         "llama": lambda: t.LlamaConfig(**shape, **heads),
+        "llama-scaled": lambda: t.LlamaConfig(**shape, **heads, rope_parameters=scaled),
         "mistral": lambda: t.MistralConfig(**shape, **heads, **window),
         "gemma2": lambda: t.Gemma2Config(**shape, **heads, **window, head_dim=16, query_pre_attn_scalar=16),
         "gpt2": lambda: t.GPT2Config(vocab_size=264, n_embd=32, n_layer=3, n_head=4, n_positions=512),

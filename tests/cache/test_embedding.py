@@ -102,7 +102,7 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
     texts = corpus(200)
     options = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu"}
     plain = embed_missing(texts, qwen, tmp_path / "a", **options)
-    monkeypatch.setattr("cache.encoder.Encoder.wants_helpers", True)
+    monkeypatch.setattr("cache.worker._HELPED_DEVICES", ("cpu",))
     monkeypatch.setattr("cache.worker._HELPED_TEXTS", 0)
     monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
     helped = embed_missing(texts, qwen, tmp_path / "b", **options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +16,11 @@ from transformers import AutoModel
 
 from cache.backbones import resolve
 from cache.encoder import Encoder
+from cache.hosted import HostedModel
+from cache.shapes import bert_shape, decoder_shape
 from cache.tokens import Sequences, TextTokenizer
 
-CAUSAL = ["qwen3", "qwen2", "qwen2-window", "llama", "mistral"]
+CAUSAL = ["qwen3", "qwen2", "qwen2-window", "llama", "llama-scaled", "mistral"]
 BIDIRECTIONAL = ["bert", "xlm-roberta"]
 # two letters and short words: shared prefixes, duplicates and texts that are prefixes of others are the rule
 TEXTS = st.lists(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=24)
@@ -121,3 +125,42 @@ def test_several_layers_come_from_one_pass(encoder, alone, name):
     got = packed(found, sequences, 100)
     for features, layer in zip(got, (0, 1, 3), strict=True):
         assert relative(features, alone(name, sequences, layer, found.backbone.pooling)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, "bert"])
+def test_known_backbones_run_here_and_an_option_nobody_knows_sends_them_to_transformers(
+    tmp_path, checkpoint, encoder, alone, name
+):
+    """Features are the same either way; transformers ignores the option, this package must not guess that."""
+    folder = tmp_path / name
+    shutil.copytree(checkpoint(name), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "an_option_of_next_year": 1}))
+    stranger = Encoder(folder, resolve(str(folder)), (3,), "float32", "cpu")
+    known = encoder(name)
+    assert isinstance(stranger._model, HostedModel)
+    assert not isinstance(known._model, HostedModel)
+    sequences = Sequences.of([[5, 6, 7, 8], [5, 6], [5, 6, 9], [8, 8, 8, 8, 8, 8, 8, 8, 8, 8]])
+    expected = alone(name, sequences, 3, known.backbone.pooling)
+    for each in (stranger, known):
+        assert relative(packed(each, sequences, 100)[0], expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("qwen3", {"hidden_act": "gelu"}),
+        ("qwen3", {"attention_bias": True}),
+        ("qwen3", {"quantization_config": {"bits": 4}}),
+        ("qwen2", {"layer_types": ["sliding_attention", "full_attention", "chunked_attention"]}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+        ("bert", {"position_embedding_type": "relative_key"}),
+        ("bert", {"is_decoder": True}),
+    ],
+)
+def test_a_configuration_that_means_something_else_is_not_taken_for_a_known_one(checkpoint, name, changes):
+    config = json.loads((checkpoint(name) / "config.json").read_text())
+    shape = bert_shape if name == "bert" else decoder_shape
+    assert shape(config) is not None
+    assert shape({**config, **changes}) is None

@@ -1,0 +1,158 @@
+"""Backbones that run here, without transformers' models: Qwen3's kin as tries, BERT's as runs.
+
+`open_native` answers None where configuration or tensors hold anything that is not known (`cache.shapes`), and the
+backbone runs in transformers' layers instead. Reading a checkpoint so takes its bytes and nothing else; importing
+transformers' models first takes as long as embedding ten thousand texts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cache.attention import Blocks, Chain
+from cache.backbones import read_json
+from cache.bert import Bert, names_of
+from cache.decoder import Decoder, known_names
+from cache.errors import CacheError
+from cache.fingerprint import weight_files
+from cache.masks import DeviceTrie
+from cache.pooling import pool
+from cache.rotary import Rotary
+from cache.shapes import bert_shape, decoder_shape
+from cache.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from cache.backbones import Backbone
+    from cache.fused import FusedKernels
+    from cache.packing import Batch
+
+EAGER_BLOCK = 64
+
+
+class NativeDecoder:
+    """A decoder that pools the last token, computing every distinct prefix of a batch once."""
+
+    layout = "trie"
+
+    def __init__(self, decoder: Decoder, layers: Sequence[int], device: str, *, windowed: bool) -> None:
+        """Answer for `layers`, absolute."""
+        self.windowed = windowed
+        self._decoder, self._layers, self._device = decoder, layers, device
+
+    @torch.inference_mode()
+    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
+        """Return float32 [layers, texts, H]; `fused` kernels run batches that are laid out for them."""
+        assert batch.last is not None
+        if batch.laid_out is not None and fused is not None:
+            trie = DeviceTrie.of(batch.laid_out, self._device)
+            f = trie.fields
+            states = self._decoder.states(f["ids"], f["positions"], trie, f["last"], self._layers, fused)
+        else:
+            ids, positions, at = (
+                torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.positions, batch.last)
+            )
+            states = self._decoder.states(ids, positions, self._plan(batch), at, self._layers)
+        return torch.stack([states[layer].float() for layer in self._layers])
+
+    def _plan(self, batch: Batch) -> Blocks | Chain:
+        assert batch.end is not None
+        if len(batch.rows) == 1:
+            return Chain()
+        return Blocks.of(batch.end, batch.positions, self._device, EAGER_BLOCK)
+
+
+class NativeBert:
+    """A BERT, its texts in runs of equal length."""
+
+    layout = "runs"
+    windowed = False
+
+    def __init__(self, bert: Bert, layers: Sequence[int], device: str, pooling: str) -> None:
+        """Answer for `layers`, absolute."""
+        self._bert, self._layers, self._device, self._pooling = bert, layers, device, pooling
+
+    @torch.inference_mode()
+    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
+        """Return float32 [layers, texts, H]; there are no `fused` kernels for it."""
+        ids, positions = (self._tensor(array) for array in (batch.ids, batch.positions))
+        states = self._bert.states(ids, positions, batch.runs, self._layers)
+        return torch.stack([pool(states[layer], batch, self._pooling) for layer in self._layers])
+
+    def _tensor(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+def open_native(
+    folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
+) -> NativeDecoder | NativeBert | None:
+    """Return the backbone in `folder`, or None where transformers must run it.
+
+    :raises CacheError: its weights cannot be read, lack a tensor, or do not fit on the device.
+    """
+    config: dict[str, Any] = read_json(folder / "config.json") or {}
+    decoder, bert = decoder_shape(config), bert_shape(config)
+    try:
+        if decoder is not None and backbone.pooling == "last":
+            weights = Weights(weight_files(folder, backbone), "model.", dtype, device)
+            needed, possible = known_names(decoder)
+            query = {"layers.0.self_attn.q_proj.weight": decoder.heads * decoder.dim}
+            if _accept(weights, needed, possible, query, config, backbone, folder):
+                made = Decoder(weights, decoder, Rotary.of(decoder, folder, device))
+                return NativeDecoder(made, layers, device, windowed=any(decoder.windows))
+        if bert is not None:
+            weights = Weights(weight_files(folder, backbone), "bert.", dtype, device)
+            ignored = {name for name in weights.names() if name.startswith(("pooler.", "cls.", "classifier."))}
+            ignored.add("embeddings.position_ids")
+            query = {"encoder.layer.0.attention.self.query.weight": int(config["hidden_size"])}
+            if _accept(weights, names_of(bert), ignored, query, config, backbone, folder):
+                return NativeBert(Bert(weights, bert), layers, device, backbone.pooling)
+    except torch.OutOfMemoryError as error:
+        raise does_not_fit(backbone, device) from error
+    return None
+
+
+def does_not_fit(backbone: Backbone, device: str) -> CacheError:
+    """Return the error of a device whose memory is too small for the weights."""
+    return CacheError(
+        f"backbone {backbone.name} does not fit on {device}", "free the device's memory, or use --devices cpu"
+    )
+
+
+def _accept(
+    weights: Weights,
+    needed: set[str],
+    possible: set[str],
+    query: Mapping[str, int],
+    config: Mapping[str, Any],
+    backbone: Backbone,
+    folder: Path,
+) -> bool:
+    """Tell whether the tensors are those expected; `query` names the first layer's query matrix and its rows.
+
+    :raises CacheError: one is missing, or the query matrix has another shape than the configuration says.
+    """
+    names = weights.names()
+    missing = sorted(needed - names)
+    if missing:
+        raise CacheError(
+            f"backbone {backbone.name}: {folder} has no weights for {missing[0]} ({len(missing)} missing)",
+            "fetch the whole checkpoint, or one whose config.json fits its weights",
+        )
+    for name, rows in query.items():
+        stated = [rows, int(config["hidden_size"])]
+        if weights.shape(name) != stated:
+            raise CacheError(
+                f"backbone {backbone.name} cannot be loaded from {folder}: {name} is {weights.shape(name)}, config.json"
+                f" says {stated}",
+                "fetch the checkpoint again",
+            )
+    return names <= needed | possible
