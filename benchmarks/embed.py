@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from cache.backbones import Backbone
 
-PARTS = ("exact", "profile", "rival", "steady", "process")
+PARTS = ("exact", "profile", "rival", "steady", "process", "memory")
 INSTRUCTION = "Instruct: Given a request to an assistant, find requests with the same intent, number {}\nQuery: "
 
 
@@ -195,6 +197,8 @@ def on_gpu(options: argparse.Namespace, results: Results) -> None:
         steady(resolve(str(options.checkpoint)), texts, options, theirs, results)
     if "process" in options.parts:
         whole_processes(options, results)
+    if "memory" in options.parts:
+        memory(resolve(str(options.checkpoint)), texts, options, results)
 
 
 def resident(texts: list[str], options: argparse.Namespace, results: Results) -> None:
@@ -370,6 +374,55 @@ def whole_processes(options: argparse.Namespace, results: Results) -> None:
             results.add(f"CLINC, a whole process, {what}", time.perf_counter() - began, "s", remark)
 
 
+def memory(backbone: Backbone, texts: list[str], options: argparse.Namespace, results: Results) -> None:
+    """A million short texts, made as they are read: what this process and its helpers need above the loaded model."""
+    stream = (f"{number} {text}" for number in range(-(-options.million // len(texts))) for text in texts)
+    watch = _MemoryWatch()
+    with tempfile.TemporaryDirectory() as root:
+        report = embed_missing(
+            itertools.islice(stream, options.million), backbone, Path(root), devices="cuda", progress=watch.progress
+        )
+    watch.stop()
+    remark = f"n = {report.texts:,}; {report.texts / report.seconds:,.0f} texts/s, start included"
+    results.add("memory above the loaded model, texts streamed", (watch.peak - watch.loaded) / 1e6, "MB", remark)
+    results.add("  of which helper processes", watch.helpers / 1e6, "MB")
+
+
+class _MemoryWatch:
+    """Samples resident memory, this process's and its children's, from the first batch on."""
+
+    def __init__(self) -> None:
+        self.loaded = self.peak = self.helpers = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def progress(self, progress: Any) -> None:
+        """Begin when the model is loaded."""
+        if progress.stage == "computing" and not self.loaded:
+            self.loaded = _resident("self")
+            self._thread.start()
+
+    def _sample(self) -> None:
+        while not self._stopped.wait(0.02):
+            tasks = Path("/proc/self/task").iterdir()
+            children = {pid for task in tasks for pid in (task / "children").read_text().split()}
+            helpers = sum(_resident(pid) for pid in children)
+            self.peak, self.helpers = max(self.peak, _resident("self") + helpers), max(self.helpers, helpers)
+
+    def stop(self) -> None:
+        """Stop sampling."""
+        self._stopped.set()
+        self._thread.join()
+
+
+def _resident(process: str) -> int:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -379,6 +432,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, help="gzipped file of one text a line (GPU)")
     parser.add_argument("--every", type=int, default=1, help="take every n-th text (CPU)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (GPU)")
+    parser.add_argument("--million", type=int, default=1_000_000, help="texts of the memory part (GPU)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = Results()

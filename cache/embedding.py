@@ -90,6 +90,7 @@ def embed_missing(
     began = time.perf_counter()
     check_devices(devices)
     plan = _plan(backbone, Path(root), layers, dtype, store_dtype, devices)
+    planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
     stores = [FeatureStore.create(folder, description) for folder, description in plan.stores]
     prompt = backbone.prompt if prompt is None else prompt
     lookup = Lookup(texts, stores, prompt)
@@ -102,6 +103,7 @@ def embed_missing(
         used = ", ".join(dict.fromkeys(names))
         job = Job(plan.folder, backbone, plan.layers, plan.dtype, "", None, plan.stores, prompt, meter.total)
         tally = run_jobs(job, names, _chain(first, chunks), meter.count)
+        tally.stages["loading"] += planned
     meter.finish()
     notes = (*backbone.notes, *plan.notes, *tally.notes)
     return EmbedReport(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FIRST_WINDOW, WINDOW = 1 << 13, 1 << 16
 _WINDOW_CHARACTERS = 1 << 25
+_SLICE = 256
 
 
 class Lookup:
@@ -61,12 +62,13 @@ class Lookup:
         """Read the next `size` texts, fewer where they are long."""
         texts: list[str] = []
         characters = 0
-        for text in itertools.islice(self._source, size):
-            _check(text, self.texts + len(texts))
-            texts.append(text)
-            characters += len(text)
-            if characters >= _WINDOW_CHARACTERS:
+        while len(texts) < size and characters < _WINDOW_CHARACTERS:
+            some = list(itertools.islice(self._source, min(_SLICE, size - len(texts))))
+            if not some:
                 break
+            _check(some, self.texts + len(texts))
+            characters += sum(map(len, some))
+            texts += some
         return texts
 
     def _settle(self) -> None:
@@ -76,27 +78,46 @@ class Lookup:
         if self._underway:
             keys = np.frombuffer(b"".join(self._underway), np.uint8).reshape(-1, KEY_BYTES)
             done = np.logical_and.reduce([store.contains(keys) for store in self._stores])
-            self._underway = {key.tobytes() for key in keys[~done]}
+            self._underway = set(_as_bytes(keys[~done]))
 
     def _unseen(self, keys: NDArray[np.uint8], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the candidates whose key is neither underway nor an earlier candidate's."""
         kept = []
-        for i in candidates.tolist():
-            key = keys[i].tobytes()
+        for i, key in zip(candidates.tolist(), _as_bytes(keys[candidates]), strict=True):
             if key not in self._underway:
                 self._underway.add(key)
                 kept.append(i)
         return np.array(kept, np.int64)
 
 
-def _check(text: object, row: int) -> None:
+def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
+    """Return keys uint8 [n, 16] as n bytes objects."""
+    found: list[bytes] = np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel().tolist()
+    return found
+
+
+def _check(texts: list[str], first: int) -> None:
+    """Refuse what cannot be embedded; all texts at once, one by one only to find the row to name.
+
+    :raises CacheError: a text is empty, no string, or not to be encoded in UTF-8.
+    """
+    try:
+        "".join(texts).encode()
+        if all(map(str.strip, texts)):
+            return
+    except (TypeError, UnicodeEncodeError):
+        pass
+    for row, text in enumerate(texts, start=first):
+        _check_one(text, row)
+
+
+def _check_one(text: object, row: int) -> None:
     if not isinstance(text, str):
         raise CacheError(f"text {row} is {type(text).__name__}, not a string ({text!r:.60})", "drop or fill it")
     if not text or text.isspace():
         raise CacheError(f"text {row} is empty", "remove it, or give it content")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            what = f"text {row} holds a lone surrogate at character {error.start}"
-            raise CacheError(what, "decode the source as UTF-8, or encode with errors='replace' first") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = f"text {row} holds a lone surrogate at character {error.start}"
+        raise CacheError(what, "decode the source as UTF-8, or encode with errors='replace' first") from None

@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cache.ahead import Ahead
 from cache.errors import CacheError
@@ -67,9 +67,20 @@ class Helpers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close their inputs and wait until they have ended."""
+        """Close their inputs, all at once, and wait until they have ended."""
         for helper in self._all:
             helper.dismiss()
+        for helper in self._all:
+            helper.wait()
+
+    def encode(self, texts: list[str]) -> Sequences:
+        """Return the token sequences of `texts`.
+
+        :raises CacheError: what tokenizing raises, or that a helper was killed.
+        """
+        self._all[0].orders.send((texts, None))
+        sequences: Sequences = self._all[0].answer()
+        return sequences
 
     def prepare(self, chunks: Iterable[T], texts_of: Callable[[T], list[str]], packing: Packing) -> Prepared[T]:
         """Return an iterator over each chunk with its batches; the helpers set to work at once."""
@@ -101,13 +112,7 @@ class Prepared(Generic[T]):
         :raises CacheError: what tokenizing raises, or that a helper was killed.
         """
         for chunk, helper in self._underway:
-            try:
-                result = helper.results.recv()
-            except EOFError:
-                raise CacheError("a tokenizing process ended", "its memory may have run out; run again") from None
-            if isinstance(result, BaseException):
-                raise result
-            yield chunk, *result
+            yield chunk, *helper.answer()
 
 
 class _Helper:
@@ -127,9 +132,20 @@ class _Helper:
         self._process.stdout.close()
         self.orders.send((folder, backbone))
 
+    def answer(self) -> Any:
+        try:
+            result = self.results.recv()
+        except EOFError:
+            raise CacheError("a tokenizing process ended", "its memory may have run out; run again") from None
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
     def dismiss(self) -> None:
         self.results.close()
         self.orders.close()
+
+    def wait(self) -> None:
         self._process.wait()
 
 
@@ -143,8 +159,11 @@ def serve() -> None:
         while True:
             texts, packing = orders.recv()
             began = time.perf_counter()
-            batches = list(packing.batches(tokenizer.encode(texts)))
-            results.send((batches, time.perf_counter() - began))
+            sequences = tokenizer.encode(texts)
+            if packing is None:
+                results.send(sequences)
+            else:
+                results.send((list(packing.batches(sequences)), time.perf_counter() - began))
     except (EOFError, BrokenPipeError):
         return
     except Exception as error:  # raised in the parent

@@ -113,7 +113,7 @@ class _Worker:
             helpers = None
             if self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
                 helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, _HELPERS))
-            tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1)), 1)
+            tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
             self._on_batch(0, "loading")
             with self._timed("loading"):
                 self._encoder = _load(self._job)
@@ -137,8 +137,9 @@ class _Worker:
         yield
         self.tally.stages[stage] += time.perf_counter() - began
 
-    def _tokenize(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Sequences]]:
-        tokenizer = TextTokenizer(self._job.folder, self._job.backbone)
+    def _tokenize(self, chunks: Iterable[Chunk], helpers: Helpers | None) -> Iterator[tuple[Chunk, Sequences]]:
+        """Tokenize here, or have a helper do it: loading a tokenizer holds Python's lock while weights are read."""
+        tokenizer = TextTokenizer(self._job.folder, self._job.backbone) if helpers is None else helpers
         for chunk in chunks:
             with self._timed("tokenizing"):
                 sequences = tokenizer.encode(self._prompted(chunk))
@@ -159,7 +160,11 @@ class _Worker:
         tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
         compiled = self._encoder.worth_compiling(tokens)
         packing = replace(self._encoder.packing, laid_out=compiled)
-        prepared = Ahead(self._tokenize(rest), 1) if helpers is None else helpers.prepare(rest, self._prompted, packing)
+        prepared: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]
+        if helpers is None:
+            prepared = Ahead(self._tokenize(rest, None), 1)
+        else:
+            prepared = helpers.prepare(rest, self._prompted, packing)
         if compiled:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
