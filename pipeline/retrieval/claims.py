@@ -105,7 +105,7 @@ def _two_stage(trials: Trials, documents: int, where: str, levels: Sequence[str]
     kept_wide = _figures(trials, wide, lambda outcome: _of(outcome.level_recall)[:, 0])
     figures = {
         **recall,
-        **{f"{name}, precision@10 on {levels[-1]}": figure for name, figure in finest.items()},
+        **{f"{name}, {levels[-1]} precision@10": figure for name, figure in finest.items()},
         **{f"{name}, {levels[0]} kept": figure for name, figure in kept.items()},
         **{f"{name}, {levels[0]} kept by {wide:,}": figure for name, figure in kept_wide.items()},
         "MFLOPs at a million": Figure(flops_per_query(FILTER, MILLION, 1000, FULL) / 1e6, None),

@@ -41,12 +41,16 @@ def embedders(artifacts: Artifacts, features: LabelledFeatures, runs: Sequence[R
 
     :raises PipelineError: if a run was trained on other features.
     """
-    trained = [_trained(run, features) for run in runs]
+    heads = [trained(run, features) for run in runs]
     beside = [_untrained(dict(subject.facts), subject.dims, features) for subject in baselines_of(artifacts, features)]
-    return [*trained, *beside]
+    return [*heads, *beside]
 
 
-def _trained(run: Run, features: LabelledFeatures) -> Embedder:
+def trained(run: Run, features: LabelledFeatures) -> Embedder:
+    """A run's head, loaded when it is asked for.
+
+    :raises PipelineError: if the run was trained on other features.
+    """
     subject = run_subject(run, features)
     return Embedder(subject.facts, subject.dims, cache(lambda: run.load().embed))
 

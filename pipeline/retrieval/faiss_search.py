@@ -60,7 +60,10 @@ class FaissIndex:
 
 def faiss_is_there() -> bool:
     """Whether FAISS is installed."""
-    return find_spec("faiss") is not None
+    try:
+        return find_spec("faiss") is not None
+    except ValueError:  # something made it unimportable in this process
+        return False
 
 
 def build(kind: str, documents: Stored) -> FaissIndex:
