@@ -26,8 +26,8 @@ def claims(material: Material) -> Section | None:
         return None
     seeds = max(claim.seeds for claim in material.claims)
     words = (
-        "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence under the "
-        f"published protocol (leave-one-out); n = {seeds} seed{'' if seeds == 1 else 's'} here."
+        "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence: those on "
+        f"accuracy under the published protocol, leave-one-out, with n = {seeds} seed{'' if seeds == 1 else 's'} here."
     )
     rows = [(claim.id, claim.claim, _measured(claim), _elsewhere(claim), claim.verdict) for claim in material.claims]
     head = ("id", "claim", "measured [95 %]", "with the training gallery", "verdict")

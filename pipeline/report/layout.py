@@ -2,8 +2,8 @@
 
 The idea is t-SNE's (van der Maaten & Hinton 2008): every point is pulled to its nearest neighbours and pushed away by
 all others, the push falling off as 1 / (1 + d^2)^2. The push is minus half the gradient of one potential, the sum over
-all points of 1 / (1 + d^2), so it is one convolution on a grid, done by FFT (the idea of Linderman et al. 2019), and not
-n^2 pairs. The neighbours are the exact ones that the page shows anyway, all weighted alike: no perplexity to search.
+all points of 1 / (1 + d^2): one convolution on a grid, done by FFT (the idea of Linderman et al. 2019), not n^2
+pairs. The neighbours are the exact ones that the page shows anyway, all weighted alike: no perplexity to search.
 
 It costs about 2 ms a step for 4,500 points. The alternatives: the first two principal components, free but one blob of
 150 intents; UMAP or scikit-learn's t-SNE, a dependency each and ten times the seconds. A map is for the eye: distances
@@ -25,9 +25,7 @@ STEPS, EARLY = 200, 80
 """Steps of a map from scratch, and how many of them hold clusters together (t-SNE's early exaggeration)."""
 MOVES = 70
 """Steps of a map that begins at another one."""
-_EARLY_PULL, _PULL = 12.0, 0.3
-"""How strongly edges pull. At 1, t-SNE's own, groups of ten equal neighbours would shrink to dots on which nobody can
-click; at 0.3 more of the ten nearest are still the nearest on the map (CLINC, v5 at 64 dims: 70 % against 65 %)."""
+_EARLY_PULL = 12.0
 _COARSE, _FINE = 96, 192
 """Cells of the grid a side: fine ones matter once groups have found their places."""
 
@@ -44,9 +42,9 @@ def layout(neighbours: Ints, start: Points, steps: int = STEPS, early: int = EAR
     first, second = _edges(neighbours, n)
     points = np.asarray(start * (1e-2 / (float(start.std()) or 1.0)) if early else start, np.float32)
     speed, gains = np.zeros_like(points), np.ones_like(points)
-    rate = np.float32(max(n / 12.0, 20.0))
+    rate, late = np.float32(max(n / 12.0, 20.0)), _late_pull(n)
     for step in range(steps):
-        pull, keeps, grid = (_EARLY_PULL, 0.5, _COARSE) if step < early else (_PULL, 0.8, _FINE)
+        pull, keeps, grid = (_EARLY_PULL, 0.5, _COARSE) if step < early else (late, 0.8, _FINE)
         gradient = np.float32(pull) * _attraction(points, first, second) - _repulsion(points, grid)
         agrees = np.sign(gradient) == np.sign(speed)
         gains = np.maximum(np.where(agrees, gains * np.float32(0.8), gains + np.float32(0.2)), np.float32(0.01))
@@ -54,6 +52,16 @@ def layout(neighbours: Ints, start: Points, steps: int = STEPS, early: int = EAR
         points = points + speed
         points -= points.mean(axis=0)
     return points
+
+
+def _late_pull(n: int) -> float:
+    """How strongly edges pull in the end: 1, as in t-SNE, up to 1,500 points, and less for more of them.
+
+    At 1, thousands of points with ten equal neighbours each shrink to dots on which nobody can click; at 0.3 more of
+    the ten nearest are the nearest on the map too (CLINC, v5 at 64 dims: 70 % against 65 %). Few points fall apart
+    there.
+    """
+    return min(1.0, max(0.3, 1500 / n))
 
 
 def principal_plane(vectors: NDArray[np.floating[Any]]) -> Points:

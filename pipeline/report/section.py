@@ -37,7 +37,7 @@ def legend(looks: Mapping[str, Style]) -> Html:
 
 def chart(place: str, caption: str, alt: str) -> Html:
     """The place of a chart, with its caption and what it shows in words."""
-    drawn = tag("div", class_="chart", id=f"chart-{place}", role="img", aria_label=alt)
+    drawn = tag("div", tag("div", id=f"chart-{place}"), class_="chart", role="img", aria_label=alt)
     return tag("figure", tag("figcaption", caption), drawn)
 
 

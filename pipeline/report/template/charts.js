@@ -37,11 +37,11 @@
 
   let drawing = Promise.resolve();
   const drawAll = () => {
-    document.documentElement.dataset.charts = "drawing";
+    const scheme = dark.matches ? "dark" : "light";
     const every = Object.entries(specs);
     drawing = drawing
       .then(() => Promise.all(every.map(([name, spec]) => draw(name, spec))))
-      .then(() => { document.documentElement.dataset.charts = "drawn"; });
+      .then(() => { document.documentElement.dataset.charts = scheme; });
   };
   dark.addEventListener("change", drawAll);
   drawAll();

@@ -19,7 +19,8 @@
   const signs = { same: "●", mid: "▲", near: "◆", far: "✕" };
   const state = { chosen: data.first, step: 0, closeUp: false };
 
-  const path = (text) => labels.map((column, level) => data.classes[level][column[text]]).join(" › ");
+  const shortened = (name, most) => ([...name].length > most ? `${[...name].slice(0, most - 1).join("")}…` : name);
+  const path = (text, most = Infinity) => labels.map((column, level) => shortened(data.classes[level][column[text]], most)).join(" › ");
   // How many levels two texts share, from the coarsest on: labels of a tree agree down to some level and part there.
   const shared = (a, b) => {
     let levels = 0;
@@ -120,7 +121,7 @@
     const taken = [];
     const order = members.map((list, label) => ({ list, label })).filter(({ list }) => list.length).sort((a, b) => b.list.length - a.list.length);
     for (const { list, label } of order) {
-      const name = data.classes[0][label], short = name.length > 24 ? `${name.slice(0, 23)}…` : name;
+      const short = shortened(data.classes[0][label], 24);
       const half = pen.measureText(short).width / 2;
       const { x: place, y } = densest(panel, list);
       const x = Math.max(half + 4, Math.min(width - half - 4, place));
@@ -225,8 +226,9 @@
       const kind = relation(state.chosen, other), item = element("li"), button = element("button");
       button.type = "button";
       button.dataset.text = other;
-      const words = element("span", "words", data.texts[other]), where = element("bdi", "path", path(other));
+      const words = element("span", "words", data.texts[other]), where = element("bdi", "path", path(other, 32));
       words.dir = "auto";
+      where.title = path(other);
       const sign = element("span", `sign ${kind}`, signs[kind]);
       sign.setAttribute("aria-label", spoken[kind]);
       sign.setAttribute("role", "img");
@@ -275,7 +277,7 @@
     const text = at(panel, x, y);
     panel.tip.hidden = text < 0;
     if (text < 0) return;
-    panel.tip.textContent = `${data.texts[text]} (${path(text)})`;
+    panel.tip.textContent = `${data.texts[text]} (${path(text, 40)})`;
     const right = x > box.width / 2;
     panel.tip.style.left = right ? "" : `${x + 12}px`;
     panel.tip.style.right = right ? `${box.width - x + 12}px` : "";
