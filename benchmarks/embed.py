@@ -12,6 +12,7 @@ the peak is a matrix product of the same run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import itertools
 import json
@@ -404,15 +405,21 @@ class _MemoryWatch:
 
     def _sample(self) -> None:
         while not self._stopped.wait(0.02):
-            tasks = Path("/proc/self/task").iterdir()
-            children = {pid for task in tasks for pid in (task / "children").read_text().split()}
-            helpers = sum(_resident(pid) for pid in children)
+            helpers = sum(_resident(pid) for pid in _children())
             self.peak, self.helpers = max(self.peak, _resident("self") + helpers), max(self.helpers, helpers)
 
     def stop(self) -> None:
         """Stop sampling."""
         self._stopped.set()
         self._thread.join()
+
+
+def _children() -> set[str]:
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            found |= set((task / "children").read_text().split())
+    return found
 
 
 def _resident(process: str) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cache.backbones import Backbone
 
 _PROBE = "a"
+_SLICE = 4096
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Sequences:
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32, int(lengths.sum()))
         return cls(ids, offsets_of(lengths))
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Sequences]) -> Sequences:
+        """Put sequences behind one another."""
+        lengths = [np.empty(0, np.int64), *(part.lengths for part in parts)]
+        return cls(
+            np.concatenate([np.empty(0, np.int32), *(p.ids for p in parts)]), offsets_of(np.concatenate(lengths))
+        )
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -103,8 +112,13 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> Sequences:
         """Return the token sequences of `texts` (prompt included by the caller)."""
+        # an encoding holds a hundred bytes a token until it is let go
+        slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
+        return self._close(Sequences.concatenated([self._bare(part) for part in slices]))
+
+    def _bare(self, texts: Sequence[str]) -> Sequences:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return self._close(Sequences.of([e.ids for e in encodings]))
+        return Sequences.of([encoding.ids for encoding in encodings])
 
     def _close(self, bare: Sequences) -> Sequences:
         """Cut each text to the room there is and put the special tokens around it."""

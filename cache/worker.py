@@ -117,7 +117,7 @@ class _Worker:
             self._on_batch(0, "loading")
             with self._timed("loading"):
                 self._encoder = _load(self._job)
-            first = next(tokenized, None)
+                first = next(tokenized, None)  # as soon as a tokenizer is loaded too
             if first is None:
                 return
             rest = self._start(first, chunks, helpers)
