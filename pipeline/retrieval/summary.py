@@ -36,11 +36,11 @@ def estimate(values: Floats) -> Estimate:
 
     One seed has the interval over texts alone.
     """
-    by_text = np.nanmean(np.asarray(values, np.float64), axis=0)
-    by_text = by_text[~np.isnan(by_text)]
-    if not len(by_text):
+    known = np.asarray(values, np.float64)
+    known = known[:, ~np.isnan(known).any(axis=0)]
+    if not known.size:
         return Estimate(math.nan, None, (math.nan, math.nan))
-    seeds = statistics.paired_test(np.nanmean(np.asarray(values, np.float64), axis=1))
+    by_text, seeds = known.mean(axis=0), statistics.paired_test(known.mean(axis=1))
     texts = _NORMAL * float(by_text.std(ddof=1)) / math.sqrt(len(by_text)) if len(by_text) > 1 else 0.0
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
     half = math.hypot(texts, around)

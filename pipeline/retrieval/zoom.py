@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +28,8 @@ def zoom_table(query: str, found: Sequence[Zoom], levels: Sequence[str], width: 
 def _side_by_side(found: Sequence[Zoom], levels: Sequence[str]) -> Table:
     table = Table(show_lines=True)
     for zoom in found:
-        table.add_column(escape(f"{zoom.dim} dims\n{_summary(zoom, levels)}"), ratio=1)
+        table.add_column(f"{zoom.dim} dims", ratio=1)
+    table.add_row(*(Text(_summary(zoom, levels)) for zoom in found))
     for row in zip_longest(*(zoom.hits for zoom in found)):
         table.add_row(*(Text() if hit is None else _cell(hit) for hit in row))
     return table
