@@ -24,7 +24,7 @@ class Inputs:
     features: Tensor
     labels: Tensor
     validation: Tensor | None
-    validation_labels: np.ndarray | None
+    validation_labels: Tensor | None
     classes: tuple[int, ...]
     parents: tuple[np.ndarray, ...]
 
@@ -47,7 +47,7 @@ def checked_inputs(features: Any, labels: Any, validation: tuple[Any, Any] | Non
         features=_units(rows, device),
         labels=torch.from_numpy(own).to(device),
         validation=None if held is None else _units(held, device),
-        validation_labels=held_labels,
+        validation_labels=None if held_labels is None else torch.from_numpy(held_labels).to(device),
         classes=classes,
         parents=_parents(everything, classes),
     )

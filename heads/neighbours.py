@@ -33,8 +33,8 @@ from heads.errors import HeadsError
 Array: TypeAlias = np.ndarray | torch.Tensor
 _Keys = TypeVar("_Keys", np.ndarray, torch.Tensor)
 
-_GRID = 1 << 24  # similarities are whole multiples of 1 / _GRID
-_ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
+GRID = 1 << 24  # similarities are whole multiples of 1 / GRID
+ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 _NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
 _RUN = 32  # columns looked at together
 _QUERIES, _PART = 4608, 1152
@@ -98,7 +98,7 @@ def prefix_neighbours(
     ]
     found = torch.cat(keys, dim=1).cpu().numpy()
     units = _units(found)
-    return Neighbours((units << _ROW_BITS) - found, (units / _GRID).astype(np.float32))
+    return Neighbours((units << ROW_BITS) - found, (units / GRID).astype(np.float32))
 
 
 def prefix_lengths(scale_dim: int | Sequence[int], dim: int) -> tuple[int, ...]:
@@ -253,7 +253,7 @@ def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | Non
         products.diagonal(own - first).fill_(-torch.inf)
     for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
         products.addmm_(left, right.T)
-        torch.mul(products, _GRID / tile.norms[j], out=similarities)
+        torch.mul(products, GRID / tile.norms[j], out=similarities)
         _merge(keys[j], runs, queries.norms[j], first)
 
 
@@ -278,10 +278,10 @@ def _merge(keys: torch.Tensor, runs: torch.Tensor, norms: torch.Tensor, first: i
     lucky = finds.nonzero()[:, 0]
     rivals = keys.new_full((len(lucky), k + int(finds.max())), _NOTHING)
     rivals[:, :k] = keys[lucky]
-    rivals[(finds > 0).cumsum(0)[query] - 1, k + place] = (units << _ROW_BITS) - (first + column)
+    rivals[(finds > 0).cumsum(0)[query] - 1, k + place] = (units << ROW_BITS) - (first + column)
     keys[lucky] = rivals.topk(k).values
 
 
 def _units(keys: _Keys) -> _Keys:
-    """Read the similarities in keys, in grid units: a key is units * 2^_ROW_BITS - row."""
-    return (keys + (1 << _ROW_BITS) - 1) >> _ROW_BITS
+    """Read the similarities in keys, in grid units: a key is units * 2^ROW_BITS - row."""
+    return (keys + (1 << ROW_BITS) - 1) >> ROW_BITS

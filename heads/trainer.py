@@ -31,7 +31,8 @@ from heads.schedule import learning_rates
 
 CLIP = 1.0
 WEIGHT_DECAY = 0.01
-_STEPS_AT_A_TIME = 25  # drawn, and on a GPU captured
+_STEPS_AT_A_TIME = 25  # drawn
+_CAPTURED_STEPS = 5  # replayed at once on a GPU; more take longer to capture than they save
 _DRAWN_BYTES = 4 << 20  # of dropout, on a CPU: what stays in its caches
 
 Report = Callable[[int, float | None], None]
@@ -123,14 +124,20 @@ class Trainer:
             batches = self.objective.prepare(self._sampler.draw(first, count))
             done = (number - 1) * self.steps + first
             part, rates = epoch_losses[first : first + count], self._rates[done : done + count]
-            if self.flat.device.type == "cuda" and done > 0:
-                part.copy_(self._replay(batches, rates))
-            else:
-                for n, rate in enumerate(rates):
-                    part[n] = self.step(one_of(batches, n), rate)
+            self._take(batches, rates, part, warm=done > 0)
             report(count, float(part.mean()) if self.flat.device.type == "cpu" else None)
         self._judge(number, epoch_losses.cpu().numpy())
         self.seconds += time.perf_counter() - started
+
+    def _take(self, batches: Any, rates: Tensor, step_losses: Tensor, *, warm: bool) -> None:
+        """Take some steps, on a GPU by replaying a captured few, once a few have been taken one by one to `warm` up."""
+        for first in range(0, len(rates), _CAPTURED_STEPS):
+            some = slice(first, first + _CAPTURED_STEPS)
+            if self.flat.device.type == "cuda" and (warm or first > 0):
+                step_losses[some] = self._replay(part_of(batches, some), rates[some])
+            else:
+                for n in range(first, min(first + _CAPTURED_STEPS, len(rates))):
+                    step_losses[n] = self.step(part_of(batches, n), rates[n])
 
     def step(self, batch: Any, rate: Tensor) -> Tensor:
         """Take one step of every seed at a learning rate []; return the losses [S]."""
@@ -216,8 +223,9 @@ class Trainer:
                 "use a smaller lr",
             )
         rate = float(self._rates[number * self.steps - 1])
+        accuracies = self._accuracies()
         for s in range(len(self.seeds)):
-            accuracy = self._accuracies(s)
+            accuracy = None if accuracies is None else accuracies[s]
             score = None if accuracy is None else selection.score(accuracy)
             if score is None or score > self._best_scores[s]:
                 self.best[s] = self.flat[s]
@@ -228,13 +236,14 @@ class Trainer:
             loss = float(epoch_losses[:, s].mean())
             self.histories[s].append({"epoch": number, "loss": loss, "lr": rate, "score": score, **each})
 
-    def _accuracies(self, s: int) -> np.ndarray | None:
-        if self._inputs.validation is None or self._inputs.validation_labels is None:
+    def _accuracies(self) -> np.ndarray | None:
+        """Judge every seed on the validation rows, float64 [S, L]; the device is waited for once."""
+        held, labels = self._inputs.validation, self._inputs.validation_labels
+        if held is None or labels is None:
             return None
-        weights = network.views(self.flat[s : s + 1], self._shape)
-        outputs, _ = network.forward(weights, self._shape, self._inputs.validation[None])
-        embeddings = losses.normalise(outputs[0])[0]
-        return selection.accuracies(embeddings, self._inputs.validation_labels)
+        outputs, _ = network.forward(self._weights, self._shape, held.expand(len(self.seeds), *held.shape))
+        embeddings, _ = losses.normalise(outputs)
+        return torch.stack([selection.accuracies(one, labels) for one in embeddings]).cpu().numpy()
 
 
 class _Captured:
@@ -248,7 +257,7 @@ class _Captured:
         torch.cuda.synchronize(rates.device)
         with torch.cuda.graph(self._graph):
             for n in range(len(rates)):
-                self._losses[n] = trainer.step(one_of(self._batches, n), self._rates[n])
+                self._losses[n] = trainer.step(part_of(self._batches, n), self._rates[n])
 
     def run(self, batches: Any, rates: Tensor) -> Tensor:
         for own, new in zip(self._batches, batches, strict=True):
@@ -259,8 +268,8 @@ class _Captured:
         return self._losses
 
 
-def one_of(batches: Any, n: int) -> Any:
-    """Take step n of some steps' data."""
+def part_of(batches: Any, n: int | slice) -> Any:
+    """Take step n, or a slice, of some steps' data."""
     return type(batches)(*(None if field is None else field[n] for field in batches))
 
 

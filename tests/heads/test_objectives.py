@@ -13,7 +13,7 @@ from heads.methods import METHODS, keep_probabilities, prefix_probabilities
 from heads.objectives import ThreeTerms
 from heads.presets import PRESETS, HeadShape
 from heads.sampling import Classes, DrawShape, Sampler, Streams
-from heads.trainer import initial_weights, one_of
+from heads.trainer import initial_weights, part_of
 from tests.heads.conftest import clusters
 from tests.heads.reference import PlainHead, Step
 
@@ -69,7 +69,7 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_design(method, branching, 
     classes = Classes(labels)
     objective = an_objective(method, shape, labels, classes)
     draws = a_drawn_step(objective, shape, classes, seeds)
-    batch = one_of(objective.prepare(draws), 0)
+    batch = part_of(objective.prepare(draws), 0)
     flat = initial_weights(shape, [Streams(seed, CPU) for seed in seeds])
     flat += 0.1 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
     grads = torch.zeros_like(flat)

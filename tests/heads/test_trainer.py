@@ -14,7 +14,7 @@ from heads.inputs import checked_inputs
 from heads.methods import METHODS, hyperparameters, keep_probabilities, prefix_probabilities
 from heads.presets import PRESETS, HeadShape
 from heads.sampling import Classes, DrawShape, Sampler, Streams
-from heads.trainer import Trainer, initial_weights, one_of
+from heads.trainer import Trainer, initial_weights, part_of
 from tests.heads.conftest import clusters
 from tests.heads.reference import PlainHead, Step, clipped_adamw
 
@@ -105,7 +105,7 @@ def test_each_seed_s_gradient_is_clipped_to_length_one_by_itself():
         sampler.new_epoch()
         drawn.append(sampler.draw(0, 1))
     both = type(drawn[0])(*(None if one is None else torch.cat([one, two], 1) for one, two in zip(*drawn, strict=True)))
-    trainer.step(one_of(trainer.objective.prepare(both), 0), torch.tensor(1e-4))
+    trainer.step(part_of(trainer.objective.prepare(both), 0), torch.tensor(1e-4))
     lengths = []
     for s in range(2):
         head = PlainHead(shape).double().take({name: tensor[s] for name, tensor in tensors.items()})
