@@ -48,7 +48,7 @@ _FILES = (
     "sentencepiece.bpe.model",
     "model.safetensors.index.json",
 )
-PLAIN, UNPADDED = "sentence_transformers.models.Transformer", "pipeline.export.unpadded.UnpaddedTransformer"
+PLAIN, PACKED = "sentence_transformers.models.Transformer", "pipeline.export.packed.PackedTransformer"
 TOLERANCE, BROKEN = 2e-3, 5e-2
 """Difference in any dimension between what the folder gives and what the run gave: what float16 features explain, and
 what no rounding explains."""
@@ -93,7 +93,7 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     :param card: the model card.
     :raises PipelineError: if its tokenizer cannot carry the end token.
     """
-    transformer = PLAIN if run.record["features"]["compute_dtype"] == "float32" else UNPADDED
+    transformer = PLAIN if run.record["features"]["compute_dtype"] == "float32" else PACKED
     _copy_backbone(files, folder)
     carry_end_token(folder, backbone)
     description = run.record["features"]
