@@ -16,6 +16,8 @@ from typing import Any
 import polars as pl
 
 Spec = dict[str, Any]
+Reach = tuple[float, float]
+"""Where an axis begins and ends."""
 
 _PLACES = {"v5": 0, "mrl": 1, "joint": 2, "inverted": 3, "no-prefix": 4, "uniform": 5}
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
@@ -44,23 +46,23 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     return found
 
 
-def floor_of(values: pl.Series, step: float = 5.0) -> float:
-    """Where an axis of percentages may begin: the step below the lowest value, zero if that is half of the axis."""
-    lowest = math.floor((float(values.min()) - 0.5) / step) * step  # type: ignore[arg-type]
-    return max(0.0, lowest) if lowest >= 20 else 0.0
+def reach_of(*columns: pl.Series) -> Reach:
+    """Where an axis of percentages may begin and end to show these figures: round numbers that hold them all."""
+    low, high = (float(end) for end in (min(c.min() for c in columns), max(c.max() for c in columns)))  # type: ignore[type-var, arg-type]
+    step = next((step for step in (1, 2, 5) if high - low <= 7 * step), 10)
+    begin, end = max(0, math.floor(low / step) * step), min(100, math.ceil(high / step) * step)
+    return (begin, end) if begin < end else (begin - step, end) if end == 100 else (begin, end + step)
 
 
-def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float) -> Spec:
+def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
     """Accuracy against prefix of one protocol and level, with 95 % intervals; points are set apart sideways."""
     import altair as alt
 
     dims = sorted(frame["dim"].unique().to_list())
-    order = {name: place for place, name in enumerate(looks)}
     apart = (dims[-1] - dims[0]) / 100 if len(dims) > 1 else 1
+    aside = {name: (place - (len(looks) - 1) / 2) * apart for place, name in enumerate(looks)}
     moved = frame.with_columns(
-        (
-            pl.col("dim") + (pl.col("method").replace_strict(order, return_dtype=pl.Float64) - len(order) / 2) * apart
-        ).alias("x")
+        (pl.col("dim") + pl.col("method").replace_strict(aside, return_dtype=pl.Float64)).alias("x")
     )
     x = alt.X(
         "x:Q",
@@ -68,10 +70,10 @@ def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float
         axis=alt.Axis(values=dims, grid=False),
         scale=alt.Scale(domain=[dims[0] - 4 * apart, dims[-1] + 4 * apart], nice=False),
     )
-    return _spec(_line_with_intervals(moved, x, floor, looks), height=260)
+    return _spec(_line_with_intervals(moved, x, reach, looks), height=260)
 
 
-def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float) -> Spec:
+def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
     """Accuracy at one prefix and level against the gallery's size: training rows solid, held-out rows dashed."""
     import altair as alt
 
@@ -81,10 +83,10 @@ def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], floor: float)
         scale=alt.Scale(type="log", nice=False),
         axis=alt.Axis(values=_apart(frame["gallery"].unique().to_list()), format="~s", labelOverlap=True, grid=False),
     )
-    y = _percent("value", floor)
+    y = _percent("value", reach)
     dash = alt.StrokeDash("rows:N", scale=alt.Scale(domain=["train", "held-out"], range=[[1, 0], [5, 4]]), legend=None)
     base = alt.Chart(frame).encode(x=x, color=_colour(looks), detail="rows:N", tooltip=_tips("gallery", "rows"))
-    band = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=_percent("low", floor), y2="high:Q")
+    band = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=_percent("low", reach), y2="high:Q")
     line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
     points = base.mark_point(filled=True, size=45, opacity=1).encode(y=y, shape=_shape(looks))
     return _spec(alt.layer(band, line, points), height=260)
@@ -109,21 +111,27 @@ def steerability_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: t
     return _spec(alt.layer(zero, interval, *marks), height=max(110, 44 * frame["method"].n_unique()))
 
 
-def recall_chart(frame: pl.DataFrame, looks: Mapping[str, Style], cost: str, title: str, floor: float) -> Spec:
-    """Recall at 10 against a cost, a point a setting, labelled with filter dims / candidates."""
+def recall_chart(frame: pl.DataFrame, looks: Mapping[str, Style], cost: str, value: str, reach: Reach) -> Spec:
+    """A share in percent against a cost, a line a method and filter: the shortest solid, longer ones dashed."""
     import altair as alt
 
-    x = alt.X(
-        f"{cost}:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", labelOverlap=True, grid=False)
-    )
-    y = _percent("recall", floor, "recall at 10, %")
+    titles = {
+        "candidates": "candidates kept (log scale)", "flops": "operations a query (log scale)",
+        "recall": "recall at 10, %", "precision": "precision at 10, %",
+    }  # fmt: skip
+    filters = sorted(frame["dims"].unique().to_list())
+    axis = alt.Axis(format="~s", labelOverlap=True, grid=False, tickCount=5)
+    x = alt.X(f"{cost}:Q", title=titles[cost], scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    dashes = [[1, 0], [5, 4], [2, 3], [8, 3, 2, 3]]
+    ranges = [dashes[min(place, len(dashes) - 1)] for place in range(len(filters))]
+    dash = alt.StrokeDash("dims:N", scale=alt.Scale(domain=filters, range=ranges), legend=None)
     base = alt.Chart(frame).encode(
-        x=x, y=y, color=_colour(looks), tooltip=["method:N", "setting:N", *_shown("recall", cost)]
-    )
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(shape=_shape(looks))
-    lines = base.mark_line(strokeWidth=1, opacity=0.5).encode(order=f"{cost}:Q")
-    labels = base.mark_text(align="left", dx=7, dy=9, fontSize=10).encode(text="setting:N")
-    return _spec(alt.layer(lines, points, labels), height=280)
+        x=x, y=_percent(value, reach, titles[value]), color=_colour(looks), detail="dims:N",
+        tooltip=["method:N", "dims:N", "candidates:Q", *_shown("recall", "precision", "flops")],
+    )  # fmt: skip
+    lines = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash, order="candidates:Q")
+    points = base.mark_point(filled=True, size=40, opacity=1).encode(shape=_shape(looks))
+    return _spec(alt.layer(lines, points), height=260)
 
 
 def errors_chart(frame: pl.DataFrame, names: Sequence[str], top: float) -> Spec:
@@ -196,11 +204,11 @@ def confusion_chart(frame: pl.DataFrame, parents: Sequence[str]) -> Spec:
     return _spec(cells, height=side)
 
 
-def training_chart(frame: pl.DataFrame, looks: Mapping[str, Style], title: str, floor: float | None) -> Spec:
+def training_chart(frame: pl.DataFrame, looks: Mapping[str, Style], title: str, reach: Reach | None) -> Spec:
     """A quantity by epoch: a thin line a seed, a point where the epoch was kept."""
     import altair as alt
 
-    scale = alt.Scale(zero=False) if floor is None else alt.Scale(domain=[floor, 100], nice=False)
+    scale = alt.Scale(zero=False) if reach is None else alt.Scale(domain=list(reach), nice=False)
     y = alt.Y("value:Q", title=title, scale=scale)
     x = alt.X(
         "epoch:Q",
@@ -222,12 +230,12 @@ def _apart(sizes: Sequence[int]) -> list[int]:
     return [size for size, after in zip(ordered, [*ordered[1:], ordered[-1] * 2], strict=True) if after > size * 1.3]
 
 
-def _line_with_intervals(frame: pl.DataFrame, x: Any, floor: float, looks: Mapping[str, Style]) -> Any:
+def _line_with_intervals(frame: pl.DataFrame, x: Any, reach: Reach, looks: Mapping[str, Style]) -> Any:
     import altair as alt
 
     base = alt.Chart(frame).encode(x=x, color=_colour(looks), tooltip=_tips("dim"))
-    intervals = base.mark_rule(strokeWidth=1.5, clip=True).encode(y=_percent("low", floor), y2="high:Q")
-    y = _percent("value", floor)
+    intervals = base.mark_rule(strokeWidth=1.5, clip=True).encode(y=_percent("low", reach), y2="high:Q")
+    y = _percent("value", reach)
     dashed = alt.StrokeDash(
         "method:N",
         legend=None,
@@ -238,10 +246,10 @@ def _line_with_intervals(frame: pl.DataFrame, x: Any, floor: float, looks: Mappi
     return alt.layer(intervals, lines, points)
 
 
-def _percent(field: str, floor: float, title: str = "accuracy, % of texts") -> Any:
+def _percent(field: str, reach: Reach, title: str = "accuracy, % of texts") -> Any:
     import altair as alt
 
-    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=[floor, 100], nice=False))
+    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=list(reach), nice=False))
 
 
 def _colour(looks: Mapping[str, Style]) -> Any:
@@ -267,7 +275,8 @@ def _shown(*fields: str) -> list[Any]:
 
     return [
         alt.Tooltip(
-            f"{field}:Q", format=",.4~g" if field not in ("value", "low", "high", "share", "wrong", "recall") else ".1f"
+            f"{field}:Q",
+            format=",.4~g" if field not in ("value", "low", "high", "share", "wrong", "recall", "precision") else ".1f",
         )
         for field in fields
     ]

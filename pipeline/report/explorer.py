@@ -55,7 +55,10 @@ class View:
 
 @dataclass(frozen=True)
 class Explorer:
-    """Texts [n], their labels [n, L], a view a method; `total` texts there are, of which n are shown."""
+    """Texts [n], their labels [n, L], a view a method.
+
+    `total`: texts there are, of which n are shown. `first`: the one to begin with. `left_out`: methods without a view.
+    """
 
     texts: Sequence[str]
     labels: Ints
@@ -64,6 +67,7 @@ class Explorer:
     views: Sequence[View]
     total: int
     first: int
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Spell the explorer out for the page's script."""
@@ -111,7 +115,7 @@ def explore(
     views = [_view(name, kept[name], one, maps[next(iter(kept))].places[0], labels) for name, one in maps.items()]
     return Explorer(
         cut([texts[row] for row in rows]), labels, dataset.hierarchy, views[0].dims, views,
-        len(dataset.split_rows("test")), _telling(views, labels),
+        len(dataset.split_rows("test")), _telling(views, labels), tuple(subjects)[MOST_METHODS:],
     )  # fmt: skip
 
 

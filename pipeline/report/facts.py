@@ -10,11 +10,11 @@ from typing import Any
 
 import heads
 from pipeline.naming import grouped
-from pipeline.report.markup import numbers, table, tag
+from pipeline.report.markup import bullets, numbers, table, tag
 from pipeline.report.material import Material
 from pipeline.report.section import Section
 from pipeline.runs import Run
-from pipeline.verdicts import Judged
+from pipeline.verdicts import NOT_MEASURED, Judged
 
 _PACKAGES = ("semantic-zoom", "torch", "transformers", "numpy", "polars", "h5py", "altair", "vl-convert-python")
 _OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "lr": "--lr", "schedule": "--schedule"}
@@ -31,11 +31,16 @@ def claims(material: Material) -> Section | None:
     )
     rows = [(claim.id, claim.claim, _measured(claim), _elsewhere(claim), claim.verdict) for claim in material.claims]
     head = ("id", "claim", "measured [95 %]", "with the training gallery", "verdict")
-    return Section(
-        "claims",
-        "The published claims",
-        tag("div", tag("p", words), table("Published claims beside what is measured here", head, rows, text=range(5))),
+    notes = [f"{claim.id}: {claim.note}" for claim in material.claims if claim.note]
+    if any(claim.verdict == NOT_MEASURED for claim in material.claims):
+        notes.append(f"Claims on search take minutes to measure: pipeline reproduce {material.options} does it.")
+    body = tag(
+        "div",
+        tag("p", words),
+        table("Published claims beside what is measured here", head, rows, text=range(5)),
+        bullets(notes) if notes else "",
     )
+    return Section("claims", "The published claims", body)
 
 
 def settings(material: Material) -> Section:
@@ -46,7 +51,7 @@ def settings(material: Material) -> Section:
     facts = (
         ("dataset", f"{dataset.id}: {len(dataset):,} rows ({splits})"),
         ("hierarchy", sizes),
-        ("backbone", f"{features.backbone} ({features.source.source}), layer {features.layer}"),
+        ("backbone", f"{features.backbone}, layer {features.layer}"),
         ("features", f"fingerprint {features.fingerprint}"),
         ("seeds", ", ".join(map(str, material.seeds))),
     )
@@ -69,23 +74,26 @@ def settings(material: Material) -> Section:
 
 def commands(material: Material) -> list[str]:
     """What to type to make the page again: embed, a fit for each group of runs, the report."""
-    features, artifacts = material.features, material.source
-    options = []
-    if artifacts.levels:
-        options += ["--levels", ",".join(artifacts.levels)]
-    if artifacts.text != "text":
-        options += ["--text", artifacts.text]
-    if artifacts.limit:
-        options += ["--limit", str(artifacts.limit)]
-    flags = (("--all", artifacts.all_rows), ("--qualify-labels", artifacts.qualify_labels),
-             ("--drop-incomplete", artifacts.drop_incomplete))  # fmt: skip
+    features, source = material.features, material.source
+    options = ["--dtype", str(features.store.description["compute_dtype"])]
+    options += [] if _is_last(material) else ["--layers", str(features.layer)]
+    for option, value in (("--levels", ",".join(source.levels or ())), ("--limit", source.limit)):
+        options += [option, str(value)] if value else []
+    options += ["--text", source.text] if source.text != "text" else []
+    flags = (("--all", source.all_rows), ("--qualify-labels", source.qualify_labels),
+             ("--drop-incomplete", source.drop_incomplete))  # fmt: skip
     options += [flag for flag, on in flags if on]
-    embed = ["pipeline", "embed", artifacts.source, "--backbone", features.source.source, *options]
+    layer = [] if _is_last(material) else ["--layer", str(features.layer)]
     return [
-        shlex.join(embed),
-        *(_fit_command(group) for group in _groups(material)),
-        shlex.join(["pipeline", "report", "--dataset", material.dataset.id, "--backbone", features.backbone]),
+        shlex.join(["pipeline", "embed", source.source, "--backbone", features.source.source, *options]),
+        *(shlex.join([*_fit_command(group), *layer]) for group in _groups(material)),
+        shlex.join(["pipeline", "report", *material.options.split(), *layer]),
     ]
+
+
+def _is_last(material: Material) -> bool:
+    config = material.features.store.description["config"]
+    return material.features.layer == int(config.get("text_config", config)["num_hidden_layers"])
 
 
 def _groups(material: Material) -> list[list[Run]]:
@@ -97,7 +105,7 @@ def _groups(material: Material) -> list[list[Run]]:
     ]
 
 
-def _fit_command(group: list[Run]) -> str:
+def _fit_command(group: list[Run]) -> list[str]:
     record = group[0].record
     seeds = ",".join(str(run.seed) for run in group)
     typed = ["pipeline", "fit-head", "--method", group[0].method, "--seeds", seeds]
@@ -108,7 +116,7 @@ def _fit_command(group: list[Run]) -> str:
         value = record["hyperparameters"].get(name)
         if value is not None and value != usual.get(name):
             typed += [option, str(value)]
-    return shlex.join(typed)
+    return typed
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:
@@ -146,5 +154,5 @@ def _figures(values: Mapping[str, float | None], intervals: Mapping[str, Any] | 
 
 
 def _spelled(value: float) -> str:
-    """Shares with three decimals, counts with four digits."""
-    return f"{value:.3f}" if abs(value) < 2 else f"{value:,.4g}"
+    """Shares with three decimals, large counts in full."""
+    return f"{value:.3f}" if abs(value) < 2 else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"

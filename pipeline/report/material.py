@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -18,6 +17,7 @@ import data
 from pipeline.artifacts import Artifacts, DatasetSource
 from pipeline.command import Session
 from pipeline.comparison import Comparison, Entry, compare
+from pipeline.cost.claims import cost_measurements
 from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures
 from pipeline.naming import names
@@ -31,14 +31,16 @@ from pipeline.verdicts import Judged, judge
 
 Score = Mapping[str, Any]
 
+_NEEDED = ("method", "filter_dim", "candidates", "recall_at_10", "flops_per_query", "bytes_per_document")
+
 
 @dataclass(frozen=True)
 class Material:
     """What is known of one dataset and backbone.
 
     `methods`: names of the runs' groups over seeds, in order. `scores`, `baselines`, `entries`, `comparisons`: by
-    protocol. `cells`: of the gallery grid, empty if it was not measured. `retrieval`: the rows that `pipeline retrieve`
-    left, None if it was not run. `claims`: empty unless v5 and mrl are there.
+    protocol. `cells`: of the gallery grid, empty if it was not measured. `retrieval`: what `pipeline retrieve` left,
+    None if it was not run. `claims`: empty unless v5 and mrl are there.
     """
 
     features: LabelledFeatures
@@ -52,7 +54,7 @@ class Material:
     cells: Sequence[Score]
     claims: Sequence[Judged]
     histories: pl.DataFrame
-    retrieval: Sequence[Mapping[str, Any]] | None
+    retrieval: Mapping[str, Any] | None
     explorer: Explorer | None
 
     @property
@@ -69,6 +71,11 @@ class Material:
     def seeds(self) -> tuple[int, ...]:
         """Every seed that was trained."""
         return tuple(sorted({run.seed for run in self.runs}))
+
+    @property
+    def options(self) -> str:
+        """The options by which commands find this dataset and backbone."""
+        return f"--dataset {self.dataset.id} --backbone {self.features.backbone}"
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -99,7 +106,7 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         entries=entries,
         comparisons={name: _compared(found) for name, found in entries.items()},
         cells=_galleries(session, subjects, galleries),
-        claims=judge(entries) if {"v5", "mrl"} <= set(methods) else (),
+        claims=_judged(entries, runs),
         histories=history_frame(zip(called, runs, strict=True), features.dataset.levels),
         retrieval=read_retrieval(session.artifacts, features),
         explorer=_explored(session, features, {**{name: firsts[name] for name in methods}, **_starred(beside)}),
@@ -111,29 +118,24 @@ def page_name(features: LabelledFeatures) -> str:
     return f"{features.dataset.id}-{features.backbone}"
 
 
-def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> list[dict[str, Any]] | None:
-    """The rows that `pipeline retrieve` left, None if it was not run.
+def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> dict[str, Any] | None:
+    """What `pipeline retrieve` left, None if it was not run.
 
     :raises PipelineError: if the file is not what `retrieve` writes.
     """
     path = artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
     if not path.is_file():
         return None
-    return _rows(path)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    needed = {"method", "filter_dim", "candidates", "recall_at_10", "flops_per_query", "bytes_per_document"}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-        missing = [name for row in rows for name in sorted(needed) if name not in row]
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for row in found["results"] for name in _NEEDED if name not in row]
+        if missing or not found["results"]:
+            raise ValueError(f"a row lacks {missing[0]}" if missing else "it has no row")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(
-            f"{path} is not what `retrieve` writes ({error})", "run `pipeline retrieve` again"
+            f"{path} is not what `retrieve` writes ({error})", "run `pipeline retrieve` again, or delete the file"
         ) from error
-    if missing:
-        raise PipelineError(f"{path} has rows without {missing[0]}", "run `pipeline retrieve` again")
-    return list(rows)
+    return found
 
 
 def _compared(entries: Sequence[Entry]) -> list[Comparison]:
@@ -142,6 +144,12 @@ def _compared(entries: Sequence[Entry]) -> list[Comparison]:
         return compare(entries)
     except PipelineError:  # one method alone, or no seed in common: there is nothing to compare, which the page says
         return []
+
+
+def _judged(entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]) -> Sequence[Judged]:
+    """The published claims, if v5 and mrl share a seed; those on search are `reproduce`'s alone, they take minutes."""
+    seeds = [{entry.seed for entry in entries[PROTOCOLS[0]] if entry.method == name} for name in ("v5", "mrl")]
+    return judge(entries, cost_measurements(str(runs[0].record["head"]))) if seeds[0] & seeds[1] else ()
 
 
 def _galleries(session: Session, subjects: Sequence[Subject], measure: bool) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ def explorer_section(material: Material) -> Section | None:
         f"that the slider says: what shares its {fine}, what only its {coarse}, and what nothing. Heads of seed "
         f"{', '.join(map(str, sorted(seeds)))}."
     )
+    if explorer.left_out:
+        words += f" Room for six methods: {', '.join(explorer.left_out)} left out (--methods chooses)."
     note = (
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
         "are exact, by cosine of the prefixes."

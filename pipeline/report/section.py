@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.report.charts import Spec, Style
+from pipeline.report.charts import Reach, Spec, Style
 from pipeline.report.markup import Html, tag
 
 
@@ -46,6 +46,12 @@ def grid(figures: Sequence[Html]) -> Html:
     return tag("div", *figures, class_="grid")
 
 
-def axis_note(floor: float) -> str:
-    """Where the upright axis begins, said beside the chart."""
-    return f"The upright axis begins at {floor:g} %." if floor else "The upright axis begins at zero."
+def axis_note(reach: Reach) -> str:
+    """What the upright axis of percentages covers, said beside the chart."""
+    return f"The upright axis runs from {reach[0]:g} to {reach[1]:g} %."
+
+
+def not_yet(what: str, command: str, names: str) -> Html:
+    """What was not measured, and the commands that do it; `names` are their options for dataset and backbone."""
+    again = [f"pipeline {command} {names}"] + ([f"pipeline report {names}"] if command != "report" else [])
+    return tag("div", tag("p", f"{what}. This measures it:"), tag("pre", tag("code", "\n".join(again))))

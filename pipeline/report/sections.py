@@ -14,7 +14,8 @@ from pipeline.report.confusion import confusion
 from pipeline.report.figures import accuracy_frame, gallery_frame, steerability_frame
 from pipeline.report.markup import Html, bullets, numbers, table, tag
 from pipeline.report.material import Material
-from pipeline.report.section import Section, axis_note, chart, grid, legend
+from pipeline.report.recall import recall
+from pipeline.report.section import Section, axis_note, chart, grid, legend, not_yet
 from pipeline.report.summary import GALLERY, PUBLISHED, figure
 
 SPOKEN = {
@@ -51,12 +52,12 @@ def accuracy(material: Material, looks: Mapping[str, Style]) -> Section:
     for protocol in together:
         figures = []
         for i, level in enumerate(material.levels):
-            floor = charts.floor_of(frame.filter(level=level)["low"])
             here = frame.filter(protocol=protocol, level=level)
+            reach = charts.reach_of(here["low"], here["high"])
             place = f"accuracy-{protocol}-{i}"
-            made[place] = charts.accuracy_chart(here, looks, floor)
+            made[place] = charts.accuracy_chart(here, looks, reach)
             alt = f"{protocol}: accuracy on {level} by dimensions kept. {_ends(here)}"
-            figures.append(chart(place, f"{level}. {axis_note(floor)}", alt))
+            figures.append(chart(place, f"{level}. {axis_note(reach)}", alt))
         body += [
             tag("h3", SPOKEN[protocol]),
             grid(figures),
@@ -65,7 +66,7 @@ def accuracy(material: Material, looks: Mapping[str, Style]) -> Section:
     words = (
         "Prefix j is the truncated vector, normalised. Lines are means over seeds, upright bars 95 % intervals; points "
         "are set apart sideways so that no bar hides another. * is untrained: the backbone's features cut short, and "
-        "their principal components. Each level has one scale under both protocols."
+        "their principal components. Every chart has its own upright scale, said above it."
     )
     return Section("accuracy", "Accuracy against prefix", tag("div", tag("p", words), legend(looks), *body), made)
 
@@ -75,17 +76,17 @@ def galleries(material: Material, looks: Mapping[str, Style]) -> Section:
     title = "Accuracy against the gallery's size"
     if not material.cells:
         return Section(
-            "galleries", title, _not_yet("The galleries were not measured for these runs", material, "report")
+            "galleries", title, not_yet("The galleries were not measured for these runs", "report", material.options)
         )
     frame = gallery_frame(material.cells, material.levels)
     dim = material.dims[0]
     made, figures = {}, []
     for i in dict.fromkeys((0, len(material.levels) - 1)):
         here = frame.filter(level=material.levels[i], dim=dim)
-        floor = charts.floor_of(here["low"])
-        made[f"galleries-{i}"] = charts.gallery_chart(here, looks, floor)
+        reach = charts.reach_of(here["low"], here["high"])
+        made[f"galleries-{i}"] = charts.gallery_chart(here, looks, reach)
         alt = f"Accuracy on {material.levels[i]} at {dim} dims by size of the gallery. {_sizes(here)}"
-        figures.append(chart(f"galleries-{i}", f"{material.levels[i]} at {dim} dims. {axis_note(floor)}", alt))
+        figures.append(chart(f"galleries-{i}", f"{material.levels[i]} at {dim} dims. {axis_note(reach)}", alt))
     words = (
         "The same test texts are asked in every gallery; drawn five times. Solid: rows that the heads were trained on. "
         "Dashed: held-out rows. Where the two lie on one another, it is the size that matters, not the training."
@@ -134,51 +135,6 @@ def steerability(material: Material, looks: Mapping[str, Style]) -> Section | No
     )
 
 
-def recall(material: Material, looks: Mapping[str, Style]) -> Section:
-    """Two-stage search: recall against operations and bytes, of what `pipeline retrieve` measured."""
-    title = "Recall against cost"
-    if not material.retrieval:
-        return Section("recall", title, _not_yet("Retrieval was not measured yet", material, "retrieve"))
-    frame = pl.DataFrame(
-        [
-            {
-                "method": row["method"],
-                "setting": f"{row['filter_dim']} / {row['candidates']:,}",
-                "recall": row["recall_at_10"] * 100,
-                "flops": float(row["flops_per_query"]),
-                "bytes": float(row["bytes_per_document"]),
-                "latency": None if row.get("latency_ms") is None else float(row["latency_ms"]),
-            }
-            for row in material.retrieval
-        ],
-        infer_schema_length=None,
-    )
-    looks = {**charts.styles([*looks, *frame["method"].unique(maintain_order=True)]), **looks}
-    shown = {name: look for name, look in looks.items() if name in frame["method"].to_list()}
-    floor = charts.floor_of(frame["recall"])
-    axes = {"flops": "operations a query (log scale)"}
-    if frame["latency"].null_count() == 0:
-        axes["latency"] = "milliseconds a query (log scale)"
-    made, figures = {}, []
-    for cost, spoken in axes.items():
-        made[f"recall-{cost}"] = charts.recall_chart(frame, shown, cost, spoken, floor)
-        best = frame.sort("recall", descending=True).to_dicts()[0]
-        alt = f"Recall at 10 against {spoken}. Highest: {best['method']} {best['setting']}, {best['recall']:.1f} %."
-        figures.append(chart(f"recall-{cost}", f"Against {spoken}. {axis_note(floor)}", alt))
-    words = (
-        "A short prefix filters, the full vector ranks again. Each point is labelled with the filter's dimensions / "
-        "the candidates kept; recall is of the ten texts that the full vector alone finds."
-    )
-    rows = [
-        (r["method"], r["setting"], f"{r['recall']:.1f}", f"{r['flops']:,.0f}",
-         "-" if r["latency"] is None else f"{r['latency']:.3g}", f"{r['bytes']:,.0f}")
-        for r in frame.to_dicts()
-    ]  # fmt: skip
-    head = ("method", "filter dims / candidates", "recall at 10, %", "FLOPs a query", "ms a query", "bytes a document")
-    data = numbers(table("Two-stage search", head, rows, text=range(2)))
-    return Section("recall", title, tag("div", tag("p", words), legend(shown), grid(figures), data), made)
-
-
 def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
     """Loss and validation accuracies by epoch; nothing where no run has a history."""
     frame = material.histories
@@ -188,13 +144,13 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
     shown = [*dict.fromkeys((material.levels[0], material.levels[-1])), "loss"]
     for i, quantity in enumerate(name for name in shown if name in frame["quantity"]):
         here = frame.filter(quantity=quantity)
-        floor = None if quantity == "loss" else charts.floor_of(here["value"])
-        title = "mean loss of the epoch" if floor is None else "accuracy, % of validation texts"
-        made[f"training-{i}"] = charts.training_chart(here, looks, title, floor)
+        reach = None if quantity == "loss" else charts.reach_of(here["value"])
+        title = "mean loss of the epoch" if reach is None else "accuracy, % of validation texts"
+        made[f"training-{i}"] = charts.training_chart(here, looks, title, reach)
         caption = (
             "Training loss. Methods minimise different sums: compare its course, not its height."
-            if floor is None
-            else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(floor)}"
+            if reach is None
+            else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(reach)}"
         )
         figures.append(chart(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
     words = "A line a seed; the point marks the epoch that was kept."
@@ -212,13 +168,6 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
     shown_looks = {name: looks[name] for name in material.methods}
     body = tag("div", tag("p", words), legend(shown_looks), grid(figures), data)
     return Section("training", "Training", body, made)
-
-
-def _not_yet(what: str, material: Material, command: str) -> Html:
-    again = [f"pipeline {command} --dataset {material.dataset.id} --backbone {material.features.backbone}"]
-    if command != "report":
-        again.append(f"pipeline report --dataset {material.dataset.id} --backbone {material.features.backbone}")
-    return tag("div", tag("p", f"{what}. This measures it:"), tag("pre", tag("code", "\n".join(again))))
 
 
 def _accuracy_table(frame: pl.DataFrame, protocol: str, levels: Sequence[str]) -> Html:

@@ -1,0 +1,103 @@
+"""Two-stage search: what a filter by a short prefix keeps, against its cost, as `pipeline retrieve` measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from pipeline.report import charts
+from pipeline.report.charts import Style
+from pipeline.report.markup import bullets, numbers, table, tag
+from pipeline.report.material import Material
+from pipeline.report.section import Section, axis_note, chart, grid, legend, not_yet
+
+TITLE = "Recall against cost"
+
+
+def recall(material: Material, looks: Mapping[str, Style]) -> Section:
+    """Recall and label precision against candidates and operations, of the largest corpus searched."""
+    if not material.retrieval:
+        return Section("recall", TITLE, not_yet("Retrieval was not measured yet", "retrieve", material.options))
+    frame, finest = retrieval_frame(material.retrieval), material.levels[-1]
+    looks = {**charts.styles([*looks, *frame["method"].unique(maintain_order=True)]), **looks}
+    shown = {name: look for name, look in looks.items() if name in frame["method"].to_list()}
+    filters = sorted(frame["dims"].unique().to_list())
+    plans = (
+        ("candidates", "recall", f"Recall at 10 against candidates kept by {filters[0]} dims", filters[:1]),
+        ("flops", "recall", "Recall at 10 against operations", filters),
+        ("flops", "precision", f"{finest}: share of the ten found with the query's label, against operations", filters),
+    )
+    made, figures = {}, []
+    for i, (cost, value, caption, dims) in enumerate(plans):
+        here = frame.filter(pl.col("dims").is_in(dims)).drop_nulls(value)
+        if here.is_empty():
+            continue
+        reach = charts.reach_of(here[value])
+        made[f"recall-{i}"] = charts.recall_chart(here, shown, cost, value, reach)
+        figures.append(chart(f"recall-{i}", f"{caption}. {axis_note(reach)}", f"{caption}. {_best(here, value)}"))
+    body = tag(
+        "div", tag("p", _words(material, filters)), bullets(material.retrieval.get("sentences", ())), legend(shown),
+        grid(figures), numbers(_table(frame, finest)),
+    )  # fmt: skip
+    return Section("recall", TITLE, body, made)
+
+
+def retrieval_frame(found: Mapping[str, Any]) -> pl.DataFrame:
+    """A row a way to search the largest corpus; shares in percent, untrained methods with an asterisk."""
+    untrained = {one["method"] for one in found.get("methods", ()) if one.get("untrained")}
+    most = max(row.get("documents", 0) for row in found["results"])
+    rows = [
+        {
+            "method": f"{row['method']}*" if row["method"] in untrained else row["method"],
+            "dims": int(row["filter_dim"]),
+            "candidates": int(row["candidates"]),
+            "recall": float(row["recall_at_10"]) * 100,
+            "precision": float(row["precision_at_10"][-1]) * 100 if row.get("precision_at_10") else None,
+            "flops": float(row["flops_per_query"]),
+            "latency": None if row.get("latency_ms") is None else float(row["latency_ms"]),
+            "bytes": float(row["bytes_per_document"]),
+        }
+        for row in found["results"]
+        if row.get("documents", 0) == most
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _words(material: Material, filters: Sequence[int]) -> str:
+    assert material.retrieval is not None
+    corpus = max(row.get("documents", 0) for row in material.retrieval["results"])
+    size = f"{corpus:,} documents. " if corpus else ""
+    dash = f" Solid lines filter by {filters[0]} dims, dashed ones by more." if len(filters) > 1 else ""
+    return (
+        f"{size}A short prefix filters, the full vector ranks again what it lets through. Recall counts the ten "
+        "documents that the same method's full vector finds, so a method can agree with itself and be wrong: the third "
+        f"chart counts labels.{dash}"
+    )
+
+
+def _best(frame: pl.DataFrame, value: str) -> str:
+    """The best figure of every method, for who does not see the chart."""
+    best = frame.sort(value, descending=True, maintain_order=True).unique("method", keep="first", maintain_order=True)
+    return "; ".join(
+        f"{row['method']} up to {row[value]:.1f} % ({row['dims']} dims, {row['candidates']:,} candidates)"
+        for row in best.to_dicts()
+    )
+
+
+def _table(frame: pl.DataFrame, finest: str) -> Any:
+    def figure(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        (
+            row["method"], row["dims"], f"{row['candidates']:,}", figure(row["recall"], ".1f"),
+            figure(row["precision"], ".1f"), figure(row["flops"], ",.0f"), figure(row["latency"], ".3g"),
+            figure(row["bytes"], ",.0f"),
+        )
+        for row in frame.to_dicts()
+    ]  # fmt: skip
+    head = ("method", "filter dims", "candidates", "recall at 10, %", f"{finest} at 10, %", "FLOPs a query",
+            "ms a query", "bytes a document")  # fmt: skip
+    return table("Two-stage search", head, rows)
