@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from heads import METHODS, hyperparameters, network
 from heads.inputs import checked_inputs
 from heads.presets import PRESETS, HeadShape
-from heads.trainer import Trainer, one_of
+from heads.trainer import Trainer, part_of
 from pipeline.cost import heads as counted
 from pipeline.cost.backbones import build, count_config
 from pipeline.cost.elementwise import ElementCounter
@@ -39,7 +39,7 @@ def trainer_of(method: str, preset: str, *, inputs: int = 48, levels: int = 2, b
 
 def one_step(trainer: Trainer):
     trainer._sampler.new_epoch()
-    return one_of(trainer.objective.prepare(trainer._sampler.draw(0, 1)), 0)
+    return part_of(trainer.objective.prepare(trainer._sampler.draw(0, 1)), 0)
 
 
 @pytest.mark.parametrize("levels", [2, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -336,3 +337,21 @@ def plain_without_end(folder, texts):
     model = plain(folder, truncate_dim=64)
     model.tokenizer.backend_tokenizer.post_processor = None
     return model.encode(texts)
+
+
+def test_a_prompt_goes_along(pipeline, tmp_path):
+    checkpoint = tmp_path / "prompted"
+    shutil.copytree(cache.resolve("minilm").source, checkpoint)
+    settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    pipeline.json("embed", write_csv(tmp_path / "short.csv", rows()[::2]), "--backbone", checkpoint)
+    pipeline.json("fit-head", "--method", "v5", "--epochs", "1", "--head", "linear")
+    folder = tmp_path / "model"
+    said = pipeline.json("export", "--method", "v5", "--format", "sentence-transformers", "--output", folder)
+    assert said["difference"] < 2e-3
+    model = plain(folder, truncate_dim=64)
+    expected = model.encode(TEXTS[:4])
+    assert np.array_equal(model.encode_query(TEXTS[:4]), expected)
+    assert np.array_equal(model.encode_document(TEXTS[:4]), expected)
+    assert np.abs(model.encode(TEXTS[:4], prompt="") - expected).max() > 1e-2
+    assert "`query: `" in (folder / "README.md").read_text()
