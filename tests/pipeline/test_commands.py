@@ -141,7 +141,8 @@ def test_doctor_finds_the_offline_backbone(pipeline):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "embed", "fit-head", "score", "encode", "doctor", "data show", "cache list"]
+    "command",
+    ["run", "embed", "fit-head", "score", "encode", "retrieve", "search", "doctor", "data show", "cache list"],
 )
 def test_every_help_shows_an_example(pipeline, command):
     done = pipeline(*command.split(), "--help")
