@@ -39,7 +39,6 @@ def _title(found: Record, corpus: Record) -> str:
 
 def _results(single: Sequence[Record], double: Sequence[Record], found: Record) -> Table:
     """Labels first, then recall, then what it costs."""
-    finest = found["levels"][-1]
     table = Table(title="label precision@10 in % | recall@10 of the full vector's ten", title_justify="left")
     for column in ("method", "dims", "cand.", *found["levels"], "recall", "kept", "ms", "MFLOPs"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column != "method")
@@ -48,17 +47,17 @@ def _results(single: Sequence[Record], double: Sequence[Record], found: Record) 
         rows.sort(key=lambda row: (row["filter_dim"], row.get("candidates") or 0))
         for i, row in enumerate(rows):
             cells = [f"{value * 100:.1f}" for value in row["precision_at_10"]]
-            kept = row.get("level_recall", [None])[-1]
+            kept = "/".join("-" if share is None else f"{share * 100:.0f}" for share in row.get("level_recall", ()))
             candidates = row.get("candidates")
             table.add_row(
                 method if i == 0 else "", str(row["filter_dim"]), "" if candidates is None else f"{candidates:,}",
-                *cells, _share(row["recall_at_10"], row["recall_ci95"]), "" if kept is None else f"{kept:.0%}",
+                *cells, _share(row["recall_at_10"], row["recall_ci95"]), kept,
                 _ms(row), f"{row['flops_per_query'] / 1e6:,.1f}",
             )  # fmt: skip
         table.add_section()
     table.caption = (
         "cand.: candidates re-ranked by the full vector; none: one stage. ± 95 % over seeds and texts.\n"
-        f"kept: documents of the query's {finest} that pass the filter. ms: a query alone, mean"
+        f"kept: % of the query's {', '.join(found['levels'])} that pass the filter. ms: a query alone"
     )
     table.caption_justify = "left"
     return table
