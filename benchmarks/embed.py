@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     from cache.backbones import Backbone
 
 PARTS = ("exact", "profile", "rival", "steady", "process", "memory")
+WORDS = (
+    *("ask", "say", "tell", "note", "log", "item", "user", "query", "text", "line", "now", "then", "well", "please"),
+    *("also", "first", "next", "last", "today", "here", "there", "hey", "hello", "so", "and", "but", "or", "if"),
+    *("one", "two", "three", "four", "five", "six", "red", "blue", "green", "old", "new", "big"),
+)
+"""One goes before every text of CLINC, so that there are enough different texts for start-up not to count."""
 INSTRUCTION = "Instruct: Given a request to an assistant, find requests with the same intent, number {}\nQuery: "
 
 
@@ -320,17 +326,16 @@ def steady(
     backbone: Backbone, texts: list[str], options: argparse.Namespace, theirs: dict[str, float], results: Results
 ) -> None:
     """Whole calls of `embed_missing`, features in the store at the end, start-up not counted."""
-    words = ["ask", "say", "tell", "note", "log", "item", "user", "query", "text", "line"]
     corpora = {
-        "plain": [f"{word} {text}" for word in words for text in texts],
-        "instruction": [INSTRUCTION.format(i) + text for i in range(10) for text in texts],
+        "plain": [f"{word} {text}" for word in WORDS for text in texts],
+        "instruction": [INSTRUCTION.format(i) + text for i in range(len(WORDS)) for text in texts],
     }
     for what, corpus in corpora.items():
         report, rate = stored(corpus, backbone, devices="cuda")
         remark = f"n = {report.texts:,}, {report.tokens:,} tokens, {report.nodes:,} nodes"
         if theirs:
             remark = f"{rate / theirs[what]:.1f} x; {remark}"
-        results.add(f"CLINC {what} x 10, texts in, store out", rate, "texts/s", remark)
+        results.add(f"CLINC {what} x {len(WORDS)}, texts in, store out", rate, "texts/s", remark)
         results.add("  seconds by stage", report.seconds, "s", _stages(report))
     if options.texts:
         with gzip.open(options.texts, "rt") as file:
