@@ -95,8 +95,8 @@ def _model(
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     if checked.difference > TOLERANCE:
         session.console.say(
-            f"{checked.difference:.1e} from the run's own embeddings: more than stored features explain, which is "
-            "arithmetic in bfloat16; --dtype float32 of embed gives 1e-5"
+            f"{checked.difference:.1e} from the run's own embeddings: bfloat16 on another machine or version than "
+            "embedded them; features of `embed --dtype float32` do not depend on these"
         )
     show = session.console.show
     show(f"{output}: {size / 1e6:,.0f} MB, {checked.difference:.1e} at most from the run on {checked.texts} texts")

@@ -89,7 +89,13 @@ def fit_table(trainings: Sequence[Record]) -> Table:
     table.add_section()
     _row(table, "loop / further fit", trainings, lambda r: f"{r['loop']['total'] / r['next_fit']['total']:,.0f} x")
     _row(table, "loop / first fit", trainings, lambda r: f"{r['loop']['total'] / r['cached']['total']:,.0f} x")
-    _row(table, "weights and optimiser", trainings, lambda r: quantity(r["bytes"]["training"], "B"))
+    table.add_section()
+    for key, title in (
+        ("backbone", "memory: backbone, bfloat16"),
+        ("features", "  features instead"),
+        ("head", "  head, gradients, AdamW"),
+    ):
+        _row(table, title, trainings, lambda r, key=key: quantity(r["bytes"][key], "B"))  # type: ignore[misc]
     return table
 
 

@@ -28,6 +28,7 @@ PUBLISHED_METHODS = ("v5", "mrl")
 PUBLISHED_TOKENS = 128
 OPTIMISER_BYTES = 16
 """Bytes a parameter while training: weight, gradient and AdamW's two moments, float32 each."""
+FEATURE_BYTES, BACKBONE_BYTES = 4, 2
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Training:
 
     `passes`: backbone passes a step with the backbone in the loop; `published_backbone`, `loop_backbone` and
     `padded_backbone` are their products with 128 tokens a text, with the texts' own lengths, and with the padding of a
-    random batch. `cached` needs the features of every distinct text of the dataset.
+    random batch. `cached` needs the features of every distinct text of the dataset. `bytes` of memory: the head's
+    weights with gradients and optimiser, the training features in float32, the backbone's weights in bfloat16.
     """
 
     method: str
@@ -89,6 +91,7 @@ class Training:
     loop: Fit
     cached: Fit
     next_fit: Fit
+    bytes: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Spell it out for JSON."""
@@ -97,7 +100,6 @@ class Training:
         record["step"]["total"] = self.step.total
         for name, fit in (("loop", self.loop), ("cached", self.cached), ("next_fit", self.next_fit)):
             record[name]["total"] = fit.total
-        record["bytes"] = {"weights": 4 * self.parameters, "training": OPTIMISER_BYTES * self.parameters}
         return record
 
 
@@ -131,6 +133,11 @@ def training(setting: Setting, method: str) -> Training:
         loop=Fit(passes * steps, round(passes * steps * with_padding.products), head),
         cached=Fit(len(distinct), backbone.products(tokens[distinct]), head),
         next_fit=Fit(0, 0, head),
+        bytes={
+            "head": OPTIMISER_BYTES * shape.parameters,
+            "features": FEATURE_BYTES * backbone.hidden * len(setting.train),
+            "backbone": BACKBONE_BYTES * backbone.parameters,
+        },
     )
 
 

@@ -104,8 +104,16 @@ model.similarity(embeddings, embeddings)  # cosines
 `truncate_dim` may be {", ".join(map(str, self._dims))} (or left out: {self._dims[-1]}). The head's class,
 `heads.exported.ExportedHead`, is imported from the installed package (`pip install 'semantic-zoom[export]'`); no code
 lies in this folder, but sentence-transformers asks for `trust_remote_code=True` before it imports any class that is not
-its own. A prefix is the truncated vector, normalised: with a `truncate_dim` given to `encode` instead, or with vectors
-cut elsewhere, pass `normalize_embeddings=True` or compare by cosine.
+its own. Without granting that:
+
+```python
+from pipeline.export.loading import load_model
+
+model = load_model("{self.card_name}", truncate_dim={first})
+```
+
+A prefix is the truncated vector, normalised: with a `truncate_dim` given to `encode` instead, or with vectors cut
+elsewhere, pass `normalize_embeddings=True` or compare by cosine.
 
 The head alone, on features of the backbone:
 

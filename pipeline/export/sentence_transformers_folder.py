@@ -29,11 +29,11 @@ from cache.hub import locate
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
 from pipeline.export import extras
+from pipeline.export.loading import HEAD, PACKED, POOLING, TRANSFORMER, load_model
 from pipeline.export.tokenizer import carry_end_token
 from pipeline.runs import Run
 
-HEAD_CLASS = "heads.exported.ExportedHead"
-POOLING, HEAD = "1_Pooling", "2_Head"
+POOLING_FOLDER, HEAD_FOLDER = "1_Pooling", "2_Head"
 _POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 _FILES = (
     "config.json",
@@ -48,7 +48,6 @@ _FILES = (
     "sentencepiece.bpe.model",
     "model.safetensors.index.json",
 )
-PLAIN, PACKED = "sentence_transformers.models.Transformer", "pipeline.export.packed.PackedTransformer"
 TOLERANCE, BROKEN = 2e-3, 5e-2
 """Difference in any dimension between what the folder gives and what the run gave: what float16 features explain, and
 what no rounding explains."""
@@ -93,7 +92,7 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     :param card: the model card.
     :raises PipelineError: if its tokenizer cannot carry the end token.
     """
-    transformer = PLAIN if run.record["features"]["compute_dtype"] == "float32" else PACKED
+    transformer = TRANSFORMER if run.record["features"]["compute_dtype"] == "float32" else PACKED
     _copy_backbone(files, folder)
     carry_end_token(folder, backbone)
     description = run.record["features"]
@@ -106,19 +105,19 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
         folder / "modules.json",
         [
             {"idx": 0, "name": "0", "path": "", "type": transformer},
-            {"idx": 1, "name": "1", "path": POOLING, "type": "sentence_transformers.models.Pooling"},
-            {"idx": 2, "name": "2", "path": HEAD, "type": HEAD_CLASS},
+            {"idx": 1, "name": "1", "path": POOLING_FOLDER, "type": POOLING},
+            {"idx": 2, "name": "2", "path": HEAD_FOLDER, "type": HEAD},
         ],
     )
-    (folder / POOLING).mkdir()
+    (folder / POOLING_FOLDER).mkdir()
     pooling = {
         "word_embedding_dimension": int(description["hidden_size"]),
         **{f"pooling_mode_{mode}": name == backbone.pooling for name, mode in _POOLINGS.items()},
         "include_prompt": True,
     }
-    _write(folder / POOLING / "config.json", pooling)
+    _write(folder / POOLING_FOLDER / "config.json", pooling)
     record = {**run.record, "backbone_source": run.record["backbone"]}  # a local path is nobody else's business
-    heads.save(run.load(), folder / HEAD, record)
+    heads.save(run.load(), folder / HEAD_FOLDER, record)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -150,9 +149,7 @@ def check_folder(folder: Path, texts: list[str], expected: NDArray[np.float32], 
     :raises PipelineError: if a prefix differs by more than rounding explains.
     """
     with _quiet():
-        model = extras.sentence_transformers().SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, trust_remote_code=True
-        )
+        model = load_model(folder, device="cpu")
     worst = 0.0
     for dim in dims:
         model.truncate_dim = dim

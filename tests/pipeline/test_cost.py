@@ -133,6 +133,8 @@ def test_cost_counts_without_weights_and_without_an_embed(pipeline, small_csv, t
     assert v5["next_fit"]["total"] == v5["steps"] * v5["step"]["total"]
     assert [row["flops"] for row in found["search"] if row["documents"] == 1_000_000] == [128e6, 256e6, 384e6, 512e6]
     assert [row["float32"] for row in found["storage"]["embedding"]] == [256, 512, 768, 1024]
+    trained = sum(row[3] == "train" for row in rows())
+    assert v5["bytes"] == {"head": 16 * v5["parameters"], "features": 4 * 1024 * trained, "backbone": 2 * 596_049_920}
     assert v5["seconds"] == {"step": None, "loop": None, "cached": None, "next_fit": None}
     assert "--tokens" in pipeline.fails("cost", "--backbone", folder, "--dataset", small_csv)
     assert "--tokens" in pipeline.fails(

@@ -16,6 +16,8 @@ import pytest
 import cache
 import heads
 from pipeline.artifacts import Artifacts
+from pipeline.errors import PipelineError
+from pipeline.export.loading import load_model
 from pipeline.runs import runs_by_id
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
@@ -144,9 +146,22 @@ def test_nothing_is_imported_that_was_not_asked_for_and_nothing_lies_in_the_fold
     folder, _, _ = exported
     with pytest.raises(ValueError, match="trust_remote_code"):
         SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model = load_model(folder, truncate_dim=64, device="cpu")
+    assert np.array_equal(model.encode(TEXTS[:4]), plain(folder, truncate_dim=64).encode(TEXTS[:4]))
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert suffixes <= {".json", ".safetensors", ".txt", ".md"}
     assert str(ROOT) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+def test_another_class_is_refused_and_never_imported(exported, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(exported[0], copy, ignore=shutil.ignore_patterns("*.safetensors"))
+    (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    for row in ({"path": "", "type": "evil.Evil"}, {"path": "../elsewhere", "type": "evil.Evil"}):
+        (copy / "modules.json").write_text(json.dumps([row]))
+        with pytest.raises(PipelineError):
+            load_model(copy)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_head_of_the_folder_is_the_runs(exported):
@@ -161,7 +176,8 @@ def test_saved_again_by_sentence_transformers_it_stays_the_same(exported, tmp_pa
     folder, _, _ = exported
     model = plain(folder, truncate_dim=128)
     model.save(str(tmp_path / "again"))
-    assert np.array_equal(plain(tmp_path / "again", truncate_dim=128).encode(TEXTS[:5]), model.encode(TEXTS[:5]))
+    for again in (plain(tmp_path / "again", truncate_dim=128), load_model(tmp_path / "again", 128, device="cpu")):
+        assert np.array_equal(again.encode(TEXTS[:5]), model.encode(TEXTS[:5]))
 
 
 def test_the_prefix_travels_to_another_process(exported):
