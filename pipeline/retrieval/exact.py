@@ -8,9 +8,10 @@ similarity that a further document has to beat; a tile is first reduced to the m
 runs that hold a find are looked at. Finds collect in a buffer and are merged when it is full, some ten times in a
 million documents. The queries are dealt out to the cores.
 
-On a GPU, which should wait for nothing that depends on data, and for few queries, all similarities are written and
-reduced to the maxima of runs of columns; the k largest lie in the k runs of the largest maxima, and only these are
-sorted.
+On a GPU, which should wait for nothing that depends on data, and for few queries, all similarities are written. Those
+of a batch are reduced to the maxima of runs of columns; the k largest lie in the k runs of the largest maxima, and only
+these are looked through. `topk` leaves open which of equal numbers it takes, so it is asked for one more than k: only
+where the last two are equal does a second, slower look decide.
 
 Ties go to the lower document: similarity (float32, its bits ordered as an integer) and row make one 64-bit key, and
 keys have no ties. What ties is decided by the machine's float32 product; `heads.neighbours`, which scores, pays for
@@ -39,7 +40,8 @@ _PART = 128  # queries of a tile
 _FINDS = 256  # finds collected before a merge, at least
 _FEW = 16  # queries that are searched densely on a CPU too
 _DENSE = {"cpu": 1 << 24, "cuda": 1 << 29}  # similarities held at once in a dense search
-_GATHERED = 1 << 18  # numbers gathered at once when re-ranking: what stays in cache
+_LEAST_RUN = 16  # shorter runs save nothing in a dense search
+_GATHERED = {"cpu": 1 << 18, "cuda": 1 << 28}  # numbers gathered at once when re-ranking: on a CPU, what stays in cache
 
 
 class Found(NamedTuple):
@@ -78,7 +80,7 @@ def rerank(queries: Array, documents: Stored, candidates: Tensor) -> Tensor:
     """
     units = unit_prefixes(queries, documents.dim, documents.device)
     similarities = torch.empty(candidates.shape, device=documents.device)
-    step = max(1, _GATHERED // (candidates.shape[1] * documents.dim))
+    step = max(1, _GATHERED[documents.device.type] // (candidates.shape[1] * documents.dim))
     for i in range(0, len(units), step):
         rows = candidates[i : i + step]
         gathered = documents.codes.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).float()
@@ -159,23 +161,53 @@ def _product(units: Tensor, documents: Stored, part: slice, out: Tensor | None =
 
 
 def _search_dense(units: Tensor, documents: Stored, k: int) -> Tensor:
-    """Keys [q, k], by the runs of the k largest maxima.
+    """Keys [q, k], all similarities of these queries at once.
 
-    A document among the k nearest has fewer than k before it, so fewer than k runs come before its own. Runs of
-    sqrt(n / k) documents leave the fewest maxima and documents to sort.
+    Those of several queries are reduced to maxima of runs first: a document among the k nearest has fewer than k before
+    it, so fewer than k runs come before its own. Runs of sqrt(n / k) documents leave least to look through.
     """
-    count = len(documents)
-    run = 1 << max(0, round(math.log2(count / k) / 2))
-    runs = -(-count // run)
     similarities = _product(units, documents, slice(None))
+    run = 1 << max(0, round(math.log2(len(documents) / k) / 2))
+    if len(units) == 1 or run < _LEAST_RUN:
+        keys, open_ = _largest(similarities, k)
+    else:
+        similarities, grouped = _grouped(similarities, run)
+        first, open_ = _largest(grouped.amax(2), min(k, grouped.shape[1]))
+        inside, rows = _inside(grouped, _ROW_MASK - (first & _ROW_MASK))
+        keys, also = _largest(inside, k, rows)
+        open_ |= also
+    if bool(open_.any()):  # equal similarities at the last place: which of them counts is left to the keys
+        keys[open_] = _lowest_first(similarities[open_], k)
+    return keys
+
+
+def _largest(similarities: Tensor, k: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Keys [q, k] of the k largest, and for which queries a tie at the last place leaves open which they are."""
+    values, places = similarities.topk(min(k + 1, similarities.shape[1]), dim=1)
+    open_ = values[:, k - 1] == values[:, k] if values.shape[1] > k else values.new_zeros(len(values)).bool()
+    found = places if rows is None else rows.gather(1, places)
+    return keys_of(values[:, :k], found[:, :k]).sort(dim=1, descending=True).values, open_
+
+
+def _grouped(similarities: Tensor, run: int) -> tuple[Tensor, Tensor]:
+    """Similarities [q, n] filled up to whole runs, and the same by run, [q, n / run, run]."""
+    count = similarities.shape[1]
+    runs = -(-count // run)
     if runs * run != count:
         similarities = torch.nn.functional.pad(similarities, (0, runs * run - count), value=-torch.inf)
-    grouped = similarities.view(len(units), runs, run)
-    places = torch.arange(runs, device=units.device)
-    chosen = _ROW_MASK - (_top(keys_of(grouped.amax(2), places), min(k, runs)) & _ROW_MASK)
+    return similarities, similarities.view(len(similarities), runs, run)
+
+
+def _inside(grouped: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities in the chosen runs [q, c], and their rows, each [q, c * run]."""
+    run = grouped.shape[2]
     inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, run)).flatten(1)
-    rows = (chosen[:, :, None] * run + torch.arange(run, device=units.device)).flatten(1)
-    return _top(keys_of(inside, rows), k)
+    return inside, (chosen[:, :, None] * run + torch.arange(run, device=grouped.device)).flatten(1)
+
+
+def _lowest_first(similarities: Tensor, k: int) -> Tensor:
+    """Keys [q, k] of the k largest, of equal ones those of the lower rows."""
+    return _top(keys_of(similarities, torch.arange(similarities.shape[1], device=similarities.device)), k)
 
 
 def _search_tiles(units: Tensor, documents: Stored, k: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 Record = Mapping[str, Any]
@@ -37,11 +38,18 @@ def _title(found: Record, corpus: Record) -> str:
     return f"\n{corpus['documents']:,} documents: {real}{made}; {found['queries']:,} queries of the test split"
 
 
+def _compact(title: str, columns: Sequence[str], left: Sequence[str] = ()) -> Table:
+    """A table whose columns stand close, so that three levels fit 80 columns."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    return table
+
+
 def _results(single: Sequence[Record], double: Sequence[Record], found: Record) -> Table:
     """Labels first, then recall, then what it costs."""
-    table = Table(title="label precision@10 in % | recall@10 of the full vector's ten", title_justify="left")
-    for column in ("method", "dims", "cand.", *found["levels"], "recall", "kept", "ms", "MFLOPs"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column != "method")
+    columns = ("method", "dims", "cand.", *found["levels"], "recall", "kept", "ms")
+    table = _compact("label precision@10 in % | recall@10 of the full vector's ten", columns, ("method",))
     for method in dict.fromkeys(row["method"] for row in single):
         rows = [row for row in (*single, *double) if row["method"] == method]
         rows.sort(key=lambda row: (row["filter_dim"], row.get("candidates") or 0))
@@ -51,15 +59,13 @@ def _results(single: Sequence[Record], double: Sequence[Record], found: Record) 
             candidates = row.get("candidates")
             table.add_row(
                 method if i == 0 else "", str(row["filter_dim"]), "" if candidates is None else f"{candidates:,}",
-                *cells, _share(row["recall_at_10"], row["recall_ci95"]), kept,
-                _ms(row), f"{row['flops_per_query'] / 1e6:,.1f}",
+                *cells, _share(row["recall_at_10"], row["recall_ci95"]), kept, _ms(row),
             )  # fmt: skip
         table.add_section()
     table.caption = (
-        "cand.: candidates re-ranked by the full vector; none: one stage. ± 95 % over seeds and texts.\n"
-        f"kept: % of the query's {', '.join(found['levels'])} that pass the filter. ms: a query alone"
+        "cand.: candidates re-ranked by the full vector; none: one stage.\n± 95 % over seeds and texts. ms: a query "
+        f"alone.\nkept: % of the query's {', '.join(found['levels'])} that pass the filter"
     )
-    table.caption_justify = "left"
     return table
 
 
@@ -72,12 +78,9 @@ def _ms(row: Record) -> str:
 
 
 def _storage(rows: Sequence[Record], levels: Sequence[str]) -> Table:
-    table = Table(
-        title=f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes a document", title_justify="left"
-    )
     kinds = list(dict.fromkeys(row["storage"] for row in rows))
-    for column in ("method", "dims", *kinds):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    title = f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes a document"
+    table = _compact(title, ("method", "dims", *kinds), ("method",))
     seen = None
     for method, dim in sorted({(row["method"], row["filter_dim"]) for row in rows}, key=_order(rows)):
         cells = []
@@ -96,9 +99,8 @@ def _order(rows: Sequence[Record]) -> Any:
 
 
 def _engines(rows: Sequence[Record], level: str) -> Table:
-    table = Table(title="two stages, by the engine of the filter", title_justify="left")
-    for column in ("engine", "dims", "cand.", "ms", "queries/s", "found", "recall", level, "build", "MB"):
-        table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
+    columns = ("engine", "dims", "cand.", "ms", "queries/s", "found", "recall", level, "build", "MB")
+    table = _compact("two stages, by the engine of the filter", columns, ("engine",))
     for row in rows:
         table.add_row(
             row["engine"], str(row["filter_dim"]), f"{row['candidates']:,}", f"{row['latency_ms']:.2f}",
@@ -110,15 +112,14 @@ def _engines(rows: Sequence[Record], level: str) -> Table:
         "ms: a query alone; queries/s: 256 at once; found: of the exact candidates;\n"
         f"recall@10 and {level} precision@10 after re-ranking, on one run"
     )
-    table.caption_justify = "left"
     return table
 
 
 def _pareto(points: Sequence[Record], levels: Sequence[str]) -> Table:
     """The points that no other beats on the finest labels, of all methods."""
-    table = Table(title=f"{levels[-1]} precision@10 that no other search beats at its cost", title_justify="left")
-    for column in ("method", "dims", "cand.", levels[-1], "recall", "MFLOPs", "bytes", "ms", "best at"):
-        table.add_column(column, justify="left" if column in ("method", "best at") else "right", no_wrap=True)
+    columns = ("method", "dims", "cand.", levels[-1], "recall", "MFLOPs", "bytes", "ms", "best at")
+    title = f"{levels[-1]} precision@10 that no other search beats at its cost"
+    table = _compact(title, columns, ("method", "best at"))
     best = [point for point in points if point["precision_front"]]
     for point in sorted(best, key=lambda p: p["flops_per_query"]):
         candidates = point["candidates"]
@@ -129,7 +130,6 @@ def _pareto(points: Sequence[Record], levels: Sequence[str]) -> Table:
             f"{point['latency_ms']:.2f}", " ".join(COSTS[cost] for cost in point["precision_front"]),
         )  # fmt: skip
     table.caption = "best at: F FLOPs, B bytes a document, ms latency of a query alone"
-    table.caption_justify = "left"
     return table
 
 
