@@ -76,7 +76,7 @@ def _search(
     from pipeline.retrieval.experiment import device_of, experiment
 
     plan = plan_for_claims(device_of("auto"))
-    embedders = [trained(run, features) for run in runs]
+    embedders = [trained(run, features, plan.device) for run in runs]
     with session.console.progress(f"searching {corpus_size:,} documents") as bar:
         found = experiment(embedders, features, (corpus_size,), 1000, plan, bar.update)
     return search_measurements(found)

@@ -55,15 +55,16 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     --json prints is kept in reports/retrieval-DATASET-BACKBONE.json.
     """
     from pipeline.retrieval.embedders import embedders
-    from pipeline.retrieval.experiment import experiment
+    from pipeline.retrieval.experiment import device_of, experiment
     from pipeline.retrieval.records import to_json
     from pipeline.retrieval.tables import retrieval_tables
     from pipeline.stages import features_of, runs_to_judge
 
     features = features_of(session, options)
-    subjects = embedders(session.artifacts, features, runs_to_judge(session, features, options["methods"]))
+    runs, device = runs_to_judge(session, features, options["methods"]), device_of(options["device"])
+    subjects = embedders(session.artifacts, features, runs, device)
     sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
-    plan = _plan(session, subjects, sizes, options)
+    plan = _plan(session, subjects, sizes, device, options)
     with session.console.progress("retrieving") as bar:
         found = experiment(subjects, features, sizes, options["queries"], plan, bar.update)
     facts = {"dataset": features.dataset.id, "backbone": features.backbone, "layer": features.layer}
@@ -76,10 +77,12 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     return result
 
 
-def _plan(session: Session, subjects: list[Embedder], sizes: tuple[int, ...], options: Mapping[str, Any]) -> Plan:
+def _plan(
+    session: Session, subjects: list[Embedder], sizes: tuple[int, ...], device: str, options: Mapping[str, Any]
+) -> Plan:
     """What to measure; says what it chose by itself."""
     from pipeline.errors import PipelineError
-    from pipeline.retrieval.experiment import Plan, device_of
+    from pipeline.retrieval.experiment import Plan
     from pipeline.retrieval.faiss_search import faiss_is_there
 
     full = subjects[0].dim
@@ -97,7 +100,6 @@ def _plan(session: Session, subjects: list[Embedder], sizes: tuple[int, ...], op
             f"--corpus-size {few[0]} holds no ten documents" if few else f"--candidates {low[0]} cannot be re-ranked",
             "give 10 documents or more" if few else f"give 10 candidates or more, at most {min(sizes):,}",
         )
-    device = device_of(options["device"])
     engines = options["engines"]
     if engines is None:
         engines = _ENGINES if faiss_is_there() and max(sizes) <= _MOST_FOR_FAISS else ()

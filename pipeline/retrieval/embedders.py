@@ -36,23 +36,25 @@ class Embedder:
         return self.dims[-1]
 
 
-def embedders(artifacts: Artifacts, features: LabelledFeatures, runs: Sequence[Run]) -> list[Embedder]:
-    """The runs' heads, then raw truncation and principal components; loaded when they are asked for.
+def embedders(
+    artifacts: Artifacts, features: LabelledFeatures, runs: Sequence[Run], device: str = "cpu"
+) -> list[Embedder]:
+    """The runs' heads on a device, then raw truncation and principal components; loaded when they are asked for.
 
     :raises PipelineError: if a run was trained on other features.
     """
-    heads = [trained(run, features) for run in runs]
+    heads = [trained(run, features, device) for run in runs]
     beside = [_untrained(dict(subject.facts), subject.dims, features) for subject in baselines_of(artifacts, features)]
     return [*heads, *beside]
 
 
-def trained(run: Run, features: LabelledFeatures) -> Embedder:
-    """A run's head, loaded when it is asked for.
+def trained(run: Run, features: LabelledFeatures, device: str = "cpu") -> Embedder:
+    """A run's head, loaded to a device when it is asked for.
 
     :raises PipelineError: if the run was trained on other features.
     """
     subject = run_subject(run, features)
-    return Embedder(subject.facts, subject.dims, cache(lambda: run.load().embed))
+    return Embedder(subject.facts, subject.dims, cache(lambda: run.load().to(device).embed))
 
 
 def _untrained(facts: dict[str, Any], dims: tuple[int, ...], features: LabelledFeatures) -> Embedder:

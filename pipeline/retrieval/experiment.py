@@ -170,20 +170,21 @@ class _Meter:
 
     def __init__(self, progress: Callable[[float, float, str], None], total: float) -> None:
         self._progress, self._total = progress, total
-        self._done, self._title = 0.0, ""
+        self._done, self._within, self._title = 0.0, 0.0, ""
 
     def begin(self, title: str) -> None:
         self._title = title
         self.note("")
 
     def embedded(self, documents: int) -> None:
-        self._progress(self._done + documents / 2, self._total, self._title)
+        self._within = documents / 2
+        self.note("")
 
     def note(self, what: str) -> None:
-        self._progress(self._done, self._total, f"{self._title} {what}".rstrip())
+        self._progress(self._done + self._within, self._total, f"{self._title} {what}".rstrip())
 
     def end(self, documents: int) -> None:
-        self._done += documents
+        self._done, self._within = self._done + documents, 0.0
         self.note("")
 
 

@@ -1,8 +1,8 @@
 """How long a search takes: one query at a time, as a person waits for it, and 256 at once, as a service works it off.
 
 Time depends on shapes, hardly on what the vectors hold, so it is taken once for each length of vectors, not for each
-method. Single queries are timed until half a second is spent, 20 at least and 200 at most; of a few hundred the 95th
-percentile is known to some per cent. A batch is timed three times if that is quick, and the median kept.
+method. Single queries are timed until half a second is spent, 20 at least and 100 at most; of so few the 95th
+percentile is rough. A batch is timed three times if that is quick, and the median kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 BATCH = 256
-_SECONDS, _LEAST, _MOST = 0.5, 20, 200
+_SECONDS, _LEAST, _MOST = 0.5, 20, 100
 _REPEATS = 3
 
 
