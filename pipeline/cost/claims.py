@@ -28,13 +28,6 @@ TIE = 1e-5
 UNITS = {"training-tie": "GFLOP", "loss-flops": "MFLOP", "encoding": "GFLOP"}
 """Units of the figures, unless their name says otherwise."""
 
-TESTED = {
-    "training-tie": "with four backbone passes an anchor, v5 and mrl differ by no more than 0.001 % a batch",
-    "loss-flops": "v5's losses take fewer products than mrl's, and so does the head's backward pass",
-    "encoding": "a text of 128 tokens takes the same products with v5 and with mrl",
-}
-"""What each verdict is about: the `tested` of its row in `pipeline.claims.CLAIMS`."""
-
 
 def published_setting(head: str = "paper") -> Setting:
     """Qwen3-0.6B and CLINC's classes, batches of 24, every text of 128 tokens."""

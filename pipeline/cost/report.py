@@ -14,7 +14,7 @@ from cache.backbones import is_causal
 from pipeline.claims import CLAIMS
 from pipeline.cost import measuring
 from pipeline.cost.backbones import config_of, count_backbone
-from pipeline.cost.claims import TESTED, UNITS, cost_measurements
+from pipeline.cost.claims import UNITS, cost_measurements
 from pipeline.cost.lengths import given_lengths, measured_lengths
 from pipeline.cost.training import Setting, Training, training
 from pipeline.cost.using import MILLION, Search, dataset_encoding, encodings, searches, storage
@@ -154,7 +154,7 @@ def recounted() -> list[dict[str, Any]]:
             "unit": UNITS[id_],
             "published": dict(published[id_].published),
             "counted": {name: figure.value for name, figure in measurement.figures.items()},
-            "tested": TESTED[id_],
+            "tested": published[id_].tested,
             "passed": measurement.passed,
         }
         for id_, measurement in cost_measurements().items()

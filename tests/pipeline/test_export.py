@@ -59,7 +59,7 @@ def exported(fitted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_float32(tmp_path_factory, small_csv):
-    """A joint head on features computed and stored in float32, exported."""
+    """A head on features computed and stored in float32, exported."""
     root = tmp_path_factory.mktemp("float32")
     made = Pipeline(root / "artifacts", root)
     backbone = cache.resolve("minilm")
@@ -69,10 +69,10 @@ def in_float32(tmp_path_factory, small_csv):
         [row[0] for row in rows()], backbone, artifacts.features, dtype="float32", store_dtype="float32"
     )
     store = report.stores[0].folder.name
-    (run,) = made.json("fit-head", "--method", "joint", "--epochs", "2", "--backbone", store)["runs"]
+    (run,) = made.json("fit-head", "--method", "v5", "--epochs", "1", "--backbone", store)["runs"]
     folder = root / "model"
     said = made.json(
-        "export", "--method", "joint", "--backbone", store, "--format", "sentence-transformers", "--output", folder
+        "export", "--method", "v5", "--backbone", store, "--format", "sentence-transformers", "--output", folder
     )
     return folder, said, made, run["id"]
 
@@ -361,9 +361,9 @@ def test_a_prompt_goes_along(pipeline, tmp_path):
     settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
     (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(settings))
     pipeline.json("embed", write_csv(tmp_path / "short.csv", rows()[::2]), "--backbone", checkpoint)
-    pipeline.json("fit-head", "--method", "v5", "--epochs", "1", "--head", "linear")
+    pipeline.json("fit-head", "--method", "joint", "--epochs", "1", "--head", "linear")
     folder = tmp_path / "model"
-    said = pipeline.json("export", "--method", "v5", "--format", "sentence-transformers", "--output", folder)
+    said = pipeline.json("export", "--method", "joint", "--format", "sentence-transformers", "--output", folder)
     assert said["difference"] < 2e-3
     model = plain(folder, truncate_dim=64)
     expected = model.encode(TEXTS[:4])
