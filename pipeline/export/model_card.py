@@ -15,6 +15,7 @@ from typing import Any
 import cache
 from heads import hyperparameters
 from pipeline.artifacts import DatasetSource
+from pipeline.export.loading import HEAD, PACKED
 from pipeline.runs import Run
 
 LICENCES = {
@@ -78,7 +79,7 @@ class Card:
         levels = " > ".join(
             f"{len(classes):,} {name}" for name, classes in zip(record["levels"], record["classes"], strict=True)
         )
-        dims = ", ".join(map(str, self._dims))
+        dims = " and ".join(filter(None, [", ".join(map(str, self._dims[:-2])), str(self._dims[-2])]))
         return (
             f"# {record['backbone']} with a {record['method']} head for {self._dataset()}\n\n"
             f"Embeddings of {self._dims[-1]} dimensions whose first {dims} are embeddings too, trained for the "
@@ -101,10 +102,10 @@ embeddings = model.encode(texts)  # [n, {first}], unit vectors
 model.similarity(embeddings, embeddings)  # cosines
 ```
 
-`truncate_dim` may be {", ".join(map(str, self._dims))} (or left out: {self._dims[-1]}). The head's class,
-`heads.exported.ExportedHead`, is imported from the installed package (`pip install 'semantic-zoom[export]'`); no code
-lies in this folder, but sentence-transformers asks for `trust_remote_code=True` before it imports any class that is not
-its own. Without granting that:
+`truncate_dim` may be {", ".join(map(str, self._dims))} (or left out: {self._dims[-1]}).
+{self._classes()} imported from the installed package (`pip install 'semantic-zoom[export]'`); no code lies in this
+folder, but sentence-transformers asks for `trust_remote_code=True` before it imports any class that is not its own.
+Without granting that:
 
 ```python
 from pipeline.export.loading import load_model
@@ -123,6 +124,11 @@ from heads import load
 head = load("{self.card_name}/2_Head")
 head.embed(features, dim={first})  # features [n, {self.run.record["features"]["hidden_size"]}], as pooled
 ```"""
+
+    def _classes(self) -> str:
+        if self.run.record["features"]["compute_dtype"] == "float32":
+            return f"Its class `{HEAD}` is"
+        return f"Its classes `{HEAD}` and `{PACKED}` are"
 
     def _table(self) -> str:
         lines = ["## Accuracy", "", "k = 5 nearest neighbours by cosine, in % with 95 % intervals over texts."]
