@@ -111,7 +111,7 @@ def _two_stage(trials: Trials, documents: int, where: str, levels: Sequence[str]
         "MFLOPs at a million": Figure(flops_per_query(FILTER, MILLION, 1000, FULL) / 1e6, None),
     }
     protocol = f"recall@10, {where}, {count:,} candidates by {FILTER} dims re-ranked by {FULL}"
-    note = _in_words(recall[DIFFERENCE], finest[DIFFERENCE], levels)
+    note = _in_words(recall[DIFFERENCE], finest[DIFFERENCE], levels) + _coarsely(kept_wide, levels[0], wide)
     passed = _side(recall[DIFFERENCE]) > 0
     return Measurement(figures, passed, protocol, note, len(trials["v5"]))
 
@@ -159,6 +159,18 @@ def _in_words(recall: Figure, labels: Figure, levels: Sequence[str]) -> str:
     if by_labels == by_recall:
         return gaps
     return f"{gaps}: the two disagree, and labels are what a reader asks for"
+
+
+def _coarsely(kept: Mapping[str, Figure], level: str, candidates: int) -> str:
+    """Say whose filter keeps more of the query's coarse class, where one does: the published reading that is left."""
+    side = _side(kept[DIFFERENCE])
+    if not side:
+        return ""
+    ahead, behind = ("v5", "mrl") if side > 0 else ("mrl", "v5")
+    return (
+        f"; of {candidates:,} candidates more of {ahead}'s are of the query's {level}: "
+        f"{kept[ahead].value or 0:.0%} of those there could be against {behind}'s {kept[behind].value or 0:.0%}"
+    )
 
 
 def _compensation(trials: Trials, documents: int, where: str) -> Measurement:

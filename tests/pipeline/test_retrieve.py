@@ -129,7 +129,7 @@ def test_without_faiss_everything_but_its_engines_works(fitted):
         ]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=fitted.cwd)
 
-    done = call("--candidates", "12", "--methods", "v5", "--queries", "5", "--json")
+    done = call("--candidates", "12", "--filter-dim", "64", "--methods", "v5", "--queries", "5", "--json")
     assert done.returncode == 0, done.stderr
     assert {row["engine"] for row in json.loads(done.stdout)["engines"]} == {"exact"}
     assert "pip install 'semantic-zoom[retrieval]'" in done.stderr
@@ -138,8 +138,8 @@ def test_without_faiss_everything_but_its_engines_works(fitted):
     assert "do: pip install 'semantic-zoom[retrieval]'" in refused.stderr
 
 
-def trial(method, seed, *, shift, labels):
-    """A trial with 1,000 candidates of a million at recall 0.9 + shift, and finest precision `labels`."""
+def trial(method, seed, *, shift, labels, kept=0.9):
+    """A trial at recall 0.9 + shift with 1,000 candidates, finest precision `labels`, level recall `kept`."""
     rng = np.random.default_rng([seed, method == "v5"])
     counts = np.arange(1, 20_001)
     curve = np.clip(0.9 + shift + 0.05 * np.log2(counts / 1000) + 0.001 * rng.standard_normal(), 0, 1)
@@ -148,7 +148,7 @@ def trial(method, seed, *, shift, labels):
     def outcome(dim, count):
         recall = (curve[count - 1] + texts).astype(np.float32)
         precision = np.stack([recall, np.full(400, labels) + texts], axis=1).astype(np.float32)
-        return Outcome(dim, count, "float32", recall, precision, precision)
+        return Outcome(dim, count, "float32", recall, precision, np.full_like(precision, kept) + texts[:, None])
 
     outcomes = [outcome(dim, count) for dim in (64, 128) for count in plan_for_claims("cpu").counts(1_000_000)]
     facts = {"method": method, "seed": seed, "head": "paper", "layer": 6, "hyperparameters": {}}
@@ -187,6 +187,13 @@ class TestClaims:
         assert "mrl is ahead" in found["two-stage"].note
         same = claims({"shift": 0.05, "labels": 0.9}, {"shift": 0.0, "labels": 0.8})
         assert "disagree" not in same["two-stage"].note
+
+    def test_whose_filter_keeps_more_of_the_coarse_class_is_said_where_one_does(self):
+        alike = claims({"shift": 0.0, "labels": 0.8}, {"shift": 0.05, "labels": 0.9})
+        assert "query's domain" not in alike["two-stage"].note
+        apart = claims({"shift": 0.0, "labels": 0.8, "kept": 0.96}, {"shift": 0.05, "labels": 0.9, "kept": 0.69})
+        assert "of 20,000 candidates more of v5's are of the query's domain: 96% of" in apart["two-stage"].note
+        assert apart["two-stage"].verdict == "does not hold"
 
     def test_a_difference_that_seeds_could_make_is_no_proof(self):
         found = claims({"shift": 0.0005, "labels": 0.8}, {"shift": 0.0, "labels": 0.8})
