@@ -6,6 +6,7 @@ terminal and, where nobody watches (a pipe, CI), a plain line every ten seconds;
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -77,6 +78,9 @@ class Console:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without ± or an arrow shows a question mark
         self._out = RichConsole(highlight=False, emoji=False)
         self._err = RichConsole(stderr=True, highlight=False, emoji=False)
 

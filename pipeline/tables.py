@@ -234,16 +234,22 @@ def _titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
 
 
 def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
-    """Differences a - b in points, with the interval over seeds, Holm's p and the effect size."""
-    table = Table(title="differences in points, a - b, over seeds")
-    for column in ("a", "b", "on", "dims", "n", "a - b", "95 %", "p (Holm)", "d", "95 % over texts"):
-        table.add_column(column, justify="left" if column in ("a", "b", "on") else "right")
+    """Differences a - b in points, with the interval over seeds, Holm's p and the effect size, pair by pair."""
+    table = Table(title="differences a - b in points", collapse_padding=True)
+    table.add_column("on")
+    for column in ("dims", "a - b", "95 %\nover seeds", "p (Holm)", "d", "95 %\nover texts"):
+        table.add_column(column, justify="right", no_wrap=True)
+    pair = None
     for row in rows:
+        if (row.a, row.b) != pair:
+            pair = row.a, row.b
+            table.add_section()
+            table.add_row(f"{row.a} - {row.b}, n = {row.n}")
         on = row.metric.replace("_", " ") if row.level is None else levels[row.level]
         p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
         d = "-" if row.cohens_d is None else f"{row.cohens_d:.1f}"
         table.add_row(
-            row.a, row.b, on, str(row.dim or ""), str(row.n), f"{row.mean_difference * 100:+.1f}",
+            f"  {on}", str(row.dim or ""), f"{row.mean_difference * 100:+.1f}",
             _points(row.ci95), p, d, _points(row.texts_ci95),
         )  # fmt: skip
     return table

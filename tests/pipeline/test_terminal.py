@@ -1,0 +1,23 @@
+"""What a person reads: whole at 80 columns, without colour, in a pipe, and where letters are few."""
+
+import pytest
+
+
+@pytest.mark.parametrize("command", ["score", "compare", "runs list"])
+def test_tables_fit_80_columns_whole_and_without_colour(fitted, command):
+    done = fitted(*command.split(), COLUMNS="80", NO_COLOR="1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    table = [line for line in lines if line[:1] in "│┃┏┡├└"]
+    assert len(table) > 4
+    assert max(map(len, table)) <= 80
+    assert not [line for line in table if "…" in line]
+    assert all(line.count("[") == line.count("]") for line in table), "an interval is broken over two lines"
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_terminal_without_the_letters_shows_a_question_mark_instead_of_failing(fitted):
+    done = fitted("score", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert " ? " in done.stdout
