@@ -169,3 +169,29 @@ def test_what_cannot_be_searched_is_said_with_a_way_out(call, said):
     with pytest.raises(PipelineError, match=said) as caught:
         call(np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32))
     assert caught.value.remedy
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("queries", [1, 4, 300])
+@pytest.mark.parametrize("k", [1, 10, 500])
+def test_a_gpu_finds_what_a_cpu_finds(kind, queries, k):
+    vectors = exact_vectors(np.random.default_rng(3), 5000, 64)
+    here = search(vectors[:queries], stored(vectors, 64, kind), k)
+    there = search(vectors[:queries], stored(vectors, 64, kind, "cuda"), k)
+    assert torch.equal(here.rows, there.rows.cpu())
+    two = [
+        two_stage(
+            vectors[:queries], stored(vectors, 16, kind, device), stored(vectors, 64, device=device), 500, 10
+        ).rows
+        for device in ("cpu", "cuda")
+    ]
+    assert torch.equal(two[0], two[1].cpu())
+
+
+def test_a_few_queries_of_many_documents_look_through_runs():
+    rng = np.random.default_rng(4)
+    asked, vectors = exact_vectors(rng, 4, 16), exact_vectors(rng, 6000, 16)
+    for k in (1, 3, 20):
+        found = search(asked, stored(vectors, 16), k).rows.numpy()
+        assert np.array_equal(found, brute_force(asked, vectors, 16)[:, :k]), k
