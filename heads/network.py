@@ -14,7 +14,7 @@ Shapes: S seeds, R rows, H feature length, W width, F feed-forward width, D embe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -94,36 +94,103 @@ def forward(weights: Tensors, shape: HeadShape, inputs: Tensor, dropout: Tensor 
     return torch.cat(outputs, dim=2), Tape(inputs, tape, dropout)
 
 
+class _OfLinear(NamedTuple):
+    """What a use of a linear map adds to its gradient: input and upstream gradient, [S, R, ...]."""
+
+    inputs: Tensor
+    upstream: Tensor
+
+    def write(self, weight: Tensor, bias: Tensor, *, add: bool) -> None:
+        if add:
+            torch.baddbmm(weight, self.upstream.mT, self.inputs, out=weight)
+            bias.add_(self.upstream.sum(1))
+        else:
+            torch.bmm(self.upstream.mT, self.inputs, out=weight)
+            torch.sum(self.upstream, 1, out=bias)
+
+
+class _OfNorm(NamedTuple):
+    """What a use of a LayerNorm adds to its gradient: by gain and shift, [S, width] or [width]."""
+
+    by_gain: Tensor
+    by_shift: Tensor
+
+    def write(self, weight: Tensor, bias: Tensor, *, add: bool) -> None:
+        for part, new in ((weight, self.by_gain), (bias, self.by_shift)):
+            if add:
+                part.add_(new)
+            else:
+                part.copy_(new)
+
+
+class Uses:
+    """What every use of every linear map and LayerNorm adds to its gradient, by name, not added up yet.
+
+    Adding up is most of the arithmetic and needs nothing but itself, so that it can be shared out by names.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._by_name: dict[str, list[_OfLinear | _OfNorm]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of what was used."""
+        return list(self._by_name)
+
+    def add(self, name: str, use: _OfLinear | _OfNorm) -> None:
+        """Note a use."""
+        self._by_name.setdefault(name, []).append(use)
+
+    def with_more(self, more: Uses) -> Uses:
+        """Return these uses followed by those of other rows."""
+        both = Uses()
+        both._by_name = {name: [*uses, *more._by_name[name]] for name, uses in self._by_name.items()}
+        return both
+
+    def write(self, grads: Tensors, names: Sequence[str] | None = None) -> None:
+        """Write the gradients of `names`, by default all, over what stands in `grads`."""
+        for name in self._by_name if names is None else names:
+            for count, use in enumerate(self._by_name[name]):
+                use.write(grads[f"{name}.weight"], grads[f"{name}.bias"], add=count > 0)
+
+
 def backward(weights: Tensors, grads: Tensors, shape: HeadShape, tape: Tape, upstream: Tensor) -> None:
     """Write the gradients of every tensor that `forward` used into `grads`, over what stands there.
 
     :param upstream: gradient of the loss by the concatenated blocks, float32 [S, R, D].
     """
+    propagate(weights, shape, tape, upstream).write(grads)
+
+
+def propagate(weights: Tensors, shape: HeadShape, tape: Tape, upstream: Tensor) -> Uses:
+    """Carry the gradient back through the head; what it does to each tensor is left to be added up."""
+    uses = Uses()
     if not shape.transformer:
-        _linear_grads(grads, "input", tape.inputs, upstream, add=False)
-        return
+        uses.add("input", _OfLinear(tape.inputs, upstream))
+        return uses
     by_state = torch.zeros_like(tape.scales[-1].normed3)
     by_projected = torch.zeros_like(by_state)
     for scale in reversed(range(shape.scales)):
         block, kept = f"block.{0 if shape.shared else scale}", tape.scales[scale]
-        add = shape.shared and scale < shape.scales - 1
         by_block = upstream[:, :, scale * shape.scale_dim : (scale + 1) * shape.scale_dim].contiguous()
-        by_normed = _linear_backward(weights, grads, f"scale.{scale}.linear", kept.normed3, by_block, add=False)
-        by_normed = _layer_norm_backward(weights, grads, f"scale.{scale}.norm", kept.norm3, by_normed, add=False)
-        by_state = by_normed.add_(by_state)
+        by_normed = _linear_backward(weights, uses, f"scale.{scale}.linear", kept.normed3, by_block)
+        # a gradient that was noted is read when all is added up: from here on nothing noted is changed
+        by_state = by_state + _layer_norm_backward(weights, uses, f"scale.{scale}.norm", kept.norm3, by_normed)
         by_projected.add_(by_state, alpha=shape.residual(scale))
 
-        by_active = _linear_backward(weights, grads, f"{block}.contract", kept.active, by_state, add=add)
+        by_active = _linear_backward(weights, uses, f"{block}.contract", kept.active, by_state)
         if tape.dropout is not None:
             by_active.mul_(tape.dropout[:, scale])
         by_expanded = torch.ops.aten.gelu_backward(by_active, kept.expanded)
-        by_normed = _linear_backward(weights, grads, f"{block}.expand", kept.normed2, by_expanded, add=add)
-        by_state = by_state + _layer_norm_backward(weights, grads, f"{block}.norm2", kept.norm2, by_normed, add=add)
+        by_normed = _linear_backward(weights, uses, f"{block}.expand", kept.normed2, by_expanded)
+        by_state = by_state + _layer_norm_backward(weights, uses, f"{block}.norm2", kept.norm2, by_normed)
 
-        by_value = _linear_backward(weights, grads, f"{block}.output", kept.value, by_state, add=add)
-        by_normed = _linear_backward(weights, grads, f"{block}.value", kept.normed1, by_value, add=add)
-        by_state = by_state + _layer_norm_backward(weights, grads, f"{block}.norm1", kept.norm1, by_normed, add=add)
-    _linear_grads(grads, "input", tape.inputs, by_projected.add_(by_state), add=False)
+        by_value = _linear_backward(weights, uses, f"{block}.output", kept.value, by_state)
+        by_normed = _linear_backward(weights, uses, f"{block}.value", kept.normed1, by_value)
+        by_state = by_state + _layer_norm_backward(weights, uses, f"{block}.norm1", kept.norm1, by_normed)
+    uses.add("input", _OfLinear(tape.inputs, by_projected.add_(by_state)))
+    return uses
 
 
 class ClassifierTape(NamedTuple):
@@ -145,8 +212,11 @@ def classify(weights: Tensors, level: int, embeddings: Tensor) -> tuple[Tensor, 
 
 def classify_backward(weights: Tensors, grads: Tensors, level: int, tape: ClassifierTape, upstream: Tensor) -> Tensor:
     """Write the gradients of a level's classifier into `grads`; return those by the embeddings, [S, R, D]."""
-    by_normed = _linear_backward(weights, grads, f"classifier.{level}.linear", tape.normed, upstream, add=False)
-    return _layer_norm_backward(weights, grads, f"classifier.{level}.norm", tape.norm, by_normed, add=False)
+    uses = Uses()
+    by_normed = _linear_backward(weights, uses, f"classifier.{level}.linear", tape.normed, upstream)
+    by_inputs = _layer_norm_backward(weights, uses, f"classifier.{level}.norm", tape.norm, by_normed)
+    uses.write(grads)
+    return by_inputs
 
 
 def logits(weights: Tensors, shape: HeadShape, level: int, prefixes: Tensor) -> Tensor:
@@ -162,20 +232,8 @@ def _linear(weights: Tensors, name: str, inputs: Tensor) -> Tensor:
     return torch.baddbmm(weights[f"{name}.bias"][:, None], inputs, weights[f"{name}.weight"].mT)
 
 
-def _linear_grads(grads: Tensors, name: str, inputs: Tensor, upstream: Tensor, *, add: bool) -> None:
-    weight, bias = grads[f"{name}.weight"], grads[f"{name}.bias"]
-    if add:
-        torch.baddbmm(weight, upstream.mT, inputs, out=weight)
-        bias.add_(upstream.sum(1))
-    else:
-        torch.bmm(upstream.mT, inputs, out=weight)
-        torch.sum(upstream, 1, out=bias)
-
-
-def _linear_backward(
-    weights: Tensors, grads: Tensors, name: str, inputs: Tensor, upstream: Tensor, *, add: bool
-) -> Tensor:
-    _linear_grads(grads, name, inputs, upstream, add=add)
+def _linear_backward(weights: Tensors, uses: Uses, name: str, inputs: Tensor, upstream: Tensor) -> Tensor:
+    uses.add(name, _OfLinear(inputs, upstream))
     return torch.bmm(upstream, weights[f"{name}.weight"])
 
 
@@ -189,9 +247,7 @@ def _layer_norm(weights: Tensors, name: str, inputs: Tensor) -> tuple[Tensor, _N
     return torch.addcmul(shift[:, None], standard, gain[:, None]), _Normed(inputs, standard, mean, rstd)
 
 
-def _layer_norm_backward(
-    weights: Tensors, grads: Tensors, name: str, kept: _Normed, upstream: Tensor, *, add: bool
-) -> Tensor:
+def _layer_norm_backward(weights: Tensors, uses: Uses, name: str, kept: _Normed, upstream: Tensor) -> Tensor:
     gain, shift, size = weights[f"{name}.weight"], weights[f"{name}.bias"], [upstream.shape[-1]]
     backward_of_rows = torch.ops.aten.native_layer_norm_backward
     if len(gain) == 1:
@@ -204,9 +260,5 @@ def _layer_norm_backward(
             scaled, kept.inputs, size, kept.mean, kept.rstd, None, None, [True, False, False]
         )
         by_gain, by_shift = (upstream * kept.standard).sum(1), upstream.sum(1)
-    for part, new in (("weight", by_gain), ("bias", by_shift)):
-        if add:
-            grads[f"{name}.{part}"].add_(new)
-        else:
-            grads[f"{name}.{part}"].copy_(new)
+    uses.add(name, _OfNorm(by_gain, by_shift))
     return cast(Tensor, by_inputs)

@@ -2,7 +2,7 @@
 
 On a GPU a run of steps is captured as a graph and replayed: the device never waits for the host, nor the host for the
 device, inside an epoch. On a CPU the rows of a step are cut in two halves that share nothing but the loss, so that two
-cores meet six times a step and not at every operation, where they would wait for each other more than they work (and
+cores meet eight times a step and not at every operation, where they would wait for each other more than they work (and
 with another program on one of the cores, nothing else). The halves are halves whether two cores are there or one: a
 seed's bits depend on neither the number of cores nor the seeds beside it.
 """
@@ -95,9 +95,9 @@ class Trainer:
         self.flat = initial_weights(shape, streams).to(device)
         self.grads = torch.zeros_like(self.flat)
         self._weights, self._gradients = network.views(self.flat, shape), network.views(self.grads, shape)
-        self._more_grads = torch.zeros_like(self.grads) if device.type == "cpu" else None
+        self._halves = device.type == "cpu"
         self._rate = self._rates[0].clone()
-        halves = 1 if device.type == "cuda" else 2
+        halves = 2 if self._halves else 1
         self._optimisers = [
             _adamw(weights, grads, self._rate)
             for weights, grads in zip(self.flat.view(-1).chunk(halves), self.grads.view(-1).chunk(halves), strict=True)
@@ -143,7 +143,7 @@ class Trainer:
         """Take one step of every seed at a learning rate []; return the losses [S]."""
         self._rate.copy_(rate)
         inputs = self._inputs.features[batch.rows]
-        if self._more_grads is None or inputs.shape[1] < 4:
+        if not self._halves or inputs.shape[1] < 4:
             outputs, tape = network.forward(self._weights, self._shape, inputs, batch.dropout)
             loss, by_outputs = self.objective.gradient(self._weights, self._gradients, outputs, batch)
             network.backward(self._weights, self._gradients, self._shape, tape, by_outputs)
@@ -158,10 +158,11 @@ class Trainer:
         return loss
 
     def _in_halves(self, inputs: Tensor, batch: Any) -> Tensor:
-        """Run a step's forward and backward passes in two halves of its rows; return the loss [1]."""
+        """Run a step with two halves of its rows, then two halves of its tensors, at once; return the loss [1].
+
+        A tensor's gradient is the first half's and then the second's, whoever adds them up, and is written once.
+        """
         cut = inputs.shape[1] // 2
-        assert self._more_grads is not None
-        more = network.views(self._more_grads, self._shape)
         parts, dropout = (slice(None, cut), slice(cut, None)), batch.dropout
 
         def onward(part: slice) -> tuple[Tensor, network.Tape]:
@@ -172,12 +173,20 @@ class Trainer:
         outputs = torch.cat([first, second], 1)
         loss, by_outputs = self.objective.gradient(self._weights, self._gradients, outputs, batch)
 
-        def back(part: slice, tape: network.Tape, grads: network.Tensors) -> None:
-            network.backward(self._weights, grads, self._shape, tape, by_outputs[:, part].contiguous())
+        def back(part: slice, tape: network.Tape) -> network.Uses:
+            return network.propagate(self._weights, self._shape, tape, by_outputs[:, part].contiguous())
 
-        self._both(lambda: back(parts[0], first_tape, self._gradients), lambda: back(parts[1], second_tape, more))
-        self.grads.add_(self._more_grads)
+        uses, more = self._both(lambda: back(parts[0], first_tape), lambda: back(parts[1], second_tape))
+        uses = uses.with_more(more)
+        shares = self._shares(uses.names)
+        self._both(lambda: uses.write(self._gradients, shares[0]), lambda: uses.write(self._gradients, shares[1]))
         return loss
+
+    @staticmethod
+    def _shares(names: list[str]) -> tuple[list[str], list[str]]:
+        """Cut names in two of about equal work: tensors of a kind alternate."""
+        kinds = sorted(names, key=lambda name: name.rsplit(".", 1)[-1])
+        return kinds[::2], kinds[1::2]
 
     def _both(self, first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:
         """Do two things, at once if there is a helper."""
