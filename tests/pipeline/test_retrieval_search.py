@@ -181,10 +181,8 @@ def test_a_gpu_finds_what_a_cpu_finds(kind, queries, k):
     there = search(vectors[:queries], stored(vectors, 64, kind, "cuda"), k)
     assert torch.equal(here.rows, there.rows.cpu())
     two = [
-        two_stage(
-            vectors[:queries], stored(vectors, 16, kind, device), stored(vectors, 64, device=device), 500, 10
-        ).rows
-        for device in ("cpu", "cuda")
+        two_stage(vectors[:queries], stored(vectors, 16, kind, at), stored(vectors, 64, device=at), 500, 10).rows
+        for at in ("cpu", "cuda")
     ]
     assert torch.equal(two[0], two[1].cpu())
 
