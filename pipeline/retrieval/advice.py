@@ -19,7 +19,8 @@ def sentences(found: Record) -> list[str]:
     single = [row for row in found["single_stage"] if row["documents"] == documents]
     full = {row["method"]: row for row in sorted(single, key=lambda row: row["filter_dim"])}
     said = [_ahead(rows, found["levels"][-1], documents)] if len(rows) > 1 else []
-    return [*said, *(_saved(row, full[row["method"]], found["levels"][-1]) for row in rows[:1]), *_moving(found)]
+    best = max(rows, key=lambda row: row["precision_at_10"][-1])
+    return [*said, _saved(best, full[best["method"]], found["levels"][-1]), *_moving(found)]
 
 
 def _ahead(rows: Sequence[Record], level: str, documents: int) -> str:
