@@ -81,7 +81,7 @@ def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach)
         "gallery:Q",
         title="texts in the gallery (log scale)",
         scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(values=_apart(frame["gallery"].unique().to_list()), format="~s", labelOverlap=True, grid=False),
+        axis=alt.Axis(values=_apart(frame["gallery"].unique().to_list()), format=",d", labelOverlap=True, grid=False),
     )
     y = _percent("value", reach)
     dash = alt.StrokeDash("rows:N", scale=alt.Scale(domain=["train", "held-out"], range=[[1, 0], [5, 4]]), legend=None)

@@ -252,7 +252,7 @@ def test_neighbours_are_marked_by_what_they_share(made, visit):
         assert signs == kinds
         count = panel.locator(".count").text_content()
         assert f"{same[:, 1].sum()} share its {LEVELS[1]}" in count
-        assert f"{same[:, 0].sum()} share its {LEVELS[0]}" in count
+        assert f"{same[:, 0].sum()} its {LEVELS[0]}" in count
 
 
 def _pixel(page, side, text):

@@ -118,10 +118,11 @@
     pen.lineJoin = "round";
     const members = data.classes[0].map(() => []);
     for (let i = 0; i < count; i += 1) members[labels[0][i]].push(i);
-    const taken = [];
+    const taken = [{ x: panel.x[state.chosen], y: panel.y[state.chosen], half: 12 }];
+    const most = width < 420 ? 14 : 24;
     const order = members.map((list, label) => ({ list, label })).filter(({ list }) => list.length).sort((a, b) => b.list.length - a.list.length);
     for (const { list, label } of order) {
-      const short = shortened(data.classes[0][label], 24);
+      const short = shortened(data.classes[0][label], most);
       const half = pen.measureText(short).width / 2;
       const { x: place, y } = densest(panel, list);
       const x = Math.max(half + 4, Math.min(width - half - 4, place));
@@ -221,7 +222,7 @@
     const found = nearest(panel.view, state.chosen);
     const sharing = (level) => found.filter(({ other }) => shared(state.chosen, other) > level).length;
     const ends = [...new Set([depth - 1, 0])];
-    panel.count.textContent = `Of the ${found.length} nearest: ${ends.map((level) => `${sharing(level)} share its ${data.levels[level]}`).join(", ")}`;
+    panel.count.textContent = `Of the ${found.length} nearest: ${ends.map((level, i) => `${sharing(level)} ${i ? "" : "share "}its ${data.levels[level]}`).join(", ")}`;
     panel.list.replaceChildren(...found.map(({ other, cosine }) => {
       const kind = relation(state.chosen, other), item = element("li"), button = element("button");
       button.type = "button";
@@ -242,7 +243,7 @@
   const describe = (panel) => {
     const { view } = panel, dims = view.dims[stepOf(view)], shares = view.shares[stepOf(view)];
     const ends = [...new Set([0, depth - 1])];
-    panel.shares.textContent = `${dims} dims, all ${count.toLocaleString("en")} texts: ${ends.map((level) => `${(shares[level] * 100).toFixed(1)} % of the ${near} nearest share the ${data.levels[level]}`).join(", ")}`;
+    panel.shares.textContent = `${dims} dims, all ${count.toLocaleString("en")} texts: ${ends.map((level, i) => `${(shares[level] * 100).toFixed(1)} % ${i ? "" : `of the ${near} nearest share `}the ${data.levels[level]}`).join(", ")}`;
     panel.canvas.setAttribute("aria-label", `Map of ${count} texts by ${view.name} at ${dims} dims. Arrow keys choose the nearest text in that direction.`);
   };
 
