@@ -23,8 +23,8 @@ from pipeline.options import NameList, backbone_options, known_methods
 def COMMAND(session: Session, output: Path | None, methods: tuple[str, ...] | None, **options: Any) -> dict[str, Any]:
     """Everything measured on a dataset and backbone as one HTML page that opens from disk and needs no network.
 
-    Scores, answers and galleries kept beside the runs are read; what is missing is measured, galleries at some ten
-    seconds a run. Recall against cost is there once `pipeline retrieve` has run.
+    Scores, answers and galleries kept beside the runs are read; what is missing is measured, galleries at ten
+    seconds or more a run. Recall against cost is there once `pipeline retrieve` has run.
     """
     from pipeline.report.page import check_extra
     from pipeline.report.stage import report_stage

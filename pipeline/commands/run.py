@@ -86,7 +86,7 @@ def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
         "",
         "Next:",
         "  pipeline score --protocol all    the published small-gallery protocol beside this one",
-        "  pipeline report    the page again, with accuracy against the gallery's size (ten seconds a run)",
+        "  pipeline report    the page again, with accuracy by gallery size",
         compare,
         f"  pipeline encode FILE --method {methods[-1]} --dim 64    new texts through backbone and head",
     )

@@ -86,7 +86,7 @@ class Material:
 def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *, galleries: bool = True) -> Material:
     """Collect what there is and measure what is missing, shown as it goes.
 
-    :param galleries: whether galleries that were not measured yet are, which takes some ten seconds a run.
+    :param galleries: whether galleries that were not measured yet are, which takes ten seconds or more a run.
     """
     subjects = [run_subject(run, features) for run in runs]
     beside = baselines_of(session.artifacts, features)
