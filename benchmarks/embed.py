@@ -401,15 +401,17 @@ class _MemoryWatch:
         self.loaded = self.peak = self.helpers = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
 
     def progress(self, progress: Any) -> None:
         """Begin when the model is loaded."""
         if progress.stage == "computing" and not self.loaded:
             self.loaded = _resident("self")
-            self._thread.start()
 
     def _sample(self) -> None:
         while not self._stopped.wait(0.02):
+            if not self.loaded:
+                continue
             helpers = sum(_resident(pid) for pid in _children())
             self.peak, self.helpers = max(self.peak, _resident("self") + helpers), max(self.helpers, helpers)
 
@@ -417,6 +419,8 @@ class _MemoryWatch:
         """Stop sampling."""
         self._stopped.set()
         self._thread.join()
+        if not self.loaded:
+            sys.exit("part memory: too few texts to see a batch; raise --million")
 
 
 def _children() -> set[str]:

@@ -25,6 +25,7 @@ POOLINGS = ("last", "mean", "cls")
 _QWEN3_END = 151643
 _CAUSAL_LENGTH = 8192
 _DECODERS = ("qwen", "llama", "mistral", "mixtral", "gemma", "phi", "gpt", "opt", "falcon", "olmo", "granite", "smollm")
+_HARMLESS = {"dtype", "torch_dtype", "attn_implementation", "trust_remote_code"}  # of a model's arguments
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -110,6 +111,7 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
             f"backbone {source} has no config.json", "name a folder written by save_pretrained, or a hub id"
         )
     name = re.sub(r"[^\w.-]+", "-", label).strip("-.").lower() or "checkpoint"
+    _refuse_other_settings(folder, source)
     modules = read_json(folder / "modules.json")
     limit = _max_length(folder, config)
     if modules is None:
@@ -120,6 +122,21 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
         notes = (*notes, f"prompt {prompt!r} before every text, as the checkpoint asks")
     end = _end_token(folder, config) if pooling == "last" else None
     return Backbone(name, source, pooling, limit, prompt=prompt, end_token=end, notes=notes)
+
+
+def _refuse_other_settings(folder: Path, source: str) -> None:
+    """Refuse a checkpoint that sentence-transformers would load with another configuration than its config.json.
+
+    :raises CacheError: it asks for some.
+    """
+    stated = read_json(folder / "sentence_bert_config.json") or {}
+    for name in ("config_args", "config_kwargs", "model_args", "model_kwargs"):
+        others = {key: value for key, value in (stated.get(name) or {}).items() if key not in _HARMLESS}
+        if others:
+            raise CacheError(
+                f"backbone {source}: sentence_bert_config.json asks for {name} {others}, which are not applied here",
+                "write them into config.json, if that is where they belong, and remove them there",
+            )
 
 
 def _plain(name: str, source: str, folder: Path, config: dict[str, Any], limit: int) -> Backbone:

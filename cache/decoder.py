@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from cache.weights import Weights
 
 _PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-_MAPS = ("input_layernorm", *_PROJECTIONS, "self_attn.o_proj", "post_attention_layernorm")
-_WIDE = ("mlp.gate_proj", "mlp.up_proj")
-_NARROW = "mlp.down_proj"
+_OUTPUT = "self_attn.o_proj"
+_BEFORE, _BETWEEN = "input_layernorm", "post_attention_layernorm"
+_WIDE, _NARROW = ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 
@@ -63,9 +63,7 @@ class Decoder:
         self._rotary = rotary
         self._embedding = weights["embed_tokens.weight"]
         self._norm = weights["norm.weight"]
-        biased = f"layers.0.{_PROJECTIONS[0]}.bias" in weights.names()
-        normed = f"layers.0.{_HEAD_NORMS[0]}.weight" in weights.names()
-        self._layers = [_read(weights, number, shape, biased, normed) for number in range(self.depth)]
+        self._layers = [_read(weights, number, shape) for number in range(self.depth)]
 
     @torch.inference_mode()
     def states(
@@ -98,33 +96,40 @@ class Decoder:
         return found
 
 
-def _read(weights: Weights, number: int, shape: DecoderShape, biased: bool, normed: bool) -> _Layer:
+def _read(weights: Weights, number: int, shape: DecoderShape) -> _Layer:
     at = f"layers.{number}"
 
     def joined(names: Sequence[str], kind: str = "weight") -> Tensor:
         return weights.joined([f"{at}.{name}.{kind}" for name in names])
 
     norms = None
-    if normed:
+    if shape.normed:
         each = zip(_HEAD_NORMS, (shape.heads, shape.kv_heads), strict=True)
         norms = torch.cat([weights[f"{at}.{name}.weight"].expand(count, -1) for name, count in each]).contiguous()
     return _Layer(
-        before=weights[f"{at}.{_MAPS[0]}.weight"],
+        before=weights[f"{at}.{_BEFORE}.weight"],
         qkv=joined(_PROJECTIONS),
-        qkv_bias=joined(_PROJECTIONS, "bias") if biased else None,
+        qkv_bias=joined(_PROJECTIONS, "bias") if shape.biased else None,
         heads_norm=norms,
-        output=weights[f"{at}.self_attn.o_proj.weight"],
-        between=weights[f"{at}.post_attention_layernorm.weight"],
+        output=weights[f"{at}.{_OUTPUT}.weight"],
+        between=weights[f"{at}.{_BETWEEN}.weight"],
         gate_up=joined(_WIDE),
         down=weights[f"{at}.{_NARROW}.weight"],
         window=shape.windows[number],
     )
 
 
-def known_names(shape: DecoderShape) -> tuple[set[str], set[str]]:
-    """Return the names of the tensors that every such decoder has, and of those that it may have."""
-    maps = [f"layers.{i}.{name}" for i in range(shape.layers) for name in (*_MAPS, *_WIDE, _NARROW)]
-    kin = [f"layers.{i}.{name}" for i in range(shape.layers) for name in _PROJECTIONS]
-    heads = [f"layers.{i}.{name}" for i in range(shape.layers) for name in _HEAD_NORMS]
-    needed = {"embed_tokens.weight", "norm.weight"} | {f"{name}.weight" for name in maps}
-    return needed, {f"{name}.bias" for name in kin} | {f"{name}.weight" for name in heads} | {"lm_head.weight"}
+def expected(shape: DecoderShape, vocabulary: int) -> dict[str, list[int]]:
+    """Return the tensors that such a decoder has, and nothing beside them but an `lm_head`: shapes by name."""
+    hidden, width = shape.hidden, shape.width
+    rows = (shape.heads * shape.dim, shape.kv_heads * shape.dim, shape.kv_heads * shape.dim)
+    layer = {f"{name}.weight": [count, hidden] for name, count in zip(_PROJECTIONS, rows, strict=True)}
+    layer |= {f"{name}.weight": [hidden] for name in (_BEFORE, _BETWEEN)}
+    layer |= {f"{name}.weight": [width, hidden] for name in _WIDE}
+    layer |= {f"{_OUTPUT}.weight": [hidden, rows[0]], f"{_NARROW}.weight": [hidden, width]}
+    if shape.biased:
+        layer |= {f"{name}.bias": [count] for name, count in zip(_PROJECTIONS, rows, strict=True)}
+    if shape.normed:
+        layer |= {f"{name}.weight": [shape.dim] for name in _HEAD_NORMS}
+    found = {"embed_tokens.weight": [vocabulary, hidden], "norm.weight": [hidden]}
+    return found | {f"layers.{i}.{name}": sizes for i in range(shape.layers) for name, sizes in layer.items()}

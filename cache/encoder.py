@@ -20,6 +20,7 @@ from cache.masks import HostTrie
 from cache.native import NativeDecoder, open_native
 from cache.packing import pack
 from cache.prepare import Packing
+from cache.shapes import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,4 +168,7 @@ def _open(
         return native
     from cache.hosted import HostedModel
 
-    return HostedModel(folder, backbone, layers, dtype, device)
+    hosted = HostedModel(folder, backbone, layers, dtype, device)
+    if read_json(folder / "config.json").get("model_type") in FAMILIES:
+        hosted.notes = (*hosted.notes, "transformers' own layers: the checkpoint holds more than our own know")
+    return hosted

@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from cache.attention import Blocks, Chain
 from cache.backbones import read_json
-from cache.bert import Bert, names_of
-from cache.decoder import Decoder, known_names
+from cache.bert import Bert
+from cache.bert import expected as expected_of_bert
+from cache.decoder import Decoder
+from cache.decoder import expected as expected_of_decoder
 from cache.errors import CacheError
 from cache.fingerprint import weight_files
 from cache.masks import DeviceTrie
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from cache.packing import Batch
 
 EAGER_BLOCK = 64
+_POSITIONS = "embeddings.position_ids"  # a buffer of 0, 1, 2, ... that older checkpoints carry
 
 
 class NativeDecoder:
@@ -94,29 +98,28 @@ class NativeBert:
 def open_native(
     folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
 ) -> NativeDecoder | NativeBert | None:
-    """Return the backbone in `folder`, or None where transformers must run it.
+    """Return the backbone in `folder`, or None where transformers must run it, or say what is wrong with it.
 
-    :raises CacheError: its weights cannot be read, lack a tensor, or do not fit on the device.
+    :raises CacheError: its weights do not fit on the device.
     """
     config: dict[str, Any] = read_json(folder / "config.json") or {}
-    decoder, bert = decoder_shape(config), bert_shape(config)
+    files = weight_files(folder, backbone)
     try:
+        decoder, bert = decoder_shape(config), bert_shape(config)
         if decoder is not None and backbone.pooling == "last":
-            weights = Weights(weight_files(folder, backbone), "model.", dtype, device)
-            needed, possible = known_names(decoder)
-            query = {"layers.0.self_attn.q_proj.weight": decoder.heads * decoder.dim}
-            if _accept(weights, needed, possible, query, config, backbone, folder):
+            weights = Weights(files, "model.", dtype, device)
+            if _are(weights, expected_of_decoder(decoder, config["vocab_size"]), ("lm_head.",)):
                 made = Decoder(weights, decoder, Rotary.of(decoder, folder, device))
                 return NativeDecoder(made, layers, device, windowed=any(decoder.windows))
         if bert is not None:
-            weights = Weights(weight_files(folder, backbone), "bert.", dtype, device)
-            ignored = {name for name in weights.names() if name.startswith(("pooler.", "cls.", "classifier."))}
-            ignored.add("embeddings.position_ids")
-            query = {"encoder.layer.0.attention.self.query.weight": int(config["hidden_size"])}
-            if _accept(weights, names_of(bert), ignored, query, config, backbone, folder):
+            weights = Weights(files, "bert.", dtype, device)
+            tables = [config[name] for name in ("vocab_size", "max_position_embeddings", "type_vocab_size")]
+            if _are(weights, expected_of_bert(bert, tables), ("pooler.", "cls.", "classifier.", _POSITIONS)):
                 return NativeBert(Bert(weights, bert), layers, device, backbone.pooling)
     except torch.OutOfMemoryError as error:
         raise does_not_fit(backbone, device) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError):
+        return None  # whatever is wrong with these files, transformers reads them next and says so
     return None
 
 
@@ -127,32 +130,7 @@ def does_not_fit(backbone: Backbone, device: str) -> CacheError:
     )
 
 
-def _accept(
-    weights: Weights,
-    needed: set[str],
-    possible: set[str],
-    query: Mapping[str, int],
-    config: Mapping[str, Any],
-    backbone: Backbone,
-    folder: Path,
-) -> bool:
-    """Tell whether the tensors are those expected; `query` names the first layer's query matrix and its rows.
-
-    :raises CacheError: one is missing, or the query matrix has another shape than the configuration says.
-    """
-    names = weights.names()
-    missing = sorted(needed - names)
-    if missing:
-        raise CacheError(
-            f"backbone {backbone.name}: {folder} has no weights for {missing[0]} ({len(missing)} missing)",
-            "fetch the whole checkpoint, or one whose config.json fits its weights",
-        )
-    for name, rows in query.items():
-        stated = [rows, int(config["hidden_size"])]
-        if weights.shape(name) != stated:
-            raise CacheError(
-                f"backbone {backbone.name} cannot be loaded from {folder}: {name} is {weights.shape(name)}, config.json"
-                f" says {stated}",
-                "fetch the checkpoint again",
-            )
-    return names <= needed | possible
+def _are(weights: Weights, expected: Mapping[str, list[int]], ignored: tuple[str, ...]) -> bool:
+    """Tell whether the tensors are those expected, of those shapes, and no others but `ignored` beginnings of names."""
+    names = {name for name in weights.names() if not name.startswith(ignored)}
+    return names == expected.keys() and all(weights.shape(name) == sizes for name, sizes in expected.items())

@@ -78,7 +78,7 @@ class Helpers:
 
         :raises CacheError: what tokenizing raises, or that a helper was killed.
         """
-        self._all[0].orders.send((texts, None))
+        self._all[0].order((texts, None))
         sequences: Sequences = self._all[0].answer()
         return sequences
 
@@ -101,7 +101,7 @@ class Prepared(Generic[T]):
 
         def handed_out() -> Iterator[tuple[T, _Helper]]:
             for chunk, helper in zip(chunks, itertools.cycle(helpers), strict=False):
-                helper.orders.send((texts_of(chunk), self.packing))
+                helper.order((texts_of(chunk), self.packing))
                 yield chunk, helper
 
         self._underway = Ahead(handed_out(), len(helpers) - 1)
@@ -119,34 +119,45 @@ class _Helper:
     """One process and the pipes to it."""
 
     def __init__(self, folder: Path, backbone: Backbone) -> None:
-        command = [sys.executable, "-c", "from cache.prepare import serve; serve()"]
+        # -P: a cache.py in the current folder is none of ours
+        command = [sys.executable, "-P", "-c", "from cache.prepare import serve; serve()"]
         # the child finds this package where this process found it
         paths = os.pathsep.join(path for path in sys.path if path)
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env={**os.environ, "PYTHONPATH": paths})
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self.orders = Connection(os.dup(self._process.stdin.fileno()), readable=False)
-        self.results = Connection(os.dup(self._process.stdout.fileno()), writable=False)
+        self._orders = Connection(os.dup(self._process.stdin.fileno()), readable=False)
+        self._results = Connection(os.dup(self._process.stdout.fileno()), writable=False)
         self._process.stdin.close()
         self._process.stdout.close()
-        self.orders.send((folder, backbone))
+        self.order((folder, backbone))
+
+    def order(self, what: Any) -> None:
+        try:
+            self._orders.send(what)
+        except OSError:
+            raise _ended() from None
 
     def answer(self) -> Any:
         try:
-            result = self.results.recv()
-        except EOFError:
-            raise CacheError("a tokenizing process ended", "its memory may have run out; run again") from None
+            result = self._results.recv()
+        except (EOFError, OSError):
+            raise _ended() from None
         if isinstance(result, BaseException):
             raise result
         return result
 
     def dismiss(self) -> None:
-        self.results.close()
-        self.orders.close()
+        self._results.close()
+        self._orders.close()
 
     def wait(self) -> None:
         self._process.wait()
+
+
+def _ended() -> CacheError:
+    return CacheError("a tokenizing process ended", "its memory may have run out; run again to go on")
 
 
 def serve() -> None:
@@ -164,7 +175,7 @@ def serve() -> None:
                 results.send(sequences)
             else:
                 results.send((list(packing.batches(sequences)), time.perf_counter() - began))
-    except (EOFError, BrokenPipeError):
+    except (EOFError, OSError):  # the parent has closed its end, or is gone
         return
     except Exception as error:  # raised in the parent
         results.send(error)

@@ -21,13 +21,20 @@ _IRRELEVANT = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "torch_dtype", "dtype"),
     *("transformers_version", "_name_or_path", "name_or_path", "gradient_checkpointing", "pretraining_tp"),
     *("id2label", "label2id", "type_vocab_size", "intermediate_size", "return_dict", "output_hidden_states"),
-    *("position_embedding_type", "problem_type", "num_labels", "chunk_size_feed_forward"),
+    *("problem_type", "num_labels", "chunk_size_feed_forward", "tokenizer_class", "directionality"),
+    *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"),
+    *("output_past", "output_attentions", "sep_token_id", "cls_token_id", "mask_token_id"),
 }
 _SIZES = {"hidden_size", "num_hidden_layers", "num_attention_heads"}
 _DECODERS = ("qwen3", "qwen2", "llama", "mistral")
-_DECODER_KEYS = {
-    *("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters"),
-    *("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),
+FAMILIES = (*_DECODERS, "bert")
+_DECODER_KEYS = {"num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters"}
+# what a family reads of local windows; in another family's configuration such a key means nothing, or something unknown
+_WINDOW_KEYS = {
+    "qwen3": {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"},
+    "qwen2": {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"},
+    "mistral": {"sliding_window"},
+    "llama": set(),
 }
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose frequencies do not depend on the length of a batch."""
@@ -38,12 +45,16 @@ _DECODER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "mlp_bias": (False, None),
     "is_decoder": (True, None),
     "add_cross_attention": (False, None),
+    "is_encoder_decoder": (False, None),
+    "pruned_heads": ({}, None),
 }
 _BERT_VALUES: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu",),
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
+    "is_encoder_decoder": (False, None),
+    "pruned_heads": ({}, None),
 }
 
 
@@ -52,8 +63,11 @@ class DecoderShape:
     """A decoder's numbers that its weights do not show: `windows` has a local window or None for each layer.
 
     `theta` is the base of plain rotary positions; `rope` the kind of others, whose frequencies transformers computes.
+    `normed`: queries and keys are normalised by head; `biased`: their projections, and the values', have biases.
     """
 
+    hidden: int
+    width: int
     layers: int
     heads: int
     kv_heads: int
@@ -62,12 +76,16 @@ class DecoderShape:
     theta: float
     rope: str
     windows: tuple[int | None, ...]
+    normed: bool
+    biased: bool
 
 
 @dataclass(frozen=True)
 class BertShape:
     """The same of a BERT."""
 
+    hidden: int
+    width: int
     layers: int
     heads: int
     eps: float
@@ -76,36 +94,55 @@ class BertShape:
 def decoder_shape(config: Mapping[str, Any]) -> DecoderShape | None:
     """Return the shape of a decoder that `cache.decoder` runs, None if the configuration says more than it knows."""
     family = config.get("model_type")
-    if family not in _DECODERS or not _understood(config, _DECODER_KEYS, _DECODER_VALUES):
+    if family not in _DECODERS or not _understood(config, _DECODER_KEYS | _WINDOW_KEYS[family], _DECODER_VALUES):
         return None
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", config.get("rope_theta"))
-    kind = str(rope.get("rope_type", rope.get("type", "default")))
-    windows = _windows(config)
-    stated = {"rms_norm_eps"} | (set() if family == "llama" else {"num_key_value_heads"})
-    if theta is None or kind not in _STATIC_ROPE or "partial_rotary_factor" in rope or windows is None:
-        return None
-    if not stated <= config.keys():
+    rope, windows = _rope(config), _windows(config)
+    stated = {"rms_norm_eps", "intermediate_size"} | (set() if family == "llama" else {"num_key_value_heads"})
+    if rope is None or windows is None or not stated <= config.keys():
         return None
     heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    if heads % kv_heads:
+        return None
     dim = config.get("head_dim") or (128 if family == "qwen3" else hidden // heads)
     return DecoderShape(
+        hidden=hidden,
+        width=int(config["intermediate_size"]),
         layers=int(config["num_hidden_layers"]),
         heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
+        kv_heads=kv_heads,
         dim=int(dim),
         eps=float(config["rms_norm_eps"]),
-        theta=float(theta),
-        rope=kind,
+        theta=rope[1],
+        rope=rope[0],
         windows=windows,
+        normed=family == "qwen3",
+        biased=family == "qwen2",
     )
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Return the kind of rotary positions and their base; None where they are not stated, or stated twice."""
+    stated = [config[key] for key in ("rope_parameters", "rope_scaling") if config.get(key)]
+    if len(stated) > 1 or not all(isinstance(one, dict) for one in stated):
+        return None
+    rope = stated[0] if stated else {}
+    theta = rope.get("rope_theta", config.get("rope_theta"))
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    if theta is None or kind not in _STATIC_ROPE or "partial_rotary_factor" in rope:
+        return None
+    return kind, float(theta)
 
 
 def bert_shape(config: Mapping[str, Any]) -> BertShape | None:
     """Return the shape of a BERT that `cache.bert` runs, None if the configuration says more than it knows."""
     if config.get("model_type") != "bert" or not _understood(config, {"layer_norm_eps"}, _BERT_VALUES):
         return None
+    if "intermediate_size" not in config or int(config["hidden_size"]) % int(config["num_attention_heads"]):
+        return None
     return BertShape(
+        hidden=int(config["hidden_size"]),
+        width=int(config["intermediate_size"]),
         layers=int(config["num_hidden_layers"]),
         heads=int(config["num_attention_heads"]),
         eps=float(config.get("layer_norm_eps", 1e-12)),
@@ -128,7 +165,7 @@ def _windows(config: Mapping[str, Any]) -> tuple[int | None, ...] | None:
     if set(kinds) - {"full_attention", "sliding_attention"} or len(kinds) not in (0, layers):
         return None
     if config["model_type"] == "mistral":
-        return None if kinds else (window,) * layers
+        return (window,) * layers if "sliding_window" in config else None
     if window is None or not config.get("use_sliding_window", False):
         return (None,) * layers if "sliding_attention" not in kinds else None
     if kinds:

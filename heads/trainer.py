@@ -233,6 +233,12 @@ class Trainer:
             )
         rate = float(self._rates[number * self.steps - 1])
         accuracies = self._accuracies()
+        lost = (~self.flat.isfinite().all(1)).nonzero()[:, 0].tolist()  # by the last step, after its loss
+        if lost:
+            raise HeadsError(
+                f"weights of {self._method.name}, seed {self.seeds[lost[0]]}, are not finite after epoch {number}",
+                "use a smaller lr",
+            )
         for s in range(len(self.seeds)):
             accuracy = None if accuracies is None else accuracies[s]
             score = None if accuracy is None else selection.score(accuracy)

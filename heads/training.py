@@ -112,6 +112,8 @@ def fit_many(
 ) -> list[FitResult]:
     """Train a head a seed; each is what it would be if trained alone (bit for bit on a CPU).
 
+    On a GPU, products are taken in TF32 meanwhile, whatever torch's setting; it is put back afterwards.
+
     :param features: real [n, H], raw as pooled; they are L2-normalised here.
     :param labels: integers [n, L], L >= 2, coarsest first, from 0; each class has one parent.
     :param seeds: of initialisation, sampling and dropout.

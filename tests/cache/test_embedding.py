@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,20 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
     assert (helped.computed, helped.tokens) == (200, plain.tokens)
     a, b = features_of(plain, texts), features_of(helped, texts)
     assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+
+
+@pytest.mark.parametrize("moment", ["before its first order", "between orders"])
+def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, moment):
+    from cache.prepare import Helpers, Packing
+
+    with Helpers(Path(qwen.source), qwen, 2) as helpers:
+        if moment == "between orders":
+            helpers.encode(["a b"])
+        for helper in helpers._all:
+            helper._process.kill()
+            helper._process.wait()
+        with pytest.raises(CacheError, match="tokenizing process ended"):
+            list(helpers.prepare(iter([["a b"], ["c"]]), lambda texts: texts, Packing("trie", 64)))
 
 
 def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path, qwen, monkeypatch):

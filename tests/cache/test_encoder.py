@@ -12,10 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from cache.backbones import resolve
 from cache.encoder import Encoder
+from cache.errors import CacheError
 from cache.hosted import HostedModel
 from cache.shapes import bert_shape, decoder_shape
 from cache.tokens import Sequences, TextTokenizer
@@ -157,6 +159,10 @@ def test_known_backbones_run_here_and_an_option_nobody_knows_sends_them_to_trans
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
         ("bert", {"position_embedding_type": "relative_key"}),
         ("bert", {"is_decoder": True}),
+        ("bert", {"num_attention_heads": 5}),
+        ("llama", {"rope_scaling": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),  # stated twice
+        ("llama", {"use_sliding_window": True, "sliding_window": 4}),
+        ("llama", {"num_key_value_heads": 3}),
     ],
 )
 def test_a_configuration_that_means_something_else_is_not_taken_for_a_known_one(checkpoint, name, changes):
@@ -164,3 +170,41 @@ def test_a_configuration_that_means_something_else_is_not_taken_for_a_known_one(
     shape = bert_shape if name == "bert" else decoder_shape
     assert shape(config) is not None
     assert shape({**config, **changes}) is None
+
+
+def renamed(weights: dict, old: str, new: str) -> dict:
+    return {name.replace(old, new): tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (
+            "bert",
+            lambda w: renamed(renamed(w, "LayerNorm.weight", "LayerNorm.gamma"), "LayerNorm.bias", "LayerNorm.beta"),
+        ),
+        ("llama", lambda w: w | {f"layers.{i}.self_attn.q_proj.bias": torch.ones(32) for i in range(3)}),
+    ],
+)
+def test_tensors_that_are_not_the_familys_are_left_to_transformers(tmp_path, checkpoint, alone, name, change):
+    """Older BERTs' names, which transformers changes; biases that a Llama's configuration denies, which it ignores."""
+    folder = tmp_path / name
+    shutil.copytree(checkpoint(name), folder)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+    found = Encoder(folder, resolve(str(folder)), (3,), "float32", "cpu")
+    assert isinstance(found._model, HostedModel)
+    assert any("transformers' own layers" in note for note in found.notes)
+    sequences = Sequences.of([[5, 6, 7, 8], [5, 6], [5, 6, 9], [8, 8, 8, 8, 8, 8]])
+    expected = alone(name, sequences, 3, found.backbone.pooling)
+    assert relative(packed(found, sequences, 100)[0], expected) <= 1e-5
+
+
+def test_a_checkpoint_of_other_shapes_than_its_configuration_says_is_refused(tmp_path, checkpoint):
+    folder = tmp_path / "llama"
+    shutil.copytree(checkpoint("llama"), folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        weights | {"layers.1.mlp.down_proj.weight": torch.ones(32, 40)}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(CacheError, match="llama"):
+        Encoder(folder, resolve(str(folder)), (3,), "float32", "cpu")

@@ -165,3 +165,12 @@ def test_an_interrupted_progress_stops_every_seed(two_levels, threads):
     with pytest.raises(KeyboardInterrupt):
         fit_many(features, labels, seeds=[1, 2, 3], method="mrl", epochs=10_000, progress=interrupt)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_weights_that_the_last_step_of_an_epoch_breaks_are_not_a_head(validated):
+    data = clusters(40, branching=(2, 2))
+    with pytest.raises(HeadsError, match="weights of v5, seed 3, are not finite after epoch 1"):
+        fit_many(
+            *data, seeds=[3], validation=data if validated else None, lr=1e38, epochs=1, batch_size=40, method="v5"
+        )
