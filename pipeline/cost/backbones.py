@@ -3,11 +3,14 @@
 transformers builds the real modules on torch's meta device, which has shapes and no numbers, so a backbone whose
 weights are not here is counted as well as one whose are, in a second and without memory. A text of T tokens costs
 
-    T x (every linear map of the layers) + pairs x (4 x heads x head length x layers) + once the pooler, if it has one
+    T x linear + pairs x attention + once
 
-where `pairs` are the pairs of tokens that attend: T^2, and T (T + 1) / 2 for a causal backbone. Torch's flop counter
-counts T^2 for both, as a kernel that masks computes; the tests hold the formula to it on real modules. The alternative,
-2 x parameters a token, counts the embedding table, which is looked up and not multiplied, and forgets attention.
+where `linear` are the linear maps of the layers as often as they are applied, `pairs` the pairs of tokens that attend
+and `once` is the pooler, if there is one. The three are learnt from torch's flop counter at three lengths and must
+foretell a fourth. It counts T^2 pairs for a causal backbone too, as a kernel that masks computes; needed are
+T (T + 1) / 2. A formula over the modules would miss what an architecture does otherwise (ALBERT applies one layer
+twelve times); 2 x parameters a token counts the embedding table, which is looked up and not multiplied, and forgets
+attention. What asks for a number while it runs (DeBERTa, mixtures of experts) cannot be counted so, and is refused.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ import numpy as np
 import cache
 from cache.backbones import is_causal, read_json
 from cache.hub import fetch_small_files
-from pipeline.cost.elementwise import Elementwise, elementwise_of
+from pipeline.cost.elementwise import Elementwise, count_pass
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 QWEN3_06B: dict[str, Any] = {
@@ -40,11 +45,13 @@ QWEN3_06B: dict[str, Any] = {
 }
 """Qwen3-0.6B's published shape (its config.json), for machines that have none of its files."""
 _SHAPES = {"qwen3-0.6b": QWEN3_06B, "qwen3-embedding-0.6b": QWEN3_06B}
+_STEP = 16
+_LENGTHS = (_STEP, 2 * _STEP, 3 * _STEP, 4 * _STEP)
 
 
 @dataclass(frozen=True)
 class BackboneCount:
-    """Operations of a backbone: `linear` a token, `attention` a pair of tokens, `once` a text.
+    """Products of a backbone: `linear` a token, `attention` a pair of tokens, `once` a text.
 
     `hidden` is the length H of a feature; `parameters` counts all weights, `embedding` those that are looked up.
     `other` counts what is no product (norms, activations, softmax).
@@ -82,7 +89,7 @@ def count_backbone(backbone: cache.Backbone) -> BackboneCount:
     """Count a backbone from its configuration: that of its files, or the published shape where they are not here.
 
     :raises cache.CacheError: if its configuration can neither be read nor fetched.
-    :raises PipelineError: if transformers knows no such architecture.
+    :raises PipelineError: if transformers knows no such architecture, or it does not run on shapes alone.
     """
     return count_config(backbone.name, config_of(backbone))
 
@@ -112,57 +119,63 @@ def small_files(backbone: cache.Backbone) -> Path:
 def count_config(name: str, config: dict[str, Any]) -> BackboneCount:
     """Count the real modules of a configuration, on the meta device.
 
-    :raises PipelineError: if transformers knows no such architecture.
+    :raises PipelineError: if transformers knows no such architecture, or it does not run on shapes alone.
     """
-    model = build(name, config)
-    text = model.config.get_text_config()
-    heads = int(text.num_attention_heads)
-    width = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
-    linear, once = _linear_maps(model)
-    tables = sum(m.weight.numel() for m in model.modules() if type(m).__name__.endswith("Embedding") and _weighs(m))
-    return BackboneCount(
-        name=name,
-        linear=linear,
-        attention=4 * heads * width * int(text.num_hidden_layers),
-        once=once,
-        causal=is_causal(config),
-        layers=int(text.num_hidden_layers),
-        hidden=int(text.hidden_size),
-        parameters=sum(p.numel() for p in model.parameters()),
-        embedding=tables,
-        other=elementwise_of(model),
-    )
+    try:
+        return _count(name, build(config), causal=is_causal(config))
+    except Exception as error:  # transformers' configurations, modules and torch's meta kernels each raise their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise PipelineError(
+            f"backbone {name}: a {config.get('model_type')} cannot be counted ({reason})",
+            "count another backbone of its size: an encoder or decoder of text that runs without asking for numbers",
+        ) from error
 
 
-def build(name: str, config: dict[str, Any]) -> Any:
-    """Build the real modules of a configuration without memory for them.
+def build(config: dict[str, Any]) -> Any:
+    """Build the real modules of a configuration without memory for them, with the attention that transformers prefers.
 
-    :raises PipelineError: if transformers knows no such architecture.
+    :raises Exception: whatever transformers raises where it cannot.
     """
     import torch
     from transformers import AutoConfig, AutoModel
 
-    fields = {key: value for key, value in config.items() if key != "model_type"}
-    try:
-        made = AutoConfig.for_model(str(config.get("model_type")), **fields)
-        with torch.device("meta"):
-            return AutoModel.from_config(made, attn_implementation="sdpa").eval()
-    except (KeyError, TypeError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PipelineError(
-            f"backbone {name}: transformers cannot build {config.get('model_type')} ({reason})",
-            "count a backbone of an architecture that the installed transformers knows",
-        ) from error
+    fields = {key: value for key, value in config.items() if key not in ("model_type", "_attn_implementation")}
+    made = AutoConfig.for_model(str(config.get("model_type")), **fields)
+    with torch.device("meta"):
+        return AutoModel.from_config(made).eval()
 
 
-def _linear_maps(model: Any) -> tuple[int, int]:
-    """Operations of all linear maps: those of every token, and those of the pooler, which sees one token a text."""
-    every, once = 0, 0
-    for name, module in model.named_modules():
-        if type(module).__name__ in ("Linear", "Conv1D"):
-            flops = 2 * module.weight.numel()
-            every, once = (every, once + flops) if "pooler" in name.split(".") else (every + flops, once)
-    return every, once
+def _count(name: str, model: Any, *, causal: bool) -> BackboneCount:
+    text = model.config.get_text_config()
+    products, elements = zip(*(count_pass(model, length) for length in _LENGTHS), strict=True)
+    once, linear, attention = _quadratic(products)
+    tables = sum(m.weight.numel() for m in model.modules() if type(m).__name__.endswith("Embedding") and _weighs(m))
+    return BackboneCount(
+        name=name,
+        linear=linear,
+        attention=attention,
+        once=once,
+        causal=causal,
+        layers=int(text.num_hidden_layers),
+        hidden=int(text.hidden_size),
+        parameters=sum(p.numel() for p in model.parameters()),
+        embedding=tables,
+        other=Elementwise.through(_LENGTHS, elements),
+    )
+
+
+def _quadratic(products: Sequence[int]) -> tuple[int, int, int]:
+    """Find the whole numbers a, b, c of a + b T + c T^2 that give these products at `_LENGTHS`.
+
+    :raises ValueError: if there are none.
+    """
+    first, second, third = products[:3]
+    c = (third - 2 * second + first) // (2 * _STEP**2)
+    b = (second - first) // _STEP - 3 * _STEP * c
+    a = first - b * _STEP - c * _STEP**2
+    if [a + b * length + c * length**2 for length in _LENGTHS] != list(products):
+        raise ValueError("its products are no polynomial of a text's length")
+    return a, b, c
 
 
 def _weighs(module: Any) -> bool:

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _WEIGHTS = {
@@ -30,7 +33,6 @@ _NO_ARITHMETIC = {
     "copy_", "fill_", "cat", "stack", "index", "index_select", "gather", "take", "embedding", "constant_pad_nd",
     "repeat", "tril", "where", "_unsafe_view", "_reshape_alias", "lift_fresh",
 }  # fmt: skip
-_LENGTHS = (16, 32, 64)
 
 
 class ElementCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,16 +69,17 @@ class Elementwise:
         tokens = np.atleast_1d(np.asarray(lengths, np.float64))
         return round(float((self.a + self.b * tokens + self.c * tokens * tokens).sum()))
 
+    @staticmethod
+    def through(lengths: Sequence[int], counts: Sequence[int]) -> Elementwise:
+        """Learn the polynomial from counts at the first three lengths."""
+        c, b, a = np.linalg.solve(np.vander(np.array(lengths[:3], float), 3), np.array(counts[:3], float))
+        return Elementwise(float(a), float(b), float(c))
 
-def elementwise_of(model: Any) -> Elementwise:
-    """Learn the polynomial of a model on the meta device."""
-    counts = [_count(model, length) for length in _LENGTHS]
-    c, b, a = np.linalg.solve(np.vander(np.array(_LENGTHS, float), 3), np.array(counts, float))
-    return Elementwise(float(a), float(b), float(c))
 
-
-def _count(model: Any, length: int) -> int:
+def count_pass(model: Any, length: int) -> tuple[int, int]:
+    """Run a text of `length` tokens through a model on the meta device; count its products and what is none."""
     ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
-    with torch.no_grad(), ElementCounter() as counter:
+    # the inner counter sees what the model calls, the outer one what that decomposes to
+    with torch.no_grad(), FlopCounterMode(display=False) as products, ElementCounter() as others:
         model(input_ids=ids)
-    return int(counter.elements)
+    return products.get_total_flops(), others.elements

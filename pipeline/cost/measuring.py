@@ -24,6 +24,7 @@ from heads import fit_many
 from pipeline.cost.backbones import BackboneCount
 from pipeline.cost.lengths import TextLengths
 from pipeline.cost.using import Search
+from pipeline.machine import processor
 
 _SECONDS = 1.5
 _FIRST_STEPS, _MOST_STEPS = 4, 100
@@ -119,16 +120,5 @@ def machine() -> dict[str, Any]:
 
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "os": platform.system()}
-
-
-def _processor() -> str:
-    import platform
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()

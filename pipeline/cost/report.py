@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
+import torch
 
 import cache
 import data
 from cache.backbones import is_causal
+from heads.sampling import Classes
 from pipeline.claims import CLAIMS
 from pipeline.cost import measuring
 from pipeline.cost.backbones import config_of, count_backbone
@@ -37,6 +38,7 @@ def setting_of(
     :param backbone: with the prompt that is put before every text.
     :param tokens: count every text as so long instead of tokenizing it.
     :raises cache.CacheError: if the backbone's configuration or tokenizer is not here and cannot be had.
+    :raises heads.HeadsError: if no two training rows share a finest class, as a fit would.
     """
     texts = dataset.texts
     if tokens is None:
@@ -44,8 +46,7 @@ def setting_of(
     else:
         lengths = given_lengths(texts, tokens)
     train = dataset.split_rows("train")
-    finest = dataset.labels[train, -1]
-    anchors = int((np.bincount(finest)[finest] > 1).sum())
+    anchors = len(Classes(torch.from_numpy(dataset.labels[train])).anchors)  # the rows that a fit can use
     classes = tuple(len(names) for names in dataset.hierarchy.classes)
     return Setting(count_backbone(backbone), lengths, train, anchors, classes, head, batch, epochs)
 

@@ -20,7 +20,7 @@ from pipeline.cost.lengths import measured_lengths, padded
 from pipeline.cost.measuring import _rows, step_seconds
 from pipeline.cost.tables import quantity, seconds
 from pipeline.verdicts import judge
-from tests.pipeline.small_dataset import rows
+from tests.pipeline.small_dataset import rows, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def figures(measured, claim):
 def test_qwen3s_published_shape_has_its_published_size():
     made = count_config("qwen3-0.6b", QWEN3_06B)
     assert made.parameters == 596_049_920  # 0.6B; 0.44B of them multiply
-    assert made.linear == 2 * 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072)
+    assert made.linear == 2 * 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072) + 128  # angles of positions
     assert made.attention == 28 * 4 * 16 * 128
 
 
@@ -125,7 +125,7 @@ def test_cost_counts_without_weights_and_without_an_embed(pipeline, small_csv, t
     (folder / "config.json").write_text(json.dumps({**QWEN3_06B, "architectures": ["Qwen3Model"]}))
     given = ("--dataset", small_csv, "--tokens", "128", "--no-measure")
     found = pipeline.json("cost", "--backbone", folder, *given)
-    assert found["backbone"]["linear"] == 880_803_840
+    assert found["backbone"]["linear"] == 880_803_840 + 128
     v5, mrl, joint = found["training"]
     assert (v5["method"], mrl["method"], joint["method"]) == ("v5", "mrl", "joint")
     assert v5["passes"] == mrl["passes"] == 96
@@ -145,6 +145,11 @@ def test_cost_counts_without_weights_and_without_an_embed(pipeline, small_csv, t
     assert "--tokens" in pipeline.fails(
         "cost", "--backbone", "qwen3-0.6b", "--dataset", small_csv, HF_HOME=str(tmp_path)
     )
+    lonely = write_csv(
+        tmp_path / "lonely.csv", [(f"text {i}", "a", f"b{i}", ("train", "val", "test")[i % 3]) for i in range(12)]
+    )
+    refused = pipeline.fails("cost", "--backbone", folder, "--dataset", lonely, "--tokens", "128", "--no-measure")
+    assert "no two of the 4 training rows" in refused
 
 
 def test_cost_of_what_embed_used_last_is_measured(fitted):

@@ -14,6 +14,7 @@ from heads.trainer import Trainer, part_of
 from pipeline.cost import heads as counted
 from pipeline.cost.backbones import build, count_config
 from pipeline.cost.elementwise import ElementCounter
+from pipeline.errors import PipelineError
 
 CLASSES = {2: (3, 12), 3: (2, 6, 12)}
 
@@ -65,35 +66,64 @@ def test_a_real_training_step_costs_what_is_counted(method, preset, levels):
     assert flops_of(lambda: trainer.step(batch, torch.tensor(1e-4))) == step.total - step.optimiser
 
 
-CONFIGS = {
-    "qwen3": {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 2},
-    "llama": {"model_type": "llama", "num_key_value_heads": 2},
-    "mistral": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None},
-    "bert": {"model_type": "bert"},
-    "xlm-roberta": {"model_type": "xlm-roberta"},
-}
 SHAPE = {
     "vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "max_position_embeddings": 512,
+    "num_attention_heads": 4, "max_position_embeddings": 512, "pad_token_id": 0,
 }  # fmt: skip
-GPT2 = {"model_type": "gpt2", "vocab_size": 264, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512}
+CONFIGS = {
+    "qwen3": {**SHAPE, "model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 2},
+    "llama": {**SHAPE, "model_type": "llama", "num_key_value_heads": 2},
+    "mistral": {**SHAPE, "model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None},
+    "bert": {**SHAPE, "model_type": "bert"},
+    "xlm-roberta": {**SHAPE, "model_type": "xlm-roberta"},
+    "albert": {**SHAPE, "model_type": "albert", "embedding_size": 16},
+    "mpnet": {**SHAPE, "model_type": "mpnet"},
+    "gpt2": {"model_type": "gpt2", "vocab_size": 264, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512},
+}  # fmt: skip
+LAYERS = 3 * 2 * (4 * 32 * 32 + 2 * 32 * 48)  # of an encoder: query, key, value, output, up and down
+BY_HAND = {  # linear, attention, once
+    "qwen3": (3 * 2 * (2 * 32 * 64 + 2 * 32 * 32 + 3 * 32 * 48) + 16, 3 * 4 * 64, 0),  # 16: angles of the positions
+    "bert": (LAYERS, 3 * 4 * 32, 2 * 32 * 32),
+    "albert": (LAYERS + 2 * 16 * 32, 3 * 4 * 32, 2 * 32 * 32),
+    "mpnet": (LAYERS, 3 * 4 * 32, 2 * 32 * 32),
+}
 
 
-@pytest.mark.parametrize("length", [5, 77])
-@pytest.mark.parametrize("name", [*CONFIGS, "gpt2"])
-def test_real_modules_of_each_architecture_cost_what_is_counted(name, length):
-    config = GPT2 if name == "gpt2" else {**SHAPE, **CONFIGS[name]}
-    model = build(name, config)
-    ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
-    with torch.no_grad():
-        found = flops_of(lambda: model(input_ids=ids))
-    angles = length * config.get("head_dim", 8) if name in ("qwen3", "llama", "mistral") else 0  # of rotary positions
-    assert found == count_config(name, config).products(length, masked=True) + angles
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_real_modules_of_each_architecture_cost_what_is_counted(name):
+    model, made = build(CONFIGS[name]), count_config(name, CONFIGS[name])
+    for length in (5, 77):
+        ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
+        with torch.no_grad():
+            found = flops_of(lambda ids=ids: model(input_ids=ids))
+        assert found == made.products(length, masked=True)
+
+
+@pytest.mark.parametrize("name", list(BY_HAND))
+def test_an_architecture_costs_what_its_shapes_multiply(name):
+    made = count_config(name, CONFIGS[name])
+    assert (made.linear, made.attention, made.once) == BY_HAND[name]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**SHAPE, "model_type": "deberta-v2", "relative_attention": True, "position_buckets": 8},
+        {**SHAPE, "model_type": "mixtral", "num_key_value_heads": 2, "num_local_experts": 4},
+        {"model_type": "t5", "vocab_size": 264, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4},
+        {**SHAPE, "model_type": "bert", "num_attention_heads": 5},
+        {"model_type": "unheard-of"},
+        {},
+    ],
+)
+def test_what_cannot_be_counted_is_refused_in_one_line(config):
+    with pytest.raises(PipelineError, match=f"backbone mine: a {config.get('model_type')} cannot be counted") as caught:
+        count_config("mine", config)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_causal_backbone_needs_the_pairs_below_the_diagonal():
-    config = {**SHAPE, **CONFIGS["qwen3"]}
-    made = count_config("qwen3", config)
+    made = count_config("qwen3", CONFIGS["qwen3"])
     masked = made.products(9, masked=True) - made.products(9)
     assert masked == made.attention * (81 - 45)
     assert made.products(np.array([3, 9])) == made.products(3) + made.products(9)
@@ -112,8 +142,7 @@ def test_what_is_no_product_is_counted_as_stated():
 
 @pytest.mark.parametrize("length", [8, 100])
 def test_elementwise_counts_of_other_lengths_follow_from_three(length):
-    model = build("qwen3", {**SHAPE, **CONFIGS["qwen3"]})
-    made = count_config("qwen3", {**SHAPE, **CONFIGS["qwen3"]})
+    model, made = build(CONFIGS["qwen3"]), count_config("qwen3", CONFIGS["qwen3"])
     with torch.no_grad(), ElementCounter() as counter:
         model(input_ids=torch.zeros(1, length, dtype=torch.int64, device="meta"))
     assert made.other.count(length) == counter.elements
