@@ -17,12 +17,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers.models import Module
+import sentence_transformers
 from torch import Tensor
 
 from heads import losses
 from heads.checkpoint import CONFIG, WEIGHTS, load, save
+from heads.errors import HeadsError
 from heads.head import FractalHead
+
+try:
+    from sentence_transformers.models import Module
+except ImportError:
+    Module = object
+if not hasattr(Module, "on_model_ready"):  # without it no prefix would be of length one, and nothing would say so
+    raise HeadsError(
+        f"an exported head needs sentence-transformers 6.2 or later, installed is {sentence_transformers.__version__}",
+        "pip install 'sentence-transformers>=6.2'",
+    )
 
 
 class ExportedHead(Module):  # type: ignore[misc]

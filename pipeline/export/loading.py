@@ -11,8 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from heads import HeadsError
+from pipeline import extras
 from pipeline.errors import PipelineError
-from pipeline.export import extras
 
 TRANSFORMER, POOLING = "sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"
 PACKED, HEAD = "pipeline.export.packed.PackedTransformer", "heads.exported.ExportedHead"
@@ -23,11 +24,14 @@ def load_model(folder: str | Path, truncate_dim: int | None = None, device: str 
 
     :param truncate_dim: prefix that `encode` returns, as unit vectors; the full vector by default.
     :param device: as torch names it; by default what sentence-transformers finds best.
-    :raises PipelineError: if the folder is no such model, or names another class.
+    :raises PipelineError: if the folder is no such model, is damaged, or names another class.
+    :raises heads.HeadsError: if the head in it is damaged.
     """
     library, root = extras.sentence_transformers(), Path(folder)
-    parts = [_class(str(row.get("type")), root).load(str(root), subfolder=row["path"]) for row in _rows(root)]
     settings = _read(root / "config_sentence_transformers.json")
+    if not isinstance(settings, dict):
+        raise _damaged(root / "config_sentence_transformers.json", "holds no settings")
+    parts = [_part(root, row) for row in _rows(root)]
     return library.SentenceTransformer(
         modules=parts,
         device=device,
@@ -40,12 +44,25 @@ def load_model(folder: str | Path, truncate_dim: int | None = None, device: str 
 
 def _rows(root: Path) -> list[dict[str, Any]]:
     rows = _read(root / "modules.json")
-    if not isinstance(rows, list) or any(
-        not isinstance(row, dict) or not (root / str(row.get("path"))).resolve().is_relative_to(root.resolve())
-        for row in rows
-    ):
-        raise PipelineError(f"{root / 'modules.json'} is no list of modules of this folder", "export the run again")
+    if not isinstance(rows, list) or not rows or not all(_inside(root, row) for row in rows):
+        raise _damaged(root / "modules.json", "is no list of modules of this folder")
     return rows
+
+
+def _inside(root: Path, row: Any) -> bool:
+    path = row.get("path") if isinstance(row, dict) else None
+    return isinstance(path, str) and (root / path).resolve().is_relative_to(root.resolve())
+
+
+def _part(root: Path, row: dict[str, Any]) -> Any:
+    kind = _class(str(row.get("type")), root)
+    try:
+        return kind.load(str(root), subfolder=row["path"])
+    except HeadsError:
+        raise
+    except Exception as error:  # sentence-transformers, transformers, tokenizers and safetensors each raise their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _damaged(root / row["path"], f"cannot be loaded as {kind.__name__} ({reason})") from error
 
 
 def _class(name: str, root: Path) -> Any:
@@ -73,3 +90,7 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PipelineError(f"{path} cannot be read ({error})", "name a folder that `pipeline export` wrote") from error
+
+
+def _damaged(path: Path, what: str) -> PipelineError:
+    return PipelineError(f"{path} {what}", "export the run again")

@@ -7,12 +7,14 @@ again. Nothing of the machine it was made on (paths) and no text of the data get
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cache
+from cache.backbones import package_folder
 from heads import hyperparameters
 from pipeline.artifacts import DatasetSource
 from pipeline.export.loading import HEAD, PACKED
@@ -52,13 +54,24 @@ class Card:
     def _dims(self) -> list[int]:
         return list(self.run.record["dims"])
 
+    def _known(self) -> cache.Backbone | None:
+        """The table's row of the backbone; None for any other, such as a folder that happens to be called like one."""
+        row = cache.BACKBONES.get(str(self.run.record["backbone"]))
+        if row is None:
+            return None
+        packaged = package_folder(row.package) if row.package is not None else None
+        return row if self.run.record["backbone_source"] in (row.name, row.source, str(packaged)) else None
+
     def _hub(self) -> str | None:
         """Hub id of the backbone, None for a checkpoint by path."""
-        name = str(self.run.record["backbone"])
-        if name in cache.BACKBONES:
-            return cache.BACKBONES[name].source
-        source = str(self.run.record["backbone_source"])
+        known, source = self._known(), str(self.run.record["backbone_source"])
+        if known is not None:
+            return known.source
         return None if Path(source).is_absolute() else source
+
+    def _licence(self) -> str | None:
+        known = self._known()
+        return None if known is None else LICENCES.get(known.name)
 
     def _front(self) -> str:
         facts: dict[str, Any] = {
@@ -68,9 +81,8 @@ class Card:
         }
         if self._hub() is not None:
             facts["base_model"] = self._hub()
-        licence = LICENCES.get(str(self.run.record["backbone"]))
-        if licence is not None:
-            facts["license"] = licence
+        if self._licence() is not None:
+            facts["license"] = self._licence()
         lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items()]
         return "\n".join(["---", *lines, "---"])
 
@@ -157,23 +169,24 @@ head.embed(features, dim={first})  # features [n, {self.run.record["features"]["
     def _commands(self) -> str:
         record, source = self.run.record, self.source
         dataset = Path(source.source).name if Path(source.source).is_absolute() else source.source
-        loading = [f"--levels {','.join(source.levels)}"] if source.levels else []
-        loading += [f"--text {source.text}"] if source.text != "text" else []
-        loading += [f"--limit {source.limit}"] if source.limit else []
+        loading = ["--levels", ",".join(source.levels)] if source.levels else []
+        loading += ["--text", source.text] if source.text != "text" else []
+        loading += ["--limit", str(source.limit)] if source.limit else []
         flags = (("--all", source.all_rows), ("--qualify-labels", source.qualify_labels))
         loading += [name for name, on in (*flags, ("--drop-incomplete", source.drop_incomplete)) if on]
-        backbone = record["backbone"] if record["backbone"] in cache.BACKBONES else self._hub() or record["backbone"]
-        chosen = record["hyperparameters"]
+        known, chosen = self._known(), record["hyperparameters"]
+        backbone = known.name if known is not None else self._hub() or record["backbone"]
         defaults = hyperparameters(record["method"])
         settings = [
-            f"--{name.replace('_', '-')} {chosen[name]}"
+            word
             for name in ("epochs", "batch_size", "lr", "schedule")
             if chosen[name] != defaults[name]
+            for word in (f"--{name.replace('_', '-')}", str(chosen[name]))
         ]
-        embed = ["pipeline embed", dataset, f"--backbone {backbone}", *loading]
-        embed += [f"--dtype {record['features']['compute_dtype']}"]
-        fit = ["pipeline fit-head", f"--method {record['method']}", f"--seeds {record['seed']}"]
-        return " ".join(embed) + "\n" + " ".join([*fit, f"--head {record['head']}", *settings])
+        embed = ["pipeline", "embed", dataset, "--backbone", backbone, *loading]
+        embed += ["--dtype", record["features"]["compute_dtype"]]
+        fit = ["pipeline", "fit-head", "--method", record["method"], "--seeds", str(record["seed"])]
+        return shlex.join(embed) + "\n" + shlex.join([*fit, "--head", record["head"], *settings])
 
     def _parts(self) -> str:
         record, features = self.run.record, self.run.record["features"]
@@ -190,8 +203,7 @@ head.embed(features, dim={first})  # features [n, {self.run.record["features"]["
         )
 
     def _origin(self) -> str:
-        licence = LICENCES.get(str(self.run.record["backbone"]))
-        stated = f"licence {licence}" if licence else "see its own card for the licence"
+        stated = f"licence {self._licence()}" if self._licence() else "see its own card for the licence"
         where = f"[{self._hub()}](https://huggingface.co/{self._hub()})" if self._hub() else "a local checkpoint"
         clinc = "CLINC150 by Larson et al. (2019), CC BY 3.0" if self._dataset() == "clinc" else self._dataset()
         return f"## Sources\n\nBackbone: {where}, {stated}. Labels of the head: {clinc}. Made with semantic-zoom."

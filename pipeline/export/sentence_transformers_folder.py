@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 import cache
 import heads
 from cache.backbones import Backbone
-from cache.fingerprint import identity, read_content
+from cache.fingerprint import identity, read_content, weight_files
 from cache.hub import locate
+from pipeline import extras
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
-from pipeline.export import extras
 from pipeline.export.loading import HEAD, PACKED, POOLING, TRANSFORMER, load_model
 from pipeline.export.tokenizer import carry_end_token
 from pipeline.runs import Run
@@ -48,17 +48,25 @@ _FILES = (
     "sentencepiece.bpe.model",
     "model.safetensors.index.json",
 )
-TOLERANCE, BROKEN = 2e-3, 5e-2
-"""Difference in any dimension between what the folder gives and what the run gave: what float16 features explain, and
-what no rounding explains."""
+TOLERANCE = 2e-3
+"""Difference in any dimension between what the folder gives and what the run gave that float16 features explain."""
+ROUNDING = 0.02
+"""Relative error of a feature that bfloat16 explains. On MiniLM's it is 0.007 between two implementations and 0.009
+from float32; a missing end token is 0.1, missing special tokens are 0.35. What the error does depends on the head, so
+the limit is what noise of this size does to the embeddings: rounding stays at 0.4 to 0.5 of it and a missing end token
+at 4 to 7 times, over 24 heads (v5, mrl and joint, fitted briefly and fully, on three datasets)."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The largest difference in any dimension of any prefix over `texts` texts."""
+    """How far from the run `texts` texts are, at the prefix where they are farthest.
+
+    `difference` is the largest in any dimension, `distance` that of unit vectors on average over the texts.
+    """
 
     texts: int
     difference: float
+    distance: float
 
 
 def backbone_of(artifacts: Artifacts, run: Run, source: str | None = None) -> tuple[Backbone, Path]:
@@ -93,7 +101,7 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     :raises PipelineError: if its tokenizer cannot carry the end token.
     """
     transformer = TRANSFORMER if run.record["features"]["compute_dtype"] == "float32" else PACKED
-    _copy_backbone(files, folder)
+    _copy_backbone(files, folder, backbone)
     carry_end_token(folder, backbone)
     description = run.record["features"]
     _write(
@@ -121,11 +129,11 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _copy_backbone(source: Path, folder: Path) -> None:
-    """Copy configuration, tokenizer and safetensors weights; nothing that could run, nothing pickled."""
-    for path in sorted(source.iterdir()):
-        if path.name in _FILES or path.suffix == ".safetensors":
-            shutil.copyfile(path, folder / path.name)
+def _copy_backbone(source: Path, folder: Path, backbone: Backbone) -> None:
+    """Copy configuration, tokenizer and the weights that were fingerprinted; nothing that could run or is pickled."""
+    small = [source / name for name in _FILES if (source / name).is_file()]
+    for path in (*small, *weight_files(source, backbone)):
+        shutil.copyfile(path, folder / path.name)
 
 
 def _settings(prompt: str) -> dict[str, Any]:
@@ -142,27 +150,40 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_folder(folder: Path, texts: list[str], expected: NDArray[np.float32], dims: tuple[int, ...]) -> Checked:
+def check_folder(folder: Path, run: Run, texts: list[str], features: NDArray[np.float32]) -> Checked:
     """Load what was written with sentence-transformers and compare every prefix with the run's own embeddings.
 
-    :param expected: full embeddings [n, D] of the texts.
-    :raises PipelineError: if a prefix differs by more than rounding explains.
+    :param features: stored features [n, H] of the texts.
+    :raises PipelineError: if a prefix differs by more than rounding explains: `TOLERANCE`, and for a run whose features
+        were computed in bfloat16 as much as features that are `ROUNDING` away.
     """
     with _quiet():
         model = load_model(folder, device="cpu")
-    worst = 0.0
-    for dim in dims:
+    head, bfloat16 = run.load(), run.record["features"]["compute_dtype"] == "bfloat16"
+    noisy = _noisy(features)
+    difference, distance, explained = 0.0, 0.0, True
+    for dim in head.dims:
         model.truncate_dim = dim
-        found = np.asarray(model.encode(texts, show_progress_bar=False))
-        prefix = expected[:, :dim]
-        own = prefix / np.linalg.norm(prefix, axis=1, keepdims=True)
-        worst = max(worst, float(np.abs(found - own).max()))
-    if not worst <= BROKEN:
+        own = head.embed(features, dim=dim)
+        apart = np.nan_to_num(np.asarray(model.encode(texts, show_progress_bar=False)) - own, nan=np.inf)
+        worst, mean = float(np.abs(apart).max()), float(np.linalg.norm(apart, axis=1).mean())
+        limit = float(np.linalg.norm(head.embed(noisy, dim=dim) - own, axis=1).mean())
+        explained &= worst <= TOLERANCE or (bfloat16 and mean <= limit)
+        difference, distance = max(difference, worst), max(distance, mean)
+    if not explained:
         raise PipelineError(
-            f"sentence-transformers gives other embeddings than the run, {worst:.3g} apart",
+            f"sentence-transformers gives other embeddings than the run, {difference:.2g} apart in a dimension, "
+            f"{distance:.2g} on average",
             "export as parquet instead, and please report this backbone",
         )
-    return Checked(len(texts), worst)
+    return Checked(len(texts), difference, distance)
+
+
+def _noisy(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Move every feature by `ROUNDING` times its length, in a seeded direction."""
+    noise = np.random.default_rng(0).standard_normal(features.shape, dtype=np.float32)
+    noise *= ROUNDING * np.linalg.norm(features, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    return np.add(features, noise, dtype=np.float32)
 
 
 @contextmanager

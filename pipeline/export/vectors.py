@@ -10,10 +10,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 import cache
+import data
+from pipeline import extras
 from pipeline.errors import PipelineError
-from pipeline.export import extras
 from pipeline.features import LabelledFeatures
 from pipeline.runs import Run
+
+ADDED = ("row", "key", "embedding")
+"""Columns beside those of the dataset."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,19 @@ def check_dim(run: Run, dim: int) -> None:
     if dim not in run.record["dims"]:
         dims = ", ".join(map(str, run.record["dims"]))
         raise PipelineError(f"--dim {dim} is no prefix of run {run.id}", f"use one of {dims}")
+
+
+def check_columns(dataset: data.Dataset) -> None:
+    """Refuse levels that are called like a column which an export adds.
+
+    :raises PipelineError: then.
+    """
+    taken = [name for name in dataset.hierarchy.names if name in ADDED]
+    if taken:
+        raise PipelineError(
+            f"level {taken[0]} of {dataset.id} is called like a column that an export adds ({', '.join(ADDED)})",
+            f"rename that column of the dataset ({taken[0]}_label, say), then embed and fit again",
+        )
 
 
 def write_parquet(path: Path, rows: Rows) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from pipeline.errors import PipelineError
+from pipeline import extras
 from pipeline.report import facts
 from pipeline.report.markup import Html, escaped, json_script, tag, trusted
 from pipeline.report.material import Material
@@ -31,13 +31,8 @@ def check_extra() -> None:
 
     :raises PipelineError: if they are not installed.
     """
-    try:
-        import altair  # noqa: F401
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        raise PipelineError(
-            f"a report needs {error.name}, which is not installed", "pip install 'semantic-zoom[report]'"
-        ) from error
+    extras.altair()
+    extras.vl_convert()
 
 
 def page(material: Material) -> str:

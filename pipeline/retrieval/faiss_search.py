@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import PipelineError
+from pipeline import extras
 from pipeline.retrieval.storage import Stored, unit_prefixes
 
 _LINKS, _WHILE_BUILDING, _LEAST_SEARCHED = 32, 64, 64
@@ -75,13 +75,7 @@ def build(kind: str, documents: Stored) -> FaissIndex:
     :param documents: in float32.
     :raises PipelineError: if FAISS is not installed.
     """
-    if not faiss_is_there():
-        raise PipelineError(
-            f"engine {kind} is FAISS's, which is not installed",
-            "pip install 'semantic-zoom[retrieval]', or leave it out",
-        )
-    import faiss
-
+    faiss = extras.faiss()
     faiss.omp_set_num_threads(torch.get_num_threads())
     began = time.perf_counter()
     units = documents.codes.cpu().numpy()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from pipeline import statistics
+from pipeline.machine import processor
 from pipeline.retrieval.advice import sentences
 from pipeline.retrieval.experiment import Experiment, Trial, Way, flops_per_query, searched_bytes, timing_key
 from pipeline.retrieval.pareto import pareto
@@ -40,7 +41,7 @@ def to_json(found: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]:
         "queries": found.queries,
         "corpora": [{"documents": size, "simulated": copies, "real": size - copies} for size, copies in found.corpora],
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -154,12 +155,3 @@ def _needed(group: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def _without(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in names}
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - no path of the project
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

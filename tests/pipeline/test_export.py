@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,8 @@ import cache
 import heads
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
-from pipeline.export.loading import load_model
+from pipeline.export.loading import HEAD, POOLING, TRANSFORMER, load_model
+from pipeline.export.sentence_transformers_folder import check_folder
 from pipeline.runs import runs_by_id
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
@@ -77,6 +80,23 @@ def in_float32(tmp_path_factory, small_csv):
     return folder, said, made, run["id"]
 
 
+@pytest.fixture(scope="module")
+def in_bfloat16(tmp_path_factory):
+    """A head on bfloat16 features of a folder with a prompt, called like a known backbone; names with spaces."""
+    root = tmp_path_factory.mktemp("bfloat16")
+    made, checkpoint = Pipeline(root / "artifacts", root), root / "bge-small"
+    shutil.copytree(cache.resolve("minilm").source, checkpoint)
+    settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    shutil.copy(checkpoint / "model.safetensors", checkpoint / "left over.safetensors")
+    table = write_csv(root / "short rows.csv", rows()[::2], "the text,the kind,key,split")
+    loading = ("--text", "the text", "--levels", "the kind,key")
+    made.json("embed", table, "--backbone", checkpoint, "--dtype", "bfloat16", *loading)
+    made.json("fit-head", "--method", "joint", "--epochs", "1", "--head", "linear")
+    folder = root / "model"
+    return folder, made.json("export", "--format", "sentence-transformers", "--output", folder), made
+
+
 LOADED_ELSEWHERE = """
 import json, sys
 import numpy as np
@@ -87,7 +107,7 @@ for dim in (64, 128, 192, 256):
     if dim in (64, 256):
         model = SentenceTransformer(folder, truncate_dim=dim, device="cpu", trust_remote_code=True)
     model.truncate_dim = dim
-    found[str(dim)] = model.encode(texts, batch_size=32 if dim < 200 else 3)
+    found[str(dim)] = model.encode(texts, batch_size=32 if dim < 100 else 3)
     similar = model.similarity(found[str(dim)], found[str(dim)])
     found[f"similarity {dim}"] = similar.numpy()
 np.savez("found.npz", **found)
@@ -112,12 +132,13 @@ def test_float32_features_give_float32_prefixes(in_float32):
     assert said["difference"] < 1e-5
     model, exact = plain(folder), own_in_float32(made, run)
     for dim in DIMS:
-        assert np.abs(model.encode(TEXTS, truncate_dim=dim, normalize_embeddings=True) - exact[dim]).max() < 1e-5
+        cut = model.encode(TEXTS, batch_size=4, truncate_dim=dim, normalize_embeddings=True)
+        assert np.abs(cut - exact[dim]).max() < 1e-5
         model.truncate_dim = dim
-        assert np.abs(model.encode(TEXTS) - exact[dim]).max() < 1e-5
+        assert np.abs(model.encode(TEXTS, batch_size=4) - exact[dim]).max() < 1e-5
     default = own(made, run, dtype="float32")[64]  # from the store that holds float16
     model.truncate_dim = 64
-    assert 1e-6 < np.abs(model.encode(TEXTS) - default).max() < 2e-3
+    assert 1e-6 < np.abs(model.encode(TEXTS, batch_size=4) - default).max() < 2e-3
 
 
 def own_in_float32(made, run_id):
@@ -202,7 +223,7 @@ def test_the_card_carries_scores_and_commands_that_make_the_run_again(exported, 
     commands = card.split("```sh\n")[1].split("```")[0].strip().splitlines()
     again = Pipeline(tmp_path / "artifacts", small_csv.parent)
     for line in commands:
-        done = again(*line.split()[1:])
+        done = again(*shlex.split(line)[1:])
         assert done.returncode == 0, done.stderr
     assert [run["id"] for run in again.json("runs", "list")["runs"]] == [said["run"]]
 
@@ -300,6 +321,10 @@ def test_bad_requests_say_what_to_do(fitted, tmp_path):
     parquet = ("export", "--format", "parquet")
     assert "--output" in fitted.fails(*parquet, "--method", "v5", "--output", there)
     assert there.read_text() == "mine"
+    (tmp_path / "free.rows.parquet").write_text("mine")
+    faiss = fitted.fails("export", "--format", "faiss", "--method", "v5", "--output", tmp_path / "free")
+    assert "free.rows.parquet is already there" in faiss
+    assert (tmp_path / "free.rows.parquet").read_text() == "mine"
     several = fitted.fails(*parquet, "--output", tmp_path / "a.parquet")
     assert "v5, seed 1" in several
     assert "mrl, seed 2" in several
@@ -309,7 +334,7 @@ def test_bad_requests_say_what_to_do(fitted, tmp_path):
     )
     model = ("export", "--format", "sentence-transformers", "--method", "v5", "--output", tmp_path / "m")
     assert "truncate_dim" in fitted.fails(*model, "--dim", "64", status=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["there.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["free.rows.parquet", "there.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -355,15 +380,8 @@ def plain_without_end(folder, texts):
     return model.encode(texts)
 
 
-def test_a_prompt_goes_along(pipeline, tmp_path):
-    checkpoint = tmp_path / "prompted"
-    shutil.copytree(cache.resolve("minilm").source, checkpoint)
-    settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
-    (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    pipeline.json("embed", write_csv(tmp_path / "short.csv", rows()[::2]), "--backbone", checkpoint)
-    pipeline.json("fit-head", "--method", "joint", "--epochs", "1", "--head", "linear")
-    folder = tmp_path / "model"
-    said = pipeline.json("export", "--method", "joint", "--format", "sentence-transformers", "--output", folder)
+def test_a_prompt_goes_along(in_bfloat16):
+    folder, said, _ = in_bfloat16
     assert said["difference"] < 2e-3
     model = plain(folder, truncate_dim=64)
     expected = model.encode(TEXTS[:4])
@@ -371,3 +389,92 @@ def test_a_prompt_goes_along(pipeline, tmp_path):
     assert np.array_equal(model.encode_document(TEXTS[:4]), expected)
     assert np.abs(model.encode(TEXTS[:4], prompt="") - expected).max() > 1e-2
     assert "`query: `" in (folder / "README.md").read_text()
+
+
+def test_a_folder_checkpoint_is_what_it_holds_and_not_what_it_is_called(in_bfloat16):
+    folder, _, _ = in_bfloat16
+    card = (folder / "README.md").read_text()
+    assert "a local checkpoint" in card
+    assert "BAAI" not in card
+    assert "license" not in card
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_commands_of_the_card_keep_names_with_spaces_together(in_bfloat16):
+    embed, fit = (in_bfloat16[0] / "README.md").read_text().split("```sh\n")[1].split("```")[0].strip().splitlines()
+    assert shlex.split(embed) == [
+        *("pipeline", "embed", "short rows.csv", "--backbone", "bge-small", "--levels", "the kind,key"),
+        *("--text", "the text", "--dtype", "bfloat16"),
+    ]
+    assert shlex.split(fit)[:2] == ["pipeline", "fit-head"]
+
+
+@pytest.mark.parametrize("made_in", ["in_float32", "in_bfloat16"])
+def test_a_folder_that_lost_its_special_tokens_is_refused_and_the_whole_one_is_not(request, made_in, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder, said, made = request.getfixturevalue(made_in)[:3]
+    (run,) = runs_by_id(Artifacts(made.artifacts), [said["run"]])
+    texts = [row[0] for row in rows() if row[3] == "test"][:16]
+    model = plain(folder)
+    pooled = SentenceTransformer(
+        modules=[model[0], model[1]], prompts=model.prompts, default_prompt_name=model.default_prompt_name, device="cpu"
+    ).encode(texts)
+    assert check_folder(folder, run, texts, pooled).difference < 1e-6
+    rounded = pooled * (1 + 0.01 * np.random.default_rng(1).standard_normal(pooled.shape, dtype=np.float32))
+    if made_in == "in_bfloat16":
+        assert check_folder(folder, run, texts, rounded).difference > 2e-3
+    else:
+        with pytest.raises(PipelineError, match="other embeddings than the run"):
+            check_folder(folder, run, texts, rounded)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, copy_function=os.link)
+    for name, field, value in (
+        ("tokenizer.json", "post_processor", None),
+        ("tokenizer_config.json", "tokenizer_class", "PreTrainedTokenizerFast"),
+    ):
+        content = json.loads((copy / name).read_text())
+        (copy / name).unlink()
+        (copy / name).write_text(json.dumps({**content, field: value}))
+    with pytest.raises(PipelineError, match="other embeddings than the run"):
+        check_folder(copy, run, texts, pooled)
+
+
+def test_levels_called_like_a_column_of_the_export_are_refused(in_bfloat16, tmp_path):
+    said = in_bfloat16[2].fails("export", "--format", "parquet", "--output", tmp_path / "out.parquet")
+    assert "level key of" in said
+    assert "rename that column" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", []),
+        ("modules.json", {}),
+        ("modules.json", [{"type": POOLING}]),
+        ("modules.json", [{"type": POOLING, "path": "missing"}]),
+        ("modules.json", [{"type": HEAD, "path": "missing"}]),
+        ("modules.json", [{"type": TRANSFORMER, "path": "missing"}]),
+        ("modules.json", [{"type": HEAD, "path": ""}, 3]),
+        ("config_sentence_transformers.json", []),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_line(tmp_path, name, content):
+    files = {"modules.json": [{"type": POOLING, "path": ""}], "config_sentence_transformers.json": {}, name: content}
+    for file, value in files.items():
+        (tmp_path / file).write_text(json.dumps(value))
+    with pytest.raises(PipelineError) as caught:
+        load_model(tmp_path, device="cpu")
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy == "export the run again"
+
+
+def test_an_older_sentence_transformers_is_refused_with_a_remedy(monkeypatch):
+    from sentence_transformers.models import Module
+
+    monkeypatch.delattr(Module, "on_model_ready")
+    monkeypatch.delitem(sys.modules, "heads.exported", raising=False)
+    with pytest.raises(heads.HeadsError, match=r"needs sentence-transformers 6\.2 or later") as caught:
+        importlib.import_module("heads.exported")
+    assert "pip install" in caught.value.remedy

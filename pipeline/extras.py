@@ -1,4 +1,4 @@
-"""What an export needs beyond the core dependencies, and what to do where it is absent."""
+"""What some commands need beyond the core dependencies, and what to do where it is absent."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def sentence_transformers() -> Any:
 def faiss() -> Any:
     """The FAISS package."""
     return needed("faiss", "faiss-cpu", "retrieval")
+
+
+def altair() -> Any:
+    """The package that describes charts."""
+    return needed("altair", "altair", "report")
+
+
+def vl_convert() -> Any:
+    """The package that holds what draws them."""
+    return needed("vl_convert", "vl-convert-python", "report")
