@@ -146,6 +146,8 @@ def build(config: dict[str, Any]) -> Any:
 
 
 def _count(name: str, model: Any, *, causal: bool) -> BackboneCount:
+    if any(type(module).__name__.endswith("Experts") for module in model.modules()):
+        raise ValueError("which of its experts compute depends on the text")
     text = model.config.get_text_config()
     products, elements = zip(*(count_pass(model, length) for length in _LENGTHS), strict=True)
     once, linear, attention = _quadratic(products)

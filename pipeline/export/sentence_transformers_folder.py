@@ -50,11 +50,12 @@ _FILES = (
 )
 TOLERANCE = 2e-3
 """Difference in any dimension between what the folder gives and what the run gave that float16 features explain."""
-ROUNDING = 0.02
-"""Relative error of a feature that bfloat16 explains. On MiniLM's it is 0.007 between two implementations and 0.009
-from float32; a missing end token is 0.1, missing special tokens are 0.35. What the error does depends on the head, so
-the limit is what noise of this size does to the embeddings: rounding stays at 0.4 to 0.5 of it and a missing end token
-at 4 to 7 times, over 24 heads (v5, mrl and joint, fitted briefly and fully, on three datasets)."""
+ROUNDING = 0.04
+"""Relative error of a feature that bfloat16 explains. With MiniLM's six layers it is 0.007 between two implementations
+and 0.009 from float32, with 28 layers of Qwen3's shape 0.015; a missing end token is 0.1, missing special tokens are
+0.4. What an error does depends on the head, so the limit is what noise of this size does to the embeddings: over 24
+heads of MiniLM (v5, mrl and joint, fitted briefly and fully, three datasets) rounding stays at 0.2 to 0.4 of it, and a
+missing end token at 3.5 to 13 times."""
 
 
 @dataclass(frozen=True)

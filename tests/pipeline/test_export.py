@@ -216,6 +216,7 @@ def test_the_card_carries_scores_and_commands_that_make_the_run_again(exported, 
     folder, said, made = exported
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n")
+    assert 'base_model: "sentence-transformers/all-MiniLM-L6-v2"\nlicense: "apache-2.0"' in card
     (score,) = [s for s in made.json("score", "--method", "v5")["scores"] if s["run"] == said["run"]]
     for prefix in score["prefixes"]:
         row = next(line for line in card.splitlines() if line.startswith(f"| {prefix['dim']} |"))
