@@ -7,7 +7,9 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test check format clean
 
 demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default (no hub, no download of data)
+	@echo 'some minutes: every text through MiniLM, two heads, the scores, a page'
 	$(BIN)/pipeline run icd10cm --backbone minilm
+	@echo '  . $(VENV)/bin/activate    first: it puts `pipeline` on your path'
 
 test: $(VENV)/.dev  ## install, then every test
 	$(BIN)/python -m pytest

@@ -26,11 +26,12 @@ FORMAT = 1
 WEIGHTS, CONFIG = "head.safetensors", "config.json"
 
 
-def save(head: FractalHead, folder: Path, record: Mapping[str, Any]) -> None:
+def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> None:
     """Write a head into a folder, which is made if need be.
 
     :param record: whatever the caller wants to find again as `head.record`; must be JSON.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.cpu().contiguous() for name, tensor in head.named().items()}, folder / WEIGHTS)
     config = {

@@ -82,9 +82,11 @@ def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
     """The commands to try now, with the methods that were fitted."""
     again = f"  pipeline fit-head --method {','.join(methods)} --seeds 42,123,456"
     compare = f"{again} && pipeline compare    is it luck?" if len(methods) > 1 else again
+    ours = ("  pipeline fit-head --method joint && pipeline score    ours, which was best so far",)
     return (
         "",
         "Next:",
+        *(() if "joint" in methods else ours),
         "  pipeline score --protocol all    the published small-gallery protocol beside this one",
         "  pipeline report    the page again, with accuracy by gallery size",
         compare,

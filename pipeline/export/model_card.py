@@ -30,7 +30,7 @@ LICENCES = {
 """Licences of the weights, as their publishers state them on the hub."""
 _TITLES = {
     "gallery": "test texts, nearest neighbours in the training split",
-    "leave-one-out": "500 test texts against each other",
+    "leave-one-out": "test texts against each other",
 }
 
 
