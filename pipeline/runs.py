@@ -152,12 +152,18 @@ def _run_folders(root: Path, pattern: str) -> list[Path]:
 
 def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
     """The runs trained on these features, by method (as listed, else as in the table of methods) and seed."""
+    found = runs_of_layers(artifacts, features, methods)
+    return [run for run in found if run.record["fingerprint"] == features.fingerprint]
+
+
+def runs_of_layers(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
+    """The same with those trained on any other features of this dataset and backbone, such as another layer's."""
     order = list(methods or heads.METHODS)
     found = [
         read_run(folder) for folder in _run_folders(artifacts.runs / features.dataset.id / features.backbone, "*/*")
     ]
     return sorted(
-        (run for run in found if run.record["fingerprint"] == features.fingerprint and run.method in order),
+        (run for run in found if run.method in order),
         key=lambda run: (order.index(run.method), run.record["head"], run.seed, run.id),
     )
 

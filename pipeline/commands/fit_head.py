@@ -21,7 +21,13 @@ def COMMAND(session: Session, methods: tuple[str, ...], **options: Any) -> dict[
 
     A run that exists already, with the same data, features, method, settings and seed, is not trained again.
     """
+    from pipeline.layers import layer_sentences
+    from pipeline.runs import runs_of_layers
     from pipeline.stages import features_of, fit_stage
 
     features = features_of(session, options)
-    return {"runs": [run.summary() for run in fit_stage(session, features, methods, options)]}
+    runs = fit_stage(session, features, methods, options)
+    layers = layer_sentences(runs_of_layers(session.artifacts, features, methods))
+    for sentence in layers:
+        session.console.show(sentence)
+    return {"runs": [run.summary() for run in runs], "layers": layers}

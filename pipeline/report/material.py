@@ -20,10 +20,11 @@ from pipeline.comparison import Comparison, Entry, compare
 from pipeline.cost.claims import cost_measurements
 from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures
+from pipeline.layers import layer_sentences
 from pipeline.naming import names
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.figures import history_frame
-from pipeline.runs import Run
+from pipeline.runs import Run, runs_of_layers
 from pipeline.score import PROTOCOLS
 from pipeline.stages import entries_stage, grid_stage, score_stage
 from pipeline.subjects import Subject, baselines_of, run_subject
@@ -40,7 +41,8 @@ class Material:
 
     `methods`: names of the runs' groups over seeds, in order. `scores`, `baselines`, `entries`, `comparisons`: by
     protocol. `cells`: of the gallery grid, empty if it was not measured. `retrieval`: what `pipeline retrieve` left,
-    None if it was not run. `claims`: empty unless v5 and mrl are there.
+    None if it was not run. `claims`: empty unless v5 and mrl are there. `layers`: sentences on which layer is ahead on
+    validation, where heads were trained on several.
     """
 
     features: LabelledFeatures
@@ -54,6 +56,7 @@ class Material:
     cells: Sequence[Score]
     claims: Sequence[Judged]
     histories: pl.DataFrame
+    layers: Sequence[str]
     retrieval: Mapping[str, Any] | None
     explorer: Explorer | None
 
@@ -107,6 +110,9 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         comparisons={name: _compared(found) for name, found in entries.items()},
         cells=_galleries(session, subjects, galleries),
         claims=_judged(entries, runs),
+        layers=layer_sentences(
+            runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
+        ),
         histories=history_frame(zip(called, runs, strict=True), features.dataset.levels),
         retrieval=read_retrieval(session.artifacts, features),
         explorer=_explored(session, features, {**{name: firsts[name] for name in methods}, **_starred(beside)}),

@@ -153,7 +153,7 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
             else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(reach)}"
         )
         figures.append(chart(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
-    words = "A line a seed; the point marks the epoch that was kept."
+    words = " ".join(["A line a seed; the point marks the epoch that was kept.", *material.layers])
     rows = [
         (
             r["method"],
