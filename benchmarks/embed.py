@@ -33,6 +33,7 @@ import torch
 from cache import FeatureStore, embed_missing, resolve, text_keys
 from cache.encoder import Encoder
 from cache.tokens import Sequences, TextTokenizer
+from pipeline.machine import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ class Results:
 
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         about = {
-            "machine": gpu or _processor(),
+            "machine": gpu or processor(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -76,11 +77,6 @@ class Results:
         }
         rows = [dict(zip(("what", "figure", "unit", "remark"), row, strict=True)) for row in self.rows]
         path.write_text(json.dumps({"about": about, "results": rows}, indent=1))
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def clinc(folder: Path) -> list[str]:
@@ -118,7 +114,7 @@ def on_cpu(options: argparse.Namespace, results: Results) -> None:
 
     texts = clinc(options.clinc)[:: options.every]
     backbone = resolve("minilm")
-    print(f"{len(texts):,} texts, {torch.get_num_threads()} threads, {_processor()}")
+    print(f"{len(texts):,} texts, {torch.get_num_threads()} threads, {processor()}")
     exact: np.ndarray | None = None
     for dtype in ("float32", "bfloat16"):
         model = SentenceTransformer(backbone.source, device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})

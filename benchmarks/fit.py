@@ -41,6 +41,7 @@ import numpy as np
 import torch
 
 import heads
+from pipeline.machine import processor
 from pipeline.protocols import score_embeddings
 from pipeline.statistics import bootstrap_interval
 
@@ -120,8 +121,6 @@ def listed(text: str) -> list[str]:
 
 def machine(device: str) -> dict[str, Any]:
     """Say what a figure was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     packages = {}
     for name in ("torch", "numpy", "sentence-transformers", "transformers", "scikit-learn"):
         try:
@@ -129,7 +128,7 @@ def machine(device: str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "machine": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "device": device,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

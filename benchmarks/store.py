@@ -30,6 +30,7 @@ import numpy as np
 
 from cache import FeatureStore
 from cache.checksums import row_checksums
+from pipeline.machine import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,14 +218,6 @@ def anonymous(process: int) -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(": ", 1)[1]
-    return "unknown processor"
 
 
 def show(report: dict[str, Any]) -> None:

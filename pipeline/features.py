@@ -57,15 +57,23 @@ class LabelledFeatures:
 
     def _gather(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         rows = self.dataset.split_rows(name)
+        return self.gather(rows, f"{name} texts")[1], self.dataset.labels[rows]
+
+    def gather(self, rows: NDArray[np.int64], what: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Keys [n, 16] and features [n, H] float32 of some rows of the dataset, which an error calls `what`.
+
+        :raises PipelineError: if their texts were not embedded.
+        :raises cache.CacheError: if a stored row is damaged.
+        """
         texts = self.dataset.texts
         keys = cache.text_keys([texts[row] for row in rows], self.source.prompt)
         missing = int((~self.store.contains(keys)).sum())
         if missing:
             raise PipelineError(
-                f"{missing:,} of {len(rows):,} {name} texts of {self.dataset.id} are not in {self.store.folder}",
+                f"{missing:,} of {len(rows):,} {what} of {self.dataset.id} are not in {self.store.folder}",
                 "run `pipeline embed` on this dataset with this backbone: it computes only what is missing",
             )
-        return self.store.gather(keys).astype(np.float32), self.dataset.labels[rows]
+        return keys, self.store.gather(keys).astype(np.float32)
 
 
 def labelled_features(

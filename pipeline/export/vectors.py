@@ -39,15 +39,8 @@ def embedded_rows(run: Run, features: LabelledFeatures, dim: int, split: str | N
     rows = np.arange(len(dataset), dtype=np.int64) if split is None else dataset.split_rows(split)
     if not len(rows):
         raise PipelineError(f"{dataset.id} has no {split} row", "leave --split out, or name another")
-    texts = dataset.texts
-    keys = cache.text_keys([texts[row] for row in rows], features.source.prompt)
-    missing = int((~features.store.contains(keys)).sum())
-    if missing:
-        raise PipelineError(
-            f"{missing:,} of {len(rows):,} texts of {dataset.id} are not in {features.store.folder}",
-            "run `pipeline embed` on this dataset with this backbone: it computes only what is missing",
-        )
-    vectors = run.load().embed(features.store.gather(keys).astype(np.float32), dim=dim)
+    keys, gathered = features.gather(rows, "texts")
+    vectors = run.load().embed(gathered, dim=dim)
     frame = dataset.frame[rows].insert_column(0, pl.Series("row", rows))
     return Rows(frame.with_columns(pl.Series("key", [bytes(key).hex() for key in keys])), vectors)
 
