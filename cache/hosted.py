@@ -20,6 +20,7 @@ from cache.errors import CacheError
 from cache.native import EAGER_BLOCK, does_not_fit
 from cache.packing import Batch, pack
 from cache.pooling import pool
+from cache.quiet import quiet_transformers
 from cache.tokens import Sequences
 
 if TYPE_CHECKING:
@@ -130,30 +131,23 @@ def _load(folder: Path, backbone: Backbone, dtype: torch.dtype, device: str) -> 
     :raises CacheError: see `Encoder`.
     """
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # what it would print is checked below
-    logging.disable_progress_bar()
     try:
-        model, report = AutoModel.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=backbone.trust_remote_code,
-            output_loading_info=True,
-        )
+        with quiet_transformers():  # what it would print is checked below
+            model, report = AutoModel.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=backbone.trust_remote_code,
+                output_loading_info=True,
+            )
     except Exception as error:  # configuration, safetensors and remote code each raise their own
         reason = " ".join(str(error).split())[:200]
         raise CacheError(
             f"backbone {backbone.name} cannot be loaded from {folder}: {reason}",
             "fetch the checkpoint again; code of a checkpoint's own runs only with trust_remote_code",
         ) from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise CacheError(

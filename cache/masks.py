@@ -9,7 +9,7 @@ saves the kernel its mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from cache.packing import Batch
 
 QUERY_BLOCK = KEY_BLOCK = 32
 
@@ -53,6 +51,19 @@ def block_lists(visible: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[
     return starts.astype(np.int32), key.astype(np.int32)
 
 
+class PackedTrie(Protocol):
+    """What is read of a batch (`cache.packing.Batch`) to lay it out: its nodes, int64 [nodes], and each text's last."""
+
+    @property
+    def ids(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def positions(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def end(self) -> NDArray[np.int64] | None: ...  # noqa: D102
+    @property
+    def last(self) -> NDArray[np.int64] | None: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class HostTrie:
     """A trie with its block lists in one int32 array, so that one copy moves it; `sizes` are the fields' lengths."""
@@ -61,7 +72,7 @@ class HostTrie:
     sizes: Mapping[str, int]
 
     @classmethod
-    def of(cls, batch: Batch, *, windowed: bool) -> HostTrie:
+    def of(cls, batch: PackedTrie, *, windowed: bool) -> HostTrie:
         """Lay a batch's trie out. `windowed`: a local window may cut any block, so that none counts as full."""
         assert batch.end is not None
         assert batch.last is not None

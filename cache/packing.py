@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from cache.masks import HostTrie
 
-LAYOUTS = ("trie", "runs", "padded")
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -52,7 +52,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; exit status 0, 1 (failed) or 2 (wrong usage)."""
+    """Runs the command line; exit status 0, 1 (failed), 2 (wrong usage) or 141 (nobody reads the output any more)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(as_json=False)
     try:

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from pipeline.artifacts import Artifacts
-from pipeline.console import Console
+from pipeline.console import Console, reader_may_leave
 
 Function = Callable[..., Any]
 
@@ -84,9 +84,6 @@ def _shared_options() -> list[click.Parameter]:
 
 
 def _fail(console: Console, error: Exception, debug: bool) -> int:
-    if isinstance(error, BrokenPipeError):
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the reader of stdout is gone; nothing to flush
-        return 1
     if debug:
         traceback.print_exc()
     console.error(*_explain(error))
@@ -110,6 +107,16 @@ class LazyGroup(click.Group):
         """`commands_at` maps a command's name to its module and its short help."""
         super().__init__(*args, **kwargs)
         self._commands_at = commands_at
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Help and version are printed in here; click alone would end with 1 where nobody reads them."""
+        with reader_may_leave():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Likewise for the help of a command; what a command does catches its own errors."""
+        with reader_may_leave():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command, in the order of the table."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
@@ -20,6 +21,37 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 QUIET_SECONDS = 2.0
 PLAIN_LINE_SECONDS = 10.0
+READER_GONE = 141
+"""Exit status when whoever read the output is gone (`| head -1`): 128 + SIGPIPE, what a shell shows for `cat` then.
+
+The signal itself stays ignored, or a worker's broken pipe would end the process without a word.
+"""
+
+
+def leave_quietly() -> NoReturn:
+    """Ends the process as SIGPIPE would: nobody reads any more, so nothing is said, not even while it shuts down."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    raise SystemExit(READER_GONE)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Prints inside it, and nothing else that could break a pipe."""
+    try:
+        yield
+    except BrokenPipeError:
+        leave_quietly()
+
+
+class _Stream(RichConsole):
+    """A stream whose reader may leave."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when a write fails because nobody reads."""
+        self.quiet = True
+        leave_quietly()
 
 
 class ProgressBar:
@@ -81,8 +113,8 @@ class Console:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without ± or an arrow shows a question mark
-        self._out = RichConsole(highlight=False, emoji=False)
-        self._err = RichConsole(stderr=True, highlight=False, emoji=False)
+        self._out = _Stream(highlight=False, emoji=False)
+        self._err = _Stream(stderr=True, highlight=False, emoji=False)
 
     @property
     def width(self) -> int:
@@ -96,8 +128,13 @@ class Console:
 
     def emit(self, result: Mapping[str, Any]) -> None:
         """The one JSON object of `--json`."""
-        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
-        sys.stdout.flush()
+        self.write(json.dumps(result, allow_nan=False) + "\n")
+
+    def write(self, text: str) -> None:
+        """Text for another program, as it is."""
+        with reader_may_leave():
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
     def say(self, line: str) -> None:
         """A choice made, a warning, what goes on: one line on stderr."""

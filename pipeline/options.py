@@ -10,8 +10,6 @@ import click
 from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 
 class IntegerList(click.ParamType[tuple[int, ...]]):
     """Comma-separated integers, such as `42,123`."""

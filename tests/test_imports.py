@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_a_package_imports_only_what_lies_below_it(package):
         imported = imported_by(path)
         assert imported & PACKAGES <= ALLOWED[package], path
         assert not imported & FORBIDDEN.get(package, set()), path
+
+
+def test_modules_form_no_circle_not_even_for_types():
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    graph = {}
+    for name, path in files.items():
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for node in (node for node in nodes if isinstance(node, ast.ImportFrom)):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[name] = found & files.keys() - {name}
+    assert any(graph.values())
+    list(TopologicalSorter(graph).static_order())  # CycleError names the circle
 
 
 @pytest.mark.parametrize("package", ["data", "cache", "heads", "pipeline.cli"])

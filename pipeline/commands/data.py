@@ -49,7 +49,7 @@ def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | Non
     loaded = session.artifacts.load_dataset(DatasetSource(lasting_source(dataset), **loading))
     if rows:
         if not session.console.as_json:
-            click.echo(loaded.frame.write_csv(), nl=False)
+            session.console.write(loaded.frame.write_csv())
         return {"dataset": loaded.id, "rows": loaded.frame.to_dicts()}
     if backbone is None and session.artifacts.embedded_before:
         backbone = session.artifacts.current().backbone.source

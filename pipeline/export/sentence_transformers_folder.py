@@ -26,6 +26,7 @@ import heads
 from cache.backbones import Backbone
 from cache.fingerprint import identity, read_content, weight_files
 from cache.hub import locate
+from cache.quiet import quiet_transformers
 from pipeline import extras
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
@@ -189,19 +190,12 @@ def _noisy(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and warnings of transformers' own: what they would say is compared."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    """No bars and warnings of transformers' and sentence-transformers' own: what they would say is compared."""
     theirs = getLogger("sentence_transformers")
     before = theirs.level
     theirs.setLevel(ERROR)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        yield
+        with quiet_transformers():
+            yield
     finally:
-        logging.set_verbosity(level)
         theirs.setLevel(before)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,5 +1,9 @@
 """What a person reads: whole at 80 columns, without colour, in a pipe, and where letters are few."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 
@@ -21,3 +25,19 @@ def test_a_terminal_without_the_letters_shows_a_question_mark_instead_of_failing
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert " ? " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["--help", "data list", "data list --json"])
+def test_a_pipe_that_nobody_reads_ends_it_quietly_as_the_signal_would(tmp_path, command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *command.split()],
+        env={**os.environ, "PIPELINE_ARTIFACTS": str(tmp_path)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
