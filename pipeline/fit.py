@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import heads
@@ -41,6 +42,7 @@ def fit(
     seeds: Sequence[int],
     settings: FitSettings,
     *,
+    device: str = "auto",
     progress: Callable[[heads.FitProgress], None] | None = None,
 ) -> Fitted:
     """Trains the heads of one method that do not exist yet.
@@ -48,11 +50,12 @@ def fit(
     Of two processes that train the same run at the same time both give it, and the first one's files are kept. What
     killed ones left half written is removed.
 
+    :param device: see `heads.fit_many`. A run's id does not know it: which device trained a head is no other head.
     :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
     :raises PipelineError: if texts of the dataset were not embedded.
     """
     keys = [_key(features, method, seed, settings) for seed in seeds]
-    folders = [run_folder(artifacts, key, features.backbone) for key in keys]
+    folders = run_folders(artifacts, features, method, seeds, settings)
     began = time.monotonic()
     todo = [i for i, folder in enumerate(folders) if not is_run(folder)]
     if todo:
@@ -70,12 +73,24 @@ def fit(
             batch_size=settings.batch_size,
             lr=settings.lr,
             schedule=settings.schedule,
+            device=device,
             progress=progress,
         )
         for i, result in zip(todo, results, strict=True):
             write_run(folders[i], result, keys[i], features)
     runs = [read_run(folder) for folder in folders]
     return Fitted(runs, frozenset(keys[i].id for i in todo), time.monotonic() - began)
+
+
+def run_folders(
+    artifacts: Artifacts, features: LabelledFeatures, method: str, seeds: Sequence[int], settings: FitSettings
+) -> list[Path]:
+    """Where the runs of the seeds lie, or will.
+
+    :raises heads.HeadsError: if the method or a setting cannot be used.
+    """
+    keys = [_key(features, method, seed, settings) for seed in seeds]
+    return [run_folder(artifacts, key, features.backbone) for key in keys]
 
 
 def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:

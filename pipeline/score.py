@@ -25,13 +25,16 @@ PROTOCOLS = ("gallery", "leave-one-out")
 SCORING = 2  # a change in how accuracy is measured gets another number: what was kept under an older one is not read
 
 
-def score(subject: Subject, protocol: str, k: int = 5) -> dict[str, Any]:
-    """The score record of one subject under one protocol, as `--json` prints it."""
+def score(subject: Subject, protocol: str, k: int = 5, *, device: str | None = None) -> dict[str, Any]:
+    """The score record of one subject under one protocol, as `--json` prints it.
+
+    :param device: where neighbours are searched, by default the CPU; they are the same everywhere (`heads.neighbours`).
+    """
     stored = stored_scores(subject.folder)
     for record in stored:
         if (record["protocol"], record["k"]) == (protocol, k):
             return record
-    answers = answers_of(subject, protocol, k)
+    answers = answers_of(subject, protocol, k, device=device)
     record = {
         **subject.facts,
         "scoring": SCORING,
@@ -43,17 +46,17 @@ def score(subject: Subject, protocol: str, k: int = 5) -> dict[str, Any]:
     return record
 
 
-def answers_of(subject: Subject, protocol: str, k: int = 5) -> Answers:
-    """Every answer of nearest neighbours in a subject's vectors, under one of `PROTOCOLS`."""
+def answers_of(subject: Subject, protocol: str, k: int = 5, *, device: str | None = None) -> Answers:
+    """Every answer of nearest neighbours in a subject's vectors, under one of `PROTOCOLS`; `device` as for `score`."""
     kept = None if subject.folder is None else subject.folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
     if kept is not None and (found := _read_answers(kept)) is not None:
         return found
     test, test_labels = subject.split("test")
     if protocol == "leave-one-out":
-        answers = leave_one_out(test, test_labels, scale_dim=subject.dims, k=k)
+        answers = leave_one_out(test, test_labels, scale_dim=subject.dims, k=k, device=device)
     else:
         train, train_labels = subject.split("train")
-        answers = score_embeddings(train, train_labels, test, test_labels, scale_dim=subject.dims, k=k)
+        answers = score_embeddings(train, train_labels, test, test_labels, scale_dim=subject.dims, k=k, device=device)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with cache.atomic_file(kept) as partial, partial.open("wb") as file:

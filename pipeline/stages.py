@@ -19,8 +19,9 @@ from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import FitSettings, fit
 from pipeline.runs import Run, runs_of
 from pipeline.score import entries, score, score_grid
-from pipeline.subjects import Subject, run_subject
+from pipeline.subjects import Subject
 from pipeline.sweep import Grid, points
+from pipeline.sweep_points import FeaturesAtHand, do_point
 from pipeline.tables import embed_lines, fit_line, score_table, steerability_lines
 
 
@@ -149,24 +150,18 @@ class Swept:
     scores: list[dict[str, Any]]
 
 
-def sweep_stage(session: Session, grid: Grid) -> Swept:
+def sweep_stage(session: Session, grid: Grid, device: str = "auto") -> Swept:
     """Stages two and three over a grid, shown; features and datasets are read once for each combination of theirs."""
     todo = list(points(grid))
     runs: list[Run] = []
     scores: list[dict[str, Any]] = []
     trained = 0
-    features: LabelledFeatures | None = None
-    wanted: tuple[Any, ...] = ()
+    at_hand = FeaturesAtHand(session.artifacts)
     with session.console.progress("sweeping") as bar:
         for done, point in enumerate(todo):
             bar.update(done, len(todo), f"{point.method}, {point.settings.head}")
-            if features is None or wanted != (point.dataset, point.backbone, point.layer):
-                wanted = (point.dataset, point.backbone, point.layer)
-                features = labelled_features(
-                    session.artifacts, dataset=point.dataset, backbone=point.backbone, layer=point.layer
-                )
-            fitted = fit(session.artifacts, features, point.method, grid.seeds, point.settings)
-            trained += len(fitted.trained)
-            runs += fitted.runs
-            scores += [score(run_subject(run, features), "gallery") for run in fitted.runs]
+            here = do_point(session.artifacts.root, point, grid.seeds, device, features=at_hand.of(point))
+            trained += len(here.trained)
+            runs += here.runs
+            scores += here.scores
     return Swept(runs, trained, scores)

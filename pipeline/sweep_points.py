@@ -1,0 +1,109 @@
+"""The unit of a sweep: fit and score one point of its grid, named by content, on any device of any process.
+
+A point writes runs and their scores into the artifacts folder under content addresses and tells nothing else, so who
+does it does not matter: this process, one a device (`pipeline.sweep_processes`), a cluster's. Whoever asked goes
+over the grid afterwards, finds everything done, and writes the results from what lies there. Two that do one point at
+the same time both succeed, and the first one's files stay. The alternative, sending results back, would be a second way
+for them to be lost.
+
+On a CPU a point's bits depend neither on threads nor on who did it: seeds and halves of batches are what is shared out
+(`heads.training`), and neighbours are compared in whole units (`heads.neighbours`). A GPU draws other random numbers
+than a CPU, and its heads differ from a CPU's as two seeds do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Artifacts
+from pipeline.features import LabelledFeatures, labelled_features
+from pipeline.fit import fit, run_folders
+from pipeline.runs import Run, is_run
+from pipeline.score import score, stored_scores
+from pipeline.subjects import run_subject
+from pipeline.sweep import Point
+
+PROTOCOL, NEIGHBOURS = "gallery", 5
+
+
+@dataclass(frozen=True)
+class PointDone:
+    """A point's runs in the order of the seeds, their score records, and the ids of those trained just now."""
+
+    runs: list[Run]
+    scores: list[dict[str, Any]]
+    trained: frozenset[str]
+
+
+class FeaturesAtHand:
+    """The features of points, read once while points on the same features follow one another."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        """Read nothing yet."""
+        self._artifacts = artifacts
+        self._wanted: tuple[Any, ...] = ()
+        self._features: LabelledFeatures | None = None
+
+    def of(self, point: Point) -> LabelledFeatures:
+        """The dataset and the store that a point is fitted on.
+
+        :raises PipelineError: if no store or several fit.
+        """
+        wanted = (point.dataset, point.backbone, point.layer)
+        if self._features is None or wanted != self._wanted:
+            dataset, backbone, layer = wanted
+            self._features = labelled_features(self._artifacts, dataset=dataset, backbone=backbone, layer=layer)
+            self._wanted = wanted
+        return self._features
+
+
+def do_point(
+    artifacts: Path,
+    point: Point,
+    seeds: Sequence[int],
+    device: str = "auto",
+    *,
+    features: LabelledFeatures | None = None,
+) -> PointDone:
+    """Fit a point's seeds together and score them, as far as that is not done yet.
+
+    :param artifacts: the artifacts folder.
+    :param device: "auto", "cpu", "cuda" or "cuda:N", for the fit and the search for neighbours.
+    :param features: the point's, where they are at hand (`FeaturesAtHand`); else they are read.
+    :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
+    :raises PipelineError: if no store or several fit, or texts of the dataset were not embedded.
+    """
+    where = Artifacts(artifacts)
+    features = features or FeaturesAtHand(where).of(point)
+    with _current(device):
+        fitted = fit(where, features, point.method, seeds, point.settings, device=device)
+        searching = device if device.startswith("cuda") else None
+        scores = [score(run_subject(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
+    return PointDone(fitted.runs, scores, fitted.trained)
+
+
+def is_done(artifacts: Path, point: Point, seeds: Sequence[int], features: LabelledFeatures) -> bool:
+    """Whether `do_point` would find everything there; loads neither torch's devices nor any vector.
+
+    :raises heads.HeadsError: if the method or a setting cannot be used.
+    """
+    folders = run_folders(Artifacts(artifacts), features, point.method, seeds, point.settings)
+    return all(is_run(folder) and _is_scored(folder) for folder in folders)
+
+
+def _is_scored(folder: Path) -> bool:
+    return any((record["protocol"], record["k"]) == (PROTOCOL, NEIGHBOURS) for record in stored_scores(folder))
+
+
+def _current(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Make a GPU the current one: graphs are captured on its stream, whatever device the tensors are on."""
+    if not device.startswith("cuda:"):
+        return contextlib.nullcontext()
+    import torch
+
+    current: contextlib.AbstractContextManager[Any] = torch.cuda.device(device)
+    return current
