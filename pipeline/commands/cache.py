@@ -21,13 +21,30 @@ def _stores(session: Session, names: tuple[str, ...]) -> list[Any]:
     from pipeline.errors import PipelineError
 
     stores = cache.find_stores(session.artifacts.features)
-    unknown = set(names) - {store.folder.name for store in stores}
+    known = {name: store for store in stores for name in (store.folder.name, str(store.folder.resolve()))}
+    wanted = [str(Path(name).resolve()) if Path(name).is_dir() else name for name in names]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise PipelineError(
             f"no store named {', '.join(sorted(unknown))} in {session.artifacts.features}",
             "see `pipeline cache list` for the names",
         )
-    return [store for store in stores if not names or store.folder.name in names]
+    return [store for store in stores if not names or store in [known[name] for name in wanted]]
+
+
+def _stores_there(session: Session, names: tuple[str, ...]) -> list[Any]:
+    """The same where there must be one: of a mistyped folder nothing would be read, and all be well."""
+    from pipeline.errors import PipelineError
+
+    if not session.artifacts.root.is_dir():
+        raise PipelineError(f"there is no folder {session.artifacts.root}", "check --artifacts (or PIPELINE_ARTIFACTS)")
+    stores = _stores(session, names)
+    if not stores:
+        raise PipelineError(
+            f"there are no features in {session.artifacts.features}",
+            "run `pipeline embed DATASET`, or check --artifacts",
+        )
+    return stores
 
 
 def _bytes(n: int) -> str:
@@ -88,7 +105,7 @@ def verify_stores(session: Session, names: tuple[str, ...], repair: bool) -> dic
     from pipeline.errors import PipelineError
 
     damaged, rows = [], 0
-    for store in _stores(session, names):
+    for store in _stores_there(session, names):
         with session.console.progress(f"verifying {store.folder.name}") as bar:
             result = cache.verify(store.folder, repair=repair, progress=bar.update)
         rows += result.rows
@@ -110,7 +127,7 @@ def compact_stores(session: Session, names: tuple[str, ...]) -> dict[str, Any]:
     import cache
 
     records = []
-    for store in _stores(session, names):
+    for store in _stores_there(session, names):
         with session.console.progress(f"compacting {store.folder.name}") as bar:
             cache.compact(store.folder, progress=bar.update)
         after = next(s for s in _stores(session, ()) if s.folder == store.folder)

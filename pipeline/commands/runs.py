@@ -40,21 +40,16 @@ def show_run(session: Session, run_id: str) -> dict[str, Any]:
     """One run: what determined it, its training history, its scores."""
     import polars as pl
 
+    from pipeline.run_tables import run_tables
     from pipeline.runs import runs_by_id
     from pipeline.score import stored_scores
 
     (run,) = runs_by_id(session.artifacts, [run_id])
     history = pl.read_parquet(run.folder / "history.parquet").to_dicts()
     facts = {name: value for name, value in run.record.items() if name not in ("classes", "features")}
-    for name, value in facts.items():
-        session.console.show(f"{name:16} {value}")
-    table = Table(*history[0]) if history else Table()
-    for epoch in history:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in epoch.values()))
-    session.console.show(table)
     scores = stored_scores(run.folder)
-    for score in scores:
-        session.console.show(f"{score['protocol']} k={score['k']}: S = {score['steerability']:+.3f}")
+    for shown in run_tables(run, history, scores):
+        session.console.show(shown)
     return {"run": run.summary(), "record": facts, "history": history, "scores": scores}
 
 

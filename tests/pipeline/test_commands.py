@@ -133,6 +133,19 @@ def test_runs_list_and_show(fitted):
     shown = fitted.json("runs", "show", listed[0]["id"])
     assert len(shown["history"]) == 2
     assert shown["record"]["levels"] == ["level0", "level1"]
+    printed = fitted("runs", "show", listed[0]["id"]).stdout
+    for expected in ("3 level0 > 6 level1", "64, 128, 192, 256 dims", "epochs 2", "* the epoch kept"):
+        assert expected in printed
+    assert "{'" not in printed
+    assert "['" not in printed
+
+
+def test_a_mistyped_folder_is_not_called_verified(pipeline, fitted):
+    assert str(pipeline.artifacts) in pipeline.fails("cache", "verify")
+    pipeline.artifacts.mkdir()
+    assert "no features" in pipeline.fails("cache", "verify")
+    (store,) = fitted.json("cache", "list")["stores"]
+    assert fitted.json("cache", "verify", store["store"])["rows"] == store["rows"]
 
 
 def test_doctor_finds_the_offline_backbone(pipeline):
