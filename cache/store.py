@@ -104,6 +104,11 @@ class FeatureStore:
         """The shards that this object knows, in the order in which they count."""
         return self._shards
 
+    @property
+    def index(self) -> KeyIndex:
+        """Where each key's row is, as of the last `refresh`: what `contains` asks, 24 bytes a row."""
+        return self._index
+
     def refresh(self) -> None:
         """Take in what was committed, compacted or repaired since the store was opened.
 

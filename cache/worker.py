@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,11 @@ from cache.ahead import Ahead, Behind
 from cache.errors import CacheError
 from cache.prepare import Helpers, Prepared
 from cache.report import Tally
-from cache.store import FeatureStore
 from cache.tokens import Sequences, TextTokenizer
+from cache.writer import ShardWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -66,19 +67,22 @@ class Job:
 class Chunk:
     """Texts to compute: `rows` int64 [n] are their places in the caller's texts, `keys` uint8 [n, 16].
 
-    `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not.
+    `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not. `piece` numbers the
+    order that the texts came with, for whoever wants to know when they are stored.
     """
 
     texts: list[str]
     rows: NDArray[np.int64]
     keys: NDArray[np.uint8]
     absent: NDArray[np.bool_]
+    piece: int = 0
 
     def take(self, at: NDArray[np.int64]) -> Chunk:
         """Return the texts `at`, in that order."""
-        return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at])
+        return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at], self.piece)
 
 
+OnWritten = Callable[[Chunk, "Batch", Sequence[ShardWriter]], None]
 # a batch on its way: its texts in order, itself, and what waits for the device and returns its features
 Underway = tuple[Chunk, "Batch", "Callable[[], Fetched]"]
 _LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
@@ -91,22 +95,44 @@ def run_job(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], No
 
     :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
     """
-    worker = _Worker(job, on_batch)
+    worker = Worker(job, on_batch)
     worker.run(chunks)
     return worker.tally
 
 
-class _Worker:
-    """What the threads share: the encoder, and the tally, of which each thread adds to its own stages."""
+class Worker:
+    """What the threads share: the encoder, and the tally, of which each thread adds to its own stages.
 
-    def __init__(self, job: Job, on_batch: Callable[[int, str], None]) -> None:
+    The encoder is loaded once, while the first texts are tokenized, or beforehand by `load`; `run` may be called again.
+    """
+
+    def __init__(
+        self, job: Job, on_batch: Callable[[int, str], None], on_written: OnWritten = lambda chunk, batch, writers: None
+    ) -> None:
+        """`on_written` is called, in the thread that writes, after a batch was handed to every store's writer."""
         self.tally = Tally()
         self._job = job
         self._on_batch = on_batch
-        self._encoder: Encoder
+        self._on_written = on_written
+        self._encoder: Encoder | None = None
         self._store_dtypes = [str(description["store_dtype"]) for _, description in job.stores]
 
+    def load(self) -> Encoder:
+        """Return the encoder, loading it unless it is loaded: in the thread that computes, whose threads are counted.
+
+        :raises CacheError: weights that are damaged, a device without room for them.
+        """
+        if self._encoder is None:
+            self._on_batch(0, "loading")
+            with self._timed("loading"):
+                self._encoder = _load(self._job)
+        return self._encoder
+
     def run(self, chunks: Iterable[Chunk]) -> None:
+        """Compute and store every text of `chunks`: when it returns, all of them are on the disk.
+
+        :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
+        """
         chunks = iter(chunks)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_short_turns())
@@ -114,22 +140,22 @@ class _Worker:
             if self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
                 helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, _HELPERS))
             tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
-            self._on_batch(0, "loading")
+            encoder = self.load()
             with self._timed("loading"):
-                self._encoder = _load(self._job)
                 first = next(tokenized, None)  # as soon as a tokenizer is loaded too
             if first is None:
                 return
-            rest = self._start(first, chunks, helpers)
-            batches = stack.enter_context(contextlib.closing(Ahead(self._batches(first, rest), _BATCHES_WAITING)))
+            rest = self._start(encoder, first, chunks, helpers)
+            ready = self._batches(encoder, first, rest)
+            batches = stack.enter_context(contextlib.closing(Ahead(ready, _BATCHES_WAITING)))
             writing = stack.enter_context(Behind[Underway](self._write, _WRITES_WAITING))
             for chunk, batch in batches:
                 with self._timed("computing"):
-                    self._compute(chunk, batch, writing)
+                    self._compute(encoder, chunk, batch, writing)
             with self._timed("computing"):
-                self._encoder.wait()
+                encoder.wait()
             self._on_batch(0, "writing")
-        self.tally.notes = self._encoder.notes
+        self.tally.notes = encoder.notes
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -153,47 +179,50 @@ class _Worker:
         return self._job.total / self._job.share if self._job.total else float("inf")
 
     def _start(
-        self, first: tuple[Chunk, Sequences], rest: Iterator[Chunk], helpers: Helpers | None
+        self, encoder: Encoder, first: tuple[Chunk, Sequences], rest: Iterator[Chunk], helpers: Helpers | None
     ) -> Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]:
         """Have the rest prepared, and compile meanwhile if the first texts say that the tokens to come are worth it."""
         _, sequences = first
         tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
-        compiled = self._encoder.worth_compiling(tokens)
-        packing = replace(self._encoder.packing, laid_out=compiled)
+        compiling = encoder.worth_compiling(tokens)
+        packing = replace(encoder.packing, laid_out=compiling or encoder.packing.laid_out)
         prepared: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]
         if helpers is None:
             prepared = Ahead(self._tokenize(rest, None), 1)
         else:
             prepared = helpers.prepare(rest, self._prompted, packing)
-        if compiled:
+        if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
-                self._encoder.compile(sequences)
+                encoder.compile(sequences)
         return prepared
 
     def _batches(
-        self, first: tuple[Chunk, Sequences], rest: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]
+        self,
+        encoder: Encoder,
+        first: tuple[Chunk, Sequences],
+        rest: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk],
     ) -> Iterator[tuple[Chunk, Batch]]:
         """Yield batches and their texts: the first chunk's at once, then what this process or helpers prepare."""
-        yield from self._packed([first])
+        yield from self._packed(encoder, [first])
         if not isinstance(rest, Prepared):
-            yield from self._packed(rest)
+            yield from self._packed(encoder, rest)
             return
-        rest.packing = self._encoder.packing
+        rest.packing = encoder.packing
         for chunk, batches, seconds in rest:
             self.tally.stages["tokenizing"] += seconds
-            rest.packing = self._encoder.packing
+            rest.packing = encoder.packing
             yield from ((chunk.take(batch.rows), batch) for batch in batches)
 
-    def _packed(self, tokenized: Iterable[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
+    def _packed(self, encoder: Encoder, tokenized: Iterable[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
         for chunk, sequences in tokenized:
             began = time.perf_counter()
-            for batch in self._encoder.packing.batches(sequences):
+            for batch in encoder.packing.batches(sequences):
                 self.tally.stages["tokenizing"] += time.perf_counter() - began
                 yield chunk.take(batch.rows), batch
                 began = time.perf_counter()
 
-    def _compute(self, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
+    def _compute(self, encoder: Encoder, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
         """Compute a batch, in smaller ones where the device's memory does not suffice.
 
         :raises CacheError: a text has no tokens, or is too long for the device.
@@ -201,18 +230,18 @@ class _Worker:
         if not batch.lengths.all():
             row = chunk.rows[np.argmin(batch.lengths)]
             raise CacheError(f"text {row} has no tokens", "remove that text, or give it content")
-        features = self._encoder.features_or_none(batch)
+        features = encoder.features_or_none(batch)
         if features is None:
             if len(chunk.texts) == 1:
                 raise CacheError(
                     f"text {chunk.rows[0]} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
                     "use --devices cpu, or a backbone with a smaller maximum length",
                 )
-            self._encoder.shrink(len(batch.ids))
-            for smaller in self._encoder.packing.batches(batch.sequences()):
-                self._compute(chunk.take(smaller.rows), smaller, writing)
+            encoder.shrink(len(batch.ids))
+            for smaller in encoder.packing.batches(batch.sequences()):
+                self._compute(encoder, chunk.take(smaller.rows), smaller, writing)
             return
-        writing.put((chunk, batch, self._encoder.fetch(features, self._store_dtypes)))
+        writing.put((chunk, batch, encoder.fetch(features, self._store_dtypes)))
         self.tally.computed += len(batch.rows)
         self.tally.tokens += batch.tokens
         self.tally.nodes += batch.nodes
@@ -222,7 +251,8 @@ class _Worker:
     def _write(self, items: Iterator[Underway]) -> None:
         """Append features to each layer's store until there are no more."""
         with contextlib.ExitStack() as stack:
-            writers = [stack.enter_context(FeatureStore.create(*store).writer()) for store in self._job.stores]
+            # the stores are there, and a writer needs no index of what they hold: opening them would read every key
+            writers = [stack.enter_context(ShardWriter(*store)) for store in self._job.stores]
             for chunk, batch, arrived in items:
                 fetched = arrived()
                 with self._timed("writing"):
@@ -232,6 +262,7 @@ class _Worker:
                             writer.append(chunk.keys, features)
                         else:
                             writer.append(chunk.keys[absent], features[absent])
+                self._on_written(chunk, batch, writers)
 
     def _check(self, chunk: Chunk, batch: Batch, fetched: Fetched) -> None:
         """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
@@ -241,7 +272,7 @@ class _Worker:
         limits = [_LIMITS[name] for name in self._store_dtypes]
         bad = ~(fetched.largest <= np.array(limits)[:, None]).all(axis=0)
         for i in np.flatnonzero(bad).tolist():
-            again = self._encoder.alone(batch, i)
+            again = self.load().alone(batch, i)
             largest = np.abs(again).max(axis=1).tolist()
             for number, (value, limit) in enumerate(zip(largest, limits, strict=True)):
                 if not value <= limit:

@@ -35,10 +35,15 @@ if TYPE_CHECKING:
 class ShardWriter:
     """Commits appended rows as shards: for a `with` block and one thread; `FeatureStore.writer` makes it."""
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], *, seconds: float, nbytes: int) -> None:
-        """Write to `folder`, so that a kill costs at most `seconds` of work or `nbytes` of stored features."""
+    def __init__(
+        self, folder: Path, description: Mapping[str, Any], *, seconds: float = 10.0, nbytes: int = 64 << 20
+    ) -> None:
+        """Write to `folder`, so that a kill costs at most `seconds` of work or `nbytes` of stored features.
+
+        `rows` counts what was appended, `committed` how many of these, the first ones, are on the disk.
+        """
         self.folder = folder
-        self.rows = 0
+        self.rows = self.committed = 0
         self._description = description
         self._dim = int(description["hidden_size"])
         self._dtype = str(description["store_dtype"])
@@ -101,6 +106,7 @@ class ShardWriter:
     def _commit(self, rows: Rows) -> None:
         rows.checksums[...] = row_checksums(rows.keys, rows.features)
         write_shard(self.folder / new_name(), self._description, len(rows.keys), [rows])
+        self.committed += len(rows.keys)
 
     def _settle(self) -> None:
         writing, self._writing = self._writing, None
