@@ -47,6 +47,10 @@ class DamageError(CacheError):
         return type(self), (self.path, self.what)
 
 
+class DeviceError(CacheError):
+    """One device, or the process that feeds it, cannot go on: another could do its work, where there is another."""
+
+
 def file_error(action: str, path: Path, error: OSError) -> CacheError:
     """Return the `CacheError` for an operating system error: `action` is what failed, such as "write"."""
     problem = f"cannot {action} {path}: {error.strerror or error}"

@@ -18,7 +18,7 @@ from cache.bert import Bert
 from cache.bert import expected as expected_of_bert
 from cache.decoder import Decoder
 from cache.decoder import expected as expected_of_decoder
-from cache.errors import CacheError
+from cache.errors import DeviceError
 from cache.fingerprint import weight_files
 from cache.masks import DeviceTrie
 from cache.pooling import pool
@@ -123,9 +123,9 @@ def open_native(
     return None
 
 
-def does_not_fit(backbone: Backbone, device: str) -> CacheError:
+def does_not_fit(backbone: Backbone, device: str) -> DeviceError:
     """Return the error of a device whose memory is too small for the weights."""
-    return CacheError(
+    return DeviceError(
         f"backbone {backbone.name} does not fit on {device}", "free the device's memory, or use --devices cpu"
     )
 

@@ -5,6 +5,10 @@ one thread, the thread that feeds the GPU waits for. So where there is much to d
 they get texts through a pipe and send back arrays. They import neither torch nor the caller's main module (which
 multiprocessing's spawn would run again: a script of three lines needs no guard), ignore Ctrl-C, and end when their
 input does, however the parent ended. The alternative, more threads, was measured: half the speed.
+
+Three feed the fastest GPU that there is. Where several GPUs share a host, each gets its part of the cores: one for the
+process that launches kernels and writes, the others, up to three, for helpers; none where there is no core left, and
+that process then tokenizes by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cache.ahead import Ahead
-from cache.errors import CacheError
+from cache.devices import cores
+from cache.errors import DeviceError
 from cache.masks import HostTrie
 from cache.packing import Batch, pack
 from cache.tokens import Sequences, TextTokenizer
@@ -33,6 +38,12 @@ if TYPE_CHECKING:
     from cache.backbones import Backbone
 
 T = TypeVar("T")
+_MOST = 3
+
+
+def helper_count(processes: int) -> int:
+    """Return how many helpers each of so many processes of this host, a device each, should have."""
+    return max(0, min(_MOST, cores() // processes - 1))
 
 
 @dataclass(frozen=True)
@@ -156,8 +167,8 @@ class _Helper:
         self._process.wait()
 
 
-def _ended() -> CacheError:
-    return CacheError("a tokenizing process ended", "its memory may have run out; run again to go on")
+def _ended() -> DeviceError:
+    return DeviceError("a tokenizing process ended", "its memory may have run out; run again to go on")
 
 
 def serve() -> None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.ahead import Ahead, Behind
-from cache.errors import CacheError
-from cache.prepare import Helpers, Prepared
+from cache.devices import current
+from cache.errors import CacheError, DeviceError
+from cache.prepare import Helpers, Prepared, helper_count
 from cache.report import Tally
 from cache.tokens import Sequences, TextTokenizer
 from cache.writer import ShardWriter
@@ -40,7 +41,6 @@ _WRITES_WAITING = 4
 _BATCHES_WAITING = 8
 _HELPED_TEXTS = 50_000
 _HELPED_DEVICES = ("cuda",)  # so fast that tokenizing in the process that feeds them would hold them up
-_HELPERS = 3
 _TURN_SECONDS = 2e-4
 
 
@@ -82,6 +82,7 @@ class Chunk:
         return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at], self.piece)
 
 
+OnBegin = Callable[[Chunk, "Batch"], None]
 OnWritten = Callable[[Chunk, "Batch", Sequence[ShardWriter]], None]
 # a batch on its way: its texts in order, itself, and what waits for the device and returns its features
 Underway = tuple[Chunk, "Batch", "Callable[[], Fetched]"]
@@ -107,13 +108,20 @@ class Worker:
     """
 
     def __init__(
-        self, job: Job, on_batch: Callable[[int, str], None], on_written: OnWritten = lambda chunk, batch, writers: None
+        self,
+        job: Job,
+        on_batch: Callable[[int, str], None],
+        on_written: OnWritten = lambda chunk, batch, writers: None,
+        on_begin: OnBegin = lambda chunk, batch: None,
     ) -> None:
-        """`on_written` is called, in the thread that writes, after a batch was handed to every store's writer."""
+        """`on_written` is called, in the thread that writes, after a batch was handed to every store's writer.
+
+        `on_begin` is called before a batch is computed.
+        """
         self.tally = Tally()
         self._job = job
         self._on_batch = on_batch
-        self._on_written = on_written
+        self._on_written, self._on_begin = on_written, on_begin
         self._encoder: Encoder | None = None
         self._store_dtypes = [str(description["store_dtype"]) for _, description in job.stores]
 
@@ -136,10 +144,12 @@ class Worker:
         chunks = iter(chunks)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_short_turns())
-            helpers = None
-            if self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
-                helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, _HELPERS))
+            helpers, count = None, helper_count(self._job.share)
+            if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
+                helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, count))
             tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
+            with self._timed("loading"):
+                stack.enter_context(current(self._job.device))
             encoder = self.load()
             with self._timed("loading"):
                 first = next(tokenized, None)  # as soon as a tokenizer is loaded too
@@ -225,20 +235,25 @@ class Worker:
     def _compute(self, encoder: Encoder, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
         """Compute a batch, in smaller ones where the device's memory does not suffice.
 
-        :raises CacheError: a text has no tokens, or is too long for the device.
+        :raises CacheError: a text has no tokens.
+        :raises DeviceError: a text does not fit on the device, not even alone.
         """
         if not batch.lengths.all():
             row = chunk.rows[np.argmin(batch.lengths)]
             raise CacheError(f"text {row} has no tokens", "remove that text, or give it content")
+        self._on_begin(chunk, batch)
         features = encoder.features_or_none(batch)
         if features is None:
             if len(chunk.texts) == 1:
-                raise CacheError(
+                raise DeviceError(
                     f"text {chunk.rows[0]} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
                     "use --devices cpu, or a backbone with a smaller maximum length",
                 )
             encoder.shrink(len(batch.ids))
-            for smaller in encoder.packing.batches(batch.sequences()):
+            parts = list(encoder.packing.batches(batch.sequences()))
+            if len(parts) == 1:  # the smallest batch there is does not fit: perhaps one text does
+                parts = list(replace(encoder.packing, budget=1).batches(batch.sequences()))
+            for smaller in parts:
                 self._compute(encoder, chunk.take(smaller.rows), smaller, writing)
             return
         writing.put((chunk, batch, encoder.fetch(features, self._store_dtypes)))

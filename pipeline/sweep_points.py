@@ -13,12 +13,12 @@ than a CPU, and its heads differ from a CPU's as two seeds do.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.devices import current
 from pipeline.artifacts import Artifacts
 from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import fit, run_folders
@@ -79,7 +79,7 @@ def do_point(
     """
     where = Artifacts(artifacts)
     features = features or FeaturesAtHand(where).of(point)
-    with _current(device):
+    with current(device):
         fitted = fit(where, features, point.method, seeds, point.settings, device=device)
         searching = device if device.startswith("cuda") else None
         scores = [score(run_subject(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
@@ -97,13 +97,3 @@ def is_done(artifacts: Path, point: Point, seeds: Sequence[int], features: Label
 
 def _is_scored(folder: Path) -> bool:
     return any((record["protocol"], record["k"]) == (PROTOCOL, NEIGHBOURS) for record in stored_scores(folder))
-
-
-def _current(device: str) -> contextlib.AbstractContextManager[Any]:
-    """Make a GPU the current one: graphs are captured on its stream, whatever device the tensors are on."""
-    if not device.startswith("cuda:"):
-        return contextlib.nullcontext()
-    import torch
-
-    current: contextlib.AbstractContextManager[Any] = torch.cuda.device(device)
-    return current
