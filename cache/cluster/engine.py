@@ -1,0 +1,189 @@
+"""`embed_missing` on a Ray cluster: the same plan, the same stores, the same report; others do the work.
+
+The order of things: connect, plan, check that the store's folder is shared, put the stores' key indexes where every
+node can map them, read and look up, compute what is missing, and count. If every text was looked up and every block was
+acknowledged, all is stored, for an actor acknowledges what is on the disk; if a block was lost beyond Ray's own repair,
+another pass looks up everything again and finds only what is missing. The alternative, always a second pass to be sure,
+reads a corpus twice to learn what the count has said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.cluster.connection import connected, import_ray, living_nodes, on_node, reason_of
+from cache.cluster.corpus import Corpus
+from cache.cluster.crew import Crew, Outcome, Place, places
+from cache.cluster.reading import Feed, piece_size, pieces
+from cache.cluster.sharing import check_shared
+from cache.devices import check_devices, native_dtype
+from cache.embedding import report_of
+from cache.errors import CacheError, file_error
+from cache.lookup import check_texts
+from cache.planning import make_plan
+from cache.report import EmbedProgress, Tally
+from cache.store import FeatureStore
+from cache.worker import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cache.backbones import Backbone
+    from cache.planning import Plan
+    from cache.report import EmbedReport
+
+_PASSES = 3
+_BLOCKS_AHEAD = 2
+_ASKING_SECONDS = 60.0
+_PROGRESS_SECONDS = 0.1
+_RATE_SECONDS = 0.5
+
+
+def embed_on_cluster(
+    texts: Corpus | Sequence[str],
+    backbone: Backbone,
+    root: Path,
+    *,
+    layers: Sequence[int] = (-1,),
+    dtype: str = "auto",
+    store_dtype: str | None = None,
+    devices: str = "auto",
+    prompt: str | None = None,
+    address: str | None = None,
+    progress: Callable[[EmbedProgress], None] | None = None,
+) -> EmbedReport:
+    """Compute the features of `texts` that the stores under `root` lack, on a Ray cluster, and store them.
+
+    :param texts: Parquet files that are read on the cluster, or texts that this process has.
+    :param root: a folder that every node sees under the same path.
+    :param devices: "auto" (every GPU, else an actor a node), "cpu", "cpu:N" for N actors a node, "cuda" or "all".
+    :param address: of a running cluster; by default RAY_ADDRESS, else one is started on this machine and ended.
+    :raises CacheError: see `cache.embedding.embed_missing`; besides, no such cluster, or a node that does not share
+        `root`, lacks the checkpoint or has another one.
+    """
+    began = time.perf_counter()
+    check_devices(devices)
+    prompt = backbone.prompt if prompt is None else prompt
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_error("create", root, error) from error
+    root = root.resolve()
+    with connected(address, object_bytes=_stored_bytes(root)):
+        plan = make_plan(backbone, root, layers, dtype, store_dtype, lambda: _fastest(devices))
+        work = _Work(texts, plan, backbone, prompt, devices, progress)
+        return work.report(began)
+
+
+def _stored_bytes(root: Path) -> int:
+    """Return how much room the key indexes of all stores under `root` may take: 24 of a row's bytes, most of them."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in root.glob("*/shard-*.h5")) // 8
+    return 0
+
+
+def _fastest(devices: str) -> tuple[str, str]:
+    """Ask a node that will compute which dtype it multiplies natively.
+
+    :raises CacheError: the cluster has nothing to compute on, or the node cannot run this package.
+    """
+    ray = import_ray()
+    place = _first_place(devices)
+    options = {"num_cpus": 0, "num_gpus": place.gpus, "scheduling_strategy": on_node(place.node)}
+    asked = ray.remote(native_dtype).options(**options).remote(place.device)
+    try:
+        return f"{place.device} of {place.node.name}", ray.get(asked, timeout=_ASKING_SECONDS)
+    except ray.exceptions.RayError as error:
+        reason = (str(reason_of(error)).strip().splitlines() or [type(error).__name__])[-1]
+        raise CacheError(
+            f"node {place.node.name} does not say which dtype suits it: {reason[:200]}",
+            "name one with --dtype; see `ray status` for what keeps the node busy",
+        ) from error
+
+
+def _first_place(devices: str) -> Place:
+    found = places(living_nodes(), devices)
+    if not found:
+        raise CacheError("the cluster has no processor to compute on", "start its nodes with --num-cpus")
+    return found[0]
+
+
+class _Work:
+    """One call's passes over the texts, and what it tells meanwhile."""
+
+    def __init__(
+        self,
+        texts: Corpus | Sequence[str],
+        plan: Plan,
+        backbone: Backbone,
+        prompt: str,
+        devices: str,
+        progress: Callable[[EmbedProgress], None] | None,
+    ) -> None:
+        self._plan, self._backbone, self._prompt, self._devices = plan, backbone, prompt, devices
+        self._progress = progress
+        self._told = self._began = 0.0
+        self._base = 0
+        if isinstance(texts, Corpus):
+            self._texts: Corpus | Sequence[str] = texts
+            self._distinct = self._total = texts.rows
+        else:
+            check_texts(list(texts), 0)
+            self._texts = list(dict.fromkeys(texts))
+            self._distinct, self._total = len(self._texts), len(texts)
+
+    def report(self, began: float) -> EmbedReport:
+        """Do the work."""
+        check_shared(self._plan.stores[0][0].parent)
+        stores = [FeatureStore.create(folder, description) for folder, description in self._plan.stores]
+        actors = len(places(living_nodes(), self._devices))
+        size = piece_size(self._distinct, actors)
+        plan, job = self._plan, self._job()
+        tally = Tally()
+        with Crew(job, self._devices, -(-self._distinct // size), self._tell) as crew:
+            for _ in range(_PASSES):
+                outcome = self._pass(crew, stores, size, actors)
+                tally.add(outcome.tally)
+                if outcome.whole and outcome.seen == self._distinct:
+                    break
+                for store in stores:
+                    store.refresh()
+            else:
+                raise CacheError(
+                    f"blocks of texts were lost in {_PASSES} passes over them",
+                    "nodes come and go too fast: see `ray status`, then run again to go on",
+                )
+        tally.add(crew.tally)
+        tally.notes = (*tally.notes, *crew.notes)
+        self._tell(self._distinct, 0, "done")
+        return report_of(plan, self._backbone, tally, self._total, crew.description, time.perf_counter() - began)
+
+    def _pass(self, crew: Crew, stores: Sequence[FeatureStore], size: int, actors: int) -> Outcome:
+        feed = Feed(pieces(self._texts, stores, self._prompt, size), _BLOCKS_AHEAD * max(1, actors))
+        try:
+            return crew.run(feed)
+        finally:
+            feed.close()
+
+    def _job(self) -> Job:
+        plan = self._plan
+        return Job(
+            plan.folder, self._backbone, plan.layers, plan.dtype, "", None, plan.stores, self._prompt, self._distinct
+        )
+
+    def _tell(self, done: int, underway: int, stage: str) -> None:
+        if self._progress is None:
+            return
+        now = time.perf_counter()
+        if now - self._told < _PROGRESS_SECONDS and stage != "done":
+            return
+        self._told = now
+        if underway and not self._began:
+            self._began, self._base = now, done + underway
+        since = now - self._began if self._began else 0.0
+        rate = (done + underway - self._base) / since if since >= _RATE_SECONDS else 0.0
+        shown = min(self._total, done + underway + self._total - self._distinct)
+        self._progress(EmbedProgress(shown, self._total, max(0.0, rate), stage))
