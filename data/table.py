@@ -103,8 +103,9 @@ def _blank_as_missing(name: str) -> pl.Expr:
 def _complete(
     frame: pl.DataFrame, names: Sequence[str], numbers: pl.Series
 ) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...]]:
-    """Leave out the rows that lack a label; say how many."""
+    """Leave out the rows that lack a label; say which."""
     whole = frame.select(pl.all_horizontal(pl.col(list(names)).is_not_null())).to_series()
     left_out = int((~whole).sum())
-    notes = (f"{counted(left_out, 'row')} without a label left out",) if left_out else ()
+    which = listed(numbers.filter(~whole).head(10), left_out)
+    notes = (f"{counted(left_out, 'row')} without a label left out: {which}",) if left_out else ()
     return frame.filter(whole), numbers.filter(whole), notes

@@ -9,6 +9,7 @@ changed in the source is a label changed in the next command.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ class DatasetSource:
         """The source kept in a JSON record."""
         levels = record["levels"]
         return DatasetSource(**{**record, "levels": tuple(levels) if levels else None})
+
+    @property
+    def options(self) -> list[str]:
+        """The options that say so on the command line, words of a shell."""
+        valued = (("--levels", ",".join(self.levels or ())), ("--limit", self.limit))
+        words = [word for option, value in valued if value for word in (option, str(value))]
+        words += ["--text", self.text] if self.text != "text" else []
+        flags = (
+            ("--all", self.all_rows),
+            ("--qualify-labels", self.qualify_labels),
+            ("--drop-incomplete", self.drop_incomplete),
+        )
+        return [*words, *(flag for flag, on in flags if on)]
 
 
 @dataclass(frozen=True)
@@ -127,11 +141,30 @@ class Artifacts:
             current = self.current()
             if _answers(name, current.dataset_id, current.dataset):
                 return current.dataset
-        kept = {path.stem: DatasetSource.of(_read_json(path)) for path in sorted(self.datasets.glob("*.json"))}
-        found = {id_: source for id_, source in kept.items() if _answers(name, id_, source)}
+        found = {id_: source for id_, source in self._kept().items() if _answers(name, id_, source)}
         if len(set(found.values())) > 1:
             raise PipelineError(f"{len(found)} datasets answer to {name}: {', '.join(found)}", "name one by its id")
         return next(iter(found.values()), DatasetSource(lasting_source(name)))
+
+    def ids_answering(self, name: str) -> list[str]:
+        """Ids of the datasets embedded here that `name` means: that of the last embed if it does, else all that do."""
+        current = self.current()
+        if _answers(name, current.dataset_id, current.dataset):
+            return [current.dataset_id]
+        return [id_ for id_, source in self._kept().items() if _answers(name, id_, source)]
+
+    def _kept(self) -> dict[str, DatasetSource]:
+        return {path.stem: DatasetSource.of(_read_json(path)) for path in sorted(self.datasets.glob("*.json"))}
+
+    def source_as_asked(self, name: str | None, loading: Mapping[str, Any]) -> DatasetSource:
+        """How to load the dataset `name` with options as typed; without any, as it was embedded here.
+
+        :raises PipelineError: as `dataset_source` does.
+        """
+        if DatasetSource("", **loading) == DatasetSource(""):
+            return self.dataset_source(name)
+        source = self.current().dataset.source if name is None else lasting_source(name)
+        return DatasetSource(source, **loading)
 
     def load_dataset(self, source: DatasetSource) -> data.Dataset:
         """Loads a dataset, keeping what has to be downloaded below `data/`.

@@ -18,7 +18,6 @@ import cache
 import data
 from pipeline.artifacts import Artifacts
 from pipeline.errors import PipelineError
-from pipeline.naming import names
 from pipeline.runs import Run
 
 
@@ -95,25 +94,6 @@ def features_of_texts(
         )
     keys = cache.text_keys(texts, run.record["prompt"])
     return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
-
-
-def choose_run(runs: list[Run], method: str | None, seed: int | None) -> Run:
-    """The run that the options leave; of several that differ in the seed alone, the one with the lowest.
-
-    :raises PipelineError: if none is left, or several that differ in more than the seed.
-    """
-    left = [run for run in runs if method in (None, run.method) and seed in (None, run.seed)]
-    if not left:
-        raise PipelineError(
-            f"no run with method {method or 'any'} and seed {'any' if seed is None else seed}",
-            "see `pipeline runs list`, or train one with `pipeline fit-head`",
-        )
-    named = names([run.record for run in left])
-    kinds = {(name, run.record["dataset"], run.record["fingerprint"]) for name, run in zip(named, left, strict=True)}
-    if len(kinds) > 1:
-        listed = ", ".join(f"{run.id} ({name}, seed {run.seed})" for name, run in zip(named, left, strict=True))
-        raise PipelineError(f"{len(left)} runs fit: {listed}", "name one: --method M --seed S, or --run ID")
-    return min(left, key=lambda run: run.seed)
 
 
 def read_texts(path: Path, column: str) -> list[str]:

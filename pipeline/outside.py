@@ -2,14 +2,16 @@
 
 Two kinds of files: `.npy`, rows in the order that `pipeline data show DATASET --rows` prints; and `.parquet`, whose
 vectors are joined by a column `text`, so that their order does not matter and further rows do no harm. Nothing is
-unpickled.
+unpickled. Numbers of one byte, as APIs give them for quantised embeddings, are taken as they are: int8 and uint8 become
+float32 without a scale, which a cosine does not need if all dimensions share one.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,12 +22,15 @@ from pipeline.errors import PipelineError
 
 Singles = NDArray[np.float32]
 
+_BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 
-def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
+
+def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None] = lambda line: None) -> Singles:
     """Read the embeddings of every row of a dataset, float32 [n, D], in its order.
 
-    :param path: a .npy file [n, D] of floats, or a .parquet file with one column of lists or arrays of floats and a
-        column `text`; without any column of strings its rows are taken in order.
+    :param path: a .npy file [n, D] of floats, int8 or uint8, or a .parquet file with one column of lists or arrays of
+        such and a column `text`; without any column of strings its rows are taken in order.
+    :param say: told, a line each, that vectors are of whole numbers, and which are nothing but zeros.
     :raises PipelineError: if the file cannot be read, does not go with the dataset, or holds NaN or infinity.
     """
     readers = {".npy": _read_npy, ".parquet": _read_parquet}
@@ -34,11 +39,11 @@ def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
             f"{path} is neither .npy nor .parquet",
             "save the embeddings with numpy.save, or as Parquet with a text and a list column",
         )
-    vectors = readers[path.suffix](path, dataset)
+    vectors = readers[path.suffix](path, dataset, say)
     if vectors.ndim != 2 or not vectors.shape[-1] or len(vectors) != len(dataset):
         raise PipelineError(
             f"{path} has shape {tuple(vectors.shape)}, and {dataset.id} has {len(dataset):,} rows",
-            "give a vector for each row that `pipeline data show DATASET --rows` prints, in that order",
+            f"give a vector for each row that `pipeline data show {dataset.id} --rows` prints, in that order",
         )
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
@@ -47,25 +52,38 @@ def read_embeddings(path: Path, dataset: data.Dataset) -> Singles:
             f"{dataset.id}: {dataset.texts[broken[0]][:60]!r}",
             "look for NaN or infinity where they were made",
         )
+    empty = np.flatnonzero(~vectors.any(axis=1))
+    if len(empty):
+        say(
+            f"warning: {path}: {len(empty):,} of {len(vectors):,} embeddings are all zeros, the first that of row "
+            f"{empty[0] + 1} of {dataset.id}: {dataset.texts[empty[0]][:60]!r}; zeros are "
+            "equally near to everything, so answers about them are accidents"
+        )
     return vectors
 
 
-def _read_npy(path: Path, dataset: data.Dataset) -> Singles:
+def _read_npy(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PipelineError(
             f"{path} is no array of numbers ({error})", "save one array [n, D] of floats with numpy.save"
         ) from error
-    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f":
+    if not isinstance(vectors, np.ndarray) or not (vectors.dtype.kind == "f" or vectors.dtype in _BYTES):
         raise PipelineError(
-            f"{path} holds {getattr(vectors, 'dtype', 'several arrays')}, not floats",
+            f"{path} holds {getattr(vectors, 'dtype', 'several arrays')}, not floats, int8 or uint8",
             "save one array [n, D] of floats with numpy.save",
         )
+    if vectors.dtype in _BYTES:
+        say(_quantised(path, str(vectors.dtype)))
     return _singles(vectors)
 
 
-def _read_parquet(path: Path, dataset: data.Dataset) -> Singles:
+def _quantised(path: Path, dtype: str) -> str:
+    return f"{path} holds {dtype}: taken as quantised embeddings, cast to float32"
+
+
+def _read_parquet(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
     try:
         frame = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
@@ -85,6 +103,8 @@ def _read_parquet(path: Path, dataset: data.Dataset) -> Singles:
             f"{path}: row {row + 1} has {lengths[row]} dimensions where row 1 has {lengths[0]}",
             "give every text an embedding of one length",
         )
+    if not column.dtype.inner.is_float():  # type: ignore[attr-defined]
+        say(_quantised(path, str(column.dtype.inner).lower()))  # type: ignore[attr-defined]
     vectors = _singles(column.explode().to_numpy().reshape(len(column), -1))
     if "text" in frame.columns:
         return vectors[_rows_by_text(path, frame, vectors, dataset)]
@@ -102,13 +122,15 @@ def _vector_column(path: Path, frame: pl.DataFrame) -> str:
     found = [
         name
         for name, kind in frame.schema.items()
-        if isinstance(kind, pl.List | pl.Array) and kind.inner is not None and kind.inner.is_float()
+        if isinstance(kind, pl.List | pl.Array)
+        and kind.inner is not None
+        and (kind.inner.is_float() or kind.inner in (pl.Int8, pl.UInt8))
     ]
     if "embedding" in found:
         return "embedding"
     if len(found) != 1:
         raise PipelineError(
-            f"{path} has {len(found)} columns of float lists, in {', '.join(frame.columns)}",
+            f"{path} has {len(found)} columns of lists of floats, int8 or uint8, in {', '.join(frame.columns)}",
             "name the vectors' column embedding",
         )
     return found[0]
@@ -129,11 +151,11 @@ def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: Singles, dataset: da
         raise PipelineError(
             f"{path} has no embedding for {len(missing):,} of {len(dataset):,} texts of {dataset.id}, "
             f"the first being row {number}: {text[:60]!r}",
-            "embed every text that `pipeline data show DATASET --rows` prints",
+            f"embed every text that `pipeline data show {dataset.id} --rows` prints",
         )
     return [rows[text] for text in dataset.texts]
 
 
-def _singles(vectors: NDArray[np.floating]) -> Singles:
+def _singles(vectors: NDArray[Any]) -> Singles:
     with np.errstate(over="ignore"):
         return np.asarray(vectors, dtype=np.float32)

@@ -89,14 +89,17 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Subje
     ]
 
 
-def outside_subjects(path: Path, dataset: data.Dataset, dims: Sequence[int] | None) -> list[Subject]:
+def outside_subjects(
+    path: Path, dataset: data.Dataset, dims: Sequence[int] | None, say: Callable[[str], None] = lambda line: None
+) -> list[Subject]:
     """Embeddings of a dataset that were made elsewhere, and their principal components beside them.
 
     :param path: see `read_embeddings`.
     :param dims: prefixes to score; by default 64, 128, 192, 256 as far as they reach, and the full length.
+    :param say: told what is odd about the file, a line each.
     :raises PipelineError: if the file does not go with the dataset, or a prefix is longer than the embeddings.
     """
-    vectors = read_embeddings(path, dataset)
+    vectors = read_embeddings(path, dataset, say)
     width = vectors.shape[1]
     chosen = baseline_dims(width) if dims is None else tuple(sorted(dims))
     if chosen[0] < 1 or chosen[-1] > width:

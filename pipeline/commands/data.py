@@ -37,17 +37,26 @@ def list_datasets(session: Session) -> dict[str, Any]:
 
 @command("show", example="pipeline data show clinc")
 @click.argument("dataset")
-@click.option("--rows", is_flag=True, help="Print the rows instead, as CSV, in their order.")
+@click.option("--rows", is_flag=True, help="Print the rows that are used instead, as CSV, in their order.")
 @click.option("--backbone", help="Count its tokens too (default: the backbone that `embed` used last, if any).")
 @loading_options
 def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | None, **options: Any) -> dict[str, Any]:
-    """Rows, classes and entropy of each level, balance, lengths, duplicates of DATASET."""
+    """Rows, classes and entropy of each level, balance, lengths, duplicates of DATASET.
+
+    A dataset that was embedded here is read with the options of that `embed`, as by every other command, unless options
+    are given. The vectors of `score --embeddings FILE.npy` stand in the order of --rows.
+    """
     import data
     from pipeline.tables import dataset_lines
 
     loading, _ = split_loading(options)
-    loaded = session.artifacts.load_dataset(DatasetSource(lasting_source(dataset), **loading))
+    source = session.artifacts.source_as_asked(dataset, loading)
+    if source.options and not DatasetSource("", **loading).options:
+        session.console.say(f"read as it was embedded here: {' '.join(source.options)}")
+    loaded = session.artifacts.load_dataset(source)
     if rows:
+        for warning in loaded.warnings:
+            session.console.say(warning)
         if not session.console.as_json:
             session.console.write(loaded.frame.write_csv())
         return {"dataset": loaded.id, "rows": loaded.frame.to_dicts()}

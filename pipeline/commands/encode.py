@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from pipeline.artifacts import lasting_source
 from pipeline.command import Session, command
 
 
@@ -29,7 +28,8 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     with a text column, or .txt with one text a line.
     """
     import cache
-    from pipeline.encode import choose_run, encode, read_texts
+    from pipeline.choice import choose_run, chosen_line, runs_asked
+    from pipeline.encode import encode, read_texts
     from pipeline.runs import runs_by_id
     from pipeline.stages import rate_of
 
@@ -40,11 +40,13 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     if options["run_id"] and (options["method"] or options["seed"] is not None):
         raise click.UsageError("--run names a run by itself: leave out --method and --seed")
     texts = read_texts(file, options["text"])
+    method, seed = options["method"], options["seed"]
     if options["run_id"]:
-        (run,) = runs_by_id(session.artifacts, [options["run_id"]])
+        runs = runs_by_id(session.artifacts, [options["run_id"]])
     else:
-        run = choose_run(_runs(session, options), options["method"], options["seed"])
-    console.say(f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}, of {run.record['dataset']}")
+        runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
+    run = choose_run(runs, method, seed)
+    console.say(chosen_line(run, runs, method, seed))
     dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
     with console.progress("embedding") as bar:
         encoded = encode(
@@ -67,17 +69,3 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
         "run": run.id,
         "columns": encoded.frame.columns,
     }
-
-
-def _runs(session: Session, options: dict[str, Any]) -> list[Any]:
-    from pipeline.runs import all_runs
-
-    current = session.artifacts.current()
-    dataset = options["dataset"] or current.dataset_id
-    name = current.backbone.name if options["backbone"] is None else lasting_source(options["backbone"])
-    return [
-        run
-        for run in all_runs(session.artifacts)
-        if dataset in (run.record["dataset"], run.record["dataset"].rsplit("-", 1)[0])
-        and name in (run.record["backbone"], run.record["backbone_source"])
-    ]

@@ -43,7 +43,6 @@ def COMMAND(session: Session, kind: str, output: Path, **options: Any) -> dict[s
     if kind != "sentence-transformers":
         check_columns(features.dataset)
     run = _run(session, features, options)
-    session.console.say(f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if kind == "sentence-transformers":
         return _model(session, run, features, output, options)
@@ -62,17 +61,21 @@ def _check_free(output: Path, kind: str) -> None:
 
 
 def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
-    from pipeline.encode import choose_run
+    from pipeline.choice import choose_run, chosen_line
     from pipeline.runs import runs_by_id
     from pipeline.stages import runs_to_judge
     from pipeline.subjects import run_subject
 
-    if not options["run_id"]:
-        return choose_run(runs_to_judge(session, features, None), options["method"], options["seed"])
-    if options["method"] or options["seed"] is not None:
+    method, seed = options["method"], options["seed"]
+    if options["run_id"] and (method or seed is not None):
         raise click.UsageError("--run names a run by itself: leave out --method and --seed")
-    (run,) = runs_by_id(session.artifacts, [options["run_id"]])
-    run_subject(run, features)  # refuses a run of other features
+    if options["run_id"]:
+        runs = runs_by_id(session.artifacts, [options["run_id"]])
+        run_subject(runs[0], features)  # refuses a run of other features
+    else:
+        runs = runs_to_judge(session, features, None)
+    run = choose_run(runs, method, seed)
+    session.console.say(chosen_line(run, runs, method, seed))
     return run
 
 

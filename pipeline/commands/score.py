@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.artifacts import DatasetSource
 from pipeline.command import Session, command
-from pipeline.options import IntegerList, NameList, backbone_options, known_methods
+from pipeline.options import IntegerList, NameList, backbone_options, known_methods, loading_options, split_loading
 
 if TYPE_CHECKING:
     from pipeline.subjects import Subject
@@ -46,11 +47,12 @@ if TYPE_CHECKING:
 @click.option("--dims", type=IntegerList(), help="With --embeddings: the prefixes to score.")
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
 @backbone_options
+@loading_options
 def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: Any) -> dict[str, Any]:
     """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset.
 
     Beside them stand two embeddings that no one trained: the features' plain truncation, and their principal
-    components.
+    components. Options from --levels on go with --embeddings of a --dataset that was not embedded here.
     """
     from pipeline.score import PROTOCOLS
     from pipeline.stages import grid_stage, score_stage, show_scores
@@ -80,6 +82,8 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
 def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
     if options["embeddings"] and (runs or options["methods"]):
         raise click.UsageError("--embeddings scores a file instead of runs: leave out RUN and --method")
+    if not options["embeddings"] and (given := DatasetSource("", **split_loading(dict(options))[0]).options):
+        raise click.UsageError(f"{given[0]} goes with --embeddings: runs are of a dataset as it was embedded")
     if options["embeddings"] and (options["backbone"] or options["layer"] != -1):
         raise click.UsageError("--embeddings needs no features: leave out --backbone and --layer")
     if options["per_class"] and options["per_class"].suffix != ".parquet":
@@ -103,9 +107,12 @@ def _runs(session: Session, ids: tuple[str, ...], options: Mapping[str, Any]) ->
 def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
     from pipeline.subjects import outside_subjects
 
-    dataset = session.artifacts.load_dataset(session.artifacts.dataset_source(options["dataset"]))
+    loading, _ = split_loading(dict(options))
+    dataset = session.artifacts.load_dataset(session.artifacts.source_as_asked(options["dataset"], loading))
     session.console.say(f"embeddings: {options['embeddings']}, of {dataset.id}")
-    given, components = outside_subjects(options["embeddings"], dataset, options["dims"])
+    for warning in dataset.warnings:
+        session.console.say(warning)
+    given, components = outside_subjects(options["embeddings"], dataset, options["dims"], session.console.say)
     return [given], [components]
 
 

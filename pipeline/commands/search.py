@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pipeline.artifacts import lasting_source
 from pipeline.command import Session, command
-from pipeline.options import known_methods
-
-if TYPE_CHECKING:
-    from pipeline.runs import Run
 
 
 @command("search", example='pipeline search "how do I move money to savings" --method joint --top 5')
@@ -25,8 +20,9 @@ if TYPE_CHECKING:
 def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, Any]:
     """Show the training texts nearest to TEXT at every prefix of a head, with their labels.
 
-    Short prefixes are coarse, the full vector is fine: read the columns from left to right.
+    The shortest prefix comes first: one table below the other, or side by side on a terminal of 120 columns or more.
     """
+    from pipeline.choice import chosen_line, first_run, runs_asked
     from pipeline.encode import features_of_texts
     from pipeline.errors import PipelineError
     from pipeline.features import labelled_features
@@ -38,9 +34,14 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
         raise PipelineError("TEXT is empty", 'give a text in quotes: pipeline search "how warm is it in lima"')
     if options["run_id"] and (options["method"] or options["seed"] is not None):
         raise click.UsageError("--run names a run by itself: leave out --method and --seed")
-    run = runs_by_id(session.artifacts, [options["run_id"]])[0] if options["run_id"] else _choose(session, options)
+    method, seed = options["method"], options["seed"]
+    if options["run_id"]:
+        runs = runs_by_id(session.artifacts, [options["run_id"]])
+    else:
+        runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
+    run = first_run(runs, method, seed)
     record = run.record
-    session.console.say(f"run {run.id}: {run.method}, {record['head']} head, seed {run.seed}, of {record['dataset']}")
+    session.console.say(chosen_line(run, runs, method, seed))
     store = f"{record['backbone']}-{record['fingerprint'][:12]}"
     features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=store)
     backbone = options["backbone"] if options["run_id"] else None
@@ -59,21 +60,3 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
         "levels": list(levels),
         "prefixes": [zoom.to_dict(levels) for zoom in found],
     }
-
-
-def _choose(session: Session, options: dict[str, Any]) -> Run:
-    """The run that the options leave; of several methods joint, else the first."""
-    from pipeline.encode import choose_run
-    from pipeline.runs import all_runs
-
-    current = session.artifacts.current()
-    dataset = options["dataset"] or current.dataset_id
-    name = current.backbone.name if options["backbone"] is None else lasting_source(options["backbone"])
-    runs = [
-        run
-        for run in all_runs(session.artifacts)
-        if dataset in (run.record["dataset"], run.record["dataset"].rsplit("-", 1)[0])
-        and name in (run.record["backbone"], run.record["backbone_source"])
-    ]
-    methods = [method for method in ("joint", *known_methods()) if any(run.method == method for run in runs)]
-    return choose_run(runs, options["method"] or next(iter(methods), None), options["seed"])

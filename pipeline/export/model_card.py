@@ -169,11 +169,7 @@ head.embed(features, dim={first})  # features [n, {self.run.record["features"]["
     def _commands(self) -> str:
         record, source = self.run.record, self.source
         dataset = Path(source.source).name if Path(source.source).is_absolute() else source.source
-        loading = ["--levels", ",".join(source.levels)] if source.levels else []
-        loading += ["--text", source.text] if source.text != "text" else []
-        loading += ["--limit", str(source.limit)] if source.limit else []
-        flags = (("--all", source.all_rows), ("--qualify-labels", source.qualify_labels))
-        loading += [name for name, on in (*flags, ("--drop-incomplete", source.drop_incomplete)) if on]
+        loading = source.options
         known, chosen = self._known(), record["hyperparameters"]
         backbone = known.name if known is not None else self._hub() or record["backbone"]
         defaults = hyperparameters(record["method"])

@@ -77,12 +77,7 @@ def commands(material: Material) -> list[str]:
     features, source = material.features, material.source
     options = ["--dtype", str(features.store.description["compute_dtype"])]
     options += [] if _is_last(material) else ["--layers", str(features.layer)]
-    for option, value in (("--levels", ",".join(source.levels or ())), ("--limit", source.limit)):
-        options += [option, str(value)] if value else []
-    options += ["--text", source.text] if source.text != "text" else []
-    flags = (("--all", source.all_rows), ("--qualify-labels", source.qualify_labels),
-             ("--drop-incomplete", source.drop_incomplete))  # fmt: skip
-    options += [flag for flag, on in flags if on]
+    options += source.options
     layer = [] if _is_last(material) else ["--layer", str(features.layer)]
     return [
         shlex.join(["pipeline", "embed", source.source, "--backbone", features.source.source, *options]),

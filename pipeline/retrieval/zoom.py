@@ -12,8 +12,6 @@ from pipeline.retrieval.nearest import Hit, Zoom
 
 WIDE = 120
 """Columns from which prefixes stand side by side."""
-LABEL = 24
-"""Characters of a label that are shown."""
 
 
 def zoom_table(query: str, found: Sequence[Zoom], levels: Sequence[str], width: int) -> Iterator[Table | str]:
@@ -42,23 +40,18 @@ def _cell(hit: Hit) -> Text:
 def _one(zoom: Zoom, levels: Sequence[str]) -> Table:
     table = Table(title=Text(f"{zoom.dim} dims: {_summary(zoom, levels)}"), title_justify="left", expand=True)
     table.add_column("cosine", no_wrap=True)
-    table.add_column("text", ratio=3)
-    table.add_column(Text(" > ".join(levels)), ratio=2)
+    table.add_column("text", ratio=1)
+    table.add_column(Text(" > ".join(levels)), ratio=1)
     for hit in zoom.hits:
         table.add_row(f"{hit.similarity:.3f}", Text(hit.text), Text(_path(hit)))
     return table
 
 
 def _path(hit: Hit) -> str:
-    return " > ".join(map(_short, hit.labels))
-
-
-def _short(label: str) -> str:
-    """A label that may be a sentence, cut so that its neighbours have room."""
-    return label if len(label) <= LABEL else f"{label[: LABEL - 1].rstrip()}…"
+    return " > ".join(hit.labels)
 
 
 def _summary(zoom: Zoom, levels: Sequence[str]) -> str:
     """How many of the hits agree, level by level."""
     agreed = zip(levels, zoom.shares(), strict=True)
-    return ", ".join(f"{level} {_short(label)} {count}/{len(zoom.hits)}" for level, (label, count) in agreed)
+    return ", ".join(f"{level} {label} {count}/{len(zoom.hits)}" for level, (label, count) in agreed)

@@ -115,7 +115,7 @@ def test_rows_without_a_finer_label_are_refused_or_dropped(write):
     assert "--drop-incomplete" in caught.value.remedy
     dataset = load(path, drop_incomplete=True)
     assert dataset.frame.rows() == [*ROWS, ("seven", "01", "1.50", "train")]
-    assert "2 rows without a label left out" in dataset.warnings
+    assert "2 rows without a label left out: 5, 6" in dataset.warnings
 
 
 def test_a_label_under_two_parents_is_refused_or_qualified(write):

@@ -115,6 +115,23 @@ def test_data_show_and_rows(pipeline, small_csv):
     assert [line["text"] for line in csv.DictReader(printed.splitlines())] == [row[0] for row in rows()]
 
 
+def test_rows_left_out_are_left_out_everywhere_and_named(pipeline, tmp_path):
+    table = [(t, d, "" if i in (4, 50) else f, s) for i, (t, d, f, s) in enumerate(rows())]
+    path, vectors = write_csv(tmp_path / "gaps.csv", table), tmp_path / "mine.npy"
+    np.save(vectors, np.random.default_rng(0).standard_normal((len(table) - 2, 16)))
+    where = ("--embeddings", vectors, "--dataset", path)
+    assert "--drop-incomplete" in pipeline.fails("score", *where)
+    scored = pipeline("score", *where, "--drop-incomplete")
+    assert scored.returncode == 0, scored.stderr
+    assert "2 rows without a label left out: 5, 51" in scored.stderr
+    pipeline.json("embed", path, "--backbone", "minilm", "--drop-incomplete")
+    shown = pipeline("data", "show", path, "--rows")
+    assert len(list(csv.DictReader(shown.stdout.splitlines()))) == len(table) - 2
+    assert "as it was embedded here: --drop-incomplete" in shown.stderr
+    assert "left out: 5, 51" in shown.stderr
+    assert pipeline("score", *where).stdout == scored.stdout
+
+
 def test_cache_list_counts_rows_and_runs_and_prune_keeps_what_is_used(fitted, tmp_path, small_csv):
     (store,) = fitted.json("cache", "list")["stores"]
     assert store["runs"] == 4

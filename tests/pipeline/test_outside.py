@@ -51,6 +51,33 @@ class TestReading:
         pl.DataFrame({"v": vectors.tolist()}).write_parquet(tmp_path / "mine.parquet")
         np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.parquet", dataset), vectors)
 
+    @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+    @pytest.mark.parametrize("suffix", ["npy", "parquet"])
+    def test_bytes_are_taken_as_they_are_and_it_is_said(self, dataset, vectors, tmp_path, dtype, suffix):
+        quantised = np.clip(np.abs(vectors) * 40, 0, 127).astype(dtype)
+        path = tmp_path / f"mine.{suffix}"
+        if suffix == "npy":
+            np.save(path, quantised)
+        else:
+            inner = pl.Int8 if dtype == np.int8 else pl.UInt8
+            parquet(path, dataset.texts, quantised, dtype=pl.List(inner))
+        said = []
+        found = read_embeddings(path, dataset, said.append)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, quantised)
+        assert len(said) == 1
+        assert f"{np.dtype(dtype)}: taken as quantised embeddings" in said[0]
+
+    def test_vectors_of_zeros_are_counted_and_the_first_is_named(self, dataset, vectors, tmp_path):
+        empty = vectors.copy()
+        empty[[7, 9]] = 0
+        np.save(tmp_path / "mine.npy", empty)
+        said = []
+        np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.npy", dataset, said.append), empty)
+        assert len(said) == 1
+        assert "2 of 108 embeddings are all zeros, the first that of row 8" in said[0]
+        assert dataset.texts[7] in said[0]
+
 
 class TestFaults:
     def refused(self, path, dataset, problem):
@@ -76,7 +103,7 @@ class TestFaults:
 
     def test_whole_numbers(self, dataset, vectors, tmp_path):
         np.save(tmp_path / "mine.npy", vectors.astype(np.int64))
-        self.refused(tmp_path / "mine.npy", dataset, "int64, not floats")
+        self.refused(tmp_path / "mine.npy", dataset, "int64, not floats, int8 or uint8")
 
     def test_a_pickle_is_never_opened(self, dataset, tmp_path):
         np.save(tmp_path / "mine.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
@@ -128,7 +155,7 @@ class TestFaults:
 
     def test_no_column_of_vectors(self, dataset, tmp_path):
         pl.DataFrame({"text": dataset.texts}).write_parquet(tmp_path / "mine.parquet")
-        self.refused(tmp_path / "mine.parquet", dataset, "0 columns of float lists")
+        self.refused(tmp_path / "mine.parquet", dataset, "0 columns of lists of floats")
 
     def test_a_prefix_longer_than_the_vectors(self, dataset, vectors, tmp_path):
         np.save(tmp_path / "mine.npy", vectors)

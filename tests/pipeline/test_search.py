@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
-from pipeline.retrieval.nearest import KEPT
+from pipeline.artifacts import Artifacts
+from pipeline.choice import choose_run, first_run, runs_asked
+from pipeline.errors import PipelineError
+from pipeline.retrieval.nearest import KEPT, Hit, Zoom
+from pipeline.retrieval.zoom import WIDE, zoom_table
 from tests.pipeline.small_dataset import rows
 
 QUERY = "how do I move money to savings"
@@ -67,6 +74,7 @@ def test_a_person_sees_prefixes_stacked_or_side_by_side_and_which_run_was_chosen
         assert f"{dim} dims: level0 money" in stacked.stdout
     assert "money > transfer" in stacked.stdout
     assert "v5, paper head, seed 1" in stacked.stderr
+    assert "others there are: mrl seeds 1, 2; v5 seed 2 (--method, --seed, --run)" in stacked.stderr
     wide = fitted("search", QUERY, "--method", "mrl", COLUMNS="160")
     heading = next(line for line in wide.stdout.splitlines() if "64 dims" in line)
     assert all(f"{dim} dims" in heading for dim in (64, 128, 192, 256))
@@ -81,7 +89,9 @@ def test_more_texts_than_there_are_gives_all_of_them(fitted):
     ("arguments", "status", "said"),
     [
         (("  ",), 1, "TEXT is empty"),
-        ((QUERY, "--method", "joint"), 1, "no run with method joint"),
+        ((QUERY, "--method", "joint"), 1, "there are: mrl seeds 1, 2; v5 seeds 1, 2"),
+        ((QUERY, "--dataset", "nowhere"), 1, "no dataset embedded in"),
+        ((QUERY, "--backbone", "e5-small"), 1, "no run was trained on small-"),
         ((QUERY, "--run", "nothing"), 1, "names 0 runs"),
         ((QUERY, "--run", "a", "--seed", "1"), 2, "--run names a run by itself"),
         ((QUERY, "--top", "0"), 2, "--top"),
@@ -89,3 +99,31 @@ def test_more_texts_than_there_are_gives_all_of_them(fitted):
 )
 def test_bad_input_is_said_in_two_lines(fitted, arguments, status, said):
     assert said in fitted.fails("search", *arguments, status=status)
+
+
+@pytest.mark.parametrize("width", [80, WIDE])
+def test_long_labels_are_wrapped_not_cut(width):
+    labels = (
+        "diseases of the musculoskeletal system and connective tissue",
+        "juvenile osteochondrosis of hip and pelvis",
+    )
+    zoom = Zoom(64, (Hit(0, 0.5, "coxa magna", labels),))
+    console = Console(file=io.StringIO(), width=width)
+    for shown in zoom_table("leg", [zoom], ("chapter", "category"), width):
+        console.print(shown)
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    words = printed.replace("│", " ").split()
+    assert all(words.count(word) >= 2 for label in labels for word in label.split())  # in the title and in the row
+    assert "…" not in printed
+
+
+def test_what_is_written_is_not_guessed_and_what_is_shown_is_the_lowest_seed(fitted, small_csv):
+    artifacts = Artifacts(fitted.artifacts)
+    runs = runs_asked(artifacts, None, None)
+    assert runs_asked(artifacts, str(small_csv), "minilm") == runs_asked(artifacts, "small", None) == runs
+    with pytest.raises(PipelineError, match="4 runs fit: mrl seeds 1, 2; v5 seeds 1, 2"):
+        choose_run(runs, None, None)
+    assert (choose_run(runs, "mrl", None).method, choose_run(runs, "mrl", None).seed) == ("mrl", 1)
+    assert (first_run(runs, None, None).method, first_run(runs, None, None).seed) == ("v5", 1)
+    assert (first_run(runs, None, 2).method, first_run(runs, None, 2).seed) == ("v5", 2)
