@@ -81,6 +81,10 @@ class Chunk:
         """Return the texts `at`, in that order."""
         return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at], self.piece)
 
+    def name(self, i: int) -> str:
+        """Return what to call a text in a message: by its row, or, where a stream has none (-1), as it begins."""
+        return f"text {self.rows[i]}" if self.rows[i] >= 0 else f"text {self.texts[i][:40]!r}"
+
 
 OnBegin = Callable[[Chunk, "Batch"], None]
 OnWritten = Callable[[Chunk, "Batch", Sequence[ShardWriter]], None]
@@ -239,14 +243,15 @@ class Worker:
         :raises DeviceError: a text does not fit on the device, not even alone.
         """
         if not batch.lengths.all():
-            row = chunk.rows[np.argmin(batch.lengths)]
-            raise CacheError(f"text {row} has no tokens", "remove that text, or give it content")
+            raise CacheError(
+                f"{chunk.name(int(np.argmin(batch.lengths)))} has no tokens", "remove that text, or give it content"
+            )
         self._on_begin(chunk, batch)
         features = encoder.features_or_none(batch)
         if features is None:
             if len(chunk.texts) == 1:
                 raise DeviceError(
-                    f"text {chunk.rows[0]} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
+                    f"{chunk.name(0)} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
                     "use --devices cpu, or a backbone with a smaller maximum length",
                 )
             encoder.shrink(len(batch.ids))
@@ -291,7 +296,7 @@ class Worker:
             largest = np.abs(again).max(axis=1).tolist()
             for number, (value, limit) in enumerate(zip(largest, limits, strict=True)):
                 if not value <= limit:
-                    raise _broken(f"text {chunk.rows[i]} ({chunk.texts[i][:40]!r})", self._job.layers[number], value)
+                    raise _broken(f"{chunk.name(i)} ({chunk.texts[i][:40]!r})", self._job.layers[number], value)
                 fetched.features[number][i] = again[number]
 
 

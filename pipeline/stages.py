@@ -13,7 +13,7 @@ import cache
 from pipeline.artifacts import DatasetSource
 from pipeline.command import Session
 from pipeline.comparison import Entry
-from pipeline.embed import Embedded, embed
+from pipeline.embed import Embedded, EmbeddedTexts, embed
 from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import FitSettings, fit
@@ -33,7 +33,7 @@ def rate_of(progress: cache.EmbedProgress) -> str:
 def embed_stage(
     session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
 ) -> Embedded:
-    """Stage one, shown."""
+    """Stage one, shown, on the engine that `options` name, if they name one."""
     with session.console.progress("embedding") as bar:
         embedded = embed(
             session.artifacts,
@@ -42,13 +42,41 @@ def embed_stage(
             layers=layers,
             dtype=options["dtype"],
             devices=options["devices"],
+            engine=options.get("engine", "local"),
+            ray_address=options.get("ray_address"),
             progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
         )
-    for line in (*embedded.dataset.warnings, *embedded.report.notes):
+    show_embedded(session, embedded)
+    return embedded
+
+
+def corpus_stage(
+    session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> EmbeddedTexts:
+    """Stage one for texts without labels, on a cluster, shown."""
+    from pipeline.corpus import embed_corpus
+
+    with session.console.progress("embedding") as bar:
+        embedded = embed_corpus(
+            session.artifacts,
+            corpus,
+            options["backbone"],
+            layers=layers,
+            dtype=options["dtype"],
+            devices=options["devices"],
+            ray_address=options["ray_address"],
+            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
+        )
+    show_embedded(session, embedded)
+    return embedded
+
+
+def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
+    """What was noticed and chosen, and what an embed did."""
+    for line in (*embedded.warnings, *embedded.report.notes):
         session.console.say(line)
     for line in embed_lines(embedded):
         session.console.show(line)
-    return embedded
 
 
 def features_of(session: Session, options: Mapping[str, Any]) -> LabelledFeatures:

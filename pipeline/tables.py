@@ -13,7 +13,7 @@ from rich.table import Table
 from data.summary import Spread, Summary
 from pipeline.claims import DIFFERENCE
 from pipeline.comparison import Comparison
-from pipeline.embed import Embedded
+from pipeline.embed import EmbeddedTexts
 from pipeline.fit import Fitted
 from pipeline.gallery_size import SizeEffect
 from pipeline.naming import grouped
@@ -22,11 +22,11 @@ from pipeline.verdicts import PUBLISHED, Judged
 Score = Mapping[str, Any]
 
 
-def embed_lines(embedded: Embedded) -> list[str]:
+def embed_lines(embedded: EmbeddedTexts) -> list[str]:
     """What an embed did: texts, tokens, nodes, and where the seconds went."""
     report = embedded.report
     lines = [
-        f"{embedded.dataset.id} through {embedded.backbone.name}: {report.texts:,} texts, "
+        f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
         f"{report.computed:,} computed, {report.reused:,} reused, {report.seconds:.1f} s"
     ]
     if report.computed:

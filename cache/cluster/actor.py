@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.backbones import package_folder
-from cache.cluster.ledger import Ledger
 from cache.cluster.reading import chunks_of
+from cache.cluster.receipts import Receipts
+from cache.devices import lost_device
 from cache.errors import CacheError
 from cache.fingerprint import identity, read_content
 from cache.hub import locate
@@ -55,7 +56,7 @@ class Embedder:
         self._job = job
         self._node = node
         self._orders: queue.Queue[Chunk | None] = queue.Queue()
-        self._ledger = Ledger()
+        self._receipts = Receipts()
         self._loaded: Future[None] = Future()
         self._stopping = threading.Event()
         self._computed = 0
@@ -80,7 +81,7 @@ class Embedder:
         chunks, seen = chunks_of(table, number)
         if again:
             chunks = [left for chunk in chunks if (left := self._still_missing(chunk)) is not None]
-        promise = self._ledger.expect(number, sum(len(chunk.texts) for chunk in chunks))
+        promise = self._receipts.expect(number, sum(len(chunk.texts) for chunk in chunks))
         for chunk in chunks:
             self._orders.put(chunk)
         return Done(seen, promise.result())
@@ -99,18 +100,19 @@ class Embedder:
     def _serve(self) -> None:
         """Run in a thread of its own, the only one that computes (torch counts threads for each thread)."""
         try:
-            worker = Worker(self._found(), self._on_batch, self._ledger.written)
+            worker = Worker(self._found(), self._on_batch, self._receipts.written)
             worker.load()
             self._tally = worker.tally
             self._loaded.set_result(None)
             while (first := self._orders.get()) is not None:
                 worker.run(self._stream(first))
-                self._ledger.flushed()
+                self._receipts.flushed()
                 self._stage = "waiting"
-        except BaseException as error:  # told to whoever waits for an order, in the driver
+        except BaseException as raised:  # told to whoever waits for an order, in the driver
+            error = lost_device(raised, f"{self._job.device} of {self._node}") or raised
             if not self._loaded.done():
                 self._loaded.set_exception(error)
-            self._ledger.fail(error)
+            self._receipts.fail(error)
 
     def _stream(self, first: Chunk) -> Iterator[Chunk]:
         yield first

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cache.cluster.connection import connected, import_ray, living_nodes, on_node, reason_of
 from cache.cluster.corpus import Corpus
-from cache.cluster.crew import Crew, Outcome, Place, places
+from cache.cluster.dealing import Dealer, Outcome, Place, places
 from cache.cluster.reading import Feed, piece_size, pieces
 from cache.cluster.sharing import check_shared
 from cache.devices import check_devices, native_dtype
@@ -143,9 +143,9 @@ class _Work:
         size = piece_size(self._distinct, actors)
         plan, job = self._plan, self._job()
         tally = Tally()
-        with Crew(job, self._devices, -(-self._distinct // size), self._tell) as crew:
+        with Dealer(job, self._devices, -(-self._distinct // size), self._tell) as dealer:
             for _ in range(_PASSES):
-                outcome = self._pass(crew, stores, size, actors)
+                outcome = self._pass(dealer, stores, size, actors)
                 tally.add(outcome.tally)
                 if outcome.whole and outcome.seen == self._distinct:
                     break
@@ -156,15 +156,15 @@ class _Work:
                     f"blocks of texts were lost in {_PASSES} passes over them",
                     "nodes come and go too fast: see `ray status`, then run again to go on",
                 )
-        tally.add(crew.tally)
-        tally.notes = (*tally.notes, *crew.notes)
+        tally.add(dealer.tally)
+        tally.notes = (*tally.notes, *dealer.notes)
         self._tell(self._distinct, 0, "done")
-        return report_of(plan, self._backbone, tally, self._total, crew.description, time.perf_counter() - began)
+        return report_of(plan, self._backbone, tally, self._total, dealer.description, time.perf_counter() - began)
 
-    def _pass(self, crew: Crew, stores: Sequence[FeatureStore], size: int, actors: int) -> Outcome:
+    def _pass(self, dealer: Dealer, stores: Sequence[FeatureStore], size: int, actors: int) -> Outcome:
         feed = Feed(pieces(self._texts, stores, self._prompt, size), _BLOCKS_AHEAD * max(1, actors))
         try:
-            return crew.run(feed)
+            return dealer.run(feed)
         finally:
             feed.close()
 

@@ -10,6 +10,8 @@ from pipeline.artifacts import DatasetSource, lasting_source
 from pipeline.command import Session, command
 from pipeline.options import IntegerList, embedding_options, loading_options, split_loading
 
+ENGINES = ("local", "ray")
+
 
 @command("embed", example="pipeline embed clinc --backbone minilm")
 @click.argument("dataset")
@@ -17,14 +19,38 @@ from pipeline.options import IntegerList, embedding_options, loading_options, sp
 @click.option(
     "--layers", type=IntegerList(), default="-1", show_default=True, help="Layers to store, from the same pass."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="local",
+    show_default=True,
+    help="ray: on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
+)
+@click.option(
+    "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
+)
 @loading_options
 def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: Any) -> dict[str, Any]:
     """Compute the missing features of DATASET, once.
 
     DATASET is a built-in name (clinc, icd10cm) or a path or URL of a CSV, Parquet or JSONL file with a text column, one
     column a level (level0, level1, ... coarsest first) and, if it has one, a split column (train, val, test).
+
+    With --engine ray it may also be Parquet without labels: a file, a folder, a quoted pattern or a URL of either. Such
+    texts are read on the cluster and embedded, nothing else: there is nothing to fit a head on. --devices auto takes
+    every GPU of the cluster, else an actor a node; cpu:N takes N actors a node.
     """
-    from pipeline.stages import embed_stage
+    from pipeline.stages import corpus_stage, embed_stage
 
     loading, rest = split_loading(options)
-    return embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest, layers).summary()
+    source = DatasetSource(lasting_source(dataset), **loading)
+    if rest["engine"] != "ray":
+        if rest["ray_address"]:
+            raise click.UsageError("--ray-address goes with --engine ray.")
+        return embed_stage(session, source, rest, layers).summary()
+    from pipeline.corpus import corpus_of
+
+    corpus = corpus_of(source)
+    if corpus is None:
+        return embed_stage(session, source, rest, layers).summary()
+    return corpus_stage(session, corpus, rest, layers).summary()

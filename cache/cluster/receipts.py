@@ -30,7 +30,7 @@ class _Order:
     marks: list[int] | None = None
 
 
-class Ledger:
+class Receipts:
     """Orders by number, each with the promise that it will be stored; may be used from several threads."""
 
     def __init__(self) -> None:

@@ -4,7 +4,8 @@ Ray Data has a pool of actors of its own; it is not used for computing. A pool o
 of an actor whose node will never come back (with its retries), or leaves dead ones in their places until none is left
 and nothing moves (without them). Here a lost actor's orders go to the others at once, each with the advice to look
 first what was stored, and a node that joins, or an actor that only crashed, gets a new one; after three losses in a
-place no more. What an actor *raises* is no loss: it ends everything, as it does on one machine.
+place no more, and an order that was lost with five actors ends the work. What an actor *raises* is no loss, unless it
+says that its device is gone: it ends everything, as it does on one machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cache.cluster.actor import Done, Embedder
 from cache.cluster.connection import import_ray, living_nodes, on_node, reason_of
-from cache.errors import CacheError
+from cache.errors import CacheError, DeviceError
 from cache.report import Tally
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ORDERS = 4  # an actor's at a time: one computed, one tokenized, the others waiting to be committed
 _LOSSES = 3
+_ORDER_LOSSES = 5
 _RECRUITING_SECONDS = 5.0
 _LISTENING_SECONDS = 0.1
 _ASKING_SECONDS = 0.3
@@ -59,19 +61,19 @@ def places(nodes: Sequence[Node], devices: str) -> list[Place]:
 
     :raises CacheError: a word that means nothing on a cluster, or GPUs where there are none.
     """
-    word, _, number = devices.partition(":")
+    on_cpu = devices.startswith("cpu")
     gpus = sum(node.gpus for node in nodes)
-    if word == "cuda" and number:
+    if "cuda:" in devices:
         raise CacheError(f"devices {devices} with --engine ray", "use cuda for every GPU of the cluster, or cpu:N")
-    if word == "cuda" and not gpus:
+    if devices.startswith("cuda") and not gpus:
         raise CacheError("devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
-    if word != "cpu" and gpus:
+    if gpus and not on_cpu:
         return [
             Place(node, i, "cuda:0", None, 1 if node.cpus > node.gpus else 0, 1)
             for node in nodes
             for i in range(node.gpus)
         ]
-    each = int(number or 1)
+    each = sum(int(part.partition(":")[2] or 1) for part in devices.split(",")) if on_cpu else 1
     return [
         Place(node, i, "cpu", max(1, node.cpus // each), _share(node.cpus - 1, each), 0)
         for node in nodes
@@ -86,11 +88,11 @@ def _share(cpus: int, actors: int) -> float:
 
 @dataclass(frozen=True)
 class Order:
-    """A block to compute; `again` if it was given to an actor before."""
+    """A block to compute; `losses` counts the actors that were lost while they had it."""
 
     number: int
     block: Block
-    again: bool = False
+    losses: int = 0
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Outcome:
     whole: bool = True
 
 
-class Crew:
+class Dealer:
     """A `with` block around `run`: leaving it commits what was computed and ends the actors."""
 
     def __init__(self, job: Job, devices: str, most: int, tell: Callable[[int, int, str], None]) -> None:
@@ -135,6 +137,7 @@ class Crew:
         self._lost: list[str] = []
         self._worked: dict[tuple[str, int], Place] = {}
         self._recruited = float("-inf")
+        self._reason: CacheError | None = None
         self._given = self._redone = 0
         self._outcome = Outcome()
         self.tally = Tally()
@@ -190,7 +193,7 @@ class Crew:
             member, order = min(free, key=lambda one: len(one.orders)), self._waiting.popleft()
             member.orders[order.number] = order
             self._worked[member.place.key] = member.place
-            embed = member.actor.embed.remote(order.number, order.block.reference, order.again)
+            embed = member.actor.embed.remote(order.number, order.block.reference, order.losses > 0)
             self._asked[embed] = (member, order.number)
 
     def _take_in(self, feed: Feed) -> None:
@@ -218,9 +221,8 @@ class Crew:
             if place.key not in taken and self._losses[place.key] < _LOSSES:
                 self._start(place)
         if not self._members:
-            raise CacheError(
-                f"actors are lost wherever they are started, the last on {(self._lost or ['no node'])[-1]}",
-                "their memory may not suffice: see Ray's logs; run again to go on with what is left",
+            raise self._reason or CacheError(
+                "the cluster has no processor to compute on", "start its nodes with --num-cpus or --num-gpus"
             )
 
     def _start(self, place: Place) -> None:
@@ -274,25 +276,31 @@ class Crew:
         """
         gone = self._ray.exceptions
         found = reason_of(error)
-        if isinstance(found, CacheError):
+        if isinstance(found, DeviceError):
+            self._lose(member, CacheError(found.problem, found.remedy))
+        elif isinstance(found, CacheError):
             raise CacheError(found.problem, found.remedy) from error
-        if isinstance(error, gone.ObjectLostError) and isinstance(what, int):
+        elif isinstance(error, gone.ObjectLostError) and isinstance(what, int):
             member.orders.pop(what, None)
             self._outcome.whole = False
         elif isinstance(error, gone.RayActorError):
-            self._lose(member)
+            self._lose(member, _lost_on(member.place.node))
         else:
             raise error
 
-    def _lose(self, member: _Member) -> None:
+    def _lose(self, member: _Member, reason: CacheError) -> None:
         if member not in self._members:
             return
+        self._reason = reason
         self._members.remove(member)
         self._asked = {asked: entry for asked, entry in self._asked.items() if entry[0] is not member}
         self._losses[member.place.key] += 1
         self._lost.append(member.place.node.name)
         self._redone += len(member.orders)
-        self._waiting.extendleft(replace(order, again=True) for order in member.orders.values())
+        again = [replace(order, losses=order.losses + 1) for order in member.orders.values()]
+        if any(order.losses >= _ORDER_LOSSES for order in again):
+            raise reason
+        self._waiting.extendleft(again)
         self._recruited = float("-inf")
         with contextlib.suppress(Exception):
             self._ray.kill(member.actor)  # it may only have been out of reach
@@ -316,6 +324,13 @@ class Crew:
             with contextlib.suppress(Exception):
                 self._ray.kill(member.actor)
         self._members.clear()
+
+
+def _lost_on(node: Node) -> CacheError:
+    return CacheError(
+        f"actors on {node.name} are lost again and again",
+        "the node's memory may not suffice: see Ray's logs, use fewer actors; run again to go on with what is left",
+    )
 
 
 def _counted(number: int, what: str) -> str:
