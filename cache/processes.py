@@ -1,122 +1,82 @@
 """One process a device: chunks are dealt out, every process writes its own shards, nobody locks anything.
 
-With one device the work happens here. With several, spawned processes (a fork would share CUDA's state and threads'
-locks) start with a piece of work each and take further ones from a queue whenever they are free, so that an uneven
-share costs at most one piece; none is started that would find nothing to do. Pieces are cut from sorted texts, so
-that texts which begin alike stay together. A process that fails ends all; the others' committed work stays.
+With one device the work happens here. With several, processes (`cache.crew`) start with a piece of work each and ask
+for further ones whenever they are free, so that an uneven share costs at most one piece; none is started that would
+find nothing to do. Pieces are cut from sorted texts, so that texts which begin alike stay together.
+
+A process that is lost, killed or with its device, costs what it had not committed: the store says what that is
+(`cache.ledger`), and the others do it again. The texts that it had in hand come last and in small pieces, and texts
+that were in hand at `_SUSPICIONS` losses end the job by name: they kill whoever touches them. What is at fault with the
+work itself (`cache.devices.lost_device` tells) ends all at once; what was committed stays. To start a new process on a
+device that was lost was left out: a GPU that failed once fails again, and memory that ran out needs fewer processes. A
+device that hangs without an error is waited for.
 """
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import queue
-import signal
-import time
-import traceback
-from dataclasses import replace
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cache.ahead import Ahead
+from cache.crew import Asked, Crew, Ended, Failed, Line, Lost
+from cache.devices import lost_device, threads_each
 from cache.errors import CacheError
+from cache.ledger import Ledger, Piece
 from cache.report import Tally
-from cache.worker import Chunk, Job, run_job
+from cache.shard import rows_in_words
+from cache.worker import Chunk, Job, Worker, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
+    from cache.packing import Batch
+
 _PIECE = 4096
-_POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 15.0
+_PARTS = 32  # of the texts in hand at a loss, so that a second loss tells which it was
+_SUSPICIONS = 3
+_POLL_SECONDS = 0.5
+_UNDERWAY = {"cpu": 1, "cuda": 8}  # batches a device may have in hand: kernels are launched ahead of what they compute
 
 
 def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
     """Compute and store `chunks` on `devices`, a process each if there are several.
 
-    :raises CacheError: what a process raises, or that one was killed.
+    :raises CacheError: what a process raises; that every process was lost; that some texts cost several of them.
     """
     if len(devices) == 1:
-        return run_job(replace(job, device=devices[0]), chunks, on_batch)
-    pieces = Ahead(_pieces(chunks, len(devices)), 1)
-    crew = _Crew(job, devices, list(itertools.islice(pieces, len(devices))))
-    try:
-        return crew.run(pieces, on_batch)
-    finally:
-        crew.dismiss()
-
-
-class _Crew:
-    """The processes, the queue that feeds them, and the one that they report to."""
-
-    def __init__(self, job: Job, devices: Sequence[str], first: list[Chunk]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._work: Any = context.Queue(2 * len(devices))
-        self._news: Any = context.Queue()
-        threads = max(1, (os.cpu_count() or 1) // len(devices)) if devices[0] == "cpu" else None
-        jobs = [replace(job, device=device, threads=threads, share=len(first)) for device in devices[: len(first)]]
-        self._processes = [
-            context.Process(target=_serve, args=(each, piece, self._work, self._news), daemon=True)
-            for each, piece in zip(jobs, first, strict=True)
+        return _run_here(replace(job, device=devices[0]), chunks, on_batch)
+    pieces: Iterator[Piece] = (Piece(chunk) for chunk in Ahead(_cut(chunks, len(devices)), 1))
+    tally, devices = Tally(), list(devices)
+    first = list(itertools.islice(pieces, len(devices)))
+    while first:
+        shift = _Shift(job, devices, first, pieces, on_batch)
+        tally.add(shift.run())
+        # whoever was lost when the others had ended left work for others yet
+        devices = [device for device, member in zip(devices, shift.members, strict=False) if not member.lost] + devices[
+            len(shift.members) :
         ]
-        for process in self._processes:
-            process.start()
-        self._tally = Tally()
-        self._running = len(first)
-
-    def run(self, pieces: Iterator[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
-        """Deal `pieces` out and wait for every process to finish."""
-        for item in itertools.chain(pieces, [None] * len(self._processes)):
-            while not self._offer(item):
-                self._listen(on_batch)
-            self._listen(on_batch, wait=False)
-        while self._running:
-            self._listen(on_batch)
-        return self._tally
-
-    def _offer(self, item: Chunk | None) -> bool:
-        try:
-            self._work.put(item, timeout=_POLL_SECONDS)
-        except queue.Full:
-            return False
-        return True
-
-    def _listen(self, on_batch: Callable[[int, str], None], *, wait: bool = True) -> None:
-        """Take in what the processes say: progress, a finished tally, or the exception that ends everything."""
-        try:
-            while True:
-                said = self._news.get(timeout=_POLL_SECONDS) if wait else self._news.get_nowait()
-                wait = False
-                if isinstance(said, BaseException):
-                    raise said
-                if isinstance(said, Tally):
-                    self._tally.add(said)
-                    self._running -= 1
-                else:
-                    on_batch(*said)
-        except queue.Empty:
-            killed = [process for process in self._processes if process.exitcode not in (None, 0)]
-            if killed:
-                raise CacheError(
-                    f"an embedding process ended with exit code {killed[0].exitcode}",
-                    "its memory may have run out; run again to go on, with fewer processes",
-                ) from None
-
-    def dismiss(self) -> None:
-        """Let the processes end, by force if they do not."""
-        self._work.cancel_join_thread()  # what nobody took is not worth waiting for
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        for process in self._processes:
-            if self._running:  # an error or an interrupt: nobody waits for their work any more
-                process.terminate()
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
+        pieces = iter(shift.left)
+        first = list(itertools.islice(pieces, len(devices)))
+    return tally
 
 
-def _pieces(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
+def _run_here(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+    try:
+        return run_job(job, chunks, on_batch)
+    except Exception as error:
+        lost = lost_device(error, job.device)
+        if lost is None or lost is error:
+            raise
+        raise lost from error
+
+
+def _cut(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
     """Cut chunks into pieces of texts that are neighbours in sorted order."""
     for chunk in chunks:
         order = sorted(range(len(chunk.texts)), key=chunk.texts.__getitem__)
@@ -126,34 +86,211 @@ def _pieces(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
                 yield chunk.take(part)
 
 
-def _serve(job: Job, first: Chunk, work: Any, news: Any) -> None:
-    """Run in a process of its own: compute `first` and what comes, until None comes or the parent is gone."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        news.put(run_job(job, _orders(first, work), lambda texts, stage: news.put((texts, stage))))
-    except KeyboardInterrupt:
-        return
-    except CacheError as error:
-        news.put(error)
-    except Exception as error:  # rebuilt in the parent with the trace as its text
-        news.put(RuntimeError(f"in an embedding process: {''.join(traceback.format_exception(error))}"))
+# ------------------------------------------------------------------------------------------- in a process of the crew
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """Turn a polite request to end into an interrupt, so that what was computed is written."""
-    raise KeyboardInterrupt
+@dataclass(frozen=True)
+class _Begun:
+    """A batch goes to the device: the rows of its texts, and what the tally counts of it."""
+
+    rows: NDArray[np.int64]
+    counts: tuple[int, int, int]
 
 
-def _orders(first: Chunk, work: Any) -> Iterator[Chunk]:
-    yield first
-    parent = multiprocessing.parent_process()
-    while True:
-        try:
-            piece = work.get(timeout=1.0)
-        except queue.Empty:
-            if parent is not None and not parent.is_alive():
-                return
-            continue
-        if piece is None:
+@dataclass(frozen=True)
+class _Did:
+    """So many texts were computed, or a stage begins."""
+
+    texts: int
+    stage: str
+
+
+def _serve(line: Line, job: Job, first: Chunk) -> Tally:
+    """Compute `first` and what comes, until nothing more comes."""
+
+    def begin(chunk: Chunk, batch: Batch) -> None:
+        line.say(_Begun(chunk.rows, (batch.tokens, batch.nodes, batch.padding)))
+
+    def orders() -> Iterator[Chunk]:
+        yield first
+        yield from iter(line.ask, None)
+
+    worker = Worker(job, lambda texts, stage: line.say(_Did(texts, stage)), on_begin=begin)
+    worker.run(orders())
+    return worker.tally
+
+
+# --------------------------------------------------------------------------------------------------- in the caller's
+
+
+@dataclass
+class _Member:
+    """What the dealer knows of one process."""
+
+    device: str
+    given: int = 0
+    asks: bool = False
+    dismissed: bool = False
+    gone: bool = False
+    lost: bool = False
+    tally: Tally = field(default_factory=Tally)
+    counts: tuple[int, int, int] = (0, 0, 0)
+    in_hand: deque[NDArray[np.int64]] = field(default_factory=deque)
+
+    def note(self, said: _Begun | _Did) -> None:
+        """Keep which texts are in hand, and count what is computed."""
+        if isinstance(said, _Begun):
+            self.in_hand.append(said.rows)
+            self.counts = said.counts
+            while len(self.in_hand) > _UNDERWAY[self.device.partition(":")[0]]:
+                self.in_hand.popleft()
+        elif said.texts:
+            tokens, nodes, padding = self.counts
+            self.tally.add(Tally(said.texts, tokens, nodes, padding))
+            if self.device == "cpu":
+                self.in_hand.clear()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has computed everything it was given and waits for more."""
+        return self.asks and self.tally.computed >= self.given
+
+
+class _Shift:
+    """A crew at work: from its start until every process has ended, was lost, or all are told to end."""
+
+    def __init__(
+        self,
+        job: Job,
+        devices: Sequence[str],
+        first: Sequence[Piece],
+        pieces: Iterator[Piece],
+        on_batch: Callable[[int, str], None],
+    ) -> None:
+        """Know what is to be done: `first` pieces, one a process, and those that follow."""
+        self._again: deque[Piece] = deque()
+        self._suspects: deque[Piece] = deque()
+        self.members = [_Member(device) for device in devices[: len(first)]]
+        self._job = replace(job, threads=threads_each(len(first)), share=len(first))
+        self._first, self._pieces, self._on_batch = first, pieces, on_batch
+        self._ledger = Ledger(job.stores)
+        self._tally = Tally()
+
+    def run(self) -> Tally:
+        """Deal pieces out until all are computed; `left` is then what was lost too late for others to do it.
+
+        :raises CacheError: see `run_jobs`.
+        """
+        devices = [member.device for member in self.members]
+        given = [
+            (replace(self._job, device=device), piece.chunk) for device, piece in zip(devices, self._first, strict=True)
+        ]
+        for number, piece in enumerate(self._first):
+            self._note_given(number, piece)
+        with Crew(_serve, devices, given) as crew:
+            while not all(member.gone for member in self.members):
+                for number, said in crew.hear(_POLL_SECONDS):
+                    self._take(number, said)
+                self._deal(crew)
+        return self._tally
+
+    @property
+    def left(self) -> list[Piece]:
+        """What is still to be done again."""
+        return [*self._again, *self._suspects]
+
+    def _next(self) -> Piece | None:
+        """Return a piece to deal: what may cost another process comes last, when most is stored."""
+        if self._again:
+            return self._again.popleft()
+        piece = next(self._pieces, None)
+        return self._suspects.popleft() if piece is None and self._suspects else piece
+
+    def _note_given(self, number: int, piece: Piece) -> None:
+        self._ledger.hand_out(number, piece)
+        self.members[number].given += len(piece)
+
+    def _deal(self, crew: Crew) -> None:
+        """Give a piece to each process that asked for one, or tell all to end when all have computed what there is."""
+        for number, member in enumerate(self.members):
+            if member.asks and not member.gone and not member.dismissed:
+                piece = self._next()
+                if piece is None:
+                    break
+                self._note_given(number, piece)
+                member.asks = False
+                crew.tell(number, piece.chunk)
+        else:
             return
-        yield piece
+        there = [(number, member) for number, member in enumerate(self.members) if not member.gone]
+        if all(member.idle for _, member in there):
+            for number, member in there:
+                if not member.dismissed:
+                    member.dismissed = True
+                    crew.tell(number, None)
+
+    def _take(self, number: int, said: Any) -> None:
+        member = self.members[number]
+        if isinstance(said, Asked):
+            member.asks = True
+        elif isinstance(said, _Begun):
+            member.note(said)
+        elif isinstance(said, _Did):
+            member.note(said)
+            self._on_batch(said.texts, said.stage)
+        elif isinstance(said, Ended):
+            member.gone = True
+            self._tally.add(said.result)
+        elif isinstance(said, Lost):
+            member.gone = member.lost = True
+            self._lose(number, said)
+        elif isinstance(said, Failed):
+            if said.remedy is None:
+                raise RuntimeError(f"in an embedding process: {said.problem}")
+            raise CacheError(said.problem, said.remedy)
+
+    def _lose(self, number: int, lost: Lost) -> None:
+        """Count what a lost process has stored, and put what it has not where others find it.
+
+        :raises CacheError: no process is left; or the texts it had in hand have cost several by now.
+        """
+        member = self.members[number]
+        left, stored = self._ledger.close(number)
+        again = sum(map(len, left))
+        self._tally.add(_part_of(member.tally, stored))
+        self._on_batch(stored - member.tally.computed, "computing")
+        for piece in _by_suspicion(left, member.in_hand):
+            (self._suspects if piece.suspicions else self._again).append(piece)
+        suspects = [piece for piece in self._suspects if piece.suspicions > 1]
+        rows = np.sort(np.concatenate([piece.chunk.rows for piece in suspects])) if suspects else np.empty(0, np.int64)
+        if any(piece.suspicions >= _SUSPICIONS for piece in suspects):
+            raise CacheError(
+                f"each of {_SUSPICIONS} processes was lost with texts in hand that were dealt out again, "
+                f"{rows_in_words(rows)}; the last: {lost.reason}",
+                "leave these texts out, or embed them apart with --devices cpu; what was committed is kept",
+            )
+        if all(other.lost for other in self.members):
+            with_texts = f" with texts in hand that another was lost with, {rows_in_words(rows)}" if len(rows) else ""
+            raise CacheError(f"every process was lost, the last{with_texts}: {lost.reason}", lost.remedy)
+        note = f"{lost.reason}; {again:,} texts that it had not stored were done again by the others"
+        self._tally.notes = (*self._tally.notes, note)
+
+
+def _by_suspicion(pieces: list[Piece], in_hand: Iterable[NDArray[np.int64]]) -> list[Piece]:
+    """Part texts that a lost process had in hand from the others, in pieces so small that the next loss tells more."""
+    rows = np.concatenate([np.empty(0, np.int64), *in_hand])
+    parted = []
+    for piece in pieces:
+        suspect = np.isin(piece.chunk.rows, rows)
+        if not suspect.all():
+            parted.append(piece.take(np.flatnonzero(~suspect)))
+        for part in np.array_split(np.flatnonzero(suspect), min(_PARTS, int(suspect.sum()) or 1)):
+            if len(part):
+                parted.append(replace(piece.take(part), suspicions=piece.suspicions + 1))
+    return parted
+
+
+def _part_of(tally: Tally, texts: int) -> Tally:
+    """Return what a tally would be for so many of its texts: exact for texts, in proportion for the rest."""
+    share = min(1.0, texts / tally.computed) if tally.computed else 0.0
+    return Tally(texts, round(share * tally.tokens), round(share * tally.nodes), round(share * tally.padding))

@@ -1,0 +1,190 @@
+"""Processes that are told things and say things, a pipe each; nothing is shared, so one that dies takes nothing along.
+
+A queue that several processes read from is guarded by a lock, and one that is killed while it waits keeps it: the
+others wait for ever. With a pipe each, the end of a process is the end of its pipe, and is heard like any other news.
+The price is that somebody must listen: whoever deals out the work does, and sends a piece when one is asked for, so
+that a process that is busy is never written to.
+
+Processes are spawned: a fork would share CUDA's state and threads' locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from cache.devices import lost_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A process waits for something to do, and will read what it is told."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process has finished; `result` is what its work returned."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A process ended without finishing through no fault of its work: killed, or its device failed."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What the process was given to do cannot be done: the two lines of its error, or no remedy and a trace."""
+
+    problem: str
+    remedy: str | None
+
+
+class Line:
+    """A process's end of its pipe, for all its threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Speak through `connection`."""
+        self._connection = connection
+        self._speaking = threading.Lock()
+
+    def say(self, what: Any) -> None:
+        """Tell the listener; a listener that is gone is told nothing."""
+        with self._speaking, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.send(what)
+
+    def ask(self) -> Any:
+        """Ask for something to do and return it; None if there is nothing more, or nobody to ask."""
+        self.say(Asked())
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            return None
+
+
+@dataclass
+class _Member:
+    process: Any
+    connection: Connection | None
+
+
+class Crew:
+    """Runs `work(line, *arguments)` in a process for each of some devices' arguments, and hears what they say.
+
+    A process's last word is `Ended`, `Lost` or `Failed`. For a `with` block: leaving it ends whoever is still there.
+    """
+
+    def __init__(self, work: Callable[..., Any], devices: Sequence[str], arguments: Sequence[tuple[Any, ...]]) -> None:
+        """Start the processes."""
+        context = multiprocessing.get_context("spawn")
+        self._devices = devices
+        self._members: list[_Member] = []
+        for device, given in zip(devices, arguments, strict=True):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_live, args=(work, device, theirs, given), daemon=True)
+            process.start()
+            theirs.close()  # the pipe ends with the process
+            self._members.append(_Member(process, ours))
+
+    def __enter__(self) -> Crew:
+        """Use it."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ask whoever is still there to end, which writes what was computed; after a while, end them."""
+        for member in self._members:
+            if member.connection is not None:
+                member.process.terminate()
+                member.connection.close()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for member in self._members:
+            member.process.join(max(0.0, deadline - time.monotonic()))
+            if member.process.is_alive():
+                member.process.kill()
+
+    def hear(self, seconds: float) -> list[tuple[int, Any]]:
+        """Return what was said, with the number of the process that said it; nothing if none speaks for `seconds`."""
+        talking = {member.connection: i for i, member in enumerate(self._members) if member.connection is not None}
+        ready = wait(list(talking), seconds)
+        if not ready:  # a child of a dead process's may hold its pipe open: ask the system
+            ready = [line for line, i in talking.items() if self._members[i].process.exitcode is not None]
+        return [(talking[line], self._word(talking[line], line)) for line in ready]  # type: ignore[index, arg-type]
+
+    def tell(self, number: int, what: Any) -> None:
+        """Answer a process that asked; that it is gone will be heard."""
+        connection = self._members[number].connection
+        with contextlib.suppress(OSError):
+            if connection is not None:
+                connection.send(what)
+
+    def _word(self, number: int, connection: Connection) -> Any:
+        try:
+            if not connection.poll():
+                raise EOFError
+            said = connection.recv()
+        except (EOFError, OSError):
+            said = self._silence(number)
+        if isinstance(said, Ended | Lost | Failed):
+            connection.close()
+            self._members[number].connection = None
+        if isinstance(said, Lost):  # what it computed is written; a device that has failed may keep it from ending
+            self._members[number].process.kill()
+            self._members[number].process.join()
+        return said
+
+    def _silence(self, number: int) -> Lost:
+        """Say why a process went without a word."""
+        process = self._members[number].process
+        process.join(_PATIENCE_SECONDS)
+        code = process.exitcode
+        if code is not None and code < 0:
+            how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        else:
+            how = f"ended with exit code {code}"
+        return Lost(
+            f"the process on {self._devices[number]} {how}",
+            "its memory may have run out: run again to go on, with fewer processes",
+        )
+
+
+def _live(work: Callable[..., Any], device: str, connection: Connection, given: tuple[Any, ...]) -> None:
+    """Be a process of a crew."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    line = Line(connection)
+    try:
+        line.say(Ended(work(line, *given)))
+    except KeyboardInterrupt:
+        return
+    except Exception as error:
+        line.say(_last_word(error, device))
+
+
+def _last_word(error: Exception, device: str) -> Lost | Failed:
+    lost = lost_device(error, device)
+    if lost is not None:
+        return Lost(lost.problem, lost.remedy)
+    remedy = getattr(error, "remedy", None)
+    if isinstance(remedy, str):
+        return Failed(str(error), remedy)
+    return Failed("".join(traceback.format_exception(error)), None)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Turn a polite request to end into an interrupt, so that what was computed is written."""
+    raise KeyboardInterrupt
