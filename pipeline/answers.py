@@ -23,6 +23,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Origin = Literal["train", "held-out"]
 STEERABILITY = ("steerability", "coarse_gain", "fine_gain")
+STEERING_REACH: Floats = np.array([2.0, 1.0, 1.0])
+"""How far from 0 one answer can move each of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,9 @@ class Answers:
     def _steerability(self) -> dict[str, Any]:
         if self.steerability is None:
             return dict.fromkeys((*STEERABILITY, *(f"{name}_ci95" for name in STEERABILITY)))
-        intervals = statistics.bootstrap_interval(steering(self.right), self.asked, seed=self.seed)
+        intervals = statistics.bootstrap_interval(
+            steering(self.right), self.asked, span=(-STEERING_REACH, STEERING_REACH), seed=self.seed
+        )
         return {
             "steerability": self.steerability.total,
             "coarse_gain": self.steerability.coarse_gain,

@@ -68,20 +68,23 @@ class Claim:
     measure: Callable[[Mapping[str, Mapping[int, Answers]]], Measurement | None] | None = None
 
 
-def _measure(runs: Mapping[str, Mapping[int, Answers]], quantity: Quantity) -> dict[str, Figure]:
-    """The quantity of v5, of mrl, and their difference, each over the same seeds and texts."""
+def _measure(
+    runs: Mapping[str, Mapping[int, Answers]], quantity: Quantity, span: Range = (0.0, 1.0)
+) -> dict[str, Figure]:
+    """The quantity of v5, of mrl, and their difference, each over the same seeds and texts; a text's is in `span`."""
     v5, mrl = (np.stack([quantity(answers) for answers in runs[method].values()]) for method in ("v5", "mrl"))
-    answers = next(iter(runs["v5"].values()))
-    return {name: _figure(values, answers) for name, values in (("v5", v5), ("mrl", mrl), (DIFFERENCE, v5 - mrl))}
+    answers, reach = next(iter(runs["v5"].values())), span[1] - span[0]
+    measured = (("v5", v5, span), ("mrl", mrl, span), (DIFFERENCE, v5 - mrl, (-reach, reach)))
+    return {name: _figure(values, answers, within) for name, values, within in measured}
 
 
-def _figure(values: Floats, answers: Answers) -> Figure:
-    """Mean of contributions [seeds, m], with an interval over both."""
+def _figure(values: Floats, answers: Answers, span: Range) -> Figure:
+    """Mean of contributions [seeds, m], with an interval over both that stays in their span."""
     seeds = statistics.paired_test(values.mean(axis=1))
-    low, high = statistics.bootstrap_interval(values.mean(axis=0), answers.asked, seed=answers.seed)
+    low, high = statistics.bootstrap_interval(values.mean(axis=0), answers.asked, span=span, seed=answers.seed)
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
     below, above = math.hypot(seeds.mean - low, around), math.hypot(high - seeds.mean, around)
-    return Figure(seeds.mean, (seeds.mean - below, seeds.mean + above))
+    return Figure(seeds.mean, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
 
 
 def _accuracy(answers: Answers, dim: int, level: int) -> Floats:
@@ -119,14 +122,14 @@ def _fine_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
 def _coarse_loss(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
     if not _has(runs, 64, 256):
         return None
-    figures = _measure(runs, lambda answers: _accuracy(answers, 256, 0) - _accuracy(answers, 64, 0))
+    figures = _measure(runs, lambda answers: _accuracy(answers, 256, 0) - _accuracy(answers, 64, 0), (-1.0, 1.0))
     return Measurement(figures, _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]))
 
 
 def _steering(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
     if not _has(runs, 64, 256):
         return None
-    figures = _measure(runs, lambda answers: steering(answers.right)[:, 0])
+    figures = _measure(runs, lambda answers: steering(answers.right)[:, 0], (-2.0, 2.0))
     return Measurement(figures, _above(figures["v5"]) and _above(figures[DIFFERENCE]))
 
 

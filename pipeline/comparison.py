@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import statistics
-from pipeline.answers import STEERABILITY, Answers, steering
+from pipeline.answers import STEERABILITY, STEERING_REACH, Answers, steering
 from pipeline.errors import PipelineError
 
 Floats = NDArray[np.float64]
@@ -152,7 +152,10 @@ def _rows(a: str, b: str, a_runs: dict[int, Answers], b_runs: dict[int, Answers]
     seeds = seeds_in_common(a_runs, b_runs, (a, b))
     first = a_runs[seeds[0]]
     ours, theirs = (np.stack([_contributions(runs[seed]) for seed in seeds]) for runs in (a_runs, b_runs))
-    intervals = statistics.bootstrap_interval((ours - theirs).mean(axis=0), first.asked, seed=first.seed)
+    reach = _reach(first)
+    intervals = statistics.bootstrap_interval(
+        (ours - theirs).mean(axis=0), first.asked, span=(-reach, reach), seed=first.seed
+    )
     means_a, means_b = ours.mean(axis=1), theirs.mean(axis=1)
     for column, (metric, prefix, level) in enumerate(_columns(first)):
         test = statistics.paired_test(means_a[:, column] - means_b[:, column])
@@ -188,6 +191,12 @@ def _contributions(answers: Answers) -> Floats:
     """What each answer adds to each metric: float64 [m, columns], whose means over m are the metrics."""
     right = np.moveaxis(answers.right, 1, 0).reshape(len(answers.asked), -1).astype(np.float64)
     return right if answers.steerability is None else np.concatenate([right, steering(answers.right)], axis=1)
+
+
+def _reach(answers: Answers) -> Floats:
+    """How far from 0 a text can be in each column of a difference, float64 [columns]."""
+    cells = np.ones(len(answers.dims) * answers.labels.shape[1])
+    return cells if answers.steerability is None else np.concatenate([cells, 2 * STEERING_REACH])
 
 
 def _spelled(runs: dict[int, Answers]) -> str:

@@ -8,6 +8,10 @@ A text that was asked several times, in overlapping samples, is still one text: 
 and these among themselves (a bootstrap of two stages). With the first stage alone 95 % intervals of leave-one-out
 covered 86-93 % in simulation, because such texts are one another's neighbours too; with both it is 93-98 %.
 
+Resampling knows only the outcomes it was shown: where all answers are right it says [1, 1]. An outcome that none of n
+texts had may still have a probability of up to 1 - (a/2)^(1/n), the end of the exact binomial interval of none in n
+(Clopper and Pearson, 1934). No interval is shorter than what such an outcome could move the mean by.
+
 The bootstrap's trick: texts of the same outcome are interchangeable, so a resample is one multinomial draw over the few
 distinct outcomes instead of a draw of every text. Exact, and a thousand resamples cost a millisecond.
 
@@ -40,14 +44,16 @@ def bootstrap_interval(
     values: ArrayLike,
     about: NDArray[np.int64] | None = None,
     *,
+    span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
     confidence: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Floats:
-    """Percentile intervals of means, by resampling texts with replacement.
+    """Percentile intervals of means, by resampling texts with replacement; at least as long as `unseen` allows.
 
     :param values: [m] or [m, ...], outcomes of m answers: right or wrong, or a difference between two such.
     :param about: int64 [m], which text each answer is about; by default each is about its own.
+    :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
     :param confidence: the share of resampled means between the ends.
     :param draws: number of resamples.
     :param seed: of the draws; the same arguments give the same result.
@@ -59,7 +65,21 @@ def bootstrap_interval(
         raise PipelineError("no answer to resample", "score at least one query")
     sums, times = _texts(outcomes.reshape(len(outcomes), -1), about, seed)
     ends = [_interval(column, times, confidence, draws, seed) for column in sums]
-    return np.array(ends).reshape(*outcomes.shape[1:], 2)
+    low, high = np.moveaxis(np.array(ends).reshape(*outcomes.shape[1:], 2), -1, 0)
+    least, most = unseen(outcomes.mean(axis=0), times.shape[1], span, confidence)
+    return np.stack([np.minimum(low, least), np.maximum(high, most)], axis=-1)
+
+
+def unseen(
+    means: ArrayLike, texts: int, span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0), confidence: float = 0.95
+) -> tuple[Floats, Floats]:
+    """How low and how high means over n texts may be for an outcome at an end of `span` that none of the texts had.
+
+    :returns: [...] each, as `means`. With means and span of 0 and 1, the ends of Clopper and Pearson's interval.
+    """
+    share = 1 - ((1 - confidence) / 2) ** (1 / texts)
+    values, (low, high) = np.asarray(means, np.float64), (np.asarray(end, np.float64) for end in span)
+    return values - share * (values - low), values + share * (high - values)
 
 
 def _texts(outcomes: Floats, about: NDArray[np.int64] | None, seed: int) -> tuple[Floats, Floats]:
@@ -94,8 +114,8 @@ class PairedTest:
     """Differences a - b of n pairs, tested against zero.
 
     `sd`, `interval`, `p` and `cohens_d` are None where n = 1 leaves nothing to estimate them from. Where all
-    differences are one and the same number other than zero, as few seeds on few texts may have by chance, t is not
-    defined: all but `sd` are None too.
+    differences are one and the same number, as few seeds on few texts may have by chance, t is not defined and there is
+    no interval; nor are there `p` and `cohens_d`, unless that number is zero: then p is 1 and d 0.
     """
 
     n: int
@@ -122,7 +142,7 @@ def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95)
         return PairedTest(1, mean, None, None, None, None)
     if np.ptp(values) < SAME:
         if abs(mean) < SAME:
-            return PairedTest(n, 0.0, 0.0, (0.0, 0.0), 1.0, 0.0)
+            return PairedTest(n, 0.0, 0.0, None, 1.0, 0.0)
         return PairedTest(n, mean, 0.0, None, None, None)
     sd = float(values.std(ddof=1))
     error = sd / math.sqrt(n)

@@ -37,18 +37,20 @@ class Estimate:
     n: int
 
 
-def estimate(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> Estimate:
+def estimate(
+    values: Sequence[float], intervals: Sequence[Sequence[float]], span: tuple[float, float] = (0.0, 1.0)
+) -> Estimate:
     """Put the seeds of one figure together.
 
     :param values: one a seed.
     :param intervals: each seed's own 95 % interval over texts.
+    :param span: least and greatest value there can be, which an interval does not leave.
     """
     test = statistics.paired_test(values)
     around = 0.0 if test.interval is None else test.interval[1] - test.mean
     below, above = (mean(abs(i[end] - v) for v, i in zip(values, intervals, strict=True)) for end in (0, 1))
-    return Estimate(
-        test.mean, test.mean - math.hypot(below, around), test.mean + math.hypot(above, around), test.sd, test.n
-    )
+    low, high = test.mean - math.hypot(below, around), test.mean + math.hypot(above, around)
+    return Estimate(test.mean, max(span[0], low), min(span[1], high), test.sd, test.n)
 
 
 def titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
@@ -93,13 +95,15 @@ def steerability_frame(scores: Mapping[str, Sequence[Score]]) -> pl.DataFrame:
         for name, group in titled(records).items():
             for term, spoken in STEER_TERMS.items():
                 if all(score[term] is not None for score in group):
-                    found = _percent([s[term] for s in group], [s[f"{term}_ci95"] for s in group])
+                    found = _percent([s[term] for s in group], [s[f"{term}_ci95"] for s in group], (-2.0, 2.0))
                     rows.append({"protocol": protocol, "method": name, "term": spoken, **found})
     return pl.DataFrame(rows)
 
 
-def _percent(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> dict[str, Any]:
-    found = estimate(values, intervals)
+def _percent(
+    values: Sequence[float], intervals: Sequence[Sequence[float]], span: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, Any]:
+    found = estimate(values, intervals, span)
     return {
         "value": found.value * 100,
         "low": found.low * 100,

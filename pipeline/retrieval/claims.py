@@ -127,8 +127,8 @@ def _figures(trials: Trials, count: int, quantity: Callable[[Outcome], Any], dim
         method: np.stack([quantity(_outcome(trial, dim, count)) for trial in by_seed.values()])
         for method, by_seed in trials.items()
     }
-    values[DIFFERENCE] = values["v5"] - values["mrl"]
     estimates = {name: estimate(array) for name, array in values.items()}
+    estimates[DIFFERENCE] = estimate(values["v5"] - values["mrl"], (-1.0, 1.0))
     return {name: Figure(e.value, e.ci95) for name, e in estimates.items()}
 
 

@@ -70,7 +70,8 @@ def _results(single: Sequence[Record], double: Sequence[Record], found: Record) 
 
 
 def _share(value: float, interval: Sequence[float]) -> str:
-    return f"{value * 100:.1f}±{(interval[1] - interval[0]) * 50:.1f}"
+    half = max(interval[1] - value, value - interval[0])  # at 100 % there is no room above
+    return f"{value * 100:.1f}±{half * 100:.1f}"
 
 
 def _ms(row: Record) -> str:

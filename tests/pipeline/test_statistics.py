@@ -64,7 +64,8 @@ class TestPaired:
         assert (same.mean, same.sd, same.interval, same.p, same.cohens_d) == (0.25, 0.0, None, None, None)
         rounded = statistics.paired_test([7 / 12 - 5 / 12, 11 / 12 - 9 / 12, 5 / 12 - 3 / 12])
         assert (rounded.interval, rounded.p) == (None, None)  # 2 of 12 texts each time: rounding is no spread
-        assert statistics.paired_test([0.0, 0.0, 0.0]).p == 1.0
+        nothing = statistics.paired_test([0.0, 0.0, 0.0])
+        assert (nothing.p, nothing.interval) == (1.0, None)
 
     def test_no_pair_is_refused(self):
         with pytest.raises(PipelineError, match="no pair"):
@@ -119,6 +120,30 @@ class TestBootstrap:
             statistics.bootstrap_interval(np.tile(values, 2), np.tile(np.arange(400), 2)),
         )
         assert np.ptp(twice) == pytest.approx(np.ptp(once), rel=0.08)
+
+    @pytest.mark.parametrize("texts", [1, 18, 500])
+    @pytest.mark.parametrize("right", [False, True])
+    def test_all_right_or_all_wrong_has_the_exact_binomial_interval(self, texts, right):
+        found = statistics.bootstrap_interval(np.full(texts, right))
+        exact = scipy.stats.binomtest(texts * right, texts).proportion_ci(0.95, method="exact")
+        np.testing.assert_allclose(found, [exact.low, exact.high], rtol=1e-12)
+
+    def test_methods_that_answer_alike_may_still_differ(self):
+        low, high = statistics.bootstrap_interval(np.zeros((40, 2)), span=(-1.0, np.array([1.0, 2.0]))).T
+        end = scipy.stats.binomtest(0, 40).proportion_ci(0.95, method="exact").high
+        np.testing.assert_allclose([low, high], [[-end, -end], [end, 2 * end]])
+
+    def test_an_interval_is_never_shorter_with_fewer_right(self):
+        """1 wrong of 400 resampled alone gives a lower end above that of none wrong."""
+        lows = [statistics.bootstrap_interval(np.arange(400) >= wrong)[0] for wrong in range(8)]
+        assert lows == sorted(lows, reverse=True)
+
+    def test_near_certainty_intervals_hold_the_truth(self):
+        """Over all outcomes of 100 texts, by their probability: without the unseen, 63 % at 99 % right."""
+        intervals = np.array([statistics.bootstrap_interval(np.arange(100) < right, draws=500) for right in range(101)])
+        for truth in (0.95, 0.98, 0.99, 0.995):
+            held = (intervals[:, 0] <= truth) & (truth <= intervals[:, 1])
+            assert scipy.stats.binom.pmf(np.arange(101), 100, truth)[held].sum() > 0.91
 
     def test_no_answer_is_refused(self):
         with pytest.raises(PipelineError, match="no answer"):
