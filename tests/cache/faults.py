@@ -1,0 +1,109 @@
+"""Ways for an embedding process to go wrong, in the process itself: what `cache.processes` starts instead of its own.
+
+Environment: `FAULT_FILE` names a file that the first process to fail creates, so that no second one does.
+"""
+
+import os
+import signal
+
+from cache import processes
+from cache.crew import Line
+
+POISON = "Z"
+_POISON_ID = 4 + ord(POISON) - ord("!")  # the tests' tokenizer has a token a byte
+_SERVE = processes._serve
+
+
+def dies_of_a_text(line, job, first):
+    """Killed by whatever computes a text with the poison letter."""
+    return _computing(lambda batch: _die() if (batch.ids == _POISON_ID).any() else None, line, job, first)
+
+
+def dies_at_its_third_batch(line, job, first):
+    return _computing(_at_the_third(_die), line, job, first)
+
+
+def loses_its_gpu(line, job, first):
+    import torch
+
+    def fail():
+        if _first():
+            raise torch.AcceleratorError(
+                "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"
+            )
+
+    return _computing(_at_the_third(fail), line, job, first)
+
+
+def runs_out_of_memory(line, job, first):
+    """From its third batch on there is room for nothing."""
+    import torch
+
+    torch.cuda.empty_cache = lambda: None
+    out = False
+
+    def fail():
+        nonlocal out
+        out = out or _first()
+        if out:
+            raise torch.OutOfMemoryError
+
+    return _computing(_at_the_third(fail), line, job, first)
+
+
+def dies_when_told_to_end(line, job, first):
+    """Killed when there is nothing more to compute and its last rows are not written yet."""
+
+    class Deadly(Line):
+        def ask(self):
+            order = super().ask()
+            if order is None and _first():
+                _die()
+            return order
+
+    return _SERVE(Deadly(line._connection), job, first)
+
+
+def fails_by_a_defect(line, job, first):
+    return _computing(_at_the_third(lambda: {}["a key that is not there"]), line, job, first)
+
+
+def _computing(before, line, job, first):
+    """Serve, calling `before(batch)` whenever a batch is computed, and committing a shard every few rows."""
+    from cache.encoder import Encoder
+    from cache.writer import ShardWriter
+
+    ShardWriter.__init__.__kwdefaults__["nbytes"] = 1 << 13
+
+    honest = Encoder.features
+
+    def features(self, batch):
+        before(batch)
+        return honest(self, batch)
+
+    Encoder.features = features
+    return _SERVE(line, job, first)
+
+
+def _at_the_third(act):
+    computed = 0
+
+    def count(batch):
+        nonlocal computed
+        computed += 1
+        if computed >= 3:
+            act()
+
+    return count
+
+
+def _first():
+    try:
+        os.close(os.open(os.environ["FAULT_FILE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
