@@ -1,11 +1,13 @@
-"""Texts in Parquet files that no machine needs to hold: their list, their number, and where a bad one lies.
+"""Texts in Parquet files that no machine needs to hold: which files, how many rows, and in which parts to read them.
 
-Only footers are read here. The texts are read on the cluster (`cache.cluster.reading`); a file is read on the driver
-once more only to say in which row of it a text is that cannot be embedded.
+Only footers are read here; the texts are read on the cluster (`cache.cluster.reading`), a part a task. A part is whole
+row groups of one file, so that one large file is read by many and every row knows its number.
 """
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -13,29 +15,68 @@ from typing import TYPE_CHECKING, Any
 
 from cache.cluster.connection import import_ray
 from cache.errors import CacheError
-from cache.lookup import check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-_BATCH = 1 << 14
+_FOOTERS_AT_ONCE = 16
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True)
+class File:
+    """A Parquet file by its path in its file system, and the rows of each of its row groups."""
+
+    path: str
+    groups: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole file."""
+        return sum(self.groups)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Row groups of a file that follow one another; `first` is the number of their first row, `rows` how many."""
+
+    path: str
+    groups: tuple[int, ...]
+    first: int
+    rows: int
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The column `column` of Parquet files with `rows` rows in all.
+    """The column `column` of Parquet files, in the order in which they are read.
 
-    `files` are paths in their file system, in the order in which they are read; `address` is the content address of
-    their names and sizes, 12 hex digits (not of their texts: these are not read here).
+    `address` is the content address of the files' names and sizes, 12 hex digits (not of their texts: those are not
+    read here); `columns` are those of the first file.
     """
 
     name: str
-    files: tuple[str, ...]
+    files: tuple[File, ...]
     column: str
-    rows: int
     address: str
     columns: tuple[str, ...]
     filesystem: Any = None
+
+    @property
+    def rows(self) -> int:
+        """Texts in all."""
+        return sum(file.rows for file in self.files)
+
+    def parts(self, rows: int) -> Iterator[Part]:
+        """Cut the files into parts of at least `rows` rows, where a file has so many."""
+        for file in self.files:
+            first = done = 0
+            groups: list[int] = []
+            for number, count in enumerate(file.groups):
+                groups.append(number)
+                done += count
+                if done - first >= rows or number == len(file.groups) - 1:
+                    yield Part(file.path, tuple(groups), first, done - first)
+                    groups, first = [], done
 
 
 def open_corpus(source: str | Sequence[str], column: str = "text") -> Corpus:
@@ -58,7 +99,7 @@ def open_corpus(source: str | Sequence[str], column: str = "text") -> Corpus:
         raise CacheError(f"{first}: {_line(error)}", "name a Parquet file, a folder of them or a pattern") from error
     if not files:
         raise CacheError(f"{first} holds no Parquet file", "name a folder with *.parquet files, or a pattern")
-    return _checked(first, [path for path, _ in files], [size for _, size in files], column, filesystem)
+    return _opened(first, files, column, filesystem)
 
 
 def _local(source: str | Sequence[str]) -> list[str]:
@@ -88,54 +129,40 @@ def _files(filesystem: Any, path: str) -> list[tuple[str, int]]:
     )
 
 
-def _checked(source: str, files: list[str], sizes: list[int], column: str, filesystem: Any) -> Corpus:
-    from pyarrow import ArrowException, dataset, types
-
-    try:
-        opened = dataset.dataset(files, format="parquet", filesystem=filesystem)
-        schema, rows = opened.schema, opened.count_rows()
-    except (ArrowException, OSError) as error:
-        raise CacheError(f"{source}: {_line(error)}", "name whole Parquet files with the same columns") from error
-    if column not in schema.names:
-        shown = ", ".join(schema.names[:10])
-        raise CacheError(f"{source} has no column {column}; it has {shown}", "name the column of texts with --text")
-    kind = schema.field(column).type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
-        raise CacheError(f"{source}: column {column} holds {kind}, not text", "name the column of texts with --text")
-    if not rows:
-        raise CacheError(f"{source} has no rows", "give at least one text")
-    spelled = "\n".join(f"{PurePosixPath(path).name} {size}" for path, size in zip(files, sizes, strict=True))
-    address = blake2b(f"{column}\n{spelled}".encode(), digest_size=6).hexdigest()
-    name = PurePosixPath(source.rstrip("/").removesuffix(".parquet")).name.strip("*?[]._-") or "corpus"
-    return Corpus(name, tuple(files), column, rows, address, tuple(schema.names), filesystem)
-
-
-def bad_text(path: str, column: str, filesystem: Any) -> CacheError | None:
-    """Return the error for the first text of a file that cannot be embedded, naming its row (the first is row 1)."""
+def _opened(source: str, files: Sequence[tuple[str, int]], column: str, filesystem: Any) -> Corpus:
+    """Read the footers, a few at a time: on a file system across a network each takes milliseconds."""
     from pyarrow import parquet
 
-    done = 0
-    with parquet.ParquetFile(path, filesystem=filesystem) as file:
-        for batch in file.iter_batches(_BATCH, columns=[column]):
-            texts = batch.column(0).to_pylist()
-            try:
-                check_texts(texts, 0)
-            except CacheError as error:
-                number = next(i for i, text in enumerate(texts) if not _is_good(text))
-                what = error.problem.removeprefix(f"text {number} ")
-                return CacheError(f"{path}, row {done + number + 1}: the text {what}", error.remedy)
-            done += len(texts)
-    return None
+    def footer(path: str) -> Any:
+        try:
+            return parquet.read_metadata(path, filesystem=filesystem)
+        except (OSError, ValueError) as error:  # an ArrowInvalid is a ValueError
+            raise CacheError(f"{path}: {_line(error)}", "name whole Parquet files") from error
+
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        footers = list(pool.map(footer, [path for path, _ in files]))
+    made = []
+    for (path, _), found in zip(files, footers, strict=True):
+        _check_column(path, found.schema.to_arrow_schema(), column)
+        made.append(File(path, tuple(found.row_group(i).num_rows for i in range(found.num_row_groups))))
+    if not sum(file.rows for file in made):
+        raise CacheError(f"{source} has no rows", "give at least one text")
+    spelled = "\n".join(f"{PurePosixPath(path).name} {size}" for path, size in files)
+    address = blake2b(f"{column}\n{spelled}".encode(), digest_size=6).hexdigest()
+    name = _UNSAFE.sub("-", PurePosixPath(source.rstrip("/").removesuffix(".parquet")).name).strip("-._") or "corpus"
+    return Corpus(name, tuple(made), column, address, tuple(footers[0].schema.to_arrow_schema().names), filesystem)
 
 
-def _is_good(text: Any) -> bool:
-    try:
-        check_texts([text], 0)
-    except CacheError:
-        return False
-    return True
+def _check_column(path: str, schema: Any, column: str) -> None:
+    from pyarrow import types
+
+    if column not in schema.names:
+        shown = ", ".join(schema.names[:10])
+        raise CacheError(f"{path} has no column {column}; it has {shown}", "name the column of texts with --text")
+    kind = schema.field(column).type
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_string(plain) or types.is_large_string(plain) or types.is_string_view(plain)):
+        raise CacheError(f"{path}: column {column} holds {kind}, not text", "name the column of texts with --text")
 
 
 def _line(error: BaseException) -> str:

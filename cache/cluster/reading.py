@@ -1,23 +1,25 @@
 """Texts become pieces of work beside where they are read: keys are looked up there, and only what is missing travels.
 
-Ray Data reads the files and cuts the rows into batches; a task a batch hashes the texts and asks the stores' key
+Ray Data deals out the parts of the files; a task reads some row groups, hashes the texts and asks the stores' key
 indexes, which lie once a node in Ray's shared memory (24 bytes a stored row). What is left is a *piece*: the missing
 texts of a batch, once each, with their keys. A text that repeats one of another piece is sent twice, computed twice and
 stored twice; the row in the first shard counts, and `cache compact` drops the other. The alternative, one process that
-remembers every key, is what the local engine does; it would make all nodes wait for one.
+remembers every key, is what the local engine does; it would make all nodes wait for one. Row groups are read here and
+not by `ray.data.read_parquet`, which reads a file in one task, knows no row's number, and moves every text to another
+task to be looked up.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cache.cluster.connection import import_ray, quiet_data, reason_of
-from cache.cluster.corpus import Corpus, bad_text
+from cache.cluster.corpus import Corpus
 from cache.errors import CacheError
 from cache.keys import KEY_BYTES, text_keys
 from cache.lookup import check_texts
@@ -26,24 +28,28 @@ from cache.worker import Chunk
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from cache.store import FeatureStore
 
 MOST_TEXTS, LEAST_TEXTS = 1 << 14, 1 << 8
 _PIECE_CHARACTERS = 1 << 22
 _BYTES_A_TEXT = 24  # what a text has at least in a piece: a block of Ray Data ends as soon as it has so many a text
 _SMALL_BYTES = 1 << 14
+_PIECES_A_PART = 4
 _TABLE_ROWS = 1 << 16
 _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a task that looks texts up needs: the indexes' references in Ray's object store, one a store."""
+    """What a task that looks texts up needs: the stores' indexes, by reference; `size` texts are a batch."""
 
     indexes: tuple[Any, ...]
     prompt: str
-    column: str
-    filesystem: Any
+    size: int
+    column: str = "text"
+    filesystem: Any = None
 
 
 def piece_size(texts: int, actors: int) -> int:
@@ -57,20 +63,19 @@ def pieces(texts: Corpus | Sequence[str], stores: Sequence[FeatureStore], prompt
     Texts that the driver has must be distinct: their rows are their places in the sequence.
     """
     ray, data = import_ray(), quiet_data()
+    indexes = tuple(ray.put(store.index) for store in stores)
     context = data.DataContext.get_current()
     before, context.target_max_block_size = context.target_max_block_size, _BYTES_A_TEXT * size
+    options = {"batch_format": "pyarrow", "zero_copy_batch": True}
     try:
         if isinstance(texts, Corpus):
-            source = data.read_parquet(list(texts.files), filesystem=texts.filesystem, include_paths=True)
-            source = source.select_columns([texts.column, "path"])
-            column, filesystem = texts.column, texts.filesystem
-        else:
-            source, column, filesystem = data.from_arrow(_tables(texts)), "text", None
-        indexes = tuple(ray.put(store.index) for store in stores)
-        wanted = Wanted(indexes, prompt, column, filesystem)
-        return source.map_batches(
-            look_up, fn_kwargs={"wanted": wanted}, batch_format="pyarrow", batch_size=size, zero_copy_batch=True
-        )
+            parts = [asdict(part) for part in texts.parts(_PIECES_A_PART * size)]
+            wanted = Wanted(indexes, prompt, size, texts.column, texts.filesystem)
+            source = data.from_items(parts, override_num_blocks=len(parts))
+            return source.map_batches(read_parts, fn_kwargs={"wanted": wanted}, batch_size=None, **options)
+        wanted = Wanted(indexes, prompt, size)
+        source = data.from_arrow(_tables(texts))
+        return source.map_batches(look_up_rows, fn_kwargs={"wanted": wanted}, batch_size=size, **options)
     finally:
         context.target_max_block_size = before
 
@@ -92,22 +97,46 @@ def _tables(texts: Sequence[str]) -> list[Any]:
     ]
 
 
-def look_up(table: Any, wanted: Wanted) -> Any:
-    """Run in a task: return the pieces of a batch, one row each; the first says how many texts the batch had.
+def look_up_rows(table: Any, wanted: Wanted) -> Any:
+    """Run in a task: return the pieces of texts that the driver had."""
+    return _look_up(table["text"].to_pylist(), table["row"].to_numpy(), wanted)
 
-    :raises CacheError: a text that cannot be embedded, by file and row.
+
+def read_parts(table: Any, wanted: Wanted) -> Iterator[Any]:
+    """Run in a task: read parts of a corpus, and yield the pieces of each batch of their rows.
+
+    :raises CacheError: a text that cannot be embedded, by file and row (the first is row 1).
     """
+    from pyarrow import parquet
+
+    for part in table.to_pylist():
+        row = part["first"]
+        with parquet.ParquetFile(part["path"], filesystem=wanted.filesystem) as file:
+            for batch in file.iter_batches(wanted.size, row_groups=part["groups"], columns=[wanted.column]):
+                texts = batch.column(0).to_pylist()
+                _check_read(texts, part["path"], row + 1)
+                yield _look_up(texts, np.full(len(texts), -1, np.int64), wanted)
+                row += len(texts)
+
+
+def _check_read(texts: list[Any], path: str, first: int) -> None:
+    try:
+        check_texts(texts, first)
+    except CacheError as error:
+        _, row, what = error.problem.split(" ", 2)
+        raise CacheError(f"{path}, row {row}: the text {what}", error.remedy) from None
+
+
+def _look_up(texts: list[str], rows: NDArray[np.int64], wanted: Wanted) -> Any:
+    """Return the pieces of a batch, one row each; the first says how many texts the batch had."""
     import pyarrow as pa
 
-    texts = table[wanted.column].to_pylist()
-    _check(table, texts, wanted)
     keys = text_keys(texts, wanted.prompt)
     indexes = import_ray().get(list(wanted.indexes))  # mapped from shared memory, not copied
     absent = np.stack([index.find(keys) < 0 for index in indexes], axis=1)
     at = np.flatnonzero(absent.any(1))
     _, first = np.unique(keys[at].view(f"V{KEY_BYTES}"), return_index=True)
     at = at[np.sort(first)]
-    rows = table["row"].to_numpy() if "row" in table.column_names else np.full(len(texts), -1, np.int64)
     made = [_row(texts, rows, keys, absent, part) for part in _parts(texts, at)] or [_row([], rows, keys, absent, at)]
     seen = [len(texts), *[0] * (len(made) - 1)]
     return pa.Table.from_pylist([{"seen": count, **row} for count, row in zip(seen, made, strict=True)], _schema())
@@ -155,18 +184,6 @@ def chunks_of(table: Any, number: int) -> tuple[list[Chunk], int]:
             absent = np.frombuffer(row["absent"], np.bool_).reshape(len(keys), -1)
             chunks.append(Chunk(row["texts"], np.frombuffer(row["rows"], "<i8"), keys, absent, number))
     return chunks, sum(table["seen"].to_pylist())
-
-
-def _check(table: Any, texts: list[Any], wanted: Wanted) -> None:
-    try:
-        check_texts(texts, 0)
-    except CacheError:
-        if "path" not in table.column_names:
-            raise
-        for path in dict.fromkeys(table["path"].to_pylist()):
-            if error := bad_text(path, wanted.column, wanted.filesystem):
-                raise error from None
-        raise
 
 
 @dataclass(frozen=True)
