@@ -27,7 +27,6 @@ from cache.devices import lost_device, threads_each
 from cache.errors import CacheError
 from cache.ledger import Ledger, Piece
 from cache.report import Tally
-from cache.shard import rows_in_words
 from cache.worker import Chunk, Job, Worker, run_job
 
 if TYPE_CHECKING:
@@ -261,19 +260,25 @@ class _Shift:
         self._on_batch(stored - member.tally.computed, "computing")
         for piece in _by_suspicion(left, member.in_hand):
             (self._suspects if piece.suspicions else self._again).append(piece)
-        suspects = [piece for piece in self._suspects if piece.suspicions > 1]
-        rows = np.sort(np.concatenate([piece.chunk.rows for piece in suspects])) if suspects else np.empty(0, np.int64)
-        if any(piece.suspicions >= _SUSPICIONS for piece in suspects):
+        most = max((piece.suspicions for piece in self._suspects), default=0)
+        which = _in_words([piece.chunk.rows for piece in self._suspects if piece.suspicions == most])
+        if most >= _SUSPICIONS:
             raise CacheError(
-                f"each of {_SUSPICIONS} processes was lost with texts in hand that were dealt out again, "
-                f"{rows_in_words(rows)}; the last: {lost.reason}",
-                "leave these texts out, or embed them apart with --devices cpu; what was committed is kept",
+                f"{most} processes were lost with {which} in hand, the last: {lost.reason}",
+                "leave that out, or embed it apart with --devices cpu; what was committed is kept",
             )
         if all(other.lost for other in self.members):
-            with_texts = f" with texts in hand that another was lost with, {rows_in_words(rows)}" if len(rows) else ""
-            raise CacheError(f"every process was lost, the last{with_texts}: {lost.reason}", lost.remedy)
+            having = f" with {which} in hand, as another was" if most > 1 else ""
+            raise CacheError(f"every process was lost, the last{having}: {lost.reason}", lost.remedy)
         note = f"{lost.reason}; {again:,} texts that it had not stored were done again by the others"
         self._tally.notes = (*self._tally.notes, note)
+
+
+def _in_words(rows: Sequence[NDArray[np.int64]]) -> str:
+    """Return "text 17" or "texts 17, 20 and 5 more"."""
+    numbers = sorted({int(row) for some in rows for row in some})
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"text{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}{more}"
 
 
 def _by_suspicion(pieces: list[Piece], in_hand: Iterable[NDArray[np.int64]]) -> list[Piece]:
