@@ -183,7 +183,8 @@ class TestScoring:
 def test_a_file_that_is_named_like_a_baseline_is_not_taken_for_one(pipeline, small_csv, tmp_path):
     np.save(tmp_path / "pca.npy", np.random.default_rng(0).standard_normal((108, 8)))
     call = ("score", "--dataset", small_csv, "--embeddings", tmp_path / "pca.npy")
-    given, components = (pipeline.json(*call)[name][0] for name in ("scores", "baselines"))
+    found = pipeline.json(*call)
+    given, components = found["scores"][0], found["baselines"][0]
     assert "untrained" not in given
     assert components["untrained"]
     shown = pipeline(*call, "--errors").stdout

