@@ -1,8 +1,15 @@
-"""What the scores mean for someone who must choose: a few plain sentences, each computed, none assumed."""
+"""What the scores mean for someone who must choose: a few plain sentences, each computed, none assumed.
+
+A figure that is not told apart from the best is level with it, and so is one that prints the same: nobody is called the
+best for standing first in a list. Half-widths of two intervals are put together as independent errors are, which for
+methods that were asked the same texts errs on the side of "level"; `pipeline compare` pairs them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
@@ -11,19 +18,52 @@ from pipeline.naming import Record as Score
 from pipeline.naming import grouped
 
 
+@dataclass(frozen=True)
+class Known:
+    """A share and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def level_with_best(figures: Mapping[str, Known]) -> list[str]:
+    """Names that share the first place, the highest figure first: those that print the same as it, or may be as high.
+
+    :param figures: one or more, by name.
+    """
+    first = max(figures.values(), key=lambda figure: figure.value)
+    ranked = sorted(figures, key=lambda name: -figures[name].value)
+    return [name for name in ranked if _level(figures[name], first)]
+
+
+def _level(figure: Known, best: Known) -> bool:
+    gap = best.value - figure.value
+    return f"{figure.value:.1%}" == f"{best.value:.1%}" or gap <= math.hypot(
+        best.value - best.low, figure.high - figure.value
+    )
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as they are said: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
     """Sentences on one protocol's scores: the method to take, the prefix each level needs, what 64 dims cost."""
-    means = {name: _mean_accuracies(group) for name, group in grouped(scores).items()}
+    groups = grouped(scores)
+    means = {name: _mean_accuracies(group) for name, group in groups.items()}
     dims = [prefix["dim"] for prefix in scores[0]["prefixes"]]
-    best = max(means, key=lambda name: mean(value for row in means[name] for value in row))
+    overall = {name: _overall(group) for name, group in groups.items()}
+    best = max(overall, key=lambda name: overall[name].value)
     sentences = []
     if len(means) > 1 and len({str(rows) for rows in means.values()}) == 1:
-        return [f"{' and '.join(means)} do not differ anywhere here.", _prefixes(best, means[best], dims, levels)]
+        return [f"{joined(list(means))} do not differ anywhere here.", _prefixes(best, means[best], dims, levels)]
     if len(means) > 1:
-        sentences.append(_choice(best, means, dims, levels))
+        sentences.append(_choice(overall, means, dims, levels))
     sentences.append(_prefixes(best, means[best], dims, levels))
     if len(means) > 1:
-        sentences.append(_shortest(scores, means, dims[0], levels))
+        sentences.append(_shortest(groups, dims[0], levels))
     return sentences
 
 
@@ -38,13 +78,43 @@ def _mean_accuracies(group: Sequence[Score]) -> list[list[float]]:
     ]
 
 
-def _choice(best: str, means: Mapping[str, Any], dims: Sequence[int], levels: Sequence[str]) -> str:
+def _overall(group: Sequence[Score]) -> Known:
+    """Mean over all prefixes and levels; its interval is the mean of theirs, for the same texts make them all."""
+    count = len(group[0]["prefixes"][0]["levels"])
+    cells = [_cell(group, j, level) for j in range(len(group[0]["prefixes"])) for level in range(count)]
+    value, low, high = (mean(getattr(cell, name) for cell in cells) for name in ("value", "low", "high"))
+    return Known(value, low, high)
+
+
+def _cell(group: Sequence[Score], prefix: int, level: int) -> Known:
+    """Accuracy over the seeds of a method, with the mean interval over texts."""
+    rows = [score["prefixes"][prefix]["levels"][level] for score in group]
+    return Known(
+        mean(row["accuracy"] for row in rows),
+        mean(row["ci95"][0] for row in rows),
+        mean(row["ci95"][1] for row in rows),
+    )
+
+
+def _choice(overall: Mapping[str, Known], means: Mapping[str, Any], dims: Sequence[int], levels: Sequence[str]) -> str:
+    each = ", ".join(f"{name} {figure.value:.1%}" for name, figure in overall.items())
+    named = level_with_best(overall)
+    if len(named) > 1:
+        return (
+            f"One embedding for every level: {joined(named)} are level (mean accuracy over all pairs of prefix and "
+            f"level: {each}; no further apart than the intervals of either)."
+        )
+    best = named[0]
     cells = [(j, level) for j in range(len(dims)) for level in range(len(levels))]
-    leads = sum(all(means[best][j][level] >= other[j][level] for other in means.values()) for j, level in cells)
-    rivals = ", ".join(f"{name} {mean(v for row in rows for v in row):.1%}" for name, rows in means.items())
+    leads = sum(
+        all(
+            round(means[best][j][level], 3) > round(other[j][level], 3) for name, other in means.items() if name != best
+        )
+        for j, level in cells
+    )
     return (
-        f"One embedding for every level: take {best}, first in {leads} of {len(cells)} pairs of prefix and level "
-        f"(mean accuracy over all of them: {rivals})."
+        f"One embedding for every level: take {best}, ahead in {leads} of {len(cells)} pairs of prefix and level "
+        f"(mean accuracy over all of them: {each})."
     )
 
 
@@ -56,18 +126,15 @@ def _prefixes(best: str, rows: Sequence[Sequence[float]], dims: Sequence[int], l
     return f"Smallest prefix of {best} within one point of its full {dims[-1]} dims: {', '.join(needed)}."
 
 
-def _shortest(scores: Sequence[Score], means: Mapping[str, Any], dim: int, levels: Sequence[str]) -> str:
+def _shortest(groups: Mapping[str, Sequence[Score]], dim: int, levels: Sequence[str]) -> str:
     parts = []
-    for level in (0, len(levels) - 1):
-        ranked = sorted(means, key=lambda name: means[name][0][level], reverse=True)
+    for level in dict.fromkeys((0, len(levels) - 1)):
+        figures = {name: _cell(group, 0, level) for name, group in groups.items()}
+        ranked = sorted(figures, key=lambda name: -figures[name].value)
         first, last = ranked[0], ranked[-1]
-        gap = (means[first][0][level] - means[last][0][level]) * 100
-        width = max(_half_width(score, level) for score in scores) * 100
-        verdict = "" if gap > 2 * width else ", less than the intervals can tell apart"
-        parts.append(f"on {levels[level]} {first} is ahead of {last} by {gap:.1f} points{verdict}")
+        gap = (figures[first].value - figures[last].value) * 100
+        if _level(figures[last], figures[first]):
+            parts.append(f"on {levels[level]} {joined(ranked)} are level ({gap:.1f} points between first and last)")
+        else:
+            parts.append(f"on {levels[level]} {first} is ahead of {last} by {gap:.1f} points")
     return f"At {dim} dims, " + "; ".join(parts) + "."
-
-
-def _half_width(score: Score, level: int) -> float:
-    low, high = score["prefixes"][0]["levels"][level]["ci95"]
-    return float(high - low) / 2

@@ -54,12 +54,16 @@ def needs_table(material: Material) -> Html:
             first = here[0]
             rest = [_against(material, first["method"], other["method"], dim, level) for other in here[1:]]
             need = f"{name} from {dim} dims"
-            rows.append((need, first["method"], figure(first), "; ".join(rest) or "one method only"))
+            level_with = [other["method"] for other in here[1:] if not _ahead(material, first, other, dim, level)]
+            take = first["method"] if not level_with else f"level: {', '.join((first['method'], *level_with))}"
+            rows.append((need, take, figure(first), "; ".join(rest) or "one method only"))
     caption = (
         f"Which method for which need: {material.features.backbone}, gallery protocol, accuracy in % with its 95 % "
         f"interval, {_seeds_of(scores)}"
     )
-    return table(caption, ("need", "take", "accuracy", "ahead of the others by, points"), rows, text=(0, 1, 3))
+    return table(
+        caption, ("need", "take", "accuracy of the first", "ahead of the others by, points"), rows, text=(0, 1, 3)
+    )
 
 
 def prefix_table(material: Material) -> Html:
@@ -170,6 +174,17 @@ def _gap(row: Comparison, as_is: bool) -> str:
     if not as_is:
         value, low, high = -value, -high, -low
     return f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+
+
+def _ahead(material: Material, first: dict[str, Any], other: dict[str, Any], dim: int, level: int) -> bool:
+    """Whether the first is told apart from another, in what is printed and by every interval."""
+    pair = {first["method"], other["method"]}
+    told = any(
+        leader(row)
+        for row in material.comparisons[GALLERY]
+        if {row.a, row.b} == pair and (row.metric, row.dim, row.level) == ("accuracy", dim, level)
+    )
+    return told and f"{first['value']:.1f}" != f"{other['value']:.1f}"
 
 
 def _against(material: Material, first: str, other: str, dim: int, level: int) -> str:

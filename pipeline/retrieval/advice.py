@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.advice import Known, joined, level_with_best
+
 Record = Mapping[str, Any]
 
 
@@ -26,20 +28,29 @@ def sentences(found: Record) -> list[str]:
 def _ahead(rows: Sequence[Record], level: str, documents: int) -> str:
     """Who is ahead by labels, and whether agreement with the own full vector says the same."""
     first = rows[0]
-    by_labels = max(rows, key=lambda row: row["precision_at_10"][-1])
-    by_recall = max(rows, key=lambda row: row["recall_at_10"])
+    by_labels = level_with_best({row["method"]: _labels(row) for row in rows})
+    by_recall = level_with_best({row["method"]: Known(row["recall_at_10"], *row["recall_ci95"]) for row in rows})
+    of = {row["method"]: row for row in rows}
     where = f"{documents:,} documents, {first['candidates']:,} candidates by {first['filter_dim']} dims"
-    said = (
-        f"{where}: by labels {by_labels['method']} is ahead ({level} precision@10 "
-        f"{by_labels['precision_at_10'][-1]:.1%})"
-    )
-    if by_labels is by_recall:
-        return f"{said}, and by agreement with its own full vector too (recall@10 {by_recall['recall_at_10']:.1%})."
+    precision = ", ".join(f"{name} {_labels(of[name]).value:.1%}" for name in by_labels)
+    said = f"{where}: by labels {_leading(by_labels)} ({level} precision@10 {precision})"
+    recall = ", ".join(f"{name} {of[name]['recall_at_10']:.1%}" for name in by_recall)
+    if set(by_recall) & set(by_labels):
+        return f"{said}, by agreement with its own full vector {_leading(by_recall)} (recall@10 {recall})."
+    labels = ", ".join(f"{name} {_labels(of[name]).value:.1%}" for name in by_recall)
     return (
-        f"{said}; by agreement with its own full vector {by_recall['method']} is (recall@10 "
-        f"{by_recall['recall_at_10']:.1%}, labels {by_recall['precision_at_10'][-1]:.1%}). Where the two disagree, "
-        "trust the labels: an embedding that says little agrees with itself easily."
+        f"{said}; by agreement with its own full vector {_leading(by_recall)} (recall@10 {recall}; by labels {labels})"
+        ". Where the two disagree, trust the labels: an embedding that says little agrees with itself easily."
     )
+
+
+def _labels(row: Record) -> Known:
+    """Precision on the finest labels."""
+    return Known(row["precision_at_10"][-1], *row["precision_ci95"][-1])
+
+
+def _leading(names: Sequence[str]) -> str:
+    return f"{names[0]} is ahead" if len(names) == 1 else f"{joined(names)} are level"
 
 
 def _saved(row: Record, full: Record, level: str) -> str:
