@@ -13,10 +13,11 @@ import importlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
+import threading
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cache.errors import CacheError
 
@@ -73,12 +74,33 @@ def connected(address: str | None = None, *, object_bytes: int = 0) -> Iterator[
     try:
         _start(ray, address, folder, object_bytes)
         try:
-            yield f"the cluster at {address}" if address else "a cluster on this machine"
+            with _stdout_of_our_own():
+                yield f"the cluster at {address}" if address else "a cluster on this machine"
         finally:
             ray.shutdown()
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Stdout:
+    """Standard output but for what Ray's listener writes there: that a node is lost is told by who counts actors."""
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out, name)
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.current_thread().name.startswith("ray_") else int(self._out.write(text))
+
+
+@contextlib.contextmanager
+def _stdout_of_our_own() -> Iterator[None]:
+    before = sys.stdout
+    with contextlib.redirect_stdout(cast("Any", _Stdout(before))):
+        yield
 
 
 def _refuse_client(address: str | None) -> None:
@@ -158,9 +180,3 @@ def reason_of(error: BaseException) -> BaseException:
             break
         seen = getattr(seen, "cause", None) or seen.__cause__
     return error
-
-
-def writable(folder: Path) -> Path:
-    """Return `folder` as an absolute path, made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder.resolve()
