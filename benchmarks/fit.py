@@ -336,25 +336,32 @@ def flat_part(options: argparse.Namespace, results: Results) -> None:
     """Joint against what looks at the finest labels alone."""
     for name, data in datasets_of(options).items():
         (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
-        head = fitted_to(data, options.device, seeds=[SEED], method="joint")[0].head
-        joint = score_embeddings(head.embed(train), labels, head.embed(test), test_labels, device=options.device)
+        finest = test_labels[:, -1]
+        heads_of = {
+            preset: fitted_to(data, options.device, seeds=[SEED], method="joint", head=preset)[0].head
+            for preset in ("paper", "wide")
+        }
+        joint = {
+            preset: score_embeddings(head.embed(train), labels, head.embed(test), test_labels, device=options.device)
+            for preset, head in heads_of.items()
+        }
         raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
         regression, remark = logistic(data)
-        rows = {
-            f"{name}: joint, {joint.dims[-1]} dims": joint.right[-1, :, -1],
-            f"{name}: joint, {joint.dims[0]} dims": joint.right[0, :, -1],
-            f"{name}: logistic regression on {train.shape[1]} features": regression == test_labels[:, -1],
-            f"{name}: neighbours on {train.shape[1]} features": raw.right[0, :, -1],
+        flat = regression == finest
+        right = {
+            f"{name}: joint, {preset}, {dim} dims": answers.right[j, :, -1]
+            for preset, answers in joint.items()
+            for j, dim in ((-1, answers.dims[-1]), (0, answers.dims[0]))
         }
-        for what, right in rows.items():
-            low, high = bootstrap_interval(right) * 100
-            notes = remark if "logistic" in what else ""
-            results.add(what, right.mean() * 100, "%", f"[{low:.2f}, {high:.2f}] over texts {notes}", n=data.rows)
-        full, short, flat, _ = (right.astype(float) for right in rows.values())
-        for what, right in (("256", full), ("64", short)):
-            low, high = bootstrap_interval(right - flat) * 100
-            gap = (right - flat).mean() * 100
-            results.add(f"  joint at {what} dims - logistic regression", gap, "points", f"[{low:.2f}, {high:.2f}]")
+        others = {f"logistic regression on {train.shape[1]} features, {remark}": flat}
+        others[f"neighbours on {train.shape[1]} features"] = raw.right[0, :, -1]
+        for what, hits in (*right.items(), *((f"{name}: {what}", hits) for what, hits in others.items())):
+            low, high = bootstrap_interval(hits) * 100
+            results.add(what, hits.mean() * 100, "%", f"[{low:.2f}, {high:.2f}] over texts", n=data.rows)
+        for what, hits in right.items():
+            gap = hits.astype(float) - flat
+            low, high = bootstrap_interval(gap) * 100
+            results.add(f"{what} - logistic regression", gap.mean() * 100, "points", f"[{low:.2f}, {high:.2f}]")
 
 
 def logistic(data: Features) -> tuple[np.ndarray, str]:

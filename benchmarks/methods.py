@@ -12,12 +12,14 @@ the match: after a change of `heads` or `pipeline` measure again.)
 
 Every method is trained with every seed, preset `paper`, and asked by both protocols at every prefix and level. `v5`,
 `mrl` and the ablations have their published settings; `v5-matched` and `mrl-matched` have joint's epochs, learning rate
-and schedule, and `--matched-batch` anchors a step (joint's own batch of 128 pairs is 256 texts). `three-level` is v5 on
-CLINC with SUPER_DOMAINS above its domains; ICD-10-CM has three levels as it is.
+and schedule, and `--matched-batch` anchors a step (joint's own batch of 128 pairs is 256 texts); `-wide` is the same
+with preset `wide`. `three-level` is v5 on CLINC with SUPER_DOMAINS above its domains; ICD-10-CM has three levels as it
+is.
 
 Differences joint - other are paired by seed, with Student's interval; Holm's adjustment runs over all rows of one
-dataset and protocol. "Not worse": the interval's lower end is at least -0.3 points at every prefix and level. "Strictly
-better": adjusted p < 0.05 for a gain at some level at the shortest prefix, on each dataset.
+dataset and protocol; joint-wide is compared likewise, with the others' wide heads too. "Not worse": the lower end of
+the interval is at least -0.3 points at every prefix and level. "Strictly better": adjusted p < 0.05 for a gain at some
+level at the shortest prefix, on each dataset.
 """
 
 from __future__ import annotations
@@ -64,12 +66,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """A method, whether trained as joint is, and on which datasets."""
+    """A method, whether trained as joint is, with which head and on which datasets."""
 
     name: str
     method: str
     datasets: tuple[str, ...] = DATASETS
     matched: bool = False
+    head: str = "paper"
 
     def settings(self, batch: int) -> dict[str, Any]:
         """Spell out what `fit_many` is told beyond the method's own settings."""
@@ -87,13 +90,17 @@ PLANS = {
         Plan("mrl", "mrl"),
         Plan("v5-matched", "v5", matched=True),
         Plan("mrl-matched", "mrl", matched=True),
+        Plan("joint-wide", "joint", head="wide"),
+        Plan("v5-wide", "v5", matched=True, head="wide"),
+        Plan("mrl-wide", "mrl", matched=True, head="wide"),
         Plan("inverted", "inverted", ("clinc",)),
         Plan("no-prefix", "no-prefix", ("clinc",)),
         Plan("uniform", "uniform", ("clinc",)),
         Plan("three-level", "v5", (SUPER,)),
     )
 }
-RIVALS = ("v5", "mrl", "v5-matched", "mrl-matched")
+PUBLISHED = ("v5", "mrl", "v5-matched", "mrl-matched")
+RIVALS = {"joint": PUBLISHED, "joint-wide": (*PUBLISHED, "v5-wide", "mrl-wide")}
 say = partial(print, flush=True)
 
 
@@ -141,7 +148,7 @@ def measure(features: Features, plan: Plan, options: argparse.Namespace) -> list
         return [known[protocol] for protocol in PROTOCOLS]
     began = time.perf_counter()
     train, labels = features.splits["train"]
-    results = fitted_to(features, options.device, seeds=wanted["seeds"], method=plan.method, **settings)
+    results = fitted_to(features, options.device, seeds=wanted["seeds"], method=plan.method, head=plan.head, **settings)
     about = {
         **wanted,
         "rows": features.rows,
@@ -200,10 +207,11 @@ def figures(record: Record) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Difference:
-    """joint - other at one prefix and level over seeds; shares, not points."""
+    """subject - other at one prefix and level over seeds; shares, not points."""
 
     dataset: str
     protocol: str
+    subject: str
     other: str
     dim: int
     level: str
@@ -214,27 +222,27 @@ class Difference:
     p_holm: float | None
 
 
-def differences(records: Sequence[Record]) -> list[Difference]:
-    """Compare joint with each rival there is, of one dataset and protocol; p adjusted over all rows together."""
+def differences(records: Sequence[Record], subject: str) -> list[Difference]:
+    """Compare joint or its wide head with each rival there is, on one dataset by one protocol."""
     by_method = {record["method"]: record for record in records}
-    joint = by_method["joint"]
+    joint = by_method[subject]
     rows, tests = [], []
-    for other in (name for name in RIVALS if name in by_method):
+    for other in (name for name in RIVALS[subject] if name in by_method):
         shares = accuracies(joint) - accuracies(by_method[other])
         for j, level in np.ndindex(shares.shape[1:]):
             rows.append((other, joint["dims"][j], joint["levels"][level]))
             tests.append(statistics.paired_test(shares[:, j, level]))
     adjusted = statistics.holm([test.p for test in tests])
     return [
-        Difference(joint["dataset"], joint["protocol"], *row, test.n, test.mean, test.interval, test.p, p)
+        Difference(joint["dataset"], joint["protocol"], subject, *row, test.n, test.mean, test.interval, test.p, p)
         for row, test, p in zip(rows, tests, adjusted, strict=True)
     ]
 
 
 def verdict(rows: Sequence[Difference]) -> dict[str, Any]:
-    """Judge joint against one rival: not worse anywhere, better at the shortest prefix; None where n is too small."""
+    """Judge against one rival: not worse anywhere, better at the shortest prefix; None where n is too small."""
     first = rows[0]
-    where = {"dataset": first.dataset, "protocol": first.protocol, "other": first.other}
+    where = {name: getattr(first, name) for name in ("dataset", "protocol", "subject", "other")}
     lows = [(row.ci95[0], row) for row in rows if row.ci95 is not None]
     if len(lows) < len(rows):
         return {**where, "not_worse": None, "better": None, "worse_at": [], "gains": []}
@@ -289,13 +297,13 @@ class Report:
         self.runs.append(record)
         self.write()
 
-    def compare(self, dataset: str) -> None:
-        """Show joint against each rival on one dataset."""
+    def compare(self, dataset: str, subject: str) -> None:
+        """Show joint or its wide head against each rival on one dataset."""
         for protocol in PROTOCOLS:
             found = [r for r in self.runs if (r["dataset"], r["protocol"]) == (dataset, protocol)]
-            rows = differences(found)
+            rows = differences(found, subject)
             self.differences += rows
-            say(f"\n{dataset}, {protocol}, joint - other in points, Holm over {len(rows)} rows")
+            say(f"\n{dataset}, {protocol}, {subject} - other in points, Holm over {len(rows)} rows")
             for row in rows:
                 ends = "" if row.ci95 is None else "[{:+.2f}, {:+.2f}]".format(*(end * 100 for end in row.ci95))
                 p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
@@ -318,8 +326,9 @@ def run(options: argparse.Namespace) -> None:
             for record in measure(features, plan, options):
                 report.add(record)
         names = {plan.name for plan in plans}
-        if "joint" in names and names & set(RIVALS):
-            report.compare(dataset)
+        for subject, rivals in RIVALS.items():
+            if subject in names and names & set(rivals):
+                report.compare(dataset, subject)
 
 
 def main() -> None:

@@ -1,20 +1,23 @@
 """The joint objective: every prefix learns every level, by supervised contrast and by class proxies.
 
 A batch is pairs: anchors, and for each another text of its finest class, so that however many classes there are each
-row has a positive. Two losses look at every prefix: supervised contrast, where every other row of the batch is a
-positive at the levels that it shares (no false negatives), and a cosine softmax over one learned vector a class, the
-proxies, which brings in the classes that the batch lacks. Coarse levels weigh less than the finest.
+row has a positive; or, for a share of the anchors, of the class above, which a batch would hardly hold either. Two
+losses look at every prefix: supervised contrast, where every other row of the batch is a positive at the levels that
+it shares (no false negatives), and a cosine softmax over one learned vector a class, the proxies, which brings in the
+classes that the batch lacks. The coarser a level, the less it weighs.
 
 Two things make it cheap. The cosines of all prefixes come from the products of blocks, which add up. And the contrast's
 positives of all levels fold into one matrix of target shares, so that levels cost nothing: the loss is the
-cross-entropy between that matrix and one softmax a prefix.
+cross-entropy between that matrix and one softmax a prefix. On a CPU two halves of the rows are compared with all rows
+and proxies at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,25 +40,46 @@ class PairBatch(NamedTuple):
     dropout: Tensor | None
 
 
+class _Part(NamedTuple):
+    """What some rows add: losses [S], gradients by their blocks [S, J, n, d], by all rows' blocks, by the proxies'."""
+
+    loss: Tensor
+    by_own: Tensor
+    by_rows: Tensor
+    by_proxies: list[Tensor]
+
+
+Both: TypeAlias = Callable[[Callable[[], _Part], Callable[[], _Part]], tuple[_Part, _Part]]
+"""Does two things and returns what each gives."""
+
+
 class Joint:
     """Supervised contrast + cosine proxies at every prefix on every level."""
 
     positives = 1
 
-    def __init__(self, settings: Mapping[str, float], shape: HeadShape, labels: Tensor, classes: Classes) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, float],
+        shape: HeadShape,
+        labels: Tensor,
+        classes: Classes,
+        both: Both | None = None,
+    ) -> None:
         """Lay out the weights.
 
         :param settings: of the method: temperatures, weights.
         :param labels: int64 [n, L] of the training rows, on the device.
+        :param both: does the two halves of a step's rows; without it they are one.
         """
-        self._shape, self._labels, self._classes = shape, labels, classes
+        self._shape, self._labels, self._classes, self._both = shape, labels, classes, both
         self._temperature, self._proxy_temperature = settings["temperature"], settings["proxy_temperature"]
-        self._proxy_weight = settings["proxy_weight"]
-        levels = labels.shape[1]
-        self._level_weights = [settings["coarse_weight"]] * (levels - 1) + [1.0]
+        self._proxy_weight, self._near_pairs = settings["proxy_weight"], settings["near_pairs"]
+        self._level_weights = np.linspace(1.0, settings["coarse_weight"], labels.shape[1])[::-1].tolist()
         short = settings["short_weight"]
         spread = [short] * (shape.scales - 1) + [1.0]
-        self._prefix_weights = torch.tensor([w / sum(spread) for w in spread], device=labels.device)
+        weights = [w / sum(spread) for w in spread]
+        self._prefix_weights = torch.tensor(weights, device=labels.device)[:, None, None]
 
     @property
     def supervised(self) -> tuple[bool, ...]:
@@ -67,9 +91,14 @@ class Joint:
         return 2 * batch
 
     def prepare(self, draws: Draws) -> PairBatch:
-        """Work out all of some steps that does not depend on the weights."""
-        finest = torch.full_like(draws.anchors, self._labels.shape[1] - 1)
-        partners = self._classes.partners(draws.anchors, finest, draws.uniform[:, :, 0])
+        """Work out all of some steps that does not depend on the weights.
+
+        The order of anchors is random, so that the first of a batch may be those whose partner is of the class above.
+        """
+        finest = self._labels.shape[1] - 1
+        levels = torch.full_like(draws.anchors, finest)
+        levels[..., : round(self._near_pairs * levels.shape[-1])] = max(0, finest - 1)
+        partners = self._classes.partners(draws.anchors, levels, draws.uniform[:, :, 0])
         rows = torch.cat([draws.anchors, partners], 2)
         labels = self._labels[rows]
         return PairBatch(rows, labels, self._targets(labels), draws.dropout)
@@ -80,33 +109,42 @@ class Joint:
         :param outputs: concatenated blocks of the batch's rows, float32 [S, R, D].
         :returns: losses [S], gradient by `outputs` [S, R, D].
         """
-        seeds, rows, _ = outputs.shape
-        blocks = self._blocks(outputs)
-        found = losses.prefix_cosines(blocks, blocks)
-        share = self._prefix_weights.repeat(seeds)[:, None, None] / rows
-        targets = batch.targets[:, None].expand_as(found.cosines)
-        loss, by_cosines = losses.supervised_contrast(
-            found.cosines.flatten(0, 1), targets.flatten(0, 1), share, self._temperature
-        )
-        total = loss.view(seeds, -1).sum(1)
-        left, right = losses.prefix_cosines_backward(blocks, blocks, found, by_cosines.view_as(found.cosines))
-        by_blocks = left.add_(right)
-        for level, weight in enumerate(self._level_weights):
-            proxies = self._blocks(weights[f"proxies.{level}"])
-            found = losses.prefix_cosines(blocks, proxies)
-            own = batch.labels[:, None, :, level].expand(-1, self._shape.scales, -1).reshape(seeds, -1)
-            each = (self._prefix_weights * (weight * self._proxy_weight / rows)).repeat_interleave(rows)
-            loss, by_logits = losses.classification(
-                found.cosines.view(seeds, -1, found.cosines.shape[3]) / self._proxy_temperature,
-                own,
-                each.expand(seeds, -1),
+        names = [f"proxies.{level}" for level in range(len(self._level_weights))]
+        blocks, proxies = self._blocks(outputs), [self._blocks(weights[name]) for name in names]
+        cut = outputs.shape[1] // 2
+        if self._both is None:
+            parts: tuple[_Part, ...] = (self._part(blocks, proxies, batch, slice(0, None)),)
+        else:
+            parts = self._both(
+                lambda: self._part(blocks, proxies, batch, slice(0, cut)),
+                lambda: self._part(blocks, proxies, batch, slice(cut, None)),
             )
-            total = total + loss
-            by_cosines = by_logits.view_as(found.cosines).div_(self._proxy_temperature)
-            left, right = losses.prefix_cosines_backward(blocks, proxies, found, by_cosines)
-            by_blocks.add_(left)
-            grads[f"proxies.{level}"].copy_(self._whole(right))
-        return total, self._whole(by_blocks)
+        for name, *by_proxies in zip(names, *(part.by_proxies for part in parts), strict=True):
+            grads[name].copy_(self._whole(_sum(by_proxies)))
+        by_blocks = torch.cat([part.by_own for part in parts], 2).add_(_sum([part.by_rows for part in parts]))
+        return _sum([part.loss for part in parts]), self._whole(by_blocks)
+
+    def _part(self, blocks: Tensor, proxies: list[Tensor], batch: PairBatch, part: slice) -> _Part:
+        """Compare some rows with all rows and all proxies."""
+        own, share, by_proxies = blocks[:, :, part].contiguous(), self._prefix_weights / blocks.shape[2], []
+        found = losses.prefix_cosines(own, blocks, self._temperature)
+        targets = batch.targets[:, None, part]
+        total, by_scores = losses.supervised_contrast(found.scores, targets, share, part.start)
+        by_own, by_rows = losses.prefix_cosines_backward(own, blocks, found, by_scores, self._temperature)
+        for level, weight in enumerate(self._level_weights):
+            found = losses.prefix_cosines(own, proxies[level], self._proxy_temperature)
+            loss, by_scores = losses.classification(
+                found.scores.flatten(1, 2),
+                batch.labels[:, None, part, level].expand(-1, self._shape.scales, -1).flatten(1),
+                (share * (weight * self._proxy_weight)).expand(-1, own.shape[2], 1).reshape(1, -1),
+            )
+            more, by_level = losses.prefix_cosines_backward(
+                own, proxies[level], found, by_scores.view_as(found.scores), self._proxy_temperature
+            )
+            total += loss
+            by_own += more
+            by_proxies.append(by_level)
+        return _Part(total, by_own, by_rows, by_proxies)
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Share of each row in the positives of each other, over all levels, [..., R, R]; no row shares with itself."""
@@ -125,3 +163,8 @@ class Joint:
     def _whole(self, blocks: Tensor) -> Tensor:
         """Put [S, J, n, d] back together as [S, n, D]."""
         return blocks.permute(0, 2, 1, 3).flatten(2)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Add one or two tensors up, into the first."""
+    return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])

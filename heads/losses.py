@@ -92,31 +92,39 @@ def normalise_backward(units: Tensor, inverse: Tensor, upstream: Tensor) -> Tens
 
 
 class Cosines(NamedTuple):
-    """Cosines of every prefix, [S, J, n, m], and 1 / length of every prefix, [S, J, n, 1] and [S, J, 1, m]."""
+    """Cosines of every prefix over a temperature, [S, J, n, m], and what blocks' products were multiplied by for them.
 
-    cosines: Tensor
+    `left` is 1 / (length of the prefix * temperature), [S, J, n, 1]; `right` 1 / length, [S, J, 1, m].
+    """
+
+    scores: Tensor
     left: Tensor
     right: Tensor
 
 
-def prefix_cosines(left: Tensor, right: Tensor) -> Cosines:
-    """Cosines between vectors, for all prefixes: products of blocks add up.
+def prefix_cosines(left: Tensor, right: Tensor, temperature: float) -> Cosines:
+    """Cosines between vectors over a temperature, for all prefixes: products of blocks add up.
 
     :param left: blocks, float32 [S, J, n, d].
     :param right: blocks, float32 [S, J, m, d].
     """
     products = torch.matmul(left, right.mT)
     lengths = [blocks.square().sum(3).cumsum(1).clamp_(min=1e-24).rsqrt_() for blocks in (left, right)]
-    by_left, by_right = lengths[0][..., None], lengths[1][..., None, :]
+    by_left, by_right = lengths[0][..., None] / temperature, lengths[1][..., None, :]
     return Cosines(products.cumsum(1).mul_(by_left).mul_(by_right), by_left, by_right)
 
 
-def prefix_cosines_backward(left: Tensor, right: Tensor, found: Cosines, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients by the blocks that `prefix_cosines` was given; block i counts in every prefix from i on."""
-    radial = upstream * found.cosines
-    from_left = _from_there_on(radial.sum(3, keepdim=True) * found.left.square())
+def prefix_cosines_backward(
+    left: Tensor, right: Tensor, found: Cosines, upstream: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients by the blocks that `prefix_cosines` was given; block i counts in every prefix from i on.
+
+    :param upstream: gradient by the scores, float32 [S, J, n, m]; overwritten.
+    """
+    radial = upstream * found.scores
+    from_left = _from_there_on(radial.sum(3, keepdim=True) * (found.left * temperature).square())
     from_right = _from_there_on(radial.sum(2)[..., None] * found.right.mT.square())
-    by_products = _from_there_on(upstream * found.left * found.right)
+    by_products = _from_there_on(upstream.mul_(found.left).mul_(found.right))
     return (
         torch.matmul(by_products, right).addcmul_(left, from_left, value=-1),
         torch.matmul(by_products.mT, left).addcmul_(right, from_right, value=-1),
@@ -124,26 +132,24 @@ def prefix_cosines_backward(left: Tensor, right: Tensor, found: Cosines, upstrea
 
 
 def _from_there_on(values: Tensor) -> Tensor:
-    """Sum over prefixes j >= i, for each i."""
-    sums = values.clone()
+    """Sum over prefixes j >= i, for each i, where they stand."""
     for j in reversed(range(values.shape[1] - 1)):
-        sums[:, j] += sums[:, j + 1]
-    return sums
+        values[:, j] += values[:, j + 1]
+    return values
 
 
-def supervised_contrast(
-    similarities: Tensor, targets: Tensor, weights: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+def supervised_contrast(scores: Tensor, targets: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
     """Supervised contrast (Khosla et al., 2020, their L_out), with the positives' shares given.
 
-    :param similarities: of rows with one another, float32 [G, R, R].
-    :param targets: share of each other row among a row's positives, float32 [G, R, R], diagonal 0.
-    :param weights: of each batch's rows, float32 [G, 1, 1].
-    :returns: losses [G], gradient [G, R, R].
+    :param scores: similarities over the temperature of n rows with all R, float32 [S, J, n, R]; those of a
+        row with itself are overwritten, with what is finite and has no gradient.
+    :param targets: share of each other row among a row's positives, float32 [S, 1 or J, n, R], 0 for itself.
+    :param weights: of each prefix's rows, float32 [J, 1, 1].
+    :param first: place of the first of the n rows among the R.
+    :returns: losses [S], gradient [S, J, n, R].
     """
-    scores = similarities / temperature
-    scores.diagonal(dim1=1, dim2=2).fill_(-1e9)  # a row is not its own rival; finite, since 0 * infinity is not
-    scores = scores.log_softmax(2)
-    losses = -(scores * targets).sum((1, 2)) * weights[:, 0, 0]
-    by_score = scores.exp_().mul_(targets.sum(2, keepdim=True)).sub_(targets)
-    return losses, by_score.mul_(weights / temperature)
+    scores.diagonal(first, -2, -1).fill_(-1e9)  # a row is not its own rival; 0 * infinity would be no number
+    scores = scores.log_softmax(3)
+    losses = -((scores * targets).sum((2, 3)) * weights[:, 0, 0]).sum(1)
+    by_score = scores.exp_().mul_(targets.sum(3, keepdim=True)).sub_(targets)
+    return losses, by_score.mul_(weights)

@@ -157,8 +157,9 @@ METHODS: dict[str, Method] = {
             settings={
                 "temperature": 0.1,
                 "proxy_temperature": 0.05,
-                "proxy_weight": 1.0,
+                "proxy_weight": 2.0,
                 "coarse_weight": 0.3,
+                "near_pairs": 0.25,
                 "short_weight": 0.3,
             },
         ),

@@ -33,6 +33,7 @@ PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset("paper", transformer=True, width=256, ffn_ratio=2),
+        Preset("wide", transformer=True, width=256, ffn_ratio=4),
         Preset("reference", transformer=True, width=0, ffn_ratio=4, shared=True),
         Preset("linear", transformer=False, dropout=0.0),
     )

@@ -81,7 +81,8 @@ class Trainer:
         device = inputs.features.device
         classes = Classes(inputs.labels)
         if method.supervise is None:
-            self.objective: Objective = Joint(method.settings, shape, inputs.labels, classes)
+            both = self._both if device.type == "cpu" else None
+            self.objective: Objective = Joint(method.settings, shape, inputs.labels, classes, both)
         else:
             supervision = method.supervise(shape.scales, inputs.labels.shape[1])
             self.objective = ThreeTerms(supervision, shape, inputs.labels, classes)
@@ -149,13 +150,29 @@ class Trainer:
             network.backward(self._weights, self._gradients, self._shape, tape, by_outputs)
         else:
             loss = self._in_halves(inputs, batch)
-        norms = torch.linalg.vector_norm(self.grads, dim=1, keepdim=True)
-        self.grads.mul_((CLIP / (norms + 1e-6)).clamp_(max=1))
-        if len(self._optimisers) == 1:
-            self._optimisers[0].step()
-        else:
-            self._both(self._optimisers[0].step, self._optimisers[1].step)
+        self._descend()
         return loss
+
+    def _descend(self) -> None:
+        """Clip each seed's gradient and change its weights.
+
+        On a CPU every pass over the parameters counts: the two halves are measured at once, and the optimiser divides
+        by what is too long while it reads the gradient.
+        """
+        if not self._halves or len(self.seeds) > 1:
+            norms = torch.linalg.vector_norm(self.grads, dim=1, keepdim=True)
+            self.grads.mul_((CLIP / (norms + 1e-6)).clamp_(max=1))
+            for optimiser in self._optimisers:
+                optimiser.step()
+            return
+        first, second = self.grads.view(-1).chunk(2)
+        norms = torch.stack(
+            self._both(lambda: torch.linalg.vector_norm(first), lambda: torch.linalg.vector_norm(second))
+        )
+        excess = ((torch.linalg.vector_norm(norms) + 1e-6) / CLIP).clamp_(min=1)
+        for optimiser in self._optimisers:
+            optimiser.grad_scale = excess  # type: ignore[attr-defined]
+        self._both(self._optimisers[0].step, self._optimisers[1].step)
 
     def _in_halves(self, inputs: Tensor, batch: Any) -> Tensor:
         """Run a step with two halves of its rows, then two halves of its tensors, at once; return the loss [1].

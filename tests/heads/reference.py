@@ -235,17 +235,21 @@ class Step:
         return loss
 
     def joint(self, head):
-        """Coarse levels and short prefixes weigh 0.3 of the finest and the full; temperatures 0.1 and 0.05."""
-        anchors, partners = self._embedded(head, [[self.levels - 1] * len(self.labels)])
+        """Short prefixes weigh 0.3 of the full vector, levels from 0.3 to 1; temperatures 0.1 and 0.05. A quarter
+        of the partners are of the level above the finest; proxies weigh twice.
+        """
+        size, last = len(self.labels), self.levels - 1
+        near = round(0.25 * size)
+        anchors, partners = self._embedded(head, [[max(0, last - 1)] * near + [last] * (size - near)])
         rows, labels = torch.cat([anchors, partners]), self.all_labels[self.rows]
-        level_weights = [0.3] * (self.levels - 1) + [1.0]
+        level_weights = [0.3 + 0.7 * level / last for level in range(self.levels)]
         loss = 0.0
         for j in range(1, self.blocks + 1):
             dim = rows.shape[1] * j // self.blocks
             cut = unit(rows[:, :dim])
             terms = supervised_contrast(cut, labels, level_weights, 0.1)
             for level, weight in enumerate(level_weights):
-                terms = terms + weight * proxy_softmax(cut, labels[:, level], head.proxies[level][:, :dim], 0.05)
+                terms = terms + 2 * weight * proxy_softmax(cut, labels[:, level], head.proxies[level][:, :dim], 0.05)
             loss = loss + (1.0 if j == self.blocks else 0.3) / (1 + 0.3 * (self.blocks - 1)) * terms
         return loss
 

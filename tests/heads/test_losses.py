@@ -97,9 +97,10 @@ def test_prefix_cosines_and_their_gradient(itself):
     def whole(tensor):
         return tensor[0].permute(1, 0, 2).flatten(1)
 
-    found = losses.prefix_cosines(blocks(left), blocks(other))
-    torch.testing.assert_close(found.cosines[0], expected.detach(), **CLOSE)
-    by_left, by_right = losses.prefix_cosines_backward(blocks(left), blocks(other), found, upstream[None])
+    found = losses.prefix_cosines(blocks(left), blocks(other), 0.1)
+    torch.testing.assert_close(found.scores[0], expected.detach() / 0.1, **CLOSE)
+    by_scores = 0.1 * upstream[None]
+    by_left, by_right = losses.prefix_cosines_backward(blocks(left), blocks(other), found, by_scores, 0.1)
     torch.testing.assert_close(whole(by_left + by_right if itself else by_left), left.grad, **CLOSE)
     if not itself:
         torch.testing.assert_close(whole(by_right), right.grad, **CLOSE)
