@@ -21,7 +21,8 @@ from pipeline.runs import Run, runs_of
 from pipeline.score import entries, score, score_grid
 from pipeline.subjects import Subject
 from pipeline.sweep import Grid, points
-from pipeline.sweep_points import FeaturesAtHand, do_point
+from pipeline.sweep_points import FeaturesAtHand, ToDo, do_point, to_do
+from pipeline.sweep_processes import do_points
 from pipeline.tables import embed_lines, fit_line, score_table, steerability_lines
 
 
@@ -178,18 +179,38 @@ class Swept:
     scores: list[dict[str, Any]]
 
 
-def sweep_stage(session: Session, grid: Grid, device: str = "auto") -> Swept:
-    """Stages two and three over a grid, shown; features and datasets are read once for each combination of theirs."""
+def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)) -> Swept:
+    """Stages two and three over a grid, shown; features and datasets are read once for each combination of theirs.
+
+    On several devices each has a process, and what is below then finds everything done.
+    """
     todo = list(points(grid))
+    at_hand = FeaturesAtHand(session.artifacts)
+    trained = _sweep_at_once(session, grid, to_do(session.artifacts, todo, grid.seeds, at_hand), devices)
     runs: list[Run] = []
     scores: list[dict[str, Any]] = []
-    trained = 0
-    at_hand = FeaturesAtHand(session.artifacts)
     with session.console.progress("sweeping") as bar:
         for done, point in enumerate(todo):
             bar.update(done, len(todo), f"{point.method}, {point.settings.head}")
-            here = do_point(session.artifacts.root, point, grid.seeds, device, features=at_hand.of(point))
-            trained += len(here.trained)
+            here = do_point(session.artifacts.root, point, grid.seeds, devices[0], features=at_hand.of(point))
+            trained |= here.trained
             runs += here.runs
             scores += here.scores
-    return Swept(runs, trained, scores)
+    return Swept(runs, len(trained), scores)
+
+
+def _sweep_at_once(session: Session, grid: Grid, lacking: ToDo, devices: Sequence[str]) -> frozenset[str]:
+    """Do what is lacking on several devices, if there are several and enough to do; return the ids of runs trained."""
+    if len(devices) == 1 or len(lacking.points) < 2:
+        return frozenset()
+    with session.console.progress("sweeping") as bar:
+        lost = do_points(
+            session.artifacts.root,
+            lacking.points,
+            grid.seeds,
+            devices,
+            lambda done, what: bar.update(done, len(lacking.points), what),
+        )
+    for line in lost:
+        session.console.say(line)
+    return lacking.untrained

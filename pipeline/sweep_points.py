@@ -13,8 +13,8 @@ than a CPU, and its heads differ from a CPU's as two seeds do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +40,27 @@ class PointDone:
 
 
 class FeaturesAtHand:
-    """The features of points, read once while points on the same features follow one another."""
+    """The features of points: datasets are loaded once, vectors kept while points on them follow one another."""
 
     def __init__(self, artifacts: Artifacts) -> None:
         """Read nothing yet."""
         self._artifacts = artifacts
-        self._wanted: tuple[Any, ...] = ()
-        self._features: LabelledFeatures | None = None
+        self._known: dict[tuple[Any, ...], LabelledFeatures] = {}
+        self._last: tuple[Any, ...] | None = None
 
     def of(self, point: Point) -> LabelledFeatures:
         """The dataset and the store that a point is fitted on.
 
         :raises PipelineError: if no store or several fit.
         """
-        wanted = (point.dataset, point.backbone, point.layer)
-        if self._features is None or wanted != self._wanted:
-            dataset, backbone, layer = wanted
-            self._features = labelled_features(self._artifacts, dataset=dataset, backbone=backbone, layer=layer)
-            self._wanted = wanted
-        return self._features
+        wanted = dataset, backbone, layer = point.dataset, point.backbone, point.layer
+        if self._last not in (None, wanted):
+            self._known[self._last] = replace(self._known[self._last])  # a copy that has gathered nothing yet
+        if wanted not in self._known:
+            found = labelled_features(self._artifacts, dataset=dataset, backbone=backbone, layer=layer)
+            self._known[wanted] = found
+        self._last = wanted
+        return self._known[wanted]
 
 
 def do_point(
@@ -86,13 +88,27 @@ def do_point(
     return PointDone(fitted.runs, scores, fitted.trained)
 
 
-def is_done(artifacts: Path, point: Point, seeds: Sequence[int], features: LabelledFeatures) -> bool:
-    """Whether `do_point` would find everything there; loads neither torch's devices nor any vector.
+@dataclass(frozen=True)
+class ToDo:
+    """Points of which something is missing, and the ids of all runs that are not trained yet."""
 
-    :raises heads.HeadsError: if the method or a setting cannot be used.
+    points: list[Point]
+    untrained: frozenset[str]
+
+
+def to_do(artifacts: Artifacts, points: Iterable[Point], seeds: Sequence[int], at_hand: FeaturesAtHand) -> ToDo:
+    """Look what `do_point` would not find there; reads datasets and records, no vector.
+
+    :raises heads.HeadsError: if a method or a setting cannot be used.
+    :raises PipelineError: if no store or several fit.
     """
-    folders = run_folders(Artifacts(artifacts), features, point.method, seeds, point.settings)
-    return all(is_run(folder) and _is_scored(folder) for folder in folders)
+    missing, untrained = [], set()
+    for point in points:
+        folders = run_folders(artifacts, at_hand.of(point), point.method, seeds, point.settings)
+        untrained |= {folder.name for folder in folders if not is_run(folder)}
+        if not all(is_run(folder) and _is_scored(folder) for folder in folders):
+            missing.append(point)
+    return ToDo(missing, frozenset(untrained))
 
 
 def _is_scored(folder: Path) -> bool:

@@ -25,21 +25,31 @@ from pipeline.options import IntegerList, NameList, NumberList, known_methods
 @click.option("--lrs", type=NumberList(), help="Learning rates. Default: the method's.")
 @click.option("--schedules", type=NameList(), help="Of the learning rate: constant, one-cycle. Default: the method's.")
 @click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, all, cuda:1, cuda:0,cuda:2 or cpu:2: a process each takes points of the grid.",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: ARTIFACTS/reports/sweep.parquet"
 )
-def COMMAND(session: Session, grid_file: Path | None, output: Path | None, **axes: Any) -> dict[str, Any]:
+def COMMAND(session: Session, grid_file: Path | None, devices: str, output: Path | None, **axes: Any) -> dict[str, Any]:
     """Fit and score every combination of methods, seeds, heads, layers, datasets and settings.
 
     Finished runs are skipped, so a sweep that was interrupted goes on when it is called again. Options override the
-    axes of the same name in the TOML file.
+    axes of the same name in the TOML file. On several devices a process each takes the next combination; the seeds of
+    one are trained together, so that only combinations are shared out.
     """
     import cache
+    from cache.devices import choose_devices
     from pipeline.stages import sweep_stage
     from pipeline.sweep import Grid, read_grid, results_frame
 
     given = {name: axis for name, axis in axes.items() if axis is not None}
     grid = Grid.of({**(read_grid(grid_file) if grid_file else {}), **given}, str(grid_file or "sweep"))
-    swept = sweep_stage(session, grid)
+    chosen = choose_devices(devices)
+    session.console.say(f"devices: {', '.join(chosen)}")
+    swept = sweep_stage(session, grid, chosen)
     frame = results_frame(swept.runs, swept.scores)
     output = output or session.artifacts.root / "reports" / "sweep.parquet"
     output.parent.mkdir(parents=True, exist_ok=True)
