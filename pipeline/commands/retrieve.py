@@ -44,6 +44,11 @@ _MOST_FOR_FAISS = 200_000
     type=NameList(lambda: _ENGINES),
     help="FAISS indexes timed beside our search (default: all where FAISS is installed, up to 200,000 documents).",
 )
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Show every prefix and number of candidates, the engines, and the searches that no other beats.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @backbone_options
 def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
@@ -51,13 +56,14 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
 
     Documents are the training split, queries the test split. For each run (mean and interval over seeds and texts), raw
     truncation and PCA: label precision@10 on each level, recall@10 against the full vector, documents of the query's
-    class that the filter keeps, latency, FLOPs, bytes, and which ways to search no other beats. The same object as
-    --json prints is kept in reports/retrieval-DATASET-BACKBONE.json.
+    class that the filter keeps, latency, FLOPs, bytes, and which ways to search no other beats. Shown are the shortest
+    filter and three numbers of candidates, or those that you name; with --full all. The same object as --json prints,
+    with everything, is kept in reports/retrieval-DATASET-BACKBONE.json.
     """
     from pipeline.retrieval.embedders import embedders
     from pipeline.retrieval.experiment import device_of, experiment
     from pipeline.retrieval.records import to_json
-    from pipeline.retrieval.tables import retrieval_tables
+    from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
     from pipeline.stages import features_of, runs_to_judge
 
     features = features_of(session, options)
@@ -69,11 +75,12 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
         found = experiment(subjects, features, sizes, options["queries"], plan, bar.update)
     facts = {"dataset": features.dataset.id, "backbone": features.backbone, "layer": features.layer}
     result = to_json(found, {**facts, "device": plan.device})
-    for shown in retrieval_tables(result):
+    wanted = Wanted(options["filter_dim"], options["candidates"], engines=bool(options["engines"]))
+    for shown in retrieval_tables(result) if options["full"] else brief_tables(result, wanted):
         session.console.show(shown)
     path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
     _write(path, result)
-    session.console.say(f"kept: {path}")
+    session.console.say(f"kept: {path}" + ("" if options["full"] else " (--full shows all of it)"))
     return result
 
 
@@ -104,7 +111,7 @@ def _plan(
     if engines is None:
         engines = _ENGINES if faiss_is_there() and max(sizes) <= _MOST_FOR_FAISS else ()
         why = "not installed: pip install 'semantic-zoom[retrieval]'" if not faiss_is_there() else "--engines times it"
-        session.console.say(f"FAISS: {', '.join(engines) or why}")
+        session.console.say(f"FAISS: {', '.join(engines) + ' (--full shows them)' if engines else why}")
     session.console.say(f"device: {device}")
     return Plan(tuple(sorted(filters)), options["candidates"], engines=engines, device=device)
 

@@ -35,6 +35,8 @@ def _ahead(rows: Sequence[Record], level: str, documents: int) -> str:
     precision = ", ".join(f"{name} {_labels(of[name]).value:.1%}" for name in by_labels)
     said = f"{where}: by labels {_leading(by_labels)} ({level} precision@10 {precision})"
     recall = ", ".join(f"{name} {of[name]['recall_at_10']:.1%}" for name in by_recall)
+    if by_recall == by_labels:
+        return f"{said}, and by agreement with its own full vector too (recall@10 {recall})."
     if set(by_recall) & set(by_labels):
         return f"{said}, by agreement with its own full vector {_leading(by_recall)} (recall@10 {recall})."
     labels = ", ".join(f"{name} {_labels(of[name]).value:.1%}" for name in by_recall)

@@ -23,6 +23,7 @@ from pipeline.retrieval.summary import record
 
 TARGETS = (0.9, 0.95, 0.98, 0.99)
 """Recalls for which the candidates needed are counted."""
+_TIMED = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_p95_ms", "queries_per_second")
 
 
 def to_json(found: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def _method(group: Sequence[Trial]) -> dict[str, Any]:
 def _rows(group: Sequence[Trial], found: Experiment) -> list[dict[str, Any]]:
     """A row a way to search, figures over seeds."""
     first = group[0]
+    itself = (first.embedder.dim, None, "float32")
     rows = []
     for number, outcome in enumerate(first.measured.outcomes):
         way = (outcome.dim, outcome.candidates, outcome.storage)
@@ -100,7 +102,7 @@ def _rows(group: Sequence[Trial], found: Experiment) -> list[dict[str, Any]]:
                 "candidate_share": None if outcome.candidates is None else outcome.candidates / first.documents,
                 "storage": outcome.storage,
                 "seeds": len(group),
-                **record([trial.measured.outcomes[number] for trial in group]),
+                **record([trial.measured.outcomes[number] for trial in group], itself=way == itself),
                 **_costs(way, first, found),
             }
         )
@@ -116,10 +118,8 @@ def _costs(way: Way, trial: Trial, found: Experiment) -> dict[str, Any]:
         "bytes_per_document": searched_bytes(way, full),
         "filter_bytes_per_document": searched_bytes((dim, None, storage), full),
         "index_bytes": found.disk.get((trial.documents, dim, storage)),
-        "latency_ms": None if timing is None else timing.latency_ms,
-        "latency_p95_ms": None if timing is None else timing.latency_p95_ms,
+        **{name: None if timing is None else getattr(timing, name) for name in _TIMED},
         "latency_queries": None if timing is None else timing.timed,
-        "queries_per_second": None if timing is None else timing.queries_per_second,
     }
 
 

@@ -2,8 +2,8 @@
 
 As everywhere here (`pipeline.claims`), a 95 % interval covers another seed and other texts at once: the half-widths of
 Student's interval over seeds and of the normal one over texts, whose means have a thousand terms, are added as
-independent errors are. It is no shorter than `statistics.unseen` allows, and does not leave the range of what is
-averaged: a recall that is 1 for every text is not thereby certain.
+independent errors are. It does not leave the range of what is averaged, and where all texts have one and the same value
+it is as long as `statistics.unseen` allows: a recall that was 1 for each of some texts is not thereby certain.
 """
 
 from __future__ import annotations
@@ -44,13 +44,17 @@ def estimate(values: Floats, span: tuple[float, float] = (0.0, 1.0)) -> Estimate
     by_text, seeds = known.mean(axis=0), statistics.paired_test(known.mean(axis=1))
     texts = _NORMAL * float(by_text.std(ddof=1)) / math.sqrt(len(by_text)) if len(by_text) > 1 else 0.0
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
-    least, most = (float(end) for end in statistics.unseen(seeds.mean, len(by_text), span))
-    below, above = (math.hypot(max(texts, abs(end - seeds.mean)), around) for end in (least, most))
+    hidden = [0.0, 0.0]
+    if texts == 0:
+        hidden = [abs(float(end) - seeds.mean) for end in statistics.unseen(seeds.mean, len(by_text), span)]
+    below, above = (math.hypot(texts, around, one) for one in hidden)
     return Estimate(seeds.mean, seeds.sd, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
 
 
-def record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def record(outcomes: Sequence[Outcome], *, itself: bool = False) -> dict[str, Any]:
     """The figures of one way to search, of one outcome a seed, as `--json` prints them.
+
+    `itself`: it is the search that recall compares with, whose recall is 1 by definition.
 
     `precision_at_10` and `level_recall` are lists, a level each, coarsest first; None where a level has no figure.
     """
@@ -59,7 +63,7 @@ def record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     spelled: dict[str, Any] = {
         "recall_at_10": recall.value,
         "recall_sd": recall.sd,
-        "recall_ci95": list(recall.ci95),
+        "recall_ci95": [1.0, 1.0] if itself else list(recall.ci95),
         "precision_at_10": [e.value for e in columns["precision"]],
     }
     kept = [o.level_recall for o in outcomes if o.level_recall is not None]

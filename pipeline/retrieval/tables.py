@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from pipeline.retrieval.timing import ROUNDS
+
 Record = Mapping[str, Any]
 COSTS = {"flops_per_query": "F", "bytes_per_document": "B", "latency_ms": "ms"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for by name, None if nothing was: this is shown, and of the rest what answers the question."""
+
+    filters: Sequence[int] | None = None
+    candidates: Sequence[int] | None = None
+    engines: bool = False
+
+
+def brief_tables(found: Record, wanted: Wanted) -> Iterator[Table | str]:
+    """Two stages, storage and what it means in words; the shortest filter and few candidates if not told otherwise."""
+    for corpus in found["corpora"]:
+        documents = corpus["documents"]
+        double, single = _of(found["results"], documents), _of(found["single_stage"], documents)
+        filters = wanted.filters or (min(row["filter_dim"] for row in double),)
+        counts = sorted({row["candidates"] for row in double})
+        chosen = counts if wanted.candidates else {counts[0], counts[len(counts) // 2], counts[-1]}
+        full = {row["method"]: row["filter_dim"] for row in sorted(single, key=lambda row: row["filter_dim"])}
+
+        def kept(row: Record, filters: Sequence[int] = filters, full: Mapping[str, int] = full) -> bool:
+            return row["filter_dim"] in filters or row["filter_dim"] == full[row["method"]]
+
+        yield _title(found, corpus)
+        two = [row for row in double if row["filter_dim"] in filters and row["candidates"] in chosen]
+        yield _results(list(filter(kept, single)), two, found, brief=True)
+        yield _storage(list(filter(kept, _of(found["storage"], documents))), found["levels"])
+        if wanted.engines:
+            yield _engines(_of(found["engines"], documents), found["levels"][-1])
+    yield from found["sentences"]
 
 
 def retrieval_tables(found: Record) -> Iterator[Table | str]:
@@ -17,7 +51,7 @@ def retrieval_tables(found: Record) -> Iterator[Table | str]:
     for corpus in found["corpora"]:
         documents = corpus["documents"]
         yield _title(found, corpus)
-        yield _results(_of(found["single_stage"], documents), _of(found["results"], documents), found)
+        yield _results(_of(found["single_stage"], documents), _of(found["results"], documents), found, brief=False)
         yield _storage(_of(found["storage"], documents), found["levels"])
         if engines := _of(found["engines"], documents):
             yield _engines(engines, found["levels"][-1])
@@ -46,9 +80,9 @@ def _compact(title: str, columns: Sequence[str], left: Sequence[str] = ()) -> Ta
     return table
 
 
-def _results(single: Sequence[Record], double: Sequence[Record], found: Record) -> Table:
-    """Labels first, then recall, then what it costs."""
-    columns = ("method", "dims", "cand.", *found["levels"], "recall", "kept", "ms")
+def _results(single: Sequence[Record], double: Sequence[Record], found: Record, *, brief: bool) -> Table:
+    """Labels first, then recall, then what it costs: the spread of the latency if brief, else what the filter keeps."""
+    columns = ("method", "dims", "cand.", *found["levels"], "recall", *(() if brief else ("kept",)), "ms")
     table = _compact("label precision@10 in % | recall@10 of the full vector's ten", columns, ("method",))
     for method in dict.fromkeys(row["method"] for row in single):
         rows = [row for row in (*single, *double) if row["method"] == method]
@@ -59,13 +93,18 @@ def _results(single: Sequence[Record], double: Sequence[Record], found: Record) 
             candidates = row.get("candidates")
             table.add_row(
                 method if i == 0 else "", str(row["filter_dim"]), "" if candidates is None else f"{candidates:,}",
-                *cells, _share(row["recall_at_10"], row["recall_ci95"]), kept, _ms(row),
+                *cells, _share(row["recall_at_10"], row["recall_ci95"]), *([_ms(row, spread=True)] if brief else
+                [kept, _ms(row, spread=False)]),
             )  # fmt: skip
         table.add_section()
-    table.caption = (
-        "cand.: candidates re-ranked by the full vector; none: one stage.\n± 95 % over seeds and texts. ms: a query "
-        f"alone.\nkept: % of the query's {', '.join(found['levels'])} that pass the filter"
-    )
+    timed = [row["latency_queries"] for row in (*single, *double) if row["latency_queries"]]
+    table.caption = "cand.: candidates re-ranked by the full vector; none: one stage.\n± 95 % over seeds and texts."
+    if timed:
+        asked = f"{min(timed)}" if min(timed) == max(timed) else f"{min(timed)} to {max(timed)}"
+        spread = " (of the fastest and slowest round)" if brief else ""
+        table.caption += f" ms: a query alone, median of {asked} in {ROUNDS}\nrounds{spread}"
+    if not brief:
+        table.caption += f"\nkept: % of the query's {', '.join(found['levels'])} that pass the filter"
     return table
 
 
@@ -74,8 +113,11 @@ def _share(value: float, interval: Sequence[float]) -> str:
     return f"{value * 100:.1f}±{half * 100:.1f}"
 
 
-def _ms(row: Record) -> str:
-    return "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}"
+def _ms(row: Record, *, spread: bool) -> str:
+    if row["latency_ms"] is None:
+        return ""
+    around = f" ({row['latency_low_ms']:.2f}-{row['latency_high_ms']:.2f})" if spread else ""
+    return f"{row['latency_ms']:.2f}{around}"
 
 
 def _storage(rows: Sequence[Record], levels: Sequence[str]) -> Table:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipeline.claims import DIFFERENCE
 from pipeline.retrieval.claims import plan_for_claims, search_measurements
 from pipeline.retrieval.embedders import Embedder
 from pipeline.retrieval.experiment import Experiment, Trial
 from pipeline.retrieval.measures import Measured, Outcome
+from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
 from pipeline.verdicts import judge
 
+LATENCIES = ("latency_low_ms", "latency_ms", "latency_high_ms")
 COSTS = ("flops_per_query", "latency_ms", "latency_p95_ms", "queries_per_second", "bytes_per_document")
 
 
@@ -47,6 +51,8 @@ def test_every_way_to_search_is_there_with_figures_over_seeds(retrieved):
         assert len(row["precision_at_10"]) == len(row["precision_ci95"]) == 2
         assert all(0 <= value <= 1 for value in (row["recall_at_10"], *row["precision_at_10"]))
         assert all(row[cost] > 0 for cost in COSTS)
+        assert [row[name] for name in LATENCIES] == sorted(row[name] for name in LATENCIES)
+        assert 20 <= row["latency_queries"] <= 100
         assert row["index_bytes"] >= row["documents"] * row["filter_bytes_per_document"]
 
 
@@ -90,11 +96,39 @@ def test_it_is_readable_at_80_columns_and_says_what_is_simulated(fitted):
     assert done.returncode == 0, done.stderr
     assert "100 documents: 72 texts of the training split and 28 simulated copies" in done.stdout
     head = next(line.split() for line in done.stdout.splitlines() if "cand." in line)
-    assert head == ["method", "dims", "cand.", "level0", "level1", "recall", "kept", "ms"]
+    assert head == ["method", "dims", "cand.", "level0", "level1", "recall", "ms"]
     assert "…" not in done.stdout
     assert any(line.startswith("  v5") for line in done.stdout.splitlines())
     assert "FAISS" not in done.stderr
     assert "device: cpu" in done.stderr
+
+
+def lines(tables):
+    console = Console(file=io.StringIO(), width=80)
+    for table in tables:
+        console.print(table, markup=False, soft_wrap=isinstance(table, str))
+    return console.file.getvalue().splitlines()
+
+
+def test_the_answer_is_short_and_holds_what_was_asked_for_by_name(retrieved):
+    full = lines(retrieval_tables(retrieved))
+    brief = lines(brief_tables(retrieved, Wanted(candidates=(12, 60))))
+    assert len(brief) < 0.6 * len(full)
+    rows = [line.split() for line in brief if line.startswith("  v5")]
+    assert [row[1] for row in rows] == ["64"] * 4  # results and storage of two corpora; 128 dims were not asked for
+    named = lines(brief_tables(retrieved, Wanted(filters=(64, 128), candidates=(12, 60), engines=True)))
+    assert any("by the engine of the filter" in line for line in named)
+    assert sum(" 128 " in line for line in named) > sum(" 128 " in line for line in brief)
+    assert brief[-len(retrieved["sentences"]) :] == retrieved["sentences"] == full[-len(retrieved["sentences"]) :]
+
+
+def test_the_full_vector_finds_its_own_ten_by_definition_and_nothing_else_is_certain(retrieved):
+    for row in retrieved["single_stage"]:
+        if row["method"] == "v5" and row["filter_dim"] == 256:
+            assert row["recall_ci95"] == [1, 1]
+    sure = [row for row in retrieved["results"] if row["recall_at_10"] == 1]
+    assert sure
+    assert all(row["recall_ci95"][0] < 1 == row["recall_ci95"][1] for row in sure)
 
 
 @pytest.mark.parametrize(
