@@ -61,10 +61,12 @@ def locate(source: str, alternatives: str) -> Path:
 def _snapshot(source: str, patterns: list[str], alternatives: str = "") -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    fetch = f"`hf download {source}`"
+    small = patterns == _SMALL
+    what = "configuration and tokenizer" if small else "the weights"
+    fetch = f"`hf download {source}" + (" --include '*.json' '*.txt'`" if small else "`")
     if constants.HF_HUB_OFFLINE:
         remedy = f"unset HF_HUB_OFFLINE and run again, or run {fetch} where there is a network{alternatives}"
-        raise CacheError(f"the weights of {source} are not in the hub cache and HF_HUB_OFFLINE is set", remedy)
+        raise CacheError(f"{what} of {source} are not in the hub cache and HF_HUB_OFFLINE is set", remedy)
     try:
         return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=_IGNORED))
     except Exception as error:  # the hub client raises requests', httpx' and its own; each means: not to be had

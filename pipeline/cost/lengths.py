@@ -69,8 +69,8 @@ def _tokenizer(backbone: cache.Backbone) -> TextTokenizer:
         return TextTokenizer(folder, backbone)
     except cache.CacheError as error:
         raise PipelineError(
-            f"lengths in tokens of {backbone.name} cannot be had: {error}",
-            f"{error.remedy}; or count every text as so long: --tokens 128",
+            f"texts cannot be counted in tokens of {backbone.name}, which takes its tokenizer and no weights: {error}",
+            f"count every text as so long: --tokens 128; or {error.remedy}",
         ) from error
 
 

@@ -3,7 +3,7 @@
 Time depends on shapes, hardly on what the vectors hold, so it is taken once for each length of vectors, not for each
 method. A machine has other work too, which makes a mean say more about that work than about the search: single queries
 are asked in five rounds, 20 a round at most and 4 at least, until half a second is spent; what is told is the median of
-all, and the median of the fastest and of the slowest round as its spread. A batch is timed three times if that is quick,
+all, and the medians of the fastest and the slowest round as its spread. A batch is timed three times if that is quick,
 and the median kept.
 """
 

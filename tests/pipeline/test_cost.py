@@ -142,9 +142,10 @@ def test_cost_counts_without_weights_and_without_an_embed(pipeline, small_csv, t
     assert v5["seconds"] == {"step": None, "loop": None, "cached": None, "next_fit": None}
     assert "not asked for" in shown_at_80_columns(found)
     assert "--tokens" in pipeline.fails("cost", "--backbone", folder, "--dataset", small_csv)
-    assert "--tokens" in pipeline.fails(
-        "cost", "--backbone", "qwen3-0.6b", "--dataset", small_csv, HF_HOME=str(tmp_path)
-    )
+    absent = pipeline.fails("cost", "--backbone", "qwen3-0.6b", "--dataset", small_csv, HF_HOME=str(tmp_path))
+    assert "which takes its tokenizer and no weights" in absent
+    assert "do: count every text as so long: --tokens 128; or" in absent
+    assert "--include '*.json' '*.txt'" in absent
     lonely = write_csv(
         tmp_path / "lonely.csv", [(f"text {i}", "a", f"b{i}", ("train", "val", "test")[i % 3]) for i in range(12)]
     )
