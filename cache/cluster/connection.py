@@ -146,7 +146,6 @@ def quiet_data() -> Any:
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.log_internal_stack_trace_to_stdout = False
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return data

@@ -1,0 +1,123 @@
+"""A sweep on a Ray cluster: a task a point of the grid, on a GPU each where the cluster has any.
+
+The unit is the same as on one machine (`pipeline.sweep_points`): a task writes runs and scores into the artifacts
+folder, which every node shares, under content addresses, and returns nothing but what went wrong. So a lost node costs
+the points that were being done there, which Ray starts again elsewhere, and whoever asked goes over the grid afterwards
+and finds everything done. On CPUs the heads are those of a local sweep, bit for bit: a fit's bits do not depend on how
+many threads compute it, so a task takes as many processors as it can use, and neither is part of a run's name.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Artifacts
+from pipeline.command import Session
+from pipeline.errors import PipelineError
+from pipeline.stages import Swept, sweep_stage
+from pipeline.sweep import Grid, Point, points
+from pipeline.sweep_points import FeaturesAtHand, do_point, to_do
+
+_RETRIES = 3
+_POLL_SECONDS = 0.2
+
+
+def sweep_on_cluster(session: Session, grid: Grid, ray_address: str | None) -> Swept:
+    """Stages two and three over a grid on a cluster, shown.
+
+    :raises cache.CacheError: no cluster there, or a node that does not share the artifacts folder.
+    :raises PipelineError: what a task raises, or that its node was lost again and again.
+    """
+    lacking = to_do(session.artifacts, list(points(grid)), grid.seeds, FeaturesAtHand(session.artifacts))
+    if lacking.points:
+        with session.console.progress("sweeping") as bar:
+            where = do_points_on_cluster(
+                session.artifacts.root,
+                lacking.points,
+                grid.seeds,
+                ray_address,
+                lambda done: bar.update(done, len(lacking.points), "on the cluster"),
+            )
+        session.console.say(where)
+    swept = sweep_stage(session, grid)
+    return replace(swept, trained=swept.trained + len(lacking.untrained))
+
+
+def do_points_on_cluster(
+    artifacts: Path,
+    todo: Sequence[Point],
+    seeds: Sequence[int],
+    ray_address: str | None = None,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> str:
+    """Do every point, a task each; return a line that says where.
+
+    :param on_done: called with the number of points done.
+    :raises cache.CacheError: see `cache.cluster.connection.connected` and `cache.cluster.sharing.check_shared`.
+    :raises PipelineError: see `sweep_on_cluster`.
+    """
+    from cache.cluster.connection import connected, import_ray, living_nodes
+    from cache.cluster.sharing import check_shared
+
+    artifacts = artifacts.resolve()
+    with connected(ray_address) as cluster:
+        ray, nodes = import_ray(), living_nodes()
+        check_shared(artifacts)
+        gpus = sum(node.gpus for node in nodes)
+        cpus = 1 if gpus else _processors([node.cpus for node in nodes], len(todo), len(seeds))
+        options = {"num_cpus": cpus, "num_gpus": 1 if gpus else 0, "max_retries": _RETRIES}
+        task = ray.remote(fit_and_score).options(scheduling_strategy="SPREAD", **options)
+        device = "cuda:0" if gpus else "cpu"
+        waiting = [task.remote(str(artifacts), point, tuple(seeds), device, cpus) for point in todo]
+        on_done(0)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
+            for reference in done:
+                _check(ray, reference)
+            on_done(len(todo) - len(waiting))
+        each = "a GPU" if gpus else "1 processor" if cpus == 1 else f"{cpus} processors"
+        return f"{len(todo)} points on {cluster}, {len(nodes)} node{'' if len(nodes) == 1 else 's'}, {each} a point"
+
+
+def _processors(cpus: Sequence[int], tasks: int, seeds: int) -> int:
+    """Return how many processors a task gets: an equal share, no more than a node has or a fit can use."""
+    return max(1, min(sum(cpus) // tasks, 2 * seeds, min([n for n in cpus if n] or [1])))
+
+
+def _check(ray: Any, reference: Any) -> None:
+    try:
+        failure = ray.get(reference)
+    except ray.exceptions.WorkerCrashedError as error:
+        raise PipelineError(
+            f"a point of the sweep lost its process {_RETRIES + 1} times",
+            "its memory may have run out: see Ray's logs; run again to go on, what is done stays done",
+        ) from error
+    if failure is not None:
+        raise PipelineError(*failure)
+
+
+def fit_and_score(
+    artifacts: str, point: Point, seeds: Sequence[int], device: str, threads: int
+) -> tuple[str, str] | None:
+    """Run in a task: do a point; return what a person did wrong as problem and remedy, None if nothing."""
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        do_point(Path(artifacts), point, seeds, device, features=_at_hand(artifacts).of(point))
+    except Exception as error:
+        remedy = getattr(error, "remedy", None)
+        if remedy is None:
+            raise
+        return str(error), str(remedy)
+    return None
+
+
+@functools.cache
+def _at_hand(artifacts: str) -> FeaturesAtHand:
+    """The features that this process read last: Ray gives it one point after another."""
+    return FeaturesAtHand(Artifacts(Path(artifacts)))
