@@ -35,6 +35,17 @@ def loses_its_gpu(line, job, first):
     return _computing(_at_the_third(fail), line, job, first)
 
 
+def poisons_its_context(line, job, first):
+    """A real fault: after an index beyond its tensor no kernel of this process runs any more."""
+    import torch
+
+    def fail():
+        if _first():
+            torch.zeros(1, device=job.device)[torch.full((1,), 1 << 20, device=job.device)].sum().item()
+
+    return _computing(_at_the_third(fail), line, job, first)
+
+
 def runs_out_of_memory(line, job, first):
     """From its third batch on there is room for nothing."""
     import torch

@@ -135,6 +135,70 @@ def test_when_all_processes_are_lost_it_is_an_error_and_what_was_stored_stays(tm
     assert gone()
 
 
+def gpus():
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+@pytest.mark.skipif(not gpus(), reason="no GPU")
+class TestOnGpu:
+    """Two processes on the first GPU stand for two GPUs; where there are two, the second alone is asked too."""
+
+    CLOSE = 1e-3  # of a float32 feature's length: a GPU's products depend on the batch
+
+    @pytest.mark.parametrize("devices", ["cuda:0,cuda:0", "all", "cpu:2"])
+    def test_a_gpu_s_features_whoever_computes_them(self, tmp_path, qwen, devices):
+        texts = texts_of(600)
+        one, two = (
+            features_of(embed_missing(texts, qwen, tmp_path / name, devices=chosen, **EXACT), texts)
+            for name, chosen in (("one", "cuda:0"), ("two", devices))
+        )
+        assert (np.linalg.norm(two - one, axis=1) <= self.CLOSE * np.linalg.norm(one, axis=1)).all()
+
+    @pytest.mark.skipif(gpus() < 2, reason="one GPU")
+    def test_a_gpu_that_is_not_the_first_computes_alone(self, tmp_path, qwen):
+        import torch
+
+        texts = texts_of(600)
+        one, two = (
+            features_of(embed_missing(texts, qwen, tmp_path / name, devices=name, **EXACT), texts)
+            for name in ("cuda:0", "cuda:1")
+        )
+        assert torch.cuda.current_device() == 0
+        assert (np.linalg.norm(two - one, axis=1) <= self.CLOSE * np.linalg.norm(one, axis=1)).all()
+
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            (faults.poisons_its_context, "cuda:0 failed: CUDA error"),
+            (faults.runs_out_of_memory, "does not fit in the memory of cuda:0"),
+            (faults.dies_when_told_to_end, "(SIGKILL)"),
+        ],
+    )
+    def test_a_gpu_that_is_lost_costs_no_row(self, tmp_path, qwen, goes_wrong, fault, said):
+        texts = texts_of(600)
+        one = embed_missing(texts, qwen, tmp_path / "one", devices="cuda:0", **EXACT)
+        goes_wrong(fault)
+        two = embed_missing(texts, qwen, tmp_path / "two", devices="cuda:0,cuda:0", **EXACT)
+        assert (two.computed, len(FeatureStore.open(two.stores[0].folder))) == (600, 600)
+        assert sum(said in note for note in two.notes) == 1, two.notes
+        a, b = features_of(one, texts), features_of(two, texts)
+        assert (np.linalg.norm(b - a, axis=1) <= self.CLOSE * np.linalg.norm(a, axis=1)).all()
+
+    def test_a_gpu_that_fails_alone_is_told_in_two_lines(self, tmp_path, qwen, monkeypatch):
+        import torch
+
+        from cache.encoder import Encoder
+
+        def features(self, batch):
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
+
+        monkeypatch.setattr(Encoder, "features", features)
+        with pytest.raises(DeviceError, match=r"^cuda:0 failed: CUDA error: unspecified launch failure$"):
+            embed_missing(["a"], qwen, tmp_path, devices="cuda:0", **EXACT)
+
+
 class TestFaultsOfTheWork:
     def test_an_empty_text_late_in_the_stream_ends_all_and_what_was_computed_stays(self, tmp_path, qwen, monkeypatch):
         monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 64)
