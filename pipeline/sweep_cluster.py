@@ -22,16 +22,20 @@ from pipeline.stages import Swept, sweep_stage
 from pipeline.sweep import Grid, Point, points
 from pipeline.sweep_points import FeaturesAtHand, do_point, to_do
 
+DEVICES = ("auto", "cpu", "cuda")
 _RETRIES = 3
 _POLL_SECONDS = 0.2
 
 
-def sweep_on_cluster(session: Session, grid: Grid, ray_address: str | None) -> Swept:
+def sweep_on_cluster(session: Session, grid: Grid, devices: str, ray_address: str | None) -> Swept:
     """Stages two and three over a grid on a cluster, shown.
 
+    :param devices: "auto" (GPUs where the cluster has any), "cpu" or "cuda".
     :raises cache.CacheError: no cluster there, or a node that does not share the artifacts folder.
     :raises PipelineError: what a task raises, or that its node was lost again and again.
     """
+    if devices not in DEVICES:
+        raise PipelineError(f"--devices {devices} with --engine ray", f"use one of {', '.join(DEVICES)}")
     lacking = to_do(session.artifacts, list(points(grid)), grid.seeds, FeaturesAtHand(session.artifacts))
     if lacking.points:
         with session.console.progress("sweeping") as bar:
@@ -39,6 +43,7 @@ def sweep_on_cluster(session: Session, grid: Grid, ray_address: str | None) -> S
                 session.artifacts.root,
                 lacking.points,
                 grid.seeds,
+                devices,
                 ray_address,
                 lambda done: bar.update(done, len(lacking.points), "on the cluster"),
             )
@@ -51,6 +56,7 @@ def do_points_on_cluster(
     artifacts: Path,
     todo: Sequence[Point],
     seeds: Sequence[int],
+    devices: str = "auto",
     ray_address: str | None = None,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> str:
@@ -67,7 +73,9 @@ def do_points_on_cluster(
     with connected(ray_address) as cluster:
         ray, nodes = import_ray(), living_nodes()
         check_shared(artifacts)
-        gpus = sum(node.gpus for node in nodes)
+        gpus = 0 if devices == "cpu" else sum(node.gpus for node in nodes)
+        if devices == "cuda" and not gpus:
+            raise PipelineError("--devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
         cpus = 1 if gpus else _processors([node.cpus for node in nodes], len(todo), len(seeds))
         options = {"num_cpus": cpus, "num_gpus": 1 if gpus else 0, "max_retries": _RETRIES}
         task = ray.remote(fit_and_score).options(scheduling_strategy="SPREAD", **options)

@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OBJECT_BYTES = 256 << 20
+_CONNECTING_SECONDS = 10.0
 _LONGEST_FOLDER = 30  # Ray's sockets lie some 70 characters deeper, and a socket's path may have 107
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -69,7 +71,7 @@ def connected(address: str | None = None, *, object_bytes: int = 0) -> Iterator[
         yield "the cluster that this process is connected to"
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
-    _refuse_client(address)
+    _check_address(address)
     folder = None if address else _own_folder()
     try:
         _start(ray, address, folder, object_bytes)
@@ -103,12 +105,21 @@ def _stdout_of_our_own() -> Iterator[None]:
         yield
 
 
-def _refuse_client(address: str | None) -> None:
+def _check_address(address: str | None) -> None:
+    """Refuse what cannot be connected to: Ray itself would try for minutes, and say so on standard error."""
     if address and address.startswith(("ray://", "http://", "https://")):
         raise CacheError(
             f"{address} is not the address of a cluster's GCS",
             "run this on a node of the cluster (--ray-address auto), or hand it in with `ray job submit`",
         )
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECTING_SECONDS).close()
+        except OSError as error:
+            raise CacheError(
+                f"no Ray cluster at {address}: {error.strerror or error}", "check the address with `ray status` there"
+            ) from error
 
 
 def _own_folder() -> str:

@@ -31,25 +31,45 @@ from pipeline.options import IntegerList, NameList, NumberList, known_methods
     help="auto, cpu, cuda, all, cuda:1, cuda:0,cuda:2 or cpu:2: a process each takes points of the grid.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="ray: a task a combination on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
+)
+@click.option(
+    "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
+)
+@click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: ARTIFACTS/reports/sweep.parquet"
 )
-def COMMAND(session: Session, grid_file: Path | None, devices: str, output: Path | None, **axes: Any) -> dict[str, Any]:
+def COMMAND(
+    session: Session,
+    grid_file: Path | None,
+    devices: str,
+    engine: str,
+    ray_address: str | None,
+    output: Path | None,
+    **axes: Any,
+) -> dict[str, Any]:
     """Fit and score every combination of methods, seeds, heads, layers, datasets and settings.
 
     Finished runs are skipped, so a sweep that was interrupted goes on when it is called again. Options override the
     axes of the same name in the TOML file. On several devices a process each takes the next combination; the seeds of
-    one are trained together, so that only combinations are shared out.
+    one are trained together, so that only combinations are shared out. With --engine ray a combination is a task, on a
+    GPU each where the cluster has any, unless --devices is cpu.
     """
     import cache
-    from cache.devices import choose_devices
-    from pipeline.stages import sweep_stage
     from pipeline.sweep import Grid, read_grid, results_frame
 
     given = {name: axis for name, axis in axes.items() if axis is not None}
     grid = Grid.of({**(read_grid(grid_file) if grid_file else {}), **given}, str(grid_file or "sweep"))
-    chosen = choose_devices(devices)
-    session.console.say(f"devices: {', '.join(chosen)}")
-    swept = sweep_stage(session, grid, chosen)
+    if engine == "ray":
+        from pipeline.sweep_cluster import sweep_on_cluster
+
+        swept = sweep_on_cluster(session, grid, devices, ray_address)
+    else:
+        swept = _sweep_here(session, grid, devices, ray_address)
     frame = results_frame(swept.runs, swept.scores)
     output = output or session.artifacts.root / "reports" / "sweep.parquet"
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +78,17 @@ def COMMAND(session: Session, grid_file: Path | None, devices: str, output: Path
     session.console.show(_table(frame))
     session.console.show(f"{len(swept.runs)} runs, {swept.trained} trained now: {output}")
     return {"runs": [run.summary() for run in swept.runs], "trained": swept.trained, "output": str(output)}
+
+
+def _sweep_here(session: Session, grid: Any, devices: str, ray_address: str | None) -> Any:
+    from cache.devices import choose_devices
+    from pipeline.stages import sweep_stage
+
+    if ray_address:
+        raise click.UsageError("--ray-address goes with --engine ray.")
+    chosen = choose_devices(devices)
+    session.console.say(f"devices: {', '.join(chosen)}")
+    return sweep_stage(session, grid, chosen)
 
 
 def _table(frame: Any) -> Table:

@@ -247,7 +247,7 @@ try:
 except CacheError as error:
     print(error.problem)
 """
-    for address, expected in (("ray://127.0.0.1:10001", "not the address"), ("auto", "no Ray cluster at auto")):
+    for address, expected in (("ray://127.0.0.1:10001", "not the address"), ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: Connection refused")):
         done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60)
         assert expected in done.stdout, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
