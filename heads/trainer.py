@@ -25,6 +25,7 @@ from heads.inputs import Inputs
 from heads.joint import Joint
 from heads.methods import Method, keep_probabilities, prefix_probabilities
 from heads.objectives import ThreeTerms
+from heads.optimiser import AdamW
 from heads.presets import HeadShape
 from heads.sampling import Classes, Draws, DrawShape, Sampler, Streams
 from heads.schedule import learning_rates
@@ -100,7 +101,7 @@ class Trainer:
         self._rate = self._rates[0].clone()
         halves = 2 if self._halves else 1
         self._optimisers = [
-            _adamw(weights, grads, self._rate)
+            AdamW(weights, grads, self._rate, WEIGHT_DECAY)
             for weights, grads in zip(self.flat.view(-1).chunk(halves), self.grads.view(-1).chunk(halves), strict=True)
         ]
         self._graphs: dict[int, _Captured] = {}
@@ -170,9 +171,8 @@ class Trainer:
             self._both(lambda: torch.linalg.vector_norm(first), lambda: torch.linalg.vector_norm(second))
         )
         excess = ((torch.linalg.vector_norm(norms) + 1e-6) / CLIP).clamp_(min=1)
-        for optimiser in self._optimisers:
-            optimiser.grad_scale = excess  # type: ignore[attr-defined]
-        self._both(self._optimisers[0].step, self._optimisers[1].step)
+        one, other = self._optimisers
+        self._both(lambda: one.step(excess), lambda: other.step(excess))
 
     def _in_halves(self, inputs: Tensor, batch: Any) -> Tensor:
         """Run a step with two halves of its rows, then two halves of its tensors, at once; return the loss [1].
@@ -320,10 +320,3 @@ def initial_weights(shape: HeadShape, streams: Sequence[Streams]) -> Tensor:
             elif slot.name.endswith("weight"):
                 part.fill_(1)
     return flat
-
-
-def _adamw(flat: Tensor, grads: Tensor, rate: Tensor) -> torch.optim.AdamW:
-    parameter = torch.nn.Parameter(flat)
-    parameter.grad = grads
-    on_device = flat.device.type == "cuda"
-    return torch.optim.AdamW([parameter], lr=rate, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_device)
