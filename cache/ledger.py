@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.index import KeyIndex
-from cache.keys import KEY_BYTES
-from cache.mapping import mapped
-from cache.shard import list_shards, read_header
+from cache.growing import GrowingKeys
 from cache.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cache.index import KeyIndex
     from cache.worker import Chunk
 
 _FEW_TEXTS = 1 << 16
@@ -52,9 +50,9 @@ class Ledger:
     """Pieces by the process that has them, as far as they are not stored."""
 
     def __init__(self, stores: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
-        """Note which shards there are: what they hold was not handed out."""
+        """Note nothing yet."""
         self._stores = stores
-        self._seen = [{path.name for path in list_shards(folder)} for folder, _ in stores]
+        self._keys = [GrowingKeys(*store) for store in stores]
         self._open: dict[int, list[Piece]] = defaultdict(list)
         self._forgotten: dict[int, int] = defaultdict(int)
         self._texts, self._look_at = 0, _FEW_TEXTS
@@ -83,26 +81,13 @@ class Ledger:
         return left, stored - sum(map(len, left))
 
     def _look(self) -> None:
-        there = [self._new_keys(number) for number in range(len(self._stores))]
+        there = [keys.refresh() for keys in self._keys]
         for process, pieces in self._open.items():
             left = [rest for piece in pieces if len(rest := _left(piece, there))]
             done = sum(map(len, pieces)) - sum(map(len, left))
             self._open[process] = left
             self._forgotten[process] += done
             self._texts -= done
-
-    def _new_keys(self, number: int) -> KeyIndex:
-        """Return what the shards hold that came to a store since the last look."""
-        folder, description = self._stores[number]
-        keys = [np.empty((0, KEY_BYTES), np.uint8)]
-        for path in list_shards(folder):
-            if path.name not in self._seen[number]:
-                try:
-                    keys.append(np.array(mapped(read_header(path, description)).keys))
-                except FileNotFoundError:  # compacted meanwhile: its successor is read next time
-                    continue
-                self._seen[number].add(path.name)
-        return KeyIndex.build(np.concatenate(keys))
 
 
 def _left(piece: Piece, there: Sequence[KeyIndex]) -> Piece:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.errors import CacheError
+from cache.growing import GrowingKeys
+from cache.index import KeyIndex
 from cache.keys import KEY_BYTES, text_keys
 from cache.worker import Chunk
 
@@ -36,9 +38,9 @@ class Lookup:
         self.texts = 0
         self.reused = 0
         self._source = iter(texts)
-        self._stores = stores
         self._prompt = prompt
-        self._underway: set[bytes] = set()
+        self._there = [GrowingKeys(store.folder, store.description) for store in stores]
+        self._underway = np.empty((0, KEY_BYTES), np.uint8)
 
     def missing(self) -> Iterator[Chunk]:
         """Yield the texts that some store lacks, once each, a chunk a window that has any.
@@ -50,7 +52,7 @@ class Lookup:
             size = min(2 * size, WINDOW)
             keys = text_keys(texts, self._prompt)
             self._settle()
-            absent = np.stack([~store.contains(keys) for store in self._stores], axis=1)
+            absent = np.stack([~there.contains(keys) for there in self._there], axis=1)
             at = self._unseen(keys, np.flatnonzero(absent.any(1)))
             rows = at + self.texts
             self.texts += len(texts)
@@ -73,27 +75,18 @@ class Lookup:
 
     def _settle(self) -> None:
         """Forget the keys that have been committed meanwhile."""
-        for store in self._stores:
-            store.refresh()
-        if self._underway:
-            keys = np.frombuffer(b"".join(self._underway), np.uint8).reshape(-1, KEY_BYTES)
-            done = np.logical_and.reduce([store.contains(keys) for store in self._stores])
-            self._underway = set(_as_bytes(keys[~done]))
+        for there in self._there:
+            there.refresh()
+        done = np.logical_and.reduce([there.contains(self._underway) for there in self._there])
+        self._underway = self._underway[~done]
 
     def _unseen(self, keys: NDArray[np.uint8], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the candidates whose key is neither underway nor an earlier candidate's."""
-        kept = []
-        for i, key in zip(candidates.tolist(), _as_bytes(keys[candidates]), strict=True):
-            if key not in self._underway:
-                self._underway.add(key)
-                kept.append(i)
-        return np.array(kept, np.int64)
-
-
-def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
-    """Return keys uint8 [n, 16] as n bytes objects."""
-    found: list[bytes] = np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel().tolist()
-    return found
+        asked = keys[candidates]
+        first = KeyIndex.build(asked).find(asked) == np.arange(len(asked))
+        at: NDArray[np.int64] = candidates[first & (KeyIndex.build(self._underway).find(asked) < 0)]
+        self._underway = np.concatenate([self._underway, keys[at]])
+        return at
 
 
 def check_texts(texts: list[str], first: int) -> None:
