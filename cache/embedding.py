@@ -79,7 +79,7 @@ def embed_missing(
     :param layers: hidden states to pool, a store each; negative ones count from the end.
     :param dtype: "float32" or "bfloat16" to compute in; "auto" takes that of the one store there is, else the fastest.
     :param store_dtype: "float16", "float32" or "bfloat16"; by default float16 for the last layer, float32 for others.
-    :param devices: "auto", "cpu", "cuda", "cuda:N", "all", or "cpu:N" for N processes.
+    :param devices: "auto", "cpu", "cuda", "cuda:N", "all", "cpu:N" for N processes, or a list such as "cuda:0,cuda:2".
     :param prompt: put before every text, instead of the backbone's own.
     :raises CacheError: no such device, layer or number format; weights or tokenizer missing or damaged; several stores
         that "auto" would have to choose between; an empty text, by row; a feature that is not finite, by row.

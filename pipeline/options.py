@@ -110,7 +110,12 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
         ),
-        click.option("--devices", default="auto", show_default=True, help="auto, cpu, cuda, or all GPUs of the host."),
+        click.option(
+            "--devices",
+            default="auto",
+            show_default=True,
+            help="auto, cpu, cuda, all GPUs of the host, some (cuda:0,cuda:2), or cpu:2 for two processes.",
+        ),
     )
     for option in reversed(options):
         function = option(function)
