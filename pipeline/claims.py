@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ Range = tuple[float, float]
 Quantity = Callable[[Answers], Floats]
 
 DIFFERENCE = "v5 - mrl"
+PERCENT, POINTS = "%", "points"
+"""Units in which a person reads shares, and differences between shares."""
+_SHARES = ("recall@10", "precision@10", " kept")
 TARGET = 0.96
 """Coarse accuracy of the claim on storage."""
 
@@ -57,6 +60,7 @@ class Claim:
     """One published claim.
 
     `published`: ranges by figure, in the unit of the claim (accuracies as shares). `tested`: what the verdict is about.
+    `unit`: in which a person reads its figures, `units` of those that have another.
     `measure`: from the answers of v5 and mrl by seed; None if the figures are not
     of accuracy, in which case whoever measures them hands a `Measurement` to `judge`.
     """
@@ -65,7 +69,17 @@ class Claim:
     claim: str
     published: Mapping[str, Range]
     tested: str
+    unit: str
     measure: Callable[[Mapping[str, Mapping[int, Answers]]], Measurement | None] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    def unit_of(self, figure: str) -> str:
+        """The unit of one of its figures; what a search finds and keeps are shares, whatever the claim is about."""
+        if figure in self.units:
+            return self.units[figure]
+        if self.unit == PERCENT or any(word in figure for word in _SHARES):
+            return POINTS if figure.startswith(DIFFERENCE) else PERCENT
+        return "" if figure.endswith(", %") else self.unit
 
 
 def _measure(
@@ -153,36 +167,42 @@ CLAIMS = (
         "training costs the same: four backbone forwards a batch of 24, heads and losses 0.001 % apart (GFLOPs)",
         {"v5": (360.03, 360.03), "mrl": (360.04, 360.04)},
         "with four backbone passes an anchor, v5 and mrl differ by no more than 0.001 % a batch",
+        "GFLOP",
     ),
     Claim(
         "loss-flops",
         "losses cost less with V5, 2 terms against 5, and so does the head's backward pass (MFLOPs a batch)",
         {"v5": (1.36, 1.36), "mrl": (3.4, 3.4), "v5 backward": (10, 10), "mrl backward": (12, 12)},
         "v5's losses take fewer products than mrl's, and so does the head's backward pass",
+        "MFLOP",
     ),
     Claim(
         "encoding",
         "encoding a text of 128 tokens costs the same (GFLOPs, backbone and head)",
         {"v5": (90, 90), "mrl": (90, 90)},
         "a text of 128 tokens takes the same products with v5 and with mrl",
+        "GFLOP",
     ),
     Claim(
         "search-cost",
         "a search costs 2 d N FLOPs a query (FLOPs a document at each length)",
         {"64": (128, 128), "128": (256, 256), "256": (512, 512)},
         "an exact search multiplies and adds 2 d times a document, counted while it runs",
+        "FLOP",
     ),
     Claim(
         "storage",
         "4 bytes a dimension (bytes a document at each length)",
         {"64": (256, 256), "128": (512, 512), "256": (1024, 1024)},
         "a stored float32 vector takes 4 bytes a dimension",
+        "bytes",
     ),
     Claim(
         "coarse-64",
         "coarse accuracy at 64 dims: V5 96-98 %, MRL 89-91 %",
         {"v5": (0.96, 0.98), "mrl": (0.89, 0.91), DIFFERENCE: (0.05, 0.09)},
         "v5 is ahead of mrl on the coarsest level at 64 dims",
+        PERCENT,
         _coarse_64,
     ),
     Claim(
@@ -190,6 +210,7 @@ CLAIMS = (
         "fine accuracy at 64 dims: V5 54 %, MRL 65-69 %",
         {"v5": (0.535, 0.545), "mrl": (0.65, 0.69), DIFFERENCE: (-0.155, -0.105)},
         "mrl is ahead of v5 on the finest level at 64 dims",
+        PERCENT,
         _fine_64,
     ),
     Claim(
@@ -197,6 +218,7 @@ CLAIMS = (
         "coarse accuracy lost from 256 to 64 dims: V5 under 2 points, MRL 7-9",
         {"v5": (-1.0, 0.02), "mrl": (0.07, 0.09)},
         "v5 loses under 2 points of coarse accuracy from 256 to 64 dims, and less than mrl",
+        POINTS,
         _coarse_loss,
     ),
     Claim(
@@ -204,25 +226,31 @@ CLAIMS = (
         "1M documents, 1,000 candidates by 64 dims, re-ranked by 256: recall 98 % against 91 %, 128.5 MFLOPs a query",
         {"v5": (0.975, 0.985), "mrl": (0.905, 0.915), "MFLOPs at a million": (128.5, 128.5)},
         "filtered by 64 dims to 0.1 % of the documents, v5's recall@10 is above mrl's",
+        PERCENT,
+        units={"MFLOPs at a million": "MFLOP"},
     ),
     Claim(
         "compensation",
         "to match, MRL needs 2,000 candidates, 129 MFLOPs, or a 128-dim filter, 256.5 (MFLOPs a query)",
         {"mrl's candidates / v5's": (2, 2), "2,000 candidates": (129, 129), "128 dims": (256.5, 256.5)},
         "for the recall of v5's 0.1 % candidates mrl needs more",
+        "times",
+        units={"2,000 candidates": "MFLOP", "128 dims": "MFLOP"},
     ),
     Claim(
         "min-storage",
         "96 % coarse accuracy takes 64 dims (256 bytes) with V5, 256 dims (1 KB) with MRL (dims)",
         {"v5": (64, 64), "mrl": (256, 256)},
         "v5 reaches 96 % coarse accuracy with 64 dims, mrl with no fewer than 256",
+        "dims",
         _min_storage,
     ),
     Claim(
         "steerability",
-        "S = +0.150 (BGE-small) to +0.153 (Qwen3-Embedding-0.6B) with V5, +0.007 to +0.008 with MRL",
+        "S = +15.0 (BGE-small) to +15.3 points (Qwen3-Embedding-0.6B) with V5, +0.7 to +0.8 with MRL",
         {"v5": (0.122, 0.178), "mrl": (-0.009, 0.023)},
         "v5's steerability is above 0 and above mrl's",
+        POINTS,
         _steering,
     ),
 )

@@ -11,13 +11,11 @@ from typing import Any
 from rich.table import Table
 
 from data.summary import Spread, Summary
-from pipeline.claims import DIFFERENCE
 from pipeline.comparison import Comparison
 from pipeline.embed import EmbeddedTexts
 from pipeline.fit import Fitted
 from pipeline.gallery_size import SizeEffect
 from pipeline.naming import grouped
-from pipeline.verdicts import PUBLISHED, Judged
 
 Score = Mapping[str, Any]
 
@@ -255,44 +253,6 @@ def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table
     return table
 
 
-def claims_table(claims: Sequence[Judged]) -> Table:
-    """Every claim: what was published, what is measured here of it, the verdict."""
-    seeds = max((claim.seeds for claim in claims), default=0)
-    table = Table("id", "published", "measured, 95 % interval", "with the training gallery", "verdict", show_lines=True)
-    table.title = f"published claims, n = {seeds} seeds; a claim holds if its test is passed with 95 % confidence"
-    for claim in claims:
-        published = "\n".join(f"{name} {_range(low, high)}" for name, (low, high) in claim.published.items())
-        elsewhere = claim.elsewhere or {"measured": None, "ci95": None}
-        table.add_row(
-            claim.id, published, _figures(_shown(claim, claim.measured), claim.ci95),
-            _figures(_shown(claim, elsewhere["measured"]), elsewhere["ci95"]), claim.verdict,
-        )  # fmt: skip
-    return table
-
-
-def claim_lines(claims: Sequence[Judged]) -> list[str]:
-    """How claims were measured that are not about accuracy, what was measured besides, and what to know about it."""
-    lines = []
-    for claim in claims:
-        besides = {n: v for n, v in (claim.measured or {}).items() if n not in (_shown(claim, claim.measured) or {})}
-        if besides:
-            figures = _figures(besides, claim.ci95).replace("\n", "; ")
-            lines.append(f"{claim.id}, besides: {figures}")
-        lines += [f"{claim.id}: {line}" for line in (_how(claim), claim.note) if line]
-    return lines
-
-
-def _how(claim: Judged) -> str | None:
-    return claim.protocol if claim.elsewhere is None and claim.protocol != PUBLISHED else None
-
-
-def _shown(claim: Judged, values: Mapping[str, float | None] | None) -> dict[str, float | None] | None:
-    """The figures that were published, and the difference between the methods."""
-    if values is None:
-        return None
-    return {name: value for name, value in values.items() if name in claim.published or name == DIFFERENCE}
-
-
 def size_table(effects: Sequence[SizeEffect], levels: Sequence[str], a: str, b: str) -> Table:
     """The difference a - b at the shortest prefix by gallery, and whose labels the neighbours carry."""
     table = Table(
@@ -314,18 +274,3 @@ def size_table(effects: Sequence[SizeEffect], levels: Sequence[str], a: str, b: 
 
 def _points(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"[{interval[0] * 100:+.1f}, {interval[1] * 100:+.1f}]"
-
-
-def _range(low: float, high: float) -> str:
-    return f"{low:,g}" if low == high else f"{low:,g} to {high:,g}"
-
-
-def _figures(values: Mapping[str, float | None] | None, intervals: Mapping[str, Any] | None) -> str:
-    if values is None or intervals is None:
-        return "-"
-    lines = []
-    for name, value in values.items():
-        interval = intervals.get(name)
-        around = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-        lines.append(f"{name} {'never' if value is None else f'{value:,.4g}'}{around}")
-    return "\n".join(lines)

@@ -34,11 +34,12 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
     are simulated: see `pipeline retrieve --help`); cost is counted from the shapes of the published backbone. Then
     shows how the difference between the two methods depends on the gallery, its size and its origin apart.
     """
+    from pipeline.claim_figures import claim_lines, claims_table
     from pipeline.gallery_size import crossing, size_effects
     from pipeline.score import PROTOCOLS
     from pipeline.stages import entries_stage, features_of, fit_stage, grid_stage
     from pipeline.subjects import run_subject
-    from pipeline.tables import claim_lines, claims_table, size_table
+    from pipeline.tables import size_table
     from pipeline.verdicts import judge
 
     features = features_of(session, options)

@@ -25,9 +25,6 @@ BATCH, CLASSES = 24, (10, 150)
 TIE = 1e-5
 """The published difference in training cost, 0.001 %."""
 
-UNITS = {"training-tie": "GFLOP", "loss-flops": "MFLOP", "encoding": "GFLOP"}
-"""Units of the figures, unless their name says otherwise."""
-
 
 def published_setting(head: str = "paper") -> Setting:
     """Qwen3-0.6B and CLINC's classes, batches of 24, every text of 128 tokens."""

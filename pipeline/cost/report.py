@@ -15,7 +15,7 @@ from heads.sampling import Classes
 from pipeline.claims import CLAIMS
 from pipeline.cost import measuring
 from pipeline.cost.backbones import config_of, count_backbone
-from pipeline.cost.claims import UNITS, cost_measurements
+from pipeline.cost.claims import cost_measurements
 from pipeline.cost.lengths import given_lengths, measured_lengths
 from pipeline.cost.training import Setting, Training, training
 from pipeline.cost.using import MILLION, Search, dataset_encoding, encodings, searches, storage
@@ -152,7 +152,7 @@ def recounted() -> list[dict[str, Any]]:
         {
             "id": id_,
             "claim": published[id_].claim,
-            "unit": UNITS[id_],
+            "unit": published[id_].unit,
             "published": dict(published[id_].published),
             "counted": {name: figure.value for name, figure in measurement.figures.items()},
             "tested": published[id_].tested,

@@ -50,22 +50,38 @@ def tag(name: str, *content: Content, **attributes: object) -> Html:
     return Html(f"<{name}{spelled}>" if name in _VOID else f"<{name}{spelled}>{inner}</{name}>")
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, text: Collection[int] = (0,)) -> Html:
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    text: Collection[int] = (0,),
+    stacks: bool = False,
+) -> Html:
     """A table that scrolls by itself where the page is narrow; the first column names the rows.
 
     :param text: the columns that hold text; the others are figures and stand to the right.
+    :param stacks: where the page is narrow, cells stand below one another, each below its column's name: for sentences,
+        which would be columns of a word each.
     """
     kinds = [None if i in text else "number" for i in range(len(head))]
 
     def cells(row: Sequence[object]) -> Html:
-        first, *rest = zip(row, kinds, strict=True)
-        name = str(first[0])
+        name = str(row[0])
         named = tag("th", name, scope="row", dir="auto", class_="short" if len(name) <= _SHORT else None)
-        return tag("tr", named, [tag("td", str(cell), class_=kind, dir="auto") for cell, kind in rest])
+        rest = zip(head[1:], row[1:], kinds[1:], strict=True)
+        return tag("tr", named, [
+            tag("td", cell if isinstance(cell, Html) else str(cell), dir="auto",
+                class_="none" if stacks and cell == "-" else kind,
+                data_column=column if stacks else None)
+            for column, cell, kind in rest
+        ])  # fmt: skip
 
     top = tag("tr", [tag("th", name, scope="col", class_=kind) for name, kind in zip(head, kinds, strict=True)])
     whole = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", [cells(row) for row in rows]))
-    return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_label=caption)
+    return tag(
+        "div", whole, class_="scroll stacks" if stacks else "scroll", role="region", tabindex=0, aria_label=caption
+    )
 
 
 def numbers(*tables: Html, summary: str = "The numbers as a table") -> Html:

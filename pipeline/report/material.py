@@ -24,6 +24,7 @@ from pipeline.layers import layer_sentences
 from pipeline.naming import names
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.figures import history_frame
+from pipeline.retrieval.claims import search_measurements
 from pipeline.runs import Run, runs_of_layers
 from pipeline.score import PROTOCOLS
 from pipeline.stages import entries_stage, grid_stage, score_stage
@@ -153,9 +154,11 @@ def _compared(entries: Sequence[Entry]) -> list[Comparison]:
 
 
 def _judged(entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]) -> Sequence[Judged]:
-    """The published claims, if v5 and mrl share a seed; those on search are `reproduce`'s alone, they take minutes."""
+    """The published claims, if v5 and mrl share a seed; on search those that are counted: the others take minutes."""
     seeds = [{entry.seed for entry in entries[PROTOCOLS[0]] if entry.method == name} for name in ("v5", "mrl")]
-    return judge(entries, cost_measurements(str(runs[0].record["head"]))) if seeds[0] & seeds[1] else ()
+    if not seeds[0] & seeds[1]:
+        return ()
+    return judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(None)})
 
 
 def _galleries(session: Session, subjects: Sequence[Subject], measure: bool) -> list[dict[str, Any]]:

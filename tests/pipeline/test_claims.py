@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.claim_figures import elsewhere_lines, measured_lines, published_lines, remarks
 from pipeline.claims import CLAIMS, DIFFERENCE, Figure, Measurement
 from pipeline.comparison import Entry
 from pipeline.errors import PipelineError
@@ -135,3 +136,29 @@ def test_methods_without_a_common_seed_are_refused():
     )
     with pytest.raises(PipelineError, match="share no seed"):
         judge({"gallery": entries})
+
+
+class TestInWords:
+    def test_shares_are_per_cents_differences_points_and_counts_have_their_own_unit(self):
+        found = judged(PUBLISHED, LARGE)
+        coarse = found["coarse-64"]
+        assert published_lines(coarse) == ["v5 96 to 98 %", "mrl 89 to 91 %", "v5 - mrl +5 to +9 points"]
+        v5, _, gap = measured_lines(coarse)
+        assert v5.startswith(f"v5 {coarse.measured['v5'] * 100:.1f} % [")
+        assert gap.startswith(f"v5 - mrl {coarse.measured[DIFFERENCE] * 100:+.1f} points [+")
+        assert elsewhere_lines(coarse)[0].startswith("v5 97")
+        assert published_lines(found["coarse-loss"])[0] == "v5 under +2 points"
+        assert measured_lines(found["min-storage"]) == ["v5 64 dims", "mrl 256 dims"]
+        assert measured_lines(found["steerability"])[0].startswith("v5 +")
+        assert measured_lines(found["two-stage"]) == []
+
+    def test_no_line_of_any_claim_has_a_share_as_a_fraction(self):
+        figures = {"v5": Figure(0.93, (0.92, 0.94)), DIFFERENCE: Figure(-0.0001, (-0.1, 0.1))}
+        besides = {"v5, intent precision@10": Figure(0.9, None), "MFLOPs at a million": Figure(128.512, None)}
+        (claim,) = (
+            c for c in judge({}, {"two-stage": Measurement({**figures, **besides}, True)}) if c.id == "two-stage"
+        )
+        assert measured_lines(claim) == [
+            "v5 93.0 % [92.0, 94.0]", "v5 - mrl +0.0 points [-10.0, +10.0]", "MFLOPs at a million 128.5 MFLOP",
+        ]  # fmt: skip
+        assert remarks(claim) == [", besides: v5, intent precision@10 90.0 %"]

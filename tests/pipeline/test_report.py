@@ -371,6 +371,19 @@ def test_without_scripts_every_number_is_there(made, browser):
     context.close()
 
 
+@pytest.mark.parametrize("width", [390, 1200])
+def test_claims_are_read_without_scrolling_sideways_a_figure_a_line(made, visit, width):
+    page = visit(made.path, viewport={"width": width, "height": 800}).page
+    inside = page.locator("#claims .scroll").evaluate("one => one.scrollWidth - one.clientWidth")
+    assert inside <= 0
+    lines = page.locator("#claims .line")
+    assert lines.count() > 15
+    heights = lines.evaluate_all("all => all.map((one) => one.getBoundingClientRect().height)")
+    assert max(heights) < 2 * min(heights)
+    assert "FLOP" in page.locator("#claims").text_content()
+    assert not re.search(r"(v5|mrl) -?0\.\d{3} ", page.locator("#claims").text_content())
+
+
 def test_what_was_not_measured_says_which_command_does(made, visit):
     visitor = visit(made.path)
     dataset = made.result["report"]["dataset"]
@@ -421,7 +434,7 @@ def test_one_run_makes_a_page_too_and_a_damaged_retrieval_file_is_named(fitted, 
     made = copy.json("report")
     visitor = visit(Path(made["path"]))
     assert "One seed" in visitor.text("#summary")
-    assert visitor.page.locator("#claims").count() == 0
+    assert f"pipeline fit-head --method v5,mrl --dataset {made['dataset']}" in visitor.text("#claims pre")
     path = artifacts / "reports" / f"retrieval-{made['dataset']}-{made['backbone']}.json"
     path.write_text('{"results": [{"method": "v5"}]}')
     said = copy.fails("report")
