@@ -139,6 +139,7 @@ class Dealer:
         self._recruited = float("-inf")
         self._reason: CacheError | None = None
         self._given = self._redone = 0
+        self._expecting = False
         self._outcome = Outcome()
         self.tally = Tally()
 
@@ -166,12 +167,14 @@ class Dealer:
         where = ", ".join(dict.fromkeys(self._lost))
         return (f"{_counted(len(self._lost), 'actor')} lost on {where}: {_counted(self._redone, 'order')} given again",)
 
-    def run(self, feed: Feed) -> Outcome:
+    def run(self, feed: Feed, *, expecting: bool) -> Outcome:
         """Have every block of `feed` computed and stored.
 
+        :param expecting: something is missing for sure, so that actors start while the first texts are read.
         :raises CacheError: what reading or an actor raises, or that actors are lost wherever they are started.
         """
         self._outcome = Outcome()
+        self._expecting = expecting
         while not self._done(feed):
             self._deal(feed)
             self._recruit()
@@ -211,7 +214,7 @@ class Dealer:
         :raises CacheError: there is no place left to start one.
         """
         now = time.monotonic()
-        if now - self._recruited < _RECRUITING_SECONDS or not (self._waiting or self._members):
+        if now - self._recruited < _RECRUITING_SECONDS or not (self._waiting or self._members or self._expecting):
             return
         self._recruited = now
         taken = {member.place.key for member in self._members}

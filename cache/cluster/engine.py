@@ -164,7 +164,7 @@ class _Work:
     def _pass(self, dealer: Dealer, stores: Sequence[FeatureStore], size: int, actors: int) -> Outcome:
         feed = Feed(pieces(self._texts, stores, self._prompt, size), _BLOCKS_AHEAD * max(1, actors))
         try:
-            return dealer.run(feed)
+            return dealer.run(feed, expecting=not all(len(store) for store in stores))
         finally:
             feed.close()
 

@@ -72,9 +72,6 @@ def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, address, tm
     assert len(here.json("fit-head", "--method", "mrl", "--head", "linear", "--epochs", "1")["runs"]) == 1
     said = here("embed", "small.csv", *options, "--ray-address", address)
     assert "108 texts, 0 computed, 108 reused" in said.stdout
-    assert said.stderr.splitlines() == ["dtype float32: that of the store " + Path(ray["store"]).name] * 0 + (
-        said.stderr.splitlines()
-    )
     assert not [line for line in said.stderr.splitlines() if "ray" in line.lower()], said.stderr
 
 
@@ -89,15 +86,9 @@ def test_clinc_has_equal_features_from_both_engines(address, tmp_path):
     assert both["ray"]["computed"] == both["local"]["computed"] > 500
     assert both["ray"]["tokens"] == both["local"]["tokens"]
     stores = [FeatureStore.open(Path(both[engine]["store"])) for engine in ("local", "ray")]
-    keys = [np.sort(np.concatenate([_keys(shard) for shard in store.shards]), axis=0) for store in stores]
+    keys = [np.stack([store.index.first, store.index.second], axis=1) for store in stores]
     assert np.array_equal(*keys)
-    assert close(*(store.gather(keys[0]).astype(np.float32) for store in stores))
-
-
-def _keys(shard) -> np.ndarray:
-    from cache.mapping import mapped
-
-    return np.array(mapped(shard).keys).view("V16")
+    assert close(*(store.gather(keys[0].view(np.uint8).reshape(-1, 16)).astype(np.float32) for store in stores))
 
 
 def test_parquet_without_labels_is_embedded_alone(address, tmp_path):
@@ -178,7 +169,7 @@ def test_an_interrupt_keeps_what_was_computed_and_leaves_no_process(tmp_path):
         assert embedding.poll() is None, embedding.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)
-    time.sleep(2)  # some batches
+    time.sleep(3)  # some batches
     os.killpg(embedding.pid, signal.SIGINT)
     _, err = embedding.communicate(timeout=60)
     assert embedding.returncode == 1, err
@@ -204,4 +195,4 @@ def _members(session: int) -> list[str]:
 
 
 def _computing(session: int) -> bool:
-    return any("Embedder.embed" in name or "ray::Embedder" in name for name in _members(session))
+    return any("Embedder.embed" in name for name in _members(session))
