@@ -206,11 +206,24 @@ FORMATS: dict[str, Callable[[str, str], Opened]] = {
 """File suffix -> how it is opened; ``.gz`` or ``.zst`` may follow a CSV's or JSON lines' suffix."""
 
 
+def other_separator(source: str, opened: Opened) -> DataError | None:
+    """Return the error for a table whose one column is several, parted by something else than commas, or None."""
+    found = [mark for mark in ";\t|" if len(opened.columns) == 1 and mark in opened.columns[0]]
+    if not found:
+        return None
+    return DataError(
+        f"{source} has one column, {quoted(opened.columns[0])}: it seems separated by {found[0]!r}, not by commas",
+        "separate it by commas, or save it as Parquet; separated by tabs it is read under a name that ends in .tsv",
+    )
+
+
 def missing_columns(source: str, opened: Opened, wanted: list[str]) -> DataError | None:
     """Return the error for columns that `opened` lacks, or None."""
     missing = [column for column in wanted if column not in opened.columns]
     if not missing:
         return None
+    if fault := other_separator(source, opened):
+        return fault
     return DataError(
         f"{source} has no column {listed(quoted(column) for column in missing)}",
         f"it has {listed((quoted(column) for column in opened.columns), len(opened.columns))}: name yours with --text "

@@ -15,7 +15,7 @@ from data.checks import Rows, level_fault
 from data.errors import DataError, counted, listed, quoted
 from data.hierarchy import qualified
 from data.places import stem
-from data.reading import Opened, Role, missing_columns, open_source
+from data.reading import Opened, Role, missing_columns, open_source, other_separator
 from data.splits import assign_splits, read_splits
 
 _LEVEL = re.compile(r"level(\d+)")
@@ -83,6 +83,8 @@ def _numbered_levels(source: str, opened: Opened) -> tuple[str, ...]:
     found = sorted((int(match[1]), column) for column in opened.columns if (match := _LEVEL.fullmatch(column)))
     names = tuple(column for _, column in found)
     if not names:
+        if fault := other_separator(source, opened):
+            raise fault
         columns = listed((quoted(column) for column in opened.columns), len(opened.columns))
         raise DataError(
             f"{source} has no columns level0, level1, ...; it has {columns}",

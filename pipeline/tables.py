@@ -92,9 +92,14 @@ def steerability_lines(scores: Sequence[Score]) -> list[str]:
 def _cell(values: Sequence[Mapping[str, Any]]) -> str:
     accuracies = [value["accuracy"] * 100 for value in values]
     if len(values) == 1:
-        low, high = values[0]["ci95"]
-        return f"{accuracies[0]:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
+        low, high = (_percent(end * 100) for end in values[0]["ci95"])
+        return f"{_percent(accuracies[0])} [{low}, {high}]"
     return f"{mean(accuracies):.1f} ± {stdev(accuracies):.1f}"
+
+
+def _percent(value: float) -> str:
+    """One decimal; of 100 none, or three levels with their intervals would not fit 80 columns."""
+    return f"{value:.1f}".replace("100.0", "100")
 
 
 def dataset_lines(summary: Summary) -> list[str | Table]:

@@ -149,7 +149,7 @@ HEADER = "text,level0,level1,split\n"
         ("t.csv", HEADER, "has no rows", "row"),
         ("t.jsonl", "\n\n", "no columns level0|no rows|cannot read", ""),
         ("t.csv", "txt,level0,level1\na,b,c\n", "no column 'text'", "it has 'txt', 'level0', 'level1'.*--text"),
-        ("t.csv", "text;level0;level1\na;b;c\n", "no columns level0", "--levels"),
+        ("t.csv", "text;level0;level1\na;b;c\n", "separated by ';'", "commas"),
         ("t.csv", "text,domain,intent\na,b,c\n", "it has 'text', 'domain', 'intent'", "--levels"),
         ("t.csv", "text,level0\na,b\n", "1 level", "two or more"),
         ("t.csv", "text,level0,level2\na,b,c\n", "levels level0, level2: one is missing", "gap"),
@@ -346,3 +346,11 @@ def test_nothing_is_written_beside_what_is_read(write, tmp_path):
     path = write("t.csv", GOOD)
     read_table(path)
     assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_another_separator_than_a_comma_is_named(write, mark):
+    path = write("t.csv", GOOD.replace(",", mark))
+    for levels in (None, ("level0", "level1")):
+        with pytest.raises(DataError, match=r"separated by .*, not by commas"):
+            load(path, levels=levels)

@@ -1,10 +1,14 @@
 """What a person reads: whole at 80 columns, without colour, in a pipe, and where letters are few."""
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
+
+from pipeline.tables import score_table
 
 
 @pytest.mark.parametrize("command", ["score", "compare", "runs list"])
@@ -41,3 +45,15 @@ def test_a_pipe_that_nobody_reads_ends_it_quietly_as_the_signal_would(tmp_path, 
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_three_levels_of_which_all_is_right_fit_80_columns():
+    levels = [{"accuracy": 1.0, "ci95": [0.832, 1.0]}] * 3
+    score = {
+        "method": "features", "head": None, "layer": 6, "hyperparameters": {}, "seed": None, "untrained": True,
+        "protocol": "gallery", "k": 5, "queries": 20, "gallery": 100,
+        "prefixes": [{"dim": dim, "levels": levels} for dim in (64, 128)],
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=80)
+    console.print(score_table([score], ("kind", "group", "thing")))
+    assert console.file.getvalue().count("100 [83.2, 100]") == 6
