@@ -19,12 +19,15 @@ from cache.cluster.corpus import Corpus
 from cache.cluster.dealing import Dealer, Outcome, Place, places
 from cache.cluster.reading import Feed, piece_size, pieces
 from cache.cluster.sharing import check_shared
+from cache.description import DESCRIPTION_FILE, read_description
 from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
+from cache.encodings import ENCODINGS
 from cache.errors import CacheError, file_error
 from cache.lookup import check_texts
 from cache.planning import make_plan
 from cache.report import EmbedProgress, Tally
+from cache.shard import list_shards
 from cache.store import FeatureStore
 from cache.worker import Job
 
@@ -72,17 +75,21 @@ def embed_on_cluster(
     except OSError as error:
         raise file_error("create", root, error) from error
     root = root.resolve()
-    with connected(address, object_bytes=_stored_bytes(root)):
+    with connected(address, object_bytes=_index_bytes(root)):
         plan = make_plan(backbone, root, layers, dtype, store_dtype, lambda: _fastest(devices))
         work = _Work(texts, plan, backbone, prompt, devices, progress)
         return work.report(began)
 
 
-def _stored_bytes(root: Path) -> int:
-    """Return how much room the key indexes of all stores under `root` may take: 24 of a row's bytes, most of them."""
-    with contextlib.suppress(OSError):
-        return sum(path.stat().st_size for path in root.glob("*/shard-*.h5")) // 8
-    return 0
+def _index_bytes(root: Path) -> int:
+    """Return how much room the key indexes of the stores under `root` take, about: 24 bytes a row."""
+    total = 0
+    for path in root.glob(f"*/{DESCRIPTION_FILE}"):
+        with contextlib.suppress(OSError, CacheError):
+            description = read_description(path.parent)
+            row = int(description["hidden_size"]) * ENCODINGS[str(description["store_dtype"])].stored.itemsize + 24
+            total += sum(shard.stat().st_size for shard in list_shards(path.parent)) * 24 // row
+    return total
 
 
 def _fastest(devices: str) -> tuple[str, str]:

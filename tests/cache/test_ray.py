@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -247,7 +248,10 @@ try:
 except CacheError as error:
     print(error.problem)
 """
-    for address, expected in (("ray://127.0.0.1:10001", "not the address"), ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: Connection refused")):
+    for address, expected in (
+        ("ray://127.0.0.1:10001", "not the address"),
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: Connection refused"),
+    ):
         done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60)
         assert expected in done.stdout, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
@@ -292,3 +296,38 @@ def test_an_actor_refuses_weights_that_are_not_the_driver_s(checkpoint, qwen, tm
     gone = replace(qwen, source=str(tmp_path / "gone"))
     with pytest.raises(CacheError, match=r"node far: checkpoint folder .* is not there"):
         Embedder(Job(tmp_path / "gone", gone, plan.layers, "float32", "cpu", 1, plan.stores, "", 1), "far").ready()
+
+
+def test_a_node_with_a_disk_of_its_own_under_that_path_is_refused_by_name(cluster, tmp_path):
+    """A second raylet that sees another file system where the artifacts lie: a mount namespace."""
+    import ray
+
+    from cache.cluster.connection import living_nodes
+    from cache.cluster.sharing import check_shared
+
+    mine, shared = tmp_path / "mine", tmp_path / "shared"
+    mine.mkdir()
+    shared.mkdir()
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    address = ray.get_runtime_context().gcs_address
+    start = f"exec {sys.executable} -m ray.scripts.scripts start --address={address} --num-cpus=1 --block"
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {mine} && {start}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    ) as node:
+        try:
+            until = time.monotonic() + 60
+            while len(living_nodes()) < 2:
+                assert node.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            check_shared(shared)
+            with pytest.raises(CacheError, match=f"node .* does not share {mine}: .* not there"):
+                check_shared(mine)
+            assert not [path for folder in (mine, shared) for path in folder.iterdir()]
+        finally:
+            node.terminate()
