@@ -70,7 +70,7 @@ def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, address, tm
     assert close(rows_of(ray["store"], TEXTS), rows_of(other["store"], TEXTS))
     # it became what later commands take, and a cluster that is somebody else's is still there
     assert len(here.json("fit-head", "--method", "mrl", "--head", "linear", "--epochs", "1")["runs"]) == 1
-    said = here("embed", "small.csv", *options, "--ray-address", address)
+    said = here("embed", "small.csv", *options, "--ray-address", address)  # another job on the same cluster
     assert "108 texts, 0 computed, 108 reused" in said.stdout
     assert not [line for line in said.stderr.splitlines() if "ray" in line.lower()], said.stderr
 
@@ -80,10 +80,10 @@ def test_clinc_has_equal_features_from_both_engines(address, tmp_path):
     both = {}
     for engine in ("local", "ray"):
         here = Pipeline(tmp_path / engine, tmp_path)
-        options = ("--limit", "700", "--backbone", "minilm", "--dtype", "float32", "--engine", engine)
+        options = ("--limit", "300", "--backbone", "minilm", "--dtype", "float32", "--engine", engine)
         both[engine] = here.json("embed", "clinc", *options, RAY_ADDRESS=address)
     assert both["ray"]["fingerprint"] == both["local"]["fingerprint"]
-    assert both["ray"]["computed"] == both["local"]["computed"] > 500
+    assert both["ray"]["computed"] == both["local"]["computed"] > 200
     assert both["ray"]["tokens"] == both["local"]["tokens"]
     stores = [FeatureStore.open(Path(both[engine]["store"])) for engine in ("local", "ray")]
     keys = [np.stack([store.index.first, store.index.second], axis=1) for store in stores]
@@ -102,7 +102,6 @@ def test_parquet_without_labels_is_embedded_alone(address, tmp_path):
     assert (done["texts"], done["computed"], done["reused"]) == (108, 108, 0)
     assert done["dataset"].startswith("corpus-")
     assert not (here.artifacts / "current.json").exists()
-    assert here.json("embed", "corpus/*.parquet", *options)["computed"] == 0
     assert "no column text; it has body" in here.fails("embed", "corpus", *options[2:])
     assert "--limit is about labels" in here.fails("embed", "corpus", *options, "--limit", "5")
     pl.DataFrame({"body": ["a"], "level0": ["b"]}).write_parquet(folder / "a.parquet")
@@ -121,14 +120,14 @@ def test_help_needs_no_ray(tmp_path):
         assert b"--engine" in done.stdout
 
 
-GRID = ("--methods", "v5,mrl", "--seeds", "1,2,3", "--heads", "linear,paper", "--epochs", "1")
+GRID = ("--methods", "v5,mrl", "--seeds", "1,2", "--heads", "linear,paper", "--epochs", "1")
 
 
 def test_a_sweep_s_heads_and_scores_are_those_of_the_local_one_bit_for_bit(local, address, tmp_path):
     cluster = Pipeline(shutil.copytree(local.artifacts, tmp_path / "cluster"), local.cwd)
     one = local.json("sweep", *GRID, OMP_NUM_THREADS="1")
     other = cluster.json("sweep", *GRID, "--engine", "ray", RAY_ADDRESS=address)
-    assert (len(other["runs"]), other["trained"]) == (12, 12)
+    assert (len(other["runs"]), other["trained"]) == (8, 8)
     assert [run["id"] for run in other["runs"]] == [run["id"] for run in one["runs"]]
     for here, there in zip(one["runs"], other["runs"], strict=True):
         heads = [(Path(run["path"]) / "head.safetensors").read_bytes() for run in (here, there)]
