@@ -22,7 +22,7 @@ COMMANDS = {
     "cost": ("pipeline.commands.cost", "FLOPs, bytes and seconds of training, encoding, search and storage."),
     "report": ("pipeline.commands.report", "Everything measured, as one HTML page that opens from disk."),
     "retrieve": ("pipeline.commands.retrieve", "Two-stage search by prefixes: quality, latency, FLOPs, bytes."),
-    "search": ("pipeline.commands.search", "Nearest texts at each prefix, side by side."),
+    "search": ("pipeline.commands.search", "Texts nearest to yours at each prefix, with their labels."),
     "export": ("pipeline.commands.export", "A run as a sentence-transformers model, Parquet or a FAISS index."),
     "data": ("pipeline.commands.data", "Look at datasets: list, show, check."),
     "cache": ("pipeline.commands.cache", "Look after stored features: list, verify, compact, prune."),
@@ -33,7 +33,7 @@ COMMANDS = {
 EPILOG = """\b
 Begin with:
   pipeline run icd10cm --backbone minilm     (no hub, no download of data)
-  pipeline embed clinc --backbone minilm && pipeline fit-head --method mrl && pipeline score"""
+  pipeline embed clinc --backbone minilm     (then fit-head and score)"""
 
 
 @click.group(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.table import Table
 
 from pipeline.command import Session, command
@@ -65,17 +66,20 @@ def _runs_using(session: Session) -> dict[str, int]:
 def list_stores(session: Session) -> dict[str, Any]:
     """Stores with their rows, bytes, last use, and how many runs refer to them."""
     used = _runs_using(session)
-    table = Table("store", "layer", "computed > stored", "rows", "bytes", "shards", "runs", "last used")
-    table.columns[0].overflow = "fold"
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    for column in ("store", "layer", "computed\n> stored", "rows", "bytes", "shards", "runs", "last used"):
+        figure = column in ("layer", "rows", "bytes", "shards", "runs")
+        table.add_column(column, justify="right" if figure else "left", no_wrap=column != "store", overflow="fold")
     records = []
     for store in _stores(session, ()):
         d = store.description
         runs = used.get(str(d["fingerprint"]), 0)
-        dtypes = f"{d.get('compute_dtype', '?')} > {d['store_dtype']}"
+        dtypes = f"{d.get('compute_dtype', '?')}\n> {d['store_dtype']}"
         last_used = store.last_used.isoformat(sep=" ", timespec="minutes") if store.last_used else "never"
+        day = last_used.partition(" ")[0]
         table.add_row(
             store.folder.name, str(d["layer"]), dtypes, f"{store.rows:,}",
-            _bytes(store.bytes), str(store.shards), str(runs), last_used,
+            _bytes(store.bytes), str(store.shards), str(runs), day,
         )  # fmt: skip
         records.append(
             {

@@ -43,6 +43,8 @@ def COMMAND(session: Session) -> dict[str, Any]:
 
     findings = [finding for look in (_versions, _devices, _weights, _extras, _disk) for finding in look(session)]
     table = Table("", "what", "found", "what to do")
+    for column in table.columns:
+        column.overflow = "fold"  # a path is whole or of no use
     for finding in findings:
         mark = {True: "ok", False: "MISSING", None: "-"}[finding.ok]
         table.add_row(mark, finding.what, finding.found, finding.remedy)

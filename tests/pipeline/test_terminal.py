@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 
@@ -11,14 +12,16 @@ from rich.console import Console
 from pipeline.tables import score_table
 
 
-@pytest.mark.parametrize("command", ["score", "compare", "runs list"])
+@pytest.mark.parametrize("command", ["score", "compare", "runs list", "cache list"])
 def test_tables_fit_80_columns_whole_and_without_colour(fitted, command):
     done = fitted(*command.split(), COLUMNS="80", NO_COLOR="1")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    table = [line for line in lines if line[:1] in "│┃┏┡├└"]
-    assert len(table) > 4
+    table = [line for line in lines if line[:1] in "│┃┏┡├└ "]
+    assert len(table) > 3
     assert max(map(len, table)) <= 80
+    if command == "cache list":
+        assert re.search(r" \d{4}-\d{2}-\d{2} *$", done.stdout, re.MULTILINE), "the day of the last use is cut"
     assert not [line for line in table if "…" in line]
     assert all(line.count("[") == line.count("]") for line in table), "an interval is broken over two lines"
     assert "\x1b" not in done.stdout + done.stderr
