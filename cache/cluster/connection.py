@@ -20,6 +20,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from cache.devices import cores
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _start(ray: Any, address: str | None, folder: str | None, object_bytes: int)
     own = {
         "address": "local",
         "include_dashboard": False,
-        "num_cpus": len(os.sched_getaffinity(0)),
+        "num_cpus": cores(),
         "object_store_memory": _OBJECT_BYTES + object_bytes,
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": folder,

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cache.cluster.actor import Done, Embedder
 from cache.cluster.connection import import_ray, living_nodes, on_node, reason_of
+from cache.cluster.places import Place, places
 from cache.errors import CacheError, DeviceError
 from cache.report import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from cache.cluster.connection import Node
     from cache.cluster.reading import Block, Feed
@@ -35,55 +36,6 @@ _RECRUITING_SECONDS = 5.0
 _LISTENING_SECONDS = 0.1
 _ASKING_SECONDS = 0.3
 _STOPPING_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an actor may be: a GPU of a node, or the number of a slice of its processors with so many threads."""
-
-    node: Node
-    number: int
-    device: str
-    threads: int | None
-    cpus: float
-    gpus: int
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What tells it from others."""
-        return self.node.id, self.number
-
-
-def places(nodes: Sequence[Node], devices: str) -> list[Place]:
-    """Return the places that `devices` means: "auto" takes GPUs where the cluster has any, "cpu:N" N actors a node.
-
-    One processor of a node is left to reading, where it has more than one.
-
-    :raises CacheError: a word that means nothing on a cluster, or GPUs where there are none.
-    """
-    on_cpu = devices.startswith("cpu")
-    gpus = sum(node.gpus for node in nodes)
-    if "cuda:" in devices:
-        raise CacheError(f"devices {devices} with --engine ray", "use cuda for every GPU of the cluster, or cpu:N")
-    if devices.startswith("cuda") and not gpus:
-        raise CacheError("devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
-    if gpus and not on_cpu:
-        return [
-            Place(node, i, "cuda:0", None, 1 if node.cpus > node.gpus else 0, 1)
-            for node in nodes
-            for i in range(node.gpus)
-        ]
-    each = sum(int(part.partition(":")[2] or 1) for part in devices.split(",")) if on_cpu else 1
-    return [
-        Place(node, i, "cpu", max(1, node.cpus // each), _share(node.cpus - 1, each), 0)
-        for node in nodes
-        for i in range(each if node.cpus else 0)
-    ]
-
-
-def _share(cpus: int, actors: int) -> float:
-    """Return an equal share, which Ray wants whole where it is more than one."""
-    return cpus // actors if cpus >= actors else max(0, cpus) / actors
 
 
 @dataclass(frozen=True)
@@ -129,9 +81,8 @@ class Dealer:
         self._ray = import_ray()
         self._job, self._devices, self._most, self._tell = job, devices, most, tell
         self._members: list[_Member] = []
-        self._asked: dict[
-            Any, tuple[_Member, str | int]
-        ] = {}  # reference -> who was asked, and what: an order's number
+        # reference -> who was asked, and what: "ready", "progress" or an order by its number
+        self._asked: dict[Any, tuple[_Member, str | int]] = {}
         self._waiting: deque[Order] = deque()
         self._losses: Counter[tuple[str, int]] = Counter()
         self._lost: list[str] = []
@@ -286,7 +237,7 @@ class Dealer:
         elif isinstance(error, gone.ObjectLostError) and isinstance(what, int):
             member.orders.pop(what, None)
             self._outcome.whole = False
-        elif isinstance(error, gone.RayActorError):
+        elif isinstance(error, gone.RayActorError | gone.OutOfMemoryError | gone.WorkerCrashedError):
             self._lose(member, _lost_on(member.place.node))
         else:
             raise error

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from cache.cluster.connection import connected, import_ray, living_nodes, on_node, reason_of
 from cache.cluster.corpus import Corpus
-from cache.cluster.dealing import Dealer, Outcome, Place, places
+from cache.cluster.dealing import Dealer, Outcome
+from cache.cluster.places import Place, places
 from cache.cluster.reading import Feed, piece_size, pieces
 from cache.cluster.sharing import check_shared
 from cache.description import DESCRIPTION_FILE, read_description
@@ -78,7 +79,17 @@ def embed_on_cluster(
     with connected(address, object_bytes=_index_bytes(root)):
         plan = make_plan(backbone, root, layers, dtype, store_dtype, lambda: _fastest(devices))
         work = _Work(texts, plan, backbone, prompt, devices, progress)
-        return work.report(began)
+        try:
+            return work.report(began)
+        except import_ray().exceptions.RayError as error:
+            raise CacheError(
+                f"the cluster failed: {_last_line(reason_of(error))}",
+                "see `ray status` and Ray's logs, then run again: what was committed is kept",
+            ) from error
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 def _index_bytes(root: Path) -> int:
@@ -104,9 +115,8 @@ def _fastest(devices: str) -> tuple[str, str]:
     try:
         return f"{place.device} of {place.node.name}", ray.get(asked, timeout=_ASKING_SECONDS)
     except ray.exceptions.RayError as error:
-        reason = (str(reason_of(error)).strip().splitlines() or [type(error).__name__])[-1]
         raise CacheError(
-            f"node {place.node.name} does not say which dtype suits it: {reason[:200]}",
+            f"node {place.node.name} does not say which dtype suits it: {_last_line(reason_of(error))}",
             "name one with --dtype; see `ray status` for what keeps the node busy",
         ) from error
 

@@ -39,6 +39,7 @@ _SMALL_BYTES = 1 << 14
 _PIECES_A_PART = 4
 _TABLE_ROWS = 1 << 16
 _POLL_SECONDS = 0.1
+_CLOSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ class Feed:
     def close(self) -> None:
         """Stop reading."""
         self._stopped.set()
-        self._thread.join(5.0)
+        self._thread.join(_CLOSING_SECONDS)
 
 
 def _read(dataset: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from cache import CacheError, FeatureStore, compact, embed_missing, resolve, text_keys, verify
 from cache.cluster.connection import Node, connected
 from cache.cluster.corpus import open_corpus
-from cache.cluster.dealing import places
 from cache.cluster.engine import embed_on_cluster
+from cache.cluster.places import places
 from cache.cluster.reading import LEAST_TEXTS, MOST_TEXTS, piece_size
 from cache.cluster.receipts import Receipts
 
