@@ -137,7 +137,7 @@ def one_round(
     except ValueError:
         raise Broken(f"no JSON on stdout: {out!r}; on stderr: {err!r}") from None
     seen = {"committed at the kill": committed, "processes killed": processes} | check(summary, texts, expected)
-    lost = [line for line in err.splitlines() if "lost" in line]
+    lost = [line for line in err.splitlines() if "given again" in line]
     return seen | {
         "said": lost[0] if lost else "nothing",
         "computed": summary["computed"],
