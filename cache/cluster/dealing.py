@@ -237,10 +237,10 @@ class Dealer:
         elif isinstance(error, gone.ObjectLostError) and isinstance(what, int):
             member.orders.pop(what, None)
             self._outcome.whole = False
-        elif isinstance(error, gone.RayActorError | gone.OutOfMemoryError | gone.WorkerCrashedError):
+        elif isinstance(error, gone.RayTaskError):
+            raise error  # a defect of this package
+        else:  # the actor died, its node did, or is gone before the actor could be started there
             self._lose(member, _lost_on(member.place.node))
-        else:
-            raise error
 
     def _lose(self, member: _Member, reason: CacheError) -> None:
         if member not in self._members:
@@ -249,7 +249,8 @@ class Dealer:
         self._members.remove(member)
         self._asked = {asked: entry for asked, entry in self._asked.items() if entry[0] is not member}
         self._losses[member.place.key] += 1
-        self._lost.append(member.place.node.name)
+        if member.ready:
+            self._lost.append(member.place.node.name)
         self._redone += len(member.orders)
         again = [replace(order, losses=order.losses + 1) for order in member.orders.values()]
         if any(order.losses >= _ORDER_LOSSES for order in again):
