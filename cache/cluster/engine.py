@@ -18,14 +18,13 @@ from cache.cluster.connection import connected, import_ray, living_nodes, on_nod
 from cache.cluster.corpus import Corpus
 from cache.cluster.dealing import Dealer, Outcome
 from cache.cluster.places import Place, places
-from cache.cluster.reading import Feed, piece_size, pieces
+from cache.cluster.reading import Distinct, Feed, piece_size, pieces
 from cache.cluster.sharing import check_shared
 from cache.description import DESCRIPTION_FILE, read_description
 from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
 from cache.encodings import ENCODINGS
 from cache.errors import CacheError, file_error
-from cache.lookup import check_texts
 from cache.planning import make_plan
 from cache.report import EmbedProgress, Tally
 from cache.shard import list_shards
@@ -145,12 +144,11 @@ class _Work:
         self._told = self._began = 0.0
         self._base = 0
         if isinstance(texts, Corpus):
-            self._texts: Corpus | Sequence[str] = texts
+            self._texts: Corpus | Distinct = texts
             self._distinct = self._total = texts.rows
         else:
-            check_texts(list(texts), 0)
-            self._texts = list(dict.fromkeys(texts))
-            self._distinct, self._total = len(self._texts), len(texts)
+            self._texts = Distinct.of(texts)
+            self._distinct, self._total = len(self._texts.texts), len(texts)
 
     def report(self, began: float) -> EmbedReport:
         """Do the work."""

@@ -58,11 +58,28 @@ def piece_size(texts: int, actors: int) -> int:
     return int(np.clip(-(-texts // (8 * max(1, actors))), LEAST_TEXTS, MOST_TEXTS))
 
 
-def pieces(texts: Corpus | Sequence[str], stores: Sequence[FeatureStore], prompt: str, size: int) -> Any:
-    """Return the Ray dataset whose rows are pieces of `size` texts at most; nothing is read before it is iterated.
+@dataclass(frozen=True)
+class Distinct:
+    """Texts that the driver has, each once; `rows` are the places where they first stand."""
 
-    Texts that the driver has must be distinct: their rows are their places in the sequence.
-    """
+    texts: list[str]
+    rows: list[int]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Distinct:
+        """Leave out what repeats.
+
+        :raises CacheError: a text is empty or no string.
+        """
+        check_texts(list(texts), 0)
+        first: dict[str, int] = {}
+        for row, text in enumerate(texts):
+            first.setdefault(text, row)
+        return cls(list(first), list(first.values()))
+
+
+def pieces(texts: Corpus | Distinct, stores: Sequence[FeatureStore], prompt: str, size: int) -> Any:
+    """Return the Ray dataset whose rows are pieces of `size` texts at most; nothing is read before it is iterated."""
     ray, data = import_ray(), quiet_data()
     indexes = tuple(ray.put(store.index) for store in stores)
     context = data.DataContext.get_current()
@@ -81,20 +98,17 @@ def pieces(texts: Corpus | Sequence[str], stores: Sequence[FeatureStore], prompt
         context.target_max_block_size = before
 
 
-def _tables(texts: Sequence[str]) -> list[Any]:
+def _tables(given: Distinct) -> list[Any]:
     import pyarrow as pa
 
-    # a lone surrogate cannot be said in Arrow: refused here, by row, as `Lookup` does
-    for first in range(0, len(texts), _TABLE_ROWS):
-        check_texts(list(texts[first : first + _TABLE_ROWS]), first)
     return [
         pa.table(
             {
-                "text": pa.array(texts[first : first + _TABLE_ROWS], pa.large_string()),
-                "row": np.arange(first, min(first + _TABLE_ROWS, len(texts))),
+                "text": pa.array(given.texts[first : first + _TABLE_ROWS], pa.large_string()),
+                "row": given.rows[first : first + _TABLE_ROWS],
             }
         )
-        for first in range(0, len(texts), _TABLE_ROWS)
+        for first in range(0, len(given.texts), _TABLE_ROWS)
     ]
 
 

@@ -136,8 +136,11 @@ def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path)
     for name in weights:
         weights[name][...] = float("nan")
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CacheError, match=r"text \d+ \('.*'\): its feature of layer 3 holds nan"):
-        embed_on_cluster(texts_of(50), resolve(str(folder)), tmp_path / "store", **FLOAT32)
+    texts = ["first", "first", "first", *texts_of(50)]
+    with pytest.raises(CacheError, match=r"text \d+ \('.*'\): its feature of layer 3 holds nan") as caught:
+        embed_on_cluster(texts, resolve(str(folder)), tmp_path / "store", **FLOAT32)
+    row, text = re.match(r"text (\d+) \('(.*)'\)", caught.value.problem).groups()
+    assert texts[int(row)].startswith(text)  # its row in what was given, repeats counted
 
 
 def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(cluster, qwen, tmp_path):
