@@ -27,7 +27,7 @@ from cache.devices import lost_device, threads_each
 from cache.errors import CacheError
 from cache.ledger import Ledger, Piece
 from cache.report import Tally
-from cache.worker import Chunk, Job, Worker, run_job
+from cache.worker import Chunk, Job, Worker, run_job, short_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch
     """
     if len(devices) == 1:
         return _run_here(replace(job, device=devices[0]), chunks, on_batch)
-    pieces: Iterator[Piece] = (Piece(chunk) for chunk in Ahead(_cut(chunks, len(devices)), 1))
+    pieces: Iterator[Piece] = (Piece(chunk) for chunk in Ahead(_cut(chunks, len(devices)), 2 * len(devices)))
     tally, devices = Tally(), list(devices)
     first = list(itertools.islice(pieces, len(devices)))
     while first:
@@ -92,7 +92,7 @@ def _cut(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
 class _Begun:
     """A batch goes to the device: the rows of its texts, and what the tally counts of it."""
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.integer]
     counts: tuple[int, int, int]
 
 
@@ -108,7 +108,8 @@ def _serve(line: Line, job: Job, first: Chunk) -> Tally:
     """Compute `first` and what comes, until nothing more comes."""
 
     def begin(chunk: Chunk, batch: Batch) -> None:
-        line.say(_Begun(chunk.rows, (batch.tokens, batch.nodes, batch.padding)))
+        rows = chunk.rows.astype(np.min_scalar_type(chunk.rows.max()))  # a full pipe would keep the device waiting
+        line.say(_Begun(rows, (batch.tokens, batch.nodes, batch.padding)))
 
     def orders() -> Iterator[Chunk]:
         yield first
@@ -134,7 +135,7 @@ class _Member:
     lost: bool = False
     tally: Tally = field(default_factory=Tally)
     counts: tuple[int, int, int] = (0, 0, 0)
-    in_hand: deque[NDArray[np.int64]] = field(default_factory=deque)
+    in_hand: deque[NDArray[np.integer]] = field(default_factory=deque)
 
     def note(self, said: _Begun | _Did) -> None:
         """Keep which texts are in hand, and count what is computed."""
@@ -186,7 +187,8 @@ class _Shift:
         ]
         for number, piece in enumerate(self._first):
             self._note_given(number, piece)
-        with Crew(_serve, devices, given) as crew:
+        # texts are looked up in another thread, which would keep this one from every message for 5 ms
+        with short_turns(), Crew(_serve, devices, given) as crew:
             while not all(member.gone for member in self.members):
                 for number, said in crew.hear(_POLL_SECONDS):
                     self._take(number, said)
@@ -281,7 +283,7 @@ def _in_words(rows: Sequence[NDArray[np.int64]]) -> str:
     return f"text{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}{more}"
 
 
-def _by_suspicion(pieces: list[Piece], in_hand: Iterable[NDArray[np.int64]]) -> list[Piece]:
+def _by_suspicion(pieces: list[Piece], in_hand: Iterable[NDArray[np.integer]]) -> list[Piece]:
     """Part texts that a lost process had in hand from the others, in pieces so small that the next loss tells more."""
     rows = np.concatenate([np.empty(0, np.int64), *in_hand])
     parted = []

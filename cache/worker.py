@@ -147,7 +147,7 @@ class Worker:
         """
         chunks = iter(chunks)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_short_turns())
+            stack.enter_context(short_turns())
             helpers, count = None, helper_count(self._job.share)
             if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
                 helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, count))
@@ -308,7 +308,7 @@ def _broken(text: str, layer: int, value: float) -> CacheError:
 
 
 @contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
+def short_turns() -> Iterator[None]:
     """Let threads take Python's lock from one another sooner: launching a kernel must not wait 5 ms for its turn."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(_TURN_SECONDS)

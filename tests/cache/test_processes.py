@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,11 +111,11 @@ def test_a_text_that_kills_whoever_computes_it_is_named_and_the_others_are_kept(
     texts = texts_of(300, poison=(17,))
     goes_wrong(faults.dies_of_a_text)
     with pytest.raises(CacheError, match=r"^3 processes were lost with text 17 in hand, the last: .*SIGKILL") as caught:
-        embed_missing(texts, qwen, tmp_path, devices="cpu:4", **EXACT)
+        embed_missing(texts, qwen, tmp_path, devices="cpu:3", **EXACT)
     assert "leave that out" in caught.value.remedy
     assert gone()
     honest = [text for i, text in enumerate(texts) if i != 17]
-    assert embed_missing(honest, qwen, tmp_path, devices="cpu:2", **EXACT).texts == 299
+    assert embed_missing(honest, qwen, tmp_path, devices="cpu", **EXACT).reused > 0
 
 
 def test_with_two_processes_a_deadly_text_is_told_with_few_others(tmp_path, qwen, goes_wrong):
@@ -227,12 +226,6 @@ class TestFaultsOfTheWork:
         assert said[0] == said[1]
         assert said[0][0].startswith("text 7 (")
         assert gone()
-
-    def test_missing_weights_are_told_once(self, tmp_path, qwen, checkpoint):
-        broken = shutil.copytree(checkpoint("qwen3"), tmp_path / "broken")
-        (broken / "tokenizer.json").write_text("{}")
-        with pytest.raises(CacheError, match=r"^[^\n]*no usable tokenizer[^\n]*$"):
-            embed_missing(["a", "b"], replace(qwen, source=str(broken)), tmp_path / "store", devices="cpu:2")
 
     def test_a_defect_is_no_lost_device(self, tmp_path, qwen, goes_wrong):
         goes_wrong(faults.fails_by_a_defect)
