@@ -63,7 +63,9 @@ def test_cells_of_a_table_are_escaped_and_markup_is_not_escaped_twice():
 
 @given(st.lists(st.floats(0.2, 0.8), min_size=1, max_size=5))
 def test_an_estimate_covers_texts_alone_for_one_seed_and_more_for_several(values):
-    found = estimate(values, [(value - 0.1, value + 0.1) for value in values])
+    found = estimate(values, [(value - 0.1, value + 0.1) for value in values], (-9.0, 9.0))
+    shares = estimate(values, [(value - 0.1, value + 0.1) for value in values])
+    assert (shares.low, shares.high) == (max(0, found.low), min(1, found.high))
     assert found.value == pytest.approx(np.mean(values))
     assert found.n == len(values)
     assert found.high - found.value >= 0.1 - 1e-9
