@@ -31,7 +31,6 @@ _CONNECTING_SECONDS = 10.0
 _LONGEST_FOLDER = 30  # Ray's sockets lie some 70 characters deeper, and a socket's path may have 107
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else each object that is recovered from a lost node is told on standard error
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

@@ -84,7 +84,7 @@ def open_corpus(source: str | Sequence[str], column: str = "text") -> Corpus:
 
     :raises CacheError: there is no such file, or it is not Parquet; the column is missing or does not hold strings.
     """
-    import_ray("ray.data")  # brings pyarrow, or says what to install
+    import_ray("pyarrow.parquet")  # comes with Ray's data part
     from pyarrow import fs
 
     first = source if isinstance(source, str) else source[0]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cache.cluster.connection import connected, import_ray, living_nodes, on_node, reason_of
 from cache.cluster.corpus import Corpus
 from cache.cluster.dealing import Dealer, Outcome
-from cache.cluster.places import Place, places
+from cache.cluster.places import Place, places, spare
 from cache.cluster.reading import Distinct, Feed, piece_size, pieces
 from cache.cluster.sharing import check_shared
 from cache.description import DESCRIPTION_FILE, read_description
@@ -154,13 +154,14 @@ class _Work:
         """Do the work."""
         check_shared(self._plan.stores[0][0].parent)
         stores = [FeatureStore.create(folder, description) for folder, description in self._plan.stores]
-        actors = len(places(living_nodes(), self._devices))
+        nodes = living_nodes()
+        actors, readers = len(places(nodes, self._devices)), spare(nodes, self._devices)
         size = piece_size(self._distinct, actors)
         plan, job = self._plan, self._job()
         tally = Tally()
         with Dealer(job, self._devices, -(-self._distinct // size), self._tell) as dealer:
             for _ in range(_PASSES):
-                outcome = self._pass(dealer, stores, size, actors)
+                outcome = self._pass(dealer, stores, size, actors, readers)
                 tally.add(outcome.tally)
                 if outcome.whole and outcome.seen == self._distinct:
                     break
@@ -176,8 +177,8 @@ class _Work:
         self._tell(self._distinct, 0, "done")
         return report_of(plan, self._backbone, tally, self._total, dealer.description, time.perf_counter() - began)
 
-    def _pass(self, dealer: Dealer, stores: Sequence[FeatureStore], size: int, actors: int) -> Outcome:
-        feed = Feed(pieces(self._texts, stores, self._prompt, size), _BLOCKS_AHEAD * max(1, actors))
+    def _pass(self, dealer: Dealer, stores: Sequence[FeatureStore], size: int, actors: int, readers: int) -> Outcome:
+        feed = Feed(pieces(self._texts, stores, self._prompt, size, readers), _BLOCKS_AHEAD * max(1, actors))
         try:
             return dealer.run(feed, expecting=not all(len(store) for store in stores))
         finally:

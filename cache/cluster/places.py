@@ -61,6 +61,12 @@ def places(nodes: Sequence[Node], devices: str) -> list[Place]:
     ]
 
 
+def spare(nodes: Sequence[Node], devices: str) -> int:
+    """Return how many processors actors leave to others, at least one."""
+    held = sum(place.cpus for place in places(nodes, devices))
+    return max(1, int(sum(node.cpus for node in nodes) - held))
+
+
 def _share(cpus: int, actors: int) -> float:
     """Return an equal share, which Ray wants whole where it is more than one."""
     return cpus // actors if cpus >= actors else max(0, cpus) / actors

@@ -37,6 +37,7 @@ _PIECE_CHARACTERS = 1 << 22
 _BYTES_A_TEXT = 24  # what a text has at least in a piece: a block of Ray Data ends as soon as it has so many a text
 _SMALL_BYTES = 1 << 14
 _PIECES_A_PART = 4
+_SHARE_OF_A_PROCESSOR = 0.25
 _TABLE_ROWS = 1 << 16
 _POLL_SECONDS = 0.1
 _CLOSING_SECONDS = 2.0
@@ -78,13 +79,23 @@ class Distinct:
         return cls(list(first), list(first.values()))
 
 
-def pieces(texts: Corpus | Distinct, stores: Sequence[FeatureStore], prompt: str, size: int) -> Any:
-    """Return the Ray dataset whose rows are pieces of `size` texts at most; nothing is read before it is iterated."""
+def pieces(texts: Corpus | Distinct, stores: Sequence[FeatureStore], prompt: str, size: int, readers: int) -> Any:
+    """Return the Ray dataset whose rows are pieces of `size` texts at most; nothing is read before it is iterated.
+
+    :param readers: how many tasks may read at once. Each takes a quarter of a processor in Ray's books: a task that has
+        read ahead waits for its reader without letting go of its share, and if such tasks held every processor, the one
+        that makes a lost node's blocks again would wait for them, and they for it.
+    """
     ray, data = import_ray(), quiet_data()
     indexes = tuple(ray.put(store.index) for store in stores)
     context = data.DataContext.get_current()
     before, context.target_max_block_size = context.target_max_block_size, _BYTES_A_TEXT * size
-    options = {"batch_format": "pyarrow", "zero_copy_batch": True}
+    options = {
+        "batch_format": "pyarrow",
+        "zero_copy_batch": True,
+        "num_cpus": _SHARE_OF_A_PROCESSOR,
+        "compute": data.TaskPoolStrategy(size=readers),
+    }
     try:
         if isinstance(texts, Corpus):
             parts = [asdict(part) for part in texts.parts(_PIECES_A_PART * size)]

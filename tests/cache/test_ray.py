@@ -21,7 +21,7 @@ from cache import CacheError, FeatureStore, compact, embed_missing, resolve, tex
 from cache.cluster.connection import Node, connected
 from cache.cluster.corpus import open_corpus
 from cache.cluster.engine import embed_on_cluster
-from cache.cluster.places import places
+from cache.cluster.places import places, spare
 from cache.cluster.reading import LEAST_TEXTS, MOST_TEXTS, piece_size
 from cache.cluster.receipts import Receipts
 
@@ -205,6 +205,7 @@ def test_places_are_every_gpu_or_slices_of_processors():
     assert [(p.threads, p.cpus) for p in places([Node("4", "d", 1, 0)], "cpu")] == [(1, 0)]  # one is left for reading
     assert [(p.node.id, p.number, p.gpus) for p in places([one, gpu], "auto")] == [("3", 0, 1), ("3", 1, 1)]
     assert len(places([one, gpu], "cpu")) == 2
+    assert [spare(nodes, "auto") for nodes in ([one, two], [gpu], [two])] == [2, 14, 1]
     for devices, nodes in (("cuda", [one]), ("cuda:1", [gpu])):
         with pytest.raises(CacheError, match=f"devices {devices}"):
             places(nodes, devices)
