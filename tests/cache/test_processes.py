@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,9 +172,10 @@ class TestOnGpu:
     @pytest.mark.parametrize(
         ("fault", "said"),
         [
-            (faults.poisons_its_context, "cuda:0 failed: CUDA error"),
-            (faults.runs_out_of_memory, "does not fit in the memory of cuda:0"),
-            (faults.dies_when_told_to_end, "(SIGKILL)"),
+            # torch ends the process when an event of a poisoned context is destroyed before the error is seen
+            (faults.poisons_its_context, ("cuda:0 failed: CUDA error", "(SIGABRT)")),
+            (faults.runs_out_of_memory, ("does not fit in the memory of cuda:0",)),
+            (faults.dies_when_told_to_end, ("(SIGKILL)",)),
         ],
     )
     def test_a_gpu_that_is_lost_costs_no_row(self, tmp_path, qwen, goes_wrong, fault, said):
@@ -181,7 +184,7 @@ class TestOnGpu:
         goes_wrong(fault)
         two = embed_missing(texts, qwen, tmp_path / "two", devices="cuda:0,cuda:0", **EXACT)
         assert (two.computed, len(FeatureStore.open(two.stores[0].folder))) == (600, 600)
-        assert sum(said in note for note in two.notes) == 1, two.notes
+        assert sum(any(word in note for word in said) for note in two.notes) == 1, two.notes
         a, b = features_of(one, texts), features_of(two, texts)
         assert (np.linalg.norm(b - a, axis=1) <= self.CLOSE * np.linalg.norm(a, axis=1)).all()
 
@@ -311,12 +314,20 @@ class TestChoice:
             choose_devices("cuda:5")
         assert "cuda:0 to cuda:2" in caught.value.remedy
 
-    def test_a_host_whose_gpus_are_all_hidden_computes_on_its_cpu(self, monkeypatch):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        assert choose_devices("all") == choose_devices("auto") == ["cpu"]
-        with pytest.raises(CacheError, match=r"no GPU here \(CUDA_VISIBLE_DEVICES is ''\)") as caught:
-            choose_devices("cuda:0,cuda:1")
-        assert "unset CUDA_VISIBLE_DEVICES" in caught.value.remedy
+    def test_a_host_whose_gpus_are_all_hidden_computes_on_its_cpu(self):
+        """In a process of its own: CUDA reads the variable once."""
+        code = (
+            "from cache.devices import choose_devices\n"
+            "print(choose_devices('all'), choose_devices('auto'))\n"
+            "try: choose_devices('cuda:0,cuda:1')\n"
+            "except Exception as error: print(error, '|', error.remedy)"
+        )
+        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run([sys.executable, "-c", code], env=hidden, capture_output=True, text=True, check=True)
+        chosen, refused = done.stdout.splitlines()
+        assert chosen == "['cpu'] ['cpu']"
+        assert "no GPU here (CUDA_VISIBLE_DEVICES is '')" in refused
+        assert "unset CUDA_VISIBLE_DEVICES" in refused
 
     def test_processes_share_the_host_s_cores(self, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
