@@ -7,12 +7,12 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test check format clean
 
 demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default (no hub, no download of data)
-	@echo 'some minutes: every text through MiniLM, two heads, the scores, a page'
+	@echo 'some minutes: every text through MiniLM, three heads, the scores, a page'
 	$(BIN)/pipeline run icd10cm --backbone minilm
 	@echo '  . $(VENV)/bin/activate    first: it puts `pipeline` on your path'
 
-test: $(VENV)/.dev  ## install, then every test
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## install, then every test, as many files at a time as there are cores, four at most
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev  ## lint, format, types: what CI checks
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ and proxies at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,6 +25,8 @@ from heads import losses
 from heads.network import Tensors
 from heads.presets import HeadShape
 from heads.sampling import Classes, Draws
+
+_SCORES, _FEWEST_ROWS = 1 << 18, 16  # of some rows at all prefixes, a megabyte; fewer rows cost more than they save
 
 
 class PairBatch(NamedTuple):
@@ -111,18 +113,28 @@ class Joint:
         """
         names = [f"proxies.{level}" for level in range(len(self._level_weights))]
         blocks, proxies = self._blocks(outputs), [self._blocks(weights[name]) for name in names]
-        cut = outputs.shape[1] // 2
+        rows = outputs.shape[1]
         if self._both is None:
-            parts: tuple[_Part, ...] = (self._part(blocks, proxies, batch, slice(0, None)),)
+            whole = self._part(blocks, proxies, batch, slice(0, rows))
         else:
-            parts = self._both(
-                lambda: self._part(blocks, proxies, batch, slice(0, cut)),
-                lambda: self._part(blocks, proxies, batch, slice(cut, None)),
+            whole = _together(
+                self._both(
+                    lambda: self._some(blocks, proxies, batch, range(rows // 2)),
+                    lambda: self._some(blocks, proxies, batch, range(rows // 2, rows)),
+                )
             )
-        for name, *by_proxies in zip(names, *(part.by_proxies for part in parts), strict=True):
-            grads[name].copy_(self._whole(_sum(by_proxies)))
-        by_blocks = torch.cat([part.by_own for part in parts], 2).add_(_sum([part.by_rows for part in parts]))
-        return _sum([part.loss for part in parts]), self._whole(by_blocks)
+        for name, by_proxies in zip(names, whole.by_proxies, strict=True):
+            grads[name].copy_(self._whole(by_proxies))
+        return whole.loss, self._whole(whole.by_own.add_(whole.by_rows))
+
+    def _some(self, blocks: Tensor, proxies: list[Tensor], batch: PairBatch, rows: range) -> _Part:
+        """Compare rows with all rows and all proxies, as many at a time as stay in a core's cache."""
+        most = max(blocks.shape[2], *(level.shape[2] for level in proxies))
+        count = max(_FEWEST_ROWS, _SCORES // (blocks.shape[1] * most))
+        starts = range(rows.start, rows.stop, count)
+        return _together(
+            [self._part(blocks, proxies, batch, slice(start, min(start + count, rows.stop))) for start in starts]
+        )
 
     def _part(self, blocks: Tensor, proxies: list[Tensor], batch: PairBatch, part: slice) -> _Part:
         """Compare some rows with all rows and all proxies."""
@@ -165,6 +177,12 @@ class Joint:
         return blocks.permute(0, 2, 1, 3).flatten(2)
 
 
-def _sum(parts: list[Tensor]) -> Tensor:
-    """Add one or two tensors up, into the first."""
-    return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+def _together(parts: Sequence[_Part]) -> _Part:
+    """Put parts of the rows together, in the tensors of the first."""
+    first, *others = parts
+    for part in others:
+        first.loss.add_(part.loss)
+        first.by_rows.add_(part.by_rows)
+        for total, more in zip(first.by_proxies, part.by_proxies, strict=True):
+            total.add_(more)
+    return first if not others else first._replace(by_own=torch.cat([part.by_own for part in parts], 2))

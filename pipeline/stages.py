@@ -17,6 +17,7 @@ from pipeline.embed import Embedded, EmbeddedTexts, embed
 from pipeline.errors import PipelineError
 from pipeline.features import LabelledFeatures, labelled_features
 from pipeline.fit import FitSettings, fit
+from pipeline.fit_processes import fit_at_once, orders, processes_for
 from pipeline.runs import Run, runs_of
 from pipeline.score import entries, score, score_grid
 from pipeline.subjects import Subject
@@ -96,6 +97,7 @@ def fit_stage(
     settings = FitSettings(
         options["head"], options["epochs"], options["batch_size"], options["lr"], options["schedule"]
     )
+    trained = _fit_at_once(session, features, methods, options["seeds"], settings)
     runs = []
     for method in methods:
         with session.console.progress(f"fitting {method}") as bar:
@@ -110,8 +112,25 @@ def fit_stage(
                 ),
             )
         runs += fitted.runs
-        session.console.show(fit_line(method, fitted))
+        session.console.show(fit_line(method, fitted, trained))
     return runs
+
+
+def _fit_at_once(
+    session: Session, features: LabelledFeatures, methods: Sequence[str], seeds: Sequence[int], settings: FitSettings
+) -> frozenset[str]:
+    """Train what is lacking in several processes, where that is faster; return the ids of the runs trained."""
+    todo = orders(session.artifacts, features, methods, seeds, settings)
+    processes = processes_for(todo)
+    if processes == 1:
+        return frozenset()
+    with session.console.progress(f"fitting {len(todo)} heads, {processes} at a time") as bar:
+        lost = fit_at_once(
+            session.artifacts, features, todo, settings, processes, lambda share, what: bar.update(share, 1.0, what)
+        )
+    for line in lost:
+        session.console.say(line)
+    return frozenset(order.run for order in todo)
 
 
 def score_stage(

@@ -38,16 +38,22 @@ def embed_lines(embedded: EmbeddedTexts) -> list[str]:
     return lines + [f"  layer {layer.layer}: {layer.folder}" for layer in report.stores]
 
 
-def fit_line(method: str, fitted: Fitted) -> str:
-    """One line on what a fit did."""
+def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset()) -> str:
+    """One line on what a fit did.
+
+    :param at_once: ids of runs trained just before, some at a time, whose own seconds are told.
+    """
     seeds = ", ".join(str(run.seed) for run in fitted.runs)
     first = fitted.runs[0].record
-    if not fitted.trained:
+    beside = [run for run in fitted.runs if run.id in at_once]
+    trained = len(fitted.trained) + len(beside)
+    if not trained:
         return f"{method}: seeds {seeds} were trained before, nothing to do"
+    seconds = sum((float(run.record["seconds"]) for run in beside), fitted.seconds if fitted.trained else 0.0)
     epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
     return (
-        f"{method}: {len(fitted.trained)} of seeds {seeds} trained in {fitted.seconds:.1f} s, {first['head']} head, "
-        f"{first['parameters']:,} parameters, best epoch {epochs}"
+        f"{method}: {trained} of seeds {seeds} trained in {seconds:.1f} s{' of a core' if beside else ''}, "
+        f"{first['head']} head, {first['parameters']:,} parameters, best epoch {epochs}"
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command("run", example="pipeline run icd10cm --backbone minilm")
 @click.argument("dataset")
-@click.option("--methods", type=NameList(known_methods), default="v5,mrl", show_default=True)
+@click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint", show_default=True)
 @embedding_options
 @fitting_options
 @loading_options
@@ -82,11 +82,9 @@ def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
     """The commands to try now, with the methods that were fitted."""
     again = f"  pipeline fit-head --method {','.join(methods)} --seeds 42,123,456"
     compare = f"{again} && pipeline compare    is it luck?" if len(methods) > 1 else again
-    ours = ("  pipeline fit-head --method joint && pipeline score    ours, which was best so far",)
     return (
         "",
         "Next:",
-        *(() if "joint" in methods else ours),
         "  pipeline score --protocol all    the published small-gallery protocol beside this one",
         "  pipeline report    the page again, with accuracy by gallery size",
         compare,
