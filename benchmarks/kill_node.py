@@ -154,6 +154,9 @@ def two_nodes(patience: float, commit_seconds: float) -> Iterator[tuple[str, int
 
     utilities = import_ray("ray.cluster_utils")
     with tempfile.TemporaryDirectory(prefix="kr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        # Ray notes its latest cluster in a folder that it does not make, by default one for all clusters
+        os.environ["RAY_TMPDIR"] = folder
+        (Path(folder) / "ray").mkdir()
         os.environ.update(commit_often(Path(folder), commit_seconds))
         health = {
             "health_check_initial_delay_ms": 0,
