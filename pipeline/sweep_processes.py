@@ -1,7 +1,7 @@
 """A sweep on several devices: a process each, which takes the next point of the grid whenever it is free.
 
 What a process has done lies in the artifacts folder (`pipeline.sweep_points`); one that is lost costs the point that
-it was at (`pipeline.dealing`). A process takes some seconds to start (torch, a CUDA context, the features), which a few
+it was at (`pipeline.processes`). A process takes some seconds to start (torch, a CUDA context, the features), which a few
 small points do not repay.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from cache.crew import Line
 from cache.devices import threads_each
 from pipeline.artifacts import Artifacts
-from pipeline.dealing import Dealer, Done
+from pipeline.processes import Dealer, Done
 from pipeline.sweep import Point
 from pipeline.sweep_points import FeaturesAtHand, do_point
 

@@ -6,7 +6,7 @@ import signal
 
 def dies_at_mrl(line, artifacts, seeds, device, threads):
     """Leaves a file a point; killed by each point of mrl."""
-    from pipeline.dealing import Done
+    from pipeline.processes import Done
 
     for point in iter(line.ask, None):
         if point.method == "mrl":
