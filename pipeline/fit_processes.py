@@ -22,9 +22,9 @@ from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.artifacts import Artifacts, BackboneSource
 from pipeline.cost.heads import step
-from pipeline.processes import Dealer, Done
 from pipeline.features import LabelledFeatures
 from pipeline.fit import FitSettings, fit, run_folders
+from pipeline.processes import Dealer, Done
 from pipeline.runs import is_run
 
 WORTH = 2e12
