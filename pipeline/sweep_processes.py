@@ -1,8 +1,8 @@
 """A sweep on several devices: a process each, which takes the next point of the grid whenever it is free.
 
 What a process has done lies in the artifacts folder (`pipeline.sweep_points`); one that is lost costs the point that
-it was at (`pipeline.processes`). A process takes some seconds to start (torch, a CUDA context, the features), which a few
-small points do not repay.
+it was at (`pipeline.processes`). A process takes some seconds to start (torch, a CUDA context, the features), which a
+few small points do not repay.
 """
 
 from __future__ import annotations
