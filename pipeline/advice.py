@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import mean
 from typing import Any
 
@@ -30,11 +31,13 @@ class Known:
 def level_with_best(figures: Mapping[str, Known]) -> list[str]:
     """Names that share the first place, the highest figure first: those that print the same as it, or may be as high.
 
+    Nobody behind one that is not level is: a wide interval earns no place.
+
     :param figures: one or more, by name.
     """
     first = max(figures.values(), key=lambda figure: figure.value)
     ranked = sorted(figures, key=lambda name: -figures[name].value)
-    return [name for name in ranked if _level(figures[name], first)]
+    return list(takewhile(lambda name: _level(figures[name], first), ranked))
 
 
 def _level(figure: Known, best: Known) -> bool:

@@ -67,9 +67,11 @@ def first_run(runs: Sequence[Run], method: str | None, seed: int | None) -> Run:
 
     :raises PipelineError: if none is left.
     """
-    order = [_FIRST, *METHODS]
+    place = {name: at for at, name in enumerate(METHODS)} | {_FIRST: -1}
     left = _left(runs, method, seed)
-    return min(left, key=lambda run: (order.index(run.method), run.seed, run.record["head"] != "paper", run.id))
+    return min(
+        left, key=lambda run: (place.get(run.method, len(place)), run.seed, run.record["head"] != "paper", run.id)
+    )
 
 
 def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | None) -> str:

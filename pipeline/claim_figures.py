@@ -6,6 +6,7 @@ stands with every figure, so that 0.961 and 96.1 are never both on one page.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +91,11 @@ def _after(unit: str) -> str:
 
 def _number(value: float, unit: str, *, exact: bool = False) -> str:
     """A figure in its unit: shares with one decimal of a per cent, `exact` with as many digits as were published."""
+    if not math.isfinite(value):
+        return "-"
     if unit in (PERCENT, POINTS):
         sign = "+" if unit == POINTS else ""
         return f"{value * 100:{sign}.4g}" if exact else f"{round(value * 100, 1) + 0.0:{sign}.1f}"  # no -0.0
-    return f"{value:,g}" if exact or value == int(value) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.2f}"
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:,g}" if exact else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.2f}"

@@ -30,6 +30,9 @@ from pipeline.runs import is_run
 WORTH = 2e12
 """Floating-point operations, some 20 s of a core, from which on processes repay their start."""
 
+_MOST = 8
+"""Processes at most: each holds torch and the features, and a container may have less memory than cores."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -73,7 +76,7 @@ def processes_for(todo: Sequence[Order]) -> int:
     """How many processes to share the orders out to; 1 where a GPU trains, or where they would not be repaid."""
     if len(todo) < 2 or sum(order.work for order in todo) < WORTH or choose_devices("auto") != ["cpu"]:
         return 1
-    return min(len(todo), threads_each(1))
+    return min(len(todo), threads_each(1), _MOST)
 
 
 def fit_at_once(
@@ -101,7 +104,7 @@ def fit_at_once(
         on_news(done, "; ".join(f"{_named(order)} {steps[order].said}" for order in underway[:2]))
 
     given = (artifacts.root, features.dataset, features.store.folder, features.source, settings)
-    dealer.run(_serve, ["cpu"] * processes, [(*given, threads_each(processes))] * processes, hear)
+    dealer.run(_serve, ["cpu"] * processes, [(*given, max(1, threads_each(1) // processes))] * processes, hear)
     return tuple(dealer.notes)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cache.crew import Asked, Crew, Failed, Lost
+from cache.crew import Asked, Crew, Ended, Failed, Lost
 from pipeline.errors import PipelineError
 
 _LOSSES = 2
@@ -81,6 +81,8 @@ class Dealer(Generic[T]):
             self.left -= 1
         elif isinstance(said, Lost):
             self._lose(number, said)
+        elif isinstance(said, Ended):  # before it was told that nothing is left
+            self._lose(number, Lost("a process ended before its work", "run again to go on"))
         elif isinstance(said, Failed):
             if said.remedy is None:
                 raise RuntimeError(f"in a process: {said.problem}")

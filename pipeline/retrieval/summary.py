@@ -44,10 +44,8 @@ def estimate(values: Floats, span: tuple[float, float] = (0.0, 1.0)) -> Estimate
     by_text, seeds = known.mean(axis=0), statistics.paired_test(known.mean(axis=1))
     texts = _NORMAL * float(by_text.std(ddof=1)) / math.sqrt(len(by_text)) if len(by_text) > 1 else 0.0
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
-    hidden = [0.0, 0.0]
-    if texts == 0:
-        hidden = [abs(float(end) - seeds.mean) for end in statistics.unseen(seeds.mean, len(by_text), span)]
-    below, above = (math.hypot(texts, around, one) for one in hidden)
+    hidden = [abs(float(end) - seeds.mean) for end in statistics.unseen(seeds.mean, len(by_text), span)]
+    below, above = (math.hypot(max(texts, one), around) for one in hidden)
     return Estimate(seeds.mean, seeds.sd, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
 
 

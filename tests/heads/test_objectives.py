@@ -90,6 +90,26 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_design(method, branching, 
             assert off(gradients[name][s], gradient) < 1e-5, name
 
 
+def test_joint_is_the_same_however_its_rows_are_cut(monkeypatch):
+    features, labels = (torch.from_numpy(array) for array in clusters(40, branching=(2, 2, 2)))
+    shape = a_shape("joint", tuple(int(count) for count in labels.max(0).values + 1))
+    classes = Classes(labels)
+    flat = initial_weights(shape, [Streams(3, CPU)])
+    found = []
+    for most, both in ((1 << 18, None), (1, lambda one, other: (one(), other()))):  # whole; three rows at a time
+        monkeypatch.setattr("heads.joint._SCORES", most)
+        monkeypatch.setattr("heads.joint._FEWEST_ROWS", 3)
+        objective = Joint(METHODS["joint"].settings, shape, labels, classes, both)
+        batch = part_of(objective.prepare(a_drawn_step(objective, shape, classes, (3,))), 0)
+        outputs = network.forward(network.views(flat, shape), shape, features[batch.rows], batch.dropout)[0]
+        grads = torch.zeros_like(flat)
+        loss, by_outputs = objective.gradient(network.views(flat, shape), network.views(grads, shape), outputs, batch)
+        found.append((loss, by_outputs, grads))
+    for whole, cut in zip(*found, strict=True):
+        assert off(cut, whole) < 1e-5
+        assert float(whole.abs().max()) > 0
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "joint"])
 def test_levels_without_a_gradient_are_those_that_count_as_unsupervised(method):
     labels = torch.from_numpy(clusters(40)[1])

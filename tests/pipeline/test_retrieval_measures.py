@@ -195,6 +195,14 @@ class TestFigures:
             np.hypot(half, 1.96 * 0.2887 / np.sqrt(5000)), rel=0.05
         )
 
+    def test_no_estimate_is_surer_for_more_being_wrong(self):
+        """All of 100 recalls right says less than that 0.1 of one is missing."""
+        values = np.ones((3, 100))
+        all_right = estimate(values)
+        values[:, 0] = 0.9
+        nearly = estimate(values)
+        assert 0 < all_right.ci95[1] - all_right.ci95[0] <= nearly.ci95[1] - nearly.ci95[0]
+
     def test_one_seed_has_the_interval_over_texts_and_missing_figures_are_left_out(self):
         values = np.array([[0.0, 1.0, np.nan, 1.0]])
         found = estimate(values)
