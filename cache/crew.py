@@ -5,7 +5,8 @@ others wait for ever. With a pipe each, the end of a process is the end of its p
 The price is that somebody must listen: whoever deals out the work does, and sends a piece when one is asked for, so
 that a process that is busy is never written to.
 
-Processes are spawned: a fork would share CUDA's state and threads' locks.
+Processes are spawned: a fork would share CUDA's state and threads' locks. They do not hear a terminal's Ctrl-C, which
+goes to all of its processes at once: whoever deals out the work hears it and asks them to end, once.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from cache.devices import lost_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _PATIENCE_SECONDS = 15.0
+_END_SECONDS = 2.0  # to end in, for a process whose pipe has ended
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,17 @@ class Crew:
         context = multiprocessing.get_context("spawn")
         self._devices = devices
         self._members: list[_Member] = []
-        for device, given in zip(devices, arguments, strict=True):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_live, args=(work, device, theirs, given), daemon=True)
-            process.start()
-            theirs.close()  # the pipe ends with the process
-            self._members.append(_Member(process, ours))
+        try:
+            for device, given in zip(devices, arguments, strict=True):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_live, args=(work, device, theirs, given), daemon=True)
+                with _deaf_children():
+                    process.start()
+                theirs.close()  # the pipe ends with the process
+                self._members.append(_Member(process, ours))
+        except BaseException:  # there is no `with` block yet that would end those that were started
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Crew:
         """Use it."""
@@ -117,6 +125,7 @@ class Crew:
             member.process.join(max(0.0, deadline - time.monotonic()))
             if member.process.is_alive():
                 member.process.kill()
+                member.process.join()
 
     def hear(self, seconds: float) -> list[tuple[int, Any]]:
         """Return what was said, with the number of the process that said it; nothing if none speaks for `seconds`."""
@@ -151,28 +160,54 @@ class Crew:
     def _silence(self, number: int) -> Lost:
         """Say why a process went without a word."""
         process = self._members[number].process
-        process.join(_PATIENCE_SECONDS)
+        process.join(_END_SECONDS)
         code = process.exitcode
-        if code is not None and code < 0:
-            how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        if code is None:
+            process.kill()
+            process.join()
+            how = "closed its pipe and did not end"
+        elif code < 0:
+            how = f"was killed by signal {-code} ({_name_of(-code)})"
         else:
             how = f"ended with exit code {code}"
-        return Lost(
-            f"the process on {self._devices[number]} {how}",
-            "its memory may have run out: run again to go on, with fewer processes",
+        remedy = (
+            "its memory may have run out: run again to go on, with fewer processes" if code else "run again to go on"
         )
+        return Lost(f"the process on {self._devices[number]} {how}", remedy)
+
+
+def _name_of(number: int) -> str:
+    """Return a signal's name; real-time signals have none but a description."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return signal.strsignal(number) or "unknown"
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Have processes started in a `with` block wait with an interrupt until they say what they do with it.
+
+    Blocked, not ignored: one that comes meanwhile still reaches this process.
+    """
+    resource_tracker.ensure_running()  # which unblocks interrupts when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _live(work: Callable[..., Any], device: str, connection: Connection, given: tuple[Any, ...]) -> None:
     """Be a process of a crew."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = Line(connection)
-    try:
-        line.say(Ended(work(line, *given)))
-    except KeyboardInterrupt:
-        return
-    except Exception as error:
-        line.say(_last_word(error, device))
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            line.say(Ended(work(line, *given)))
+        except Exception as error:
+            line.say(_last_word(error, device))
 
 
 def _last_word(error: Exception, device: str) -> Lost | Failed:
@@ -186,5 +221,6 @@ def _last_word(error: Exception, device: str) -> Lost | Failed:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Turn a polite request to end into an interrupt, so that what was computed is written."""
+    """Turn the first polite request to end into an interrupt, so that what was computed is written."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

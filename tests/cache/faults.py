@@ -5,6 +5,7 @@ Environment: `FAULT_FILE` names a file that the first process to fail creates, s
 
 import os
 import signal
+import time
 
 from cache import processes
 from cache.crew import Line
@@ -21,6 +22,11 @@ def dies_of_a_text(line, job, first):
 
 def dies_at_its_third_batch(line, job, first):
     return _computing(_at_the_third(_die), line, job, first)
+
+
+def dies_once(line, job, first):
+    """Killed at its third batch, unless another was."""
+    return _computing(_at_the_third(lambda: _die() if _first() else None), line, job, first)
 
 
 def loses_its_gpu(line, job, first):
@@ -77,6 +83,26 @@ def dies_when_told_to_end(line, job, first):
 
 def fails_by_a_defect(line, job, first):
     return {}["a key that is not there"]
+
+
+def tidies_up(line, folder):
+    """Work without end, which takes a second to put away when it is told to stop."""
+    try:
+        line.say("ready")
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        (folder / str(os.getpid())).touch()
+
+
+def goes_quietly(line, how):
+    """Ends without a word: its pipe closes, and `how` says what comes of the process."""
+    line._connection.close()
+    if how == "stays":
+        time.sleep(60)
+    if how == "real time":
+        os.kill(os.getpid(), signal.SIGRTMIN + 1)
+    os._exit(int(how))
 
 
 def _computing(before, line, job, first):

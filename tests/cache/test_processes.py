@@ -8,11 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cache import CacheError, FeatureStore, embed_missing, resolve, text_keys, verify
+from cache.crew import Crew
 from cache.devices import check_devices, choose_devices, lost_device, threads_each
 from cache.errors import DeviceError
 from cache.ledger import Ledger, Piece
@@ -67,20 +70,12 @@ def gone():
     return [child for child in multiprocessing.active_children() if child.is_alive()] == []
 
 
-def test_one_of_two_killed_half_way_loses_no_row_of_real_features(tmp_path, monkeypatch):
-    monkeypatch.setattr("cache.processes._PIECE", 64)
+def test_one_of_two_killed_half_way_loses_no_row_of_real_features(tmp_path, goes_wrong):
     texts = [f"{text}, please" for text in texts_of(900)]
     minilm = resolve("minilm")
     one = embed_missing(texts, minilm, tmp_path / "one", devices="cpu", **EXACT)
-    killed = []
-
-    def kill(progress):
-        if progress.done >= len(texts) // 2 and not killed and progress.stage == "computing":
-            killed.append(multiprocessing.active_children()[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
-
-    two = embed_missing(texts, minilm, tmp_path / "two", devices="cpu:2", progress=kill, **EXACT)
-    assert killed
+    goes_wrong(faults.dies_once)
+    two = embed_missing(texts, minilm, tmp_path / "two", devices="cpu:2", **EXACT)
     assert whole(two, texts, features_of(one, texts))
     (note,) = [note for note in two.notes if "SIGKILL" in note]
     assert "texts that it had not stored were done again" in note
@@ -199,6 +194,56 @@ class TestOnGpu:
         monkeypatch.setattr(Encoder, "features", features)
         with pytest.raises(DeviceError, match=r"^cuda:0 failed: CUDA error: unspecified launch failure$"):
             embed_missing(["a"], qwen, tmp_path, devices="cuda:0", **EXACT)
+
+
+class TestTheEnd:
+    """Of processes that are interrupted together with their caller, or go without a word."""
+
+    CALLER = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from cache.crew import Crew\n"
+        "from tests.cache import faults\n"
+        "try:\n"
+        "    with Crew(faults.tidies_up, ['cpu'] * 2, [(Path(sys.argv[1]),)] * 2) as crew:\n"
+        "        print('started', flush=True)\n"
+        "        while True:\n"
+        "            for _, said in crew.hear(0.1): print(said, flush=True)\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+
+    @pytest.mark.parametrize("words", [("started",), ("started", "ready", "ready")])
+    def test_an_interrupt_from_the_terminal_reaches_each_once(self, tmp_path, words):
+        command = [sys.executable, "-c", self.CALLER, str(tmp_path)]
+        root = Path(__file__).parents[2]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=root, start_new_session=True, **pipes) as caller:
+            assert [caller.stdout.readline().strip() for _ in words] == list(words)
+            if words == ("started",):
+                time.sleep(0.1)  # they are importing
+            os.killpg(caller.pid, signal.SIGINT)
+            said, told = caller.communicate(timeout=60)
+        assert (caller.returncode, said, told) == (0, "interrupted\n", "")
+        if "ready" in words:
+            assert len(list(tmp_path.iterdir())) == 2
+
+    @pytest.mark.parametrize(
+        ("how", "reason", "remedy"),
+        [
+            ("0", "ended with exit code 0", "run again to go on"),
+            ("3", "ended with exit code 3", "its memory may have run out"),
+            ("real time", f"was killed by signal {signal.SIGRTMIN + 1} (Real-time signal 1)", "its memory may have"),
+            ("stays", "closed its pipe and did not end", "run again to go on"),
+        ],
+    )
+    def test_without_a_word(self, how, reason, remedy):
+        with Crew(faults.goes_quietly, ["cpu"], [(how,)]) as crew:
+            while not (heard := crew.hear(1)):
+                pass
+        ((_, lost),) = heard
+        assert lost.reason == f"the process on cpu {reason}"
+        assert lost.remedy.startswith(remedy)
+        assert gone()
 
 
 class TestFaultsOfTheWork:
