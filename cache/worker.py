@@ -2,8 +2,7 @@
 
 Threads overlap: texts are tokenized and packed ahead, the caller's thread keeps the device busy, features are
 fetched, checked and appended behind. A chunk is what the lookup found missing; a batch is what the device computes at
-once. Where batches are compiled for one size, the last texts of a chunk wait for the next chunk, so that every batch
-is full.
+once.
 """
 
 from __future__ import annotations
@@ -48,7 +47,8 @@ _TURN_SECONDS = 2e-4
 class Job:
     """What a process needs to know; can be sent to another.
 
-    `total` texts are expected in all (0: unknown), of which this process is one of `share`.
+    `total` texts are expected in all (0: unknown), of which this process, one of `share`, gets its part; so many of
+    these processes as `on_host` says divide this host's cores (0: all of them).
     """
 
     folder: Path
@@ -61,6 +61,7 @@ class Job:
     prompt: str
     total: int
     share: int = 1
+    on_host: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Worker:
         chunks = iter(chunks)
         with contextlib.ExitStack() as stack:
             stack.enter_context(short_turns())
-            helpers, count = None, helper_count(self._job.share)
+            helpers, count = None, helper_count(self._job.on_host or self._job.share)
             if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
                 helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, count))
             tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)

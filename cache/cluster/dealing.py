@@ -23,7 +23,7 @@ from cache.errors import CacheError, DeviceError
 from cache.report import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cache.cluster.connection import Node
     from cache.cluster.reading import Block, Feed
@@ -169,18 +169,19 @@ class Dealer:
             return
         self._recruited = now
         taken = {member.place.key for member in self._members}
-        for place in places(living_nodes(), self._devices):
+        there = places(living_nodes(), self._devices)
+        for place in there:
             if len(self._members) >= self._most:
                 break
             if place.key not in taken and self._losses[place.key] < _LOSSES:
-                self._start(place)
+                self._start(place, there)
         if not self._members:
             raise self._reason or CacheError(
                 "the cluster has no processor to compute on", "start its nodes with --num-cpus or --num-gpus"
             )
 
-    def _start(self, place: Place) -> None:
-        job = replace(self._job, device=place.device, threads=place.threads, share=max(1, self._most))
+    def _start(self, place: Place, there: Sequence[Place]) -> None:
+        job = job_at(self._job, place, there, self._most)
         options = {
             "num_cpus": place.cpus,
             "num_gpus": place.gpus,
@@ -279,6 +280,13 @@ class Dealer:
             with contextlib.suppress(Exception):
                 self._ray.kill(member.actor)
         self._members.clear()
+
+
+def job_at(job: Job, place: Place, there: Sequence[Place], most: int) -> Job:
+    """Return the job of the actor in a place, one of those `there`, of which at most `most` get an actor."""
+    share = max(1, min(len(there), most))
+    beside = sum(other.node == place.node for other in there)
+    return replace(job, device=place.device, threads=place.threads, share=share, on_host=min(share, beside))
 
 
 def _lost_on(node: Node) -> CacheError:

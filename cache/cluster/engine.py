@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cache.cluster.connection import connected, import_ray, living_nodes, on_node, reason_of
 from cache.cluster.corpus import Corpus
 from cache.cluster.dealing import Dealer, Outcome
-from cache.cluster.places import Place, places, spare
+from cache.cluster.places import Place, places, settled, spare
 from cache.cluster.reading import Distinct, Feed, piece_size, pieces
 from cache.cluster.sharing import check_shared
 from cache.description import DESCRIPTION_FILE, read_description
@@ -76,6 +76,7 @@ def embed_on_cluster(
         raise file_error("create", root, error) from error
     root = root.resolve()
     with connected(address, object_bytes=_index_bytes(root)):
+        devices = settled(living_nodes(), devices)
         plan = make_plan(backbone, root, layers, dtype, store_dtype, lambda: _fastest(devices))
         work = _Work(texts, plan, backbone, prompt, devices, progress)
         try:

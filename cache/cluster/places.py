@@ -34,6 +34,13 @@ class Place:
         return self.node.id, self.number
 
 
+def settled(nodes: Sequence[Node], devices: str) -> str:
+    """Return what a word that leaves the choice means on these nodes: a call that began on GPUs ends on GPUs."""
+    if devices not in ("auto", "all"):
+        return devices
+    return "cuda" if any(node.gpus for node in nodes) else "cpu"
+
+
 def places(nodes: Sequence[Node], devices: str) -> list[Place]:
     """Return the places that `devices` means: "auto" takes GPUs where the cluster has any, "cpu:N" N actors a node.
 

@@ -214,7 +214,7 @@ def chunks_of(table: Any, number: int) -> tuple[list[Chunk], int]:
 
 @dataclass(frozen=True)
 class Block:
-    """Pieces that lie in Ray's object store, or, `texts` of them being missing, none that need computing."""
+    """Pieces that lie in Ray's object store; `empty` if none of the `seen` texts looked up for them is missing."""
 
     reference: Any
     seen: int

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from cache import CacheError, FeatureStore, compact, embed_missing, resolve, text_keys, verify
 from cache.cluster.connection import Node, connected
 from cache.cluster.corpus import open_corpus
+from cache.cluster.dealing import job_at
 from cache.cluster.engine import embed_on_cluster
-from cache.cluster.places import places, spare
+from cache.cluster.places import places, settled, spare
 from cache.cluster.reading import LEAST_TEXTS, MOST_TEXTS, piece_size
 from cache.cluster.receipts import Receipts
+from cache.worker import Job, Worker
 
 pytest.importorskip("ray.data", reason="needs the extra [ray]")
 FLOAT32 = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu:2"}
@@ -209,6 +211,29 @@ def test_places_are_every_gpu_or_slices_of_processors():
     for devices, nodes in (("cuda", [one]), ("cuda:1", [gpu])):
         with pytest.raises(CacheError, match=f"devices {devices}"):
             places(nodes, devices)
+
+
+def test_a_choice_between_gpus_and_processors_is_made_once():
+    cpus, gpu = Node("1", "a", 8, 0), Node("2", "b", 16, 2)
+    assert [settled(nodes, "auto") for nodes in ([cpus], [cpus, gpu])] == ["cpu", "cuda"]
+    with pytest.raises(CacheError, match="the cluster has no GPU"):  # the last GPU is gone
+        places([cpus], settled([cpus, gpu], "auto"))
+    assert [place.device for place in places([cpus, gpu], settled([cpus], "all"))] == ["cpu", "cpu"]  # a GPU came
+    assert settled([cpus, gpu], "cpu:3") == "cpu:3"
+
+
+@pytest.mark.parametrize(
+    ("most", "share", "on_host"), [(10_000, 10, (2, 8)), (5, 5, (2, 5)), (1, 1, (1, 1)), (0, 1, (1, 1))]
+)
+def test_an_actor_knows_how_many_there_are_and_how_many_on_its_host(qwen, most, share, on_host):
+    """However many pieces there are: a tenth of a million texts is worth helpers and compiled kernels."""
+    nodes = [Node("1", "a", 16, 2), Node("2", "b", 64, 8)]
+    there = places(nodes, "cuda")
+    job = Job(Path(), qwen, (-1,), "bfloat16", "", None, (), "", 1_000_000)
+    made = [job_at(job, place, there, most) for place in (there[0], there[-1])]
+    assert [(one.device, one.share) for one in made] == [("cuda:0", share)] * 2
+    assert tuple(one.on_host for one in made) == on_host
+    assert Worker(made[0], lambda texts, stage: None)._expected() == 1_000_000 / share
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.booleans()), max_size=40), st.integers(1, 7))
