@@ -171,6 +171,7 @@ class _Shift:
         self._again: deque[Piece] = deque()
         self._suspects: deque[Piece] = deque()
         self.members = [_Member(device) for device in devices[: len(first)]]
+        self._spare = len(devices) - len(self.members)  # not needed so far, and there to do again what is lost
         self._job = replace(job, threads=threads_each(len(first)), share=len(first))
         self._first, self._pieces, self._on_batch = first, pieces, on_batch
         self._ledger = Ledger(job.stores)
@@ -269,7 +270,7 @@ class _Shift:
                 f"{most} processes were lost with {which} in hand, the last: {lost.reason}",
                 "leave that out, or embed it apart with --devices cpu; what was committed is kept",
             )
-        if all(other.lost for other in self.members):
+        if not self._spare and all(other.lost for other in self.members):
             having = f" with {which} in hand, as another was" if most > 1 else ""
             raise CacheError(f"every process was lost, the last{having}: {lost.reason}", lost.remedy)
         note = f"{lost.reason}; {again:,} texts that it had not stored were done again by the others"

@@ -9,6 +9,7 @@ import time
 
 from cache import processes
 from cache.crew import Line
+from cache.errors import DeviceError
 
 POISON = "Z"
 _POISON_ID = 4 + ord(POISON) - ord("!")  # the tests' tokenizer has a token a byte
@@ -27,6 +28,13 @@ def dies_at_its_third_batch(line, job, first):
 def dies_once(line, job, first):
     """Killed at its third batch, unless another was."""
     return _computing(_at_the_third(lambda: _die() if _first() else None), line, job, first)
+
+
+def has_no_room_once(line, job, first):
+    """The first device has no room for the backbone."""
+    if _first():
+        raise DeviceError(f"no room on {job.device}", "free it")
+    return _SERVE(line, job, first)
 
 
 def loses_its_gpu(line, job, first):

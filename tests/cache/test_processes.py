@@ -104,6 +104,15 @@ def test_a_device_that_is_lost_costs_no_row(tmp_path, qwen, goes_wrong, fault, s
     assert (told[-1].stage, told[-1].done) == ("done", 600)
 
 
+def test_a_device_that_had_nothing_to_do_takes_over_from_one_that_is_lost(tmp_path, qwen, goes_wrong):
+    texts = texts_of(1)
+    one = embed_missing(texts, qwen, tmp_path / "one", devices="cpu", **EXACT)
+    goes_wrong(faults.has_no_room_once)
+    two = embed_missing(texts, qwen, tmp_path / "two", devices="cpu:2", **EXACT)
+    assert whole(two, texts, features_of(one, texts))
+    assert sum("no room on cpu; 1 texts that it had not stored" in note for note in two.notes) == 1, two.notes
+
+
 def test_a_text_that_kills_whoever_computes_it_is_named_and_the_others_are_kept(tmp_path, qwen, goes_wrong):
     texts = texts_of(300, poison=(17,))
     goes_wrong(faults.dies_of_a_text)
