@@ -13,6 +13,7 @@ than a CPU, and its heads differ from a CPU's as two seeds do.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,9 @@ def do_point(
     """
     where = Artifacts(artifacts)
     features = features or FeaturesAtHand(where).of(point)
-    with current(device):
+    folders = run_folders(where, features, point.method, seeds, point.settings)
+    # a device is not asked for, which may be lost by now, where there is nothing to do
+    with contextlib.nullcontext() if _is_done(folders) else current(device):
         fitted = fit(where, features, point.method, seeds, point.settings, device=device)
         searching = device if device.startswith("cuda") else None
         scores = [score(run_subject(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
@@ -106,9 +109,13 @@ def to_do(artifacts: Artifacts, points: Iterable[Point], seeds: Sequence[int], a
     for point in points:
         folders = run_folders(artifacts, at_hand.of(point), point.method, seeds, point.settings)
         untrained |= {folder.name for folder in folders if not is_run(folder)}
-        if not all(is_run(folder) and _is_scored(folder) for folder in folders):
+        if not _is_done(folders):
             missing.append(point)
     return ToDo(missing, frozenset(untrained))
+
+
+def _is_done(folders: Iterable[Path]) -> bool:
+    return all(is_run(folder) and _is_scored(folder) for folder in folders)
 
 
 def _is_scored(folder: Path) -> bool:

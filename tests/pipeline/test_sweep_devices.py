@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.sweep import Grid, points
+from pipeline.sweep_points import do_point
 from pipeline.sweep_processes import do_points
 from tests.pipeline import sweep_faults
 from tests.pipeline.conftest import Pipeline
@@ -83,7 +84,10 @@ def wait_for(condition) -> None:
 def test_one_of_two_killed_costs_its_point_alone(embedded, alone):
     sweep = start(embedded, "--devices", "cpu:2", "--json")
     wait_for(lambda: files_of_runs(embedded) >= 4)
-    os.kill(processes_of(sweep.pid)[0], signal.SIGKILL)
+    child = processes_of(sweep.pid)[0]
+    os.kill(child, signal.SIGSTOP)  # one that was between two points is given the next meanwhile
+    time.sleep(1)
+    os.kill(child, signal.SIGKILL)
     said, told = sweep.communicate(timeout=120)
     assert sweep.returncode == 0, told
     assert f'"trained": {ALL}' in said
@@ -118,6 +122,17 @@ def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedde
         time.sleep(0.005)
     assert '"trained": 0' in again.stdout.read()
     assert spawned == []
+
+
+def test_what_is_done_needs_no_device(alone):
+    one, expected = alone
+    grid = Grid(methods=("v5",), heads=("paper",), lrs=(1e-4,), epochs=(1,))
+    (point,) = points(grid)
+    done = do_point(one.artifacts, point, (1, 2), "cuda:99")
+    assert done.trained == frozenset()
+    assert {run.id for run in done.runs} < {run["id"] for run in expected["runs"]}
+    with pytest.raises((RuntimeError, AssertionError)):  # which kind depends on how torch was built
+        do_point(one.artifacts, point, (3,), "cuda:99")
 
 
 def test_what_cannot_be_fitted_ends_all_in_two_lines(embedded):
