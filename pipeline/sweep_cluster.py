@@ -9,6 +9,7 @@ many threads compute it, so a task takes as many processors as it can use, and n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -80,13 +81,7 @@ def do_points_on_cluster(
         options = {"num_cpus": cpus, "num_gpus": 1 if gpus else 0, "max_retries": _RETRIES}
         task = ray.remote(fit_and_score).options(scheduling_strategy="SPREAD", **options)
         device = "cuda:0" if gpus else "cpu"
-        waiting = [task.remote(str(artifacts), point, tuple(seeds), device, cpus) for point in todo]
-        on_done(0)
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
-            for reference in done:
-                _check(ray, reference)
-            on_done(len(todo) - len(waiting))
+        _wait_for([task.remote(str(artifacts), point, tuple(seeds), device, cpus) for point in todo], on_done)
         each = "a GPU" if gpus else "1 processor" if cpus == 1 else f"{cpus} processors"
         return f"{len(todo)} points on {cluster}, {len(nodes)} node{'' if len(nodes) == 1 else 's'}, {each} a point"
 
@@ -96,16 +91,51 @@ def _processors(cpus: Sequence[int], tasks: int, seeds: int) -> int:
     return max(1, min(sum(cpus) // tasks, 2 * seeds, min([n for n in cpus if n] or [1])))
 
 
-def _check(ray: Any, reference: Any) -> None:
+def _wait_for(tasks: list[Any], on_done: Callable[[int], None]) -> None:
+    """Return when every task has; one that fails, or an interrupt, ends the others: the cluster may be another's.
+
+    :raises PipelineError: what a task returned, or what Ray says became of it.
+    """
+    from cache.cluster.connection import import_ray
+
+    ray = import_ray()
+    waiting = tasks
     try:
-        failure = ray.get(reference)
-    except ray.exceptions.WorkerCrashedError as error:
-        raise PipelineError(
+        on_done(0)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
+            for reference in done:
+                failure = ray.get(reference)
+                if failure is not None:
+                    raise PipelineError(*failure)
+            on_done(len(tasks) - len(waiting))
+    except ray.exceptions.RayError as error:
+        raise explained(error) from error
+    finally:
+        for reference in waiting:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.cancel(reference)
+
+
+def explained(error: Exception) -> PipelineError:
+    """Return what a person can make of an error of Ray's: memory, nodes that come and go, or what the task raised."""
+    from cache.cluster.connection import import_ray, reason_of
+    from cache.errors import CacheError
+
+    gone = import_ray().exceptions
+    found = reason_of(error)
+    if isinstance(found, CacheError):
+        return PipelineError(found.problem, found.remedy)
+    if isinstance(error, gone.WorkerCrashedError | gone.OutOfMemoryError):
+        return PipelineError(
             f"a point of the sweep lost its process {_RETRIES + 1} times",
             "its memory may have run out: see Ray's logs; run again to go on, what is done stays done",
-        ) from error
-    if failure is not None:
-        raise PipelineError(*failure)
+        )
+    last = (str(found).strip().splitlines() or [""])[-1].strip()
+    return PipelineError(
+        f"a point of the sweep failed on the cluster: {last[:200] or type(found).__name__}",
+        "see `ray status` and Ray's logs; run again to go on, what is done stays done",
+    )
 
 
 def fit_and_score(

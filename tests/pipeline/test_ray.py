@@ -21,7 +21,7 @@ from pipeline.corpus import corpus_of
 from pipeline.errors import PipelineError
 from pipeline.fit import FitSettings
 from pipeline.sweep import Point
-from pipeline.sweep_cluster import fit_and_score
+from pipeline.sweep_cluster import do_points_on_cluster, explained, fit_and_score
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
@@ -166,6 +166,50 @@ def test_what_a_task_of_a_sweep_meets_comes_back_with_its_remedy(local):
     point = Point(None, None, -1, "mrl", FitSettings("linear", 1, None, 1e30, None))
     problem, remedy = fit_and_score(str(local.artifacts), point, (1,), "cpu", 1)
     assert problem and remedy
+
+
+def test_a_task_that_fails_ends_the_others_on_a_cluster_that_stays(address, tmp_path, monkeypatch):
+    """A stand-in for fitting, which would have ended by itself before anyone could see that it was ended."""
+
+    def task(artifacts, point, seeds, device, threads):
+        if point != "long":
+            while not (tmp_path / "began").exists():
+                time.sleep(0.05)
+            if point == "defect":
+                raise ValueError("it broke")
+            return "what it met", "what to do"
+        try:
+            (tmp_path / "began").touch()
+            for _ in range(600):
+                time.sleep(0.1)
+        finally:
+            (tmp_path / "ended").touch()
+
+    monkeypatch.setattr("pipeline.sweep_cluster.fit_and_score", task)
+    for point, problem in (
+        ("mistake", "what it met"),
+        ("defect", "the sweep failed on the cluster: .*broke"),
+    ):
+        with pytest.raises(PipelineError, match=problem) as caught:
+            do_points_on_cluster(tmp_path, ["long", point], (1,), "cpu", None)
+        assert caught.value.remedy
+        until = time.monotonic() + 20
+        while not (tmp_path / "ended").exists():
+            assert time.monotonic() < until, "it goes on"
+            time.sleep(0.1)
+        for name in ("began", "ended"):
+            (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["NodeDiedError", "OutOfMemoryError", "WorkerCrashedError", "TaskUnschedulableError"])
+def test_what_becomes_of_a_task_is_one_line_and_what_to_do(name):
+    from ray import exceptions
+
+    kind = getattr(exceptions, name)
+    said = explained(kind() if name == "WorkerCrashedError" else kind("first\nthe reason"))
+    assert "\n" not in str(said)
+    assert str(said).startswith("a point of the sweep ")
+    assert "run again to go on" in said.remedy
 
 
 def test_one_of_two_nodes_is_killed_and_nothing_is_lost(tmp_path):
