@@ -93,9 +93,9 @@ def embed_missing(
 
     plan = make_plan(backbone, Path(root), layers, dtype, store_dtype, fastest)
     planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
-    stores = [FeatureStore.create(folder, description) for folder, description in plan.stores]
     prompt = backbone.prompt if prompt is None else prompt
-    lookup = Lookup(texts, stores, prompt)
+    # no name for the stores: the lookup takes over their indexes, and lets go of them when it has merged them
+    lookup = Lookup(texts, [FeatureStore.create(*store) for store in plan.stores], prompt)
     meter = _Meter(lookup, len(texts) if isinstance(texts, Sized) else 0, progress)
     chunks = lookup.missing()
     first = next(chunks, None)

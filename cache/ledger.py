@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.growing import GrowingKeys
+from cache.growing import LaterKeys
 from cache.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class Ledger:
     """Pieces by the process that has them, as far as they are not stored."""
 
     def __init__(self, stores: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
-        """Note nothing yet."""
+        """Note which shards there are: what is handed out is in none of them."""
         self._stores = stores
-        self._keys = [GrowingKeys(*store) for store in stores]
+        self._later = [LaterKeys(*store) for store in stores]
         self._open: dict[int, list[Piece]] = defaultdict(list)
         self._forgotten: dict[int, int] = defaultdict(int)
         self._texts, self._look_at = 0, _FEW_TEXTS
@@ -81,7 +81,7 @@ class Ledger:
         return left, stored - sum(map(len, left))
 
     def _look(self) -> None:
-        there = [keys.refresh() for keys in self._keys]
+        there = [keys.look() for keys in self._later]
         for process, pieces in self._open.items():
             left = [rest for piece in pieces if len(rest := _left(piece, there))]
             done = sum(map(len, pieces)) - sum(map(len, left))

@@ -34,12 +34,12 @@ class Lookup:
     """Counts what it reads: `texts` so far, of which `reused` need no computing."""
 
     def __init__(self, texts: Iterable[str], stores: Sequence[FeatureStore], prompt: str) -> None:
-        """Read nothing yet."""
+        """Read no text yet; what the stores' objects have read of them is not read again."""
         self.texts = 0
         self.reused = 0
         self._source = iter(texts)
         self._prompt = prompt
-        self._there = [GrowingKeys(store.folder, store.description) for store in stores]
+        self._there = [GrowingKeys.of(store) for store in stores]
         self._underway = np.empty((0, KEY_BYTES), np.uint8)
 
     def missing(self) -> Iterator[Chunk]:

@@ -444,3 +444,33 @@ def test_the_ledger_knows_what_is_not_stored_whoever_stored_it(tmp_path, seed, m
         assert found == expected
         assert stored == given[process] - len({row for row, _ in expected})
         assert ledger.close(process) == ([], 0)
+
+
+def test_a_shard_s_keys_are_read_once_and_by_the_ledger_only_if_it_came_later(tmp_path, qwen, monkeypatch):
+    texts = texts_of(30)
+    for part in (texts[:10], texts[10:20]):
+        report = embed_missing(part, qwen, tmp_path, devices="cpu", **EXACT)
+    read: list[str] = []
+    for module in ("store", "growing"):
+        honest = sys.modules[f"cache.{module}"].read_header
+        monkeypatch.setattr(
+            f"cache.{module}.read_header",
+            lambda path, *rest, honest=honest: read.append(path.name) or honest(path, *rest),
+        )
+    assert embed_missing(texts[:20], qwen, tmp_path, devices="cpu", **EXACT).reused == 20
+    assert len(read) == len(set(read)) == 2
+
+    monkeypatch.setattr("cache.ledger._FEW_TEXTS", 1)
+    read.clear()
+    store = FeatureStore.open(report.stores[0].folder)
+    before = {shard.path.name for shard in store.shards}
+    ledger = Ledger([(store.folder, store.description)])
+    keys = text_keys(texts[20:])
+    with store.writer() as writer:
+        writer.append(keys[:4], np.ones((4, store.dim), np.float32))
+    read.clear()
+    ledger.hand_out(0, Piece(Chunk(texts[20:], np.arange(20, 30), keys, np.ones((10, 1), bool))))
+    assert len(read) == 1
+    assert read[0] not in before
+    (left,), stored = ledger.close(0)
+    assert (left.chunk.rows.tolist(), stored) == (list(range(24, 30)), 4)
