@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 QUIET_SECONDS = 2.0
 PLAIN_LINE_SECONDS = 10.0
+_PART = 1 << 13
 READER_GONE = 141
 """Exit status when whoever read the output is gone (`| head -1`): 128 + SIGPIPE, what a shell shows for `cat` then.
 
@@ -131,9 +132,13 @@ class Console:
         self.write(json.dumps(result, allow_nan=False) + "\n")
 
     def write(self, text: str) -> None:
-        """Text for another program, as it is."""
+        """Text for another program, as it is.
+
+        In parts: of a text longer than a pipe holds, Python writes the beginning and does not say that nobody reads on.
+        """
         with reader_may_leave():
-            sys.stdout.write(text)
+            for start in range(0, len(text), _PART):
+                sys.stdout.write(text[start : start + _PART])
             sys.stdout.flush()
 
     def say(self, line: str) -> None:

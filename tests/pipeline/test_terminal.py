@@ -50,6 +50,14 @@ def test_a_pipe_that_nobody_reads_ends_it_quietly_as_the_signal_would(tmp_path, 
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_reader_that_leaves_a_long_text_ends_it_as_the_signal_would():
+    code = "from pipeline.console import Console; Console(as_json=False).write('line\\n' * 400_000); print('went on')"
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert writer.stdout.readline() == b"line\n"
+    writer.stdout.close()
+    assert (writer.stderr.read(), writer.wait(60)) == (b"", 141)
+
+
 def test_three_levels_of_which_all_is_right_fit_80_columns():
     levels = [{"accuracy": 1.0, "ci95": [0.832, 1.0]}] * 3
     score = {
