@@ -18,6 +18,9 @@ from pipeline.metrics import smallest_prefix
 from pipeline.naming import Record as Score
 from pipeline.naming import grouped
 
+FEW = 10
+"""Test texts below which nothing is advised: one text is then worth more than ten points."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -54,6 +57,9 @@ def joined(names: Sequence[str]) -> str:
 
 def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
     """Sentences on one protocol's scores: the method to take, the prefix each level needs, what 64 dims cost."""
+    queries = int(scores[0]["queries"])
+    if queries < FEW:
+        return [f"{queries} test texts tell nothing apart: give more rows, or a split column that puts more into test."]
     groups = grouped(scores)
     means = {name: _mean_accuracies(group) for name, group in groups.items()}
     dims = [prefix["dim"] for prefix in scores[0]["prefixes"]]

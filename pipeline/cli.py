@@ -68,7 +68,7 @@ def main() -> None:
         console.error(error.format_message(), "pipeline --help")
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        console.error("interrupted", "run the same command again: what was finished is kept, only the rest is done")
+        console.error("interrupted", "run the same command again: what was stored is kept, only the rest is done")
         sys.exit(1)
 
 

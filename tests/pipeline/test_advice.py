@@ -10,7 +10,7 @@ from pipeline.retrieval.advice import sentences
 LEVELS = ("domain", "intent")
 
 
-def score(method, accuracies, half=0.01, seed=1):
+def score(method, accuracies, half=0.01, seed=1, queries=100):
     """A score record: accuracies [J, L], each with an interval of `half` to both sides."""
     return {
         "method": method,
@@ -18,6 +18,7 @@ def score(method, accuracies, half=0.01, seed=1):
         "layer": 6,
         "hyperparameters": {},
         "seed": seed,
+        "queries": queries,
         "prefixes": [
             {
                 "dim": 64 * (j + 1),
@@ -36,6 +37,11 @@ def test_equal_to_the_printed_digit_is_level_in_any_order(order):
     assert "are level" in choice
     assert "take" not in choice
     assert shortest.count("are level (0.0 points") == 2
+
+
+def test_a_few_texts_are_said_to_be_too_few():
+    (said,) = advice([score("v5", [[1.0, 0.7]], queries=3), score("mrl", [[1.0, 0.7]], queries=3)], LEVELS)
+    assert said.startswith("3 test texts tell nothing apart")
 
 
 def test_what_the_intervals_do_not_tell_apart_is_level_and_what_they_do_is_not():
