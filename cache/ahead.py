@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -63,14 +64,17 @@ class Ahead(Generic[T]):
         self.close()
 
 
-def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Event) -> None:
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return line.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
+def hand_over(item: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:
+    """Put an item into a queue, waiting while it is full, unless nobody wants it any more."""
+    while not stopped.is_set():
+        try:
+            return line.put(item, timeout=_POLL_SECONDS)
+        except queue.Full:
+            continue
 
+
+def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Event) -> None:
+    put = partial(hand_over, line=line, stopped=stopped)
     try:
         for item in items:
             put(item)

@@ -14,10 +14,12 @@ from __future__ import annotations
 import queue
 import threading
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cache.ahead import hand_over
 from cache.cluster.connection import import_ray, quiet_data, reason_of
 from cache.cluster.corpus import Corpus
 from cache.errors import CacheError
@@ -39,7 +41,6 @@ _SMALL_BYTES = 1 << 14
 _PIECES_A_PART = 4
 _SHARE_OF_A_PROCESSOR = 0.25
 _TABLE_ROWS = 1 << 16
-_POLL_SECONDS = 0.1
 _CLOSING_SECONDS = 2.0
 
 
@@ -256,13 +257,7 @@ class Feed:
 
 
 def _read(dataset: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return line.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-
+    put = partial(hand_over, line=line, stopped=stopped)
     try:
         ray = import_ray()
         for bundle in dataset.iter_internal_ref_bundles():
