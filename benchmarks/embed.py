@@ -42,7 +42,8 @@ import torch
 from cache import FeatureStore, embed_missing, resolve, text_keys
 from cache.devices import choose_devices, cores
 from cache.encoder import Encoder
-from cache.tokens import Sequences, TextTokenizer
+from cache.sequences import Sequences
+from cache.tokens import TextTokenizer
 from pipeline.machine import processor
 
 if TYPE_CHECKING:

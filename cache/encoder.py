@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cache.hosted import HostedModel
     from cache.native import NativeBert
     from cache.packing import Batch
-    from cache.tokens import Sequences
+    from cache.sequences import Sequences
 
 _CPU_BUDGET = 2048
 _GPU_BUDGET = 32768

@@ -21,7 +21,7 @@ from cache.native import EAGER_BLOCK, does_not_fit
 from cache.packing import Batch, pack
 from cache.pooling import pool
 from cache.quiet import quiet_transformers
-from cache.tokens import Sequences
+from cache.sequences import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

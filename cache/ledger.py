@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cache.chunks import Chunk
     from cache.index import KeyIndex
-    from cache.worker import Chunk
 
 _FEW_TEXTS = 1 << 16
 

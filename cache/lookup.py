@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache.chunks import Chunk
 from cache.errors import CacheError
 from cache.growing import GrowingKeys
 from cache.index import KeyIndex
 from cache.keys import KEY_BYTES, text_keys
-from cache.worker import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

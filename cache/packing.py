@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.tokens import Sequences, offsets_of, ragged_ranges
+from cache.sequences import Sequences, offsets_of, ragged_ranges
 from cache.trie import build_trie, cut, shared_lengths, token_order
 
 if TYPE_CHECKING:

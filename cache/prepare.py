@@ -8,7 +8,9 @@ input does, however the parent ended. The alternative, more threads, was measure
 
 Three feed the fastest GPU that there is. Where several GPUs share a host, each gets its part of the cores: one for the
 process that launches kernels and writes, the others, up to three, for helpers; none where there is no core left, and
-that process then tokenizes by itself.
+that process then tokenizes by itself. A helper's tokenizer has the threads that its part of the cores allows: left to
+itself it starts one on every core of the host, and the threads of six helpers do little but wait for one another. While
+a helper works, its next texts come in and its last batches go out, so that it waits for nobody.
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from cache.ahead import Ahead
+from cache.ahead import Ahead, Behind
 from cache.devices import cores
 from cache.errors import DeviceError
 from cache.masks import HostTrie
 from cache.packing import Batch, pack
-from cache.tokens import Sequences, TextTokenizer
+from cache.sequences import Sequences
+from cache.tokens import TextTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,11 +43,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MOST = 3
+_ORDERS_EACH = 2  # one to work on and one to go on with
+_THREADS = "RAYON_NUM_THREADS"
 
 
-def helper_count(processes: int) -> int:
-    """Return how many helpers each of so many processes of this host, a device each, should have."""
-    return max(0, min(_MOST, cores() // processes - 1))
+def helper_share(processes: int) -> tuple[int, int]:
+    """Return how many helpers each of so many processes of this host, a device each, should have, of how many threads.
+
+    One core of each process's share stays its own.
+    """
+    left = cores() // processes - 1
+    count = max(0, min(_MOST, left))
+    return count, left // count if count else 0
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,12 @@ class Packing:
 class Helpers:
     """Processes that tokenize and pack, in turns: a `with` block around `prepare`."""
 
-    def __init__(self, folder: Path, backbone: Backbone, count: int) -> None:
-        """Start them; they load the tokenizer of the checkpoint in `folder` meanwhile."""
-        self._all = [_Helper(folder, backbone) for _ in range(count)]
+    def __init__(self, folder: Path, backbone: Backbone, count: int, threads: int) -> None:
+        """Start them; they load the tokenizer of the checkpoint in `folder` meanwhile.
+
+        Each tokenizes in so many `threads`, unless RAYON_NUM_THREADS says otherwise.
+        """
+        self._all = [_Helper(folder, backbone, threads) for _ in range(count)]
 
     def __enter__(self) -> Self:
         """Use them."""
@@ -99,7 +113,7 @@ class Helpers:
 
 
 class Prepared(Generic[T]):
-    """Yields each chunk with the batches of its texts and the seconds they took, one chunk a helper in advance.
+    """Yields each chunk with the batches of its texts and the seconds they took, two chunks a helper in advance.
 
     `packing` may be set anew: chunks that are handed out later follow it.
     """
@@ -115,7 +129,7 @@ class Prepared(Generic[T]):
                 helper.order((texts_of(chunk), self.packing))
                 yield chunk, helper
 
-        self._underway = Ahead(handed_out(), len(helpers) - 1)
+        self._underway = Ahead(handed_out(), _ORDERS_EACH * len(helpers) - 1)
 
     def __iter__(self) -> Iterator[tuple[T, list[Batch], float]]:
         """Yield in the chunks' order.
@@ -129,13 +143,14 @@ class Prepared(Generic[T]):
 class _Helper:
     """One process and the pipes to it."""
 
-    def __init__(self, folder: Path, backbone: Backbone) -> None:
+    def __init__(self, folder: Path, backbone: Backbone, threads: int) -> None:
         # -P: a cache.py in the current folder is none of ours
         command = [sys.executable, "-P", "-c", "from cache.prepare import serve; serve()"]
         # the child finds this package where this process found it
         paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {_THREADS: str(threads), **os.environ, "PYTHONPATH": paths}
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env={**os.environ, "PYTHONPATH": paths})
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._orders = Connection(os.dup(self._process.stdin.fileno()), readable=False)
@@ -178,15 +193,29 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever prints must not reach the pipe
     try:
         tokenizer = TextTokenizer(*orders.recv())
-        while True:
-            texts, packing = orders.recv()
-            began = time.perf_counter()
-            sequences = tokenizer.encode(texts)
-            if packing is None:
-                results.send(sequences)
-            else:
-                results.send((list(packing.batches(sequences)), time.perf_counter() - began))
+        with Behind[Any](partial(_send, results), 1) as sending:
+            for texts, packing in Ahead(_received(orders), 1):
+                sending.put(_answer(tokenizer, texts, packing))
     except (EOFError, OSError):  # the parent has closed its end, or is gone
         return
     except Exception as error:  # raised in the parent
         results.send(error)
+
+
+def _received(orders: Connection) -> Iterator[tuple[list[str], Packing | None]]:
+    while True:
+        yield orders.recv()
+
+
+def _send(results: Connection, answers: Iterator[Any]) -> None:
+    for answer in answers:
+        results.send(answer)
+
+
+def _answer(tokenizer: TextTokenizer, texts: list[str], packing: Packing | None) -> Sequences | tuple[Any, float]:
+    """Return token sequences, or with a packing their batches and the seconds that took."""
+    began = time.perf_counter()
+    sequences = tokenizer.encode(texts)
+    if packing is None:
+        return sequences
+    return list(packing.batches(sequences)), time.perf_counter() - began

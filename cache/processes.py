@@ -2,7 +2,7 @@
 
 With one device the work happens here. With several, processes (`cache.crew`) start with a piece of work each and ask
 for further ones whenever they are free, so that an uneven share costs at most one piece; none is started that would
-find nothing to do. Pieces are cut from sorted texts, so that texts which begin alike stay together.
+find nothing to do.
 
 A process that is lost, killed or with its device, costs what it had not committed: the store says what that is
 (`cache.ledger`), and the others do it again. The texts that it had in hand come last and in small pieces, and texts
@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.ahead import Ahead
+from cache.chunks import PIECE_TEXTS, PIECES_READY, Chunk, in_pieces
 from cache.crew import Asked, Crew, Ended, Failed, Line, Lost
 from cache.devices import lost_device, threads_each
 from cache.errors import CacheError
 from cache.ledger import Ledger, Piece
 from cache.report import Tally
-from cache.worker import Chunk, Job, Worker, run_job, short_turns
+from cache.worker import Job, Worker, run_job, short_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from cache.packing import Batch
 
-_PIECE = 4096
 _PARTS = 32  # of the texts in hand at a loss, so that a second loss tells which it was
 _SUSPICIONS = 3
 _POLL_SECONDS = 0.5
@@ -50,7 +50,8 @@ def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch
     """
     if len(devices) == 1:
         return _run_here(replace(job, device=devices[0]), chunks, on_batch)
-    pieces: Iterator[Piece] = (Piece(chunk) for chunk in Ahead(_cut(chunks, len(devices)), 2 * len(devices)))
+    texts = PIECE_TEXTS[devices[0].partition(":")[0]]
+    pieces: Iterator[Piece] = (Piece(chunk) for chunk in Ahead(in_pieces(chunks, texts, len(devices)), PIECES_READY))
     tally, devices = Tally(), list(devices)
     first = list(itertools.islice(pieces, len(devices)))
     while first:
@@ -73,16 +74,6 @@ def _run_here(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], 
         if lost is None or lost is error:
             raise
         raise lost from error
-
-
-def _cut(chunks: Iterable[Chunk], processes: int) -> Iterator[Chunk]:
-    """Cut chunks into pieces of texts that are neighbours in sorted order."""
-    for chunk in chunks:
-        order = sorted(range(len(chunk.texts)), key=chunk.texts.__getitem__)
-        count = max(processes, -(-len(order) // _PIECE))
-        for part in np.array_split(np.array(order, np.int64), count):
-            if len(part):
-                yield chunk.take(part)
 
 
 # ------------------------------------------------------------------------------------------- in a process of the crew

@@ -1,22 +1,22 @@
-"""Texts to token ids, flat: one int32 array for all texts and the offsets between them.
+"""Texts to token ids: a checkpoint's tokenizer with the backbone's rules for what goes around a text, and how long.
 
-The Rust tokenizer splits a batch of texts over the cores without Python's lock, so it runs beside the encoder. Special
-tokens and truncation are applied here, not there: what the tokenizer puts around a text is learnt from one probe, the
-text's own tokens are cut to the room between, and a backbone's end token is appended exactly once, also where a text
-is truncated and also where the tokenizer file already appends it (Qwen3's does in one distribution and not in another,
-and an embedding read off another token is silently wrong).
+Words are looked up where that is exact (`cache.words`), the rest goes through the Rust tokenizer. Special tokens and
+truncation are applied here, not there: what the tokenizer puts around a text is learnt from one probe, the text's own
+tokens are cut to the room between, and a backbone's end token is appended exactly once, also where a text is truncated
+and also where the tokenizer file already appends it (Qwen3's does in one distribution and not in another, and an
+embedding read off another token is silently wrong).
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cache.errors import CacheError
 from cache.hub import locate
+from cache.sequences import Sequences, offsets_of, ragged_ranges
+from cache.words import Words, cuts_at_blanks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,55 +30,6 @@ _PROBE = "a"
 _SLICE = 4096
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """n token sequences: sequence i is `ids[offsets[i]:offsets[i + 1]]`; ids int32 [tokens], offsets int64 [n + 1]."""
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each sequence, int64 [n]."""
-        return np.diff(self.offsets)
-
-    def take(self, rows: NDArray[np.int64]) -> Sequences:
-        """Return the sequences `rows`, in that order."""
-        lengths = self.lengths[rows]
-        return Sequences(self.ids[ragged_ranges(self.offsets[rows], lengths)], offsets_of(lengths))
-
-    @classmethod
-    def of(cls, lists: Sequence[Sequence[int]]) -> Sequences:
-        """Lay lists of token ids out flat."""
-        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32, int(lengths.sum()))
-        return cls(ids, offsets_of(lengths))
-
-    @classmethod
-    def concatenated(cls, parts: Sequence[Sequences]) -> Sequences:
-        """Put sequences behind one another."""
-        lengths = [np.empty(0, np.int64), *(part.lengths for part in parts)]
-        return cls(
-            np.concatenate([np.empty(0, np.int32), *(p.ids for p in parts)]), offsets_of(np.concatenate(lengths))
-        )
-
-
-def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return [0, l0, l0 + l1, ...], int64 [n + 1]."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
-
-
-def ragged_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return start, start + 1, ... of every range one after another, int64 [sum of lengths]."""
-    offsets = offsets_of(lengths)
-    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-
-
 class TextTokenizer:
     """A checkpoint's tokenizer with the backbone's rules for ends and length."""
 
@@ -90,6 +41,7 @@ class TextTokenizer:
         self._tokenizer = _load(folder, backbone)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._words = Words(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
         before, after = self._around(backbone)
         self._before = np.array(before, np.int32)
         self._after = np.array(after, np.int32)
@@ -114,9 +66,10 @@ class TextTokenizer:
         """Return the token sequences of `texts` (prompt included by the caller)."""
         # an encoding holds a hundred bytes a token until it is let go
         slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
-        return self._close(Sequences.concatenated([self._bare(part) for part in slices]))
+        bare = self._whole if self._words is None else self._words.encode
+        return self._close(Sequences.concatenated([bare(part) for part in slices]))
 
-    def _bare(self, texts: Sequence[str]) -> Sequences:
+    def _whole(self, texts: Sequence[str]) -> Sequences:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return Sequences.of([encoding.ids for encoding in encodings])
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.tokens import Sequences, offsets_of, ragged_ranges
+from cache.sequences import Sequences, offsets_of, ragged_ranges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,9 +69,12 @@ def shared_lengths(ordered: Sequences) -> NDArray[np.int64]:
 def cut(lengths: NDArray[np.int64], shared: NDArray[np.int64], budget: int) -> list[tuple[int, int]]:
     """Cut sorted sequences into ranges whose tries have at most `budget` nodes; a longer text gets a range of its own.
 
-    The first text of a range is whole again, so that a cut costs what it shared with the text before.
+    The first text of a range is whole again, so that a cut costs what it shared with the text before. Ranges are about
+    equal: a last one that is small would keep a device as long as its launches take.
     """
     added = offsets_of(lengths - shared)
+    count = -(-int(added[-1]) // budget)
+    budget = min(budget, -(-int(added[-1]) // max(count, 1)) + int(lengths.max(initial=0)))
     ranges, start = [], 0
     while start < len(lengths):
         limit = added[start] + budget - shared[start]

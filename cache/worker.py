@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.ahead import Ahead, Behind
+from cache.chunks import PIECE_TEXTS, Chunk, in_pieces
 from cache.devices import current
 from cache.errors import CacheError, DeviceError
-from cache.prepare import Helpers, Prepared, helper_count
+from cache.prepare import Helpers, Prepared, helper_share
 from cache.report import Tally
-from cache.tokens import Sequences, TextTokenizer
+from cache.sequences import Sequences
+from cache.tokens import TextTokenizer
 from cache.writer import ShardWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
-
-    from numpy.typing import NDArray
 
     from cache.backbones import Backbone
     from cache.encoder import Encoder, Fetched
@@ -62,29 +62,6 @@ class Job:
     total: int
     share: int = 1
     on_host: int = 0
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Texts to compute: `rows` int64 [n] are their places in the caller's texts, `keys` uint8 [n, 16].
-
-    `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not. `piece` numbers the
-    order that the texts came with, for whoever wants to know when they are stored.
-    """
-
-    texts: list[str]
-    rows: NDArray[np.int64]
-    keys: NDArray[np.uint8]
-    absent: NDArray[np.bool_]
-    piece: int = 0
-
-    def take(self, at: NDArray[np.int64]) -> Chunk:
-        """Return the texts `at`, in that order."""
-        return Chunk([self.texts[i] for i in at], self.rows[at], self.keys[at], self.absent[at], self.piece)
-
-    def name(self, i: int) -> str:
-        """Return what to call a text in a message: by its row, or, where a stream has none (-1), as it begins."""
-        return f"text {self.rows[i]}" if self.rows[i] >= 0 else f"text {self.texts[i][:40]!r}"
 
 
 OnBegin = Callable[[Chunk, "Batch"], None]
@@ -149,9 +126,9 @@ class Worker:
         chunks = iter(chunks)
         with contextlib.ExitStack() as stack:
             stack.enter_context(short_turns())
-            helpers, count = None, helper_count(self._job.on_host or self._job.share)
+            helpers, (count, threads) = None, helper_share(self._job.on_host or self._job.share)
             if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
-                helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, count))
+                helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, count, threads))
             tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
             with self._timed("loading"):
                 stack.enter_context(current(self._job.device))
@@ -205,7 +182,7 @@ class Worker:
         if helpers is None:
             prepared = Ahead(self._tokenize(rest, None), 1)
         else:
-            prepared = helpers.prepare(rest, self._prompted, packing)
+            prepared = helpers.prepare(Ahead(in_pieces(rest, PIECE_TEXTS["cuda"]), 2), self._prompted, packing)
         if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.backbones import package_folder
+from cache.chunks import Chunk
 from cache.cluster.reading import chunks_of
 from cache.cluster.receipts import Receipts
 from cache.devices import lost_device
@@ -24,7 +25,7 @@ from cache.errors import CacheError
 from cache.fingerprint import identity, read_content
 from cache.hub import locate
 from cache.store import FeatureStore
-from cache.worker import Chunk, Job, Worker
+from cache.worker import Job, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.ahead import hand_over
+from cache.chunks import Chunk
 from cache.cluster.connection import import_ray, quiet_data, reason_of
 from cache.cluster.corpus import Corpus
 from cache.errors import CacheError
 from cache.keys import KEY_BYTES, text_keys
 from cache.lookup import check_texts
-from cache.worker import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

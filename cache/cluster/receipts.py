@@ -17,8 +17,8 @@ from cache.report import Tally
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cache.chunks import Chunk
     from cache.packing import Batch
-    from cache.worker import Chunk
     from cache.writer import ShardWriter
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cache.tokens import Sequences
+    from cache.sequences import Sequences
     from pipeline.cost.backbones import BackboneCount
 
 _BATCHES = 500

@@ -26,7 +26,7 @@ from torch import Tensor
 from cache.backbones import resolve
 from cache.encoder import Encoder
 from cache.packing import Batch, pack
-from cache.tokens import Sequences
+from cache.sequences import Sequences
 from pipeline.errors import PipelineError
 
 

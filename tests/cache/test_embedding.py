@@ -116,7 +116,7 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
 def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, moment):
     from cache.prepare import Helpers, Packing
 
-    with Helpers(Path(qwen.source), qwen, 2) as helpers:
+    with Helpers(Path(qwen.source), qwen, 2, 1) as helpers:
         if moment == "between orders":
             helpers.encode(["a b"])
         for helper in helpers._all:

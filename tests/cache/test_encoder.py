@@ -19,8 +19,9 @@ from cache.backbones import resolve
 from cache.encoder import Encoder
 from cache.errors import CacheError
 from cache.hosted import HostedModel
+from cache.sequences import Sequences
 from cache.shapes import bert_shape, decoder_shape
-from cache.tokens import Sequences, TextTokenizer
+from cache.tokens import TextTokenizer
 
 CAUSAL = ["qwen3", "qwen2", "qwen2-window", "llama", "llama-scaled", "mistral"]
 BIDIRECTIONAL = ["bert", "xlm-roberta"]

@@ -19,7 +19,7 @@ from cache.fused import FusedKernels
 from cache.kernels import EAGER
 from cache.masks import DeviceTrie, HostTrie
 from cache.packing import pack
-from cache.tokens import Sequences
+from cache.sequences import Sequences
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 

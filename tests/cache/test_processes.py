@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from cache import CacheError, FeatureStore, embed_missing, resolve, text_keys, verify
+from cache.chunks import PIECE_TEXTS, Chunk
 from cache.crew import Crew
 from cache.devices import check_devices, choose_devices, lost_device, threads_each
 from cache.errors import DeviceError
 from cache.ledger import Ledger, Piece
-from cache.prepare import helper_count
-from cache.worker import Chunk
+from cache.prepare import helper_share
 from tests.cache import faults
 
 EXACT = {"dtype": "float32", "store_dtype": "float32"}
@@ -39,7 +39,7 @@ def goes_wrong(monkeypatch, tmp_path):
         monkeypatch.setenv("FAULT_FILE", str(tmp_path / "fault"))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setattr("cache.processes._serve", fault)
-        monkeypatch.setattr("cache.processes._PIECE", 64)
+        monkeypatch.setitem(PIECE_TEXTS, "cpu", 64)
 
     return install
 
@@ -386,17 +386,19 @@ class TestChoice:
     def test_processes_share_the_host_s_cores(self, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         for cores, processes, helpers, threads in (
-            (128, 8, 3, 16),
-            (16, 1, 3, 16),
-            (16, 8, 1, 2),
-            (8, 4, 1, 2),
-            (2, 1, 1, 2),
-            (2, 2, 0, 1),
-            (1, 3, 0, 1),
+            (128, 8, (3, 5), 16),
+            (16, 1, (3, 5), 16),
+            (32, 1, (3, 10), 32),
+            (16, 8, (1, 1), 2),
+            (8, 4, (1, 1), 2),
+            (4, 1, (3, 1), 4),
+            (2, 1, (1, 1), 2),
+            (2, 2, (0, 0), 1),
+            (1, 3, (0, 0), 1),
         ):
             monkeypatch.setattr("cache.devices.cores", lambda cores=cores: cores)
             monkeypatch.setattr("cache.prepare.cores", lambda cores=cores: cores)
-            assert (helper_count(processes), threads_each(processes)) == (helpers, threads)
+            assert (helper_share(processes), threads_each(processes)) == (helpers, threads)
         monkeypatch.setattr("cache.devices.cores", lambda: 16)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
         assert threads_each(2) == 3

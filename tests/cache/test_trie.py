@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.masks import block_lists, padded_ends, visible_blocks
 from cache.packing import pack
-from cache.tokens import Sequences
+from cache.sequences import Sequences
 from cache.trie import build_trie, cut, shared_lengths, token_order
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=30)
@@ -63,6 +64,15 @@ def test_cut_counts_a_shared_beginning_again_in_each_range():
     assert cut(lengths, shared, 6) == [(0, 3)]
     assert cut(lengths, shared, 5) == [(0, 2), (2, 3)]
     assert cut(lengths, shared, 1) == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("budget", [100, 290, 300, 410, 999, 1000])
+def test_cut_leaves_no_small_rest(budget):
+    lengths, shared = np.full(100, 10), np.zeros(100, int)
+    sizes = [10 * (stop - start) for start, stop in cut(lengths, shared, budget)]
+    assert max(sizes) <= budget
+    assert len(sizes) == -(-1000 // (budget // 10 * 10))
+    assert max(sizes) - min(sizes) <= 10 * len(sizes)
 
 
 @settings(max_examples=100, deadline=None, database=None)
