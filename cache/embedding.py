@@ -7,6 +7,7 @@ device (`cache.worker`), each writing its own shards, and may be interrupted at 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.backbones import DEFAULT, Backbone, resolve
+from cache.chunks import PIECE_TEXTS
 from cache.devices import check_devices, choose_devices, native_dtype
 from cache.errors import CacheError
 from cache.keys import text_keys
-from cache.lookup import Lookup
+from cache.lookup import Lookup, Readers, readers_for
 from cache.planning import Plan, make_plan
 from cache.processes import run_jobs
 from cache.report import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
@@ -94,7 +96,7 @@ def embed_missing(
     plan = make_plan(backbone, Path(root), layers, dtype, store_dtype, fastest)
     planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
     prompt = backbone.prompt if prompt is None else prompt
-    # no name for the stores: the lookup takes over their indexes, and lets go of them when it has merged them
+    # no name for the stores: of them the lookup keeps their indexes
     lookup = Lookup(texts, [FeatureStore.create(*store) for store in plan.stores], prompt)
     meter = _Meter(lookup, len(texts) if isinstance(texts, Sized) else 0, progress)
     chunks = lookup.missing()
@@ -104,7 +106,11 @@ def embed_missing(
         names = choose_devices(devices)
         used = ", ".join(dict.fromkeys(names))
         job = Job(plan.folder, backbone, plan.layers, plan.dtype, "", None, plan.stores, prompt, meter.total)
-        tally = run_jobs(job, names, _chain(first, chunks), meter.count)
+        with contextlib.ExitStack() as stack:
+            if count := readers_for(names, meter.total):
+                readers = Readers(count, prompt, PIECE_TEXTS["cuda"], len(names))
+                chunks = lookup.missing_pieces(stack.enter_context(readers))
+            tally = run_jobs(job, names, _chain(first, chunks), meter.count)
         tally.stages["loading"] += planned
     meter.finish()
     return report_of(plan, backbone, tally, lookup.texts, used, time.perf_counter() - began)

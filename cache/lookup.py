@@ -1,8 +1,12 @@
-"""Which texts are still to be computed: a stream of texts in, chunks of missing ones out, in constant memory.
+"""Which texts are still to be computed: a stream of texts in, those that are missing out.
 
-Texts are read a window at a time, small windows first so that the device starts at once; keys are hashed and looked
-up in bulk. A text that repeats one of its window, or one that is being computed but not yet committed, counts as
-there. Only keys on their way are remembered, so that a corpus larger than memory streams through.
+Texts are read a window at a time, small windows first so that the device starts at once; keys are hashed and looked up
+in bulk. A text that was missing counts as there from then on: only its key is remembered, as the stores' own are, so
+that a corpus larger than memory streams through. What other processes store meanwhile is not seen: it is computed
+twice, and the first row counts.
+
+Hashing, sorting and packing take most of the time. For several GPUs readers, processes of their own, do them: what is
+left here is half of it, some 1.3 us a text (`benchmarks/deal.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.chunks import Chunk
+from cache.aside import Asides
+from cache.chunks import Chunk, PackedTexts, cut
+from cache.devices import cores
 from cache.errors import CacheError
 from cache.growing import GrowingKeys
 from cache.index import KeyIndex
-from cache.keys import KEY_BYTES, text_keys
+from cache.keys import text_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +34,10 @@ if TYPE_CHECKING:
 FIRST_WINDOW, WINDOW = 1 << 13, 1 << 16
 _WINDOW_CHARACTERS = 1 << 25
 _SLICE = 256
+_READERS = 4
+_CORES_A_READER = 8
+# a window's keys, and the places and packed texts of each piece
+Read = tuple["NDArray[np.uint8]", list[tuple["NDArray[np.int64]", PackedTexts]]]
 
 
 class Lookup:
@@ -38,29 +48,46 @@ class Lookup:
         self.texts = 0
         self.reused = 0
         self._source = iter(texts)
+        self._size = FIRST_WINDOW
         self._prompt = prompt
-        self._there = [GrowingKeys.of(store) for store in stores]
-        self._underway = np.empty((0, KEY_BYTES), np.uint8)
+        self._there = [store.index for store in stores]
+        self._found_missing = GrowingKeys()
 
     def missing(self) -> Iterator[Chunk]:
-        """Yield the texts that some store lacks, once each, a chunk a window that has any.
+        """Yield the texts that some store lacks, once each, a chunk a window that has any; may be called again.
 
         :raises CacheError: a text is empty or no string.
         """
-        size = FIRST_WINDOW
-        while texts := self._window(size):
-            size = min(2 * size, WINDOW)
+        for first, texts in self._windows():
             keys = text_keys(texts, self._prompt)
-            self._settle()
-            absent = np.stack([~there.contains(keys) for there in self._there], axis=1)
-            at = self._unseen(keys, np.flatnonzero(absent.any(1)))
-            rows = at + self.texts
-            self.texts += len(texts)
-            self.reused += len(texts) - len(at)
+            at, absent = self._missing_of(keys)
             if len(at):
-                yield Chunk([texts[i] for i in at], rows, keys[at], absent[at])
+                yield Chunk([texts[i] for i in at], at + first, keys[at], absent)
 
-    def _window(self, size: int) -> list[str]:
+    def missing_pieces(self, readers: Readers) -> Iterator[Chunk]:
+        """Yield the texts that some store lacks, once each, in packed pieces.
+
+        :raises CacheError: a text is empty or no string; a reader was killed.
+        """
+        for (first, _), (keys, pieces) in readers.in_turns(self._windows(), lambda window: window[1]):
+            at, absent = self._missing_of(keys)
+            place = np.full(len(keys), -1)
+            place[at] = np.arange(len(at))
+            for places, texts in pieces:
+                wanted = np.flatnonzero(place[places] >= 0)
+                rows = places[wanted]
+                if len(rows):
+                    yield Chunk(texts.take(wanted), rows + first, keys[rows], absent[place[rows]])
+
+    def _windows(self) -> Iterator[tuple[int, list[str]]]:
+        """Read a window after another, larger ones, each with the number of the texts before it."""
+        first = self.texts
+        while texts := self._window(self._size, first):
+            self._size = min(2 * self._size, WINDOW)
+            yield first, texts
+            first += len(texts)
+
+    def _window(self, size: int, first: int) -> list[str]:
         """Read the next `size` texts, fewer where they are long."""
         texts: list[str] = []
         characters = 0
@@ -68,25 +95,52 @@ class Lookup:
             some = list(itertools.islice(self._source, min(_SLICE, size - len(texts))))
             if not some:
                 break
-            check_texts(some, self.texts + len(texts))
+            check_texts(some, first + len(texts))
             characters += sum(map(len, some))
             texts += some
         return texts
 
-    def _settle(self) -> None:
-        """Forget the keys that have been committed meanwhile."""
-        for there in self._there:
-            there.refresh()
-        done = np.logical_and.reduce([there.contains(self._underway) for there in self._there])
-        self._underway = self._underway[~done]
-
-    def _unseen(self, keys: NDArray[np.uint8], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the candidates whose key is neither underway nor an earlier candidate's."""
+    def _missing_of(self, keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return which of a window's texts are missing, int64 [m], and from which stores, bool [m, stores]."""
+        absent = np.stack([there.find(keys) < 0 for there in self._there], axis=1)
+        candidates = np.flatnonzero(absent.any(1))
         asked = keys[candidates]
-        first = KeyIndex.build(asked).find(asked) == np.arange(len(asked))
-        at: NDArray[np.int64] = candidates[first & (KeyIndex.build(self._underway).find(asked) < 0)]
-        self._underway = np.concatenate([self._underway, keys[at]])
-        return at
+        index = KeyIndex.build(asked)
+        first = index.find(asked) == np.arange(len(asked))
+        at: NDArray[np.int64] = candidates[first & ~self._found_missing.contains(asked)]
+        self._found_missing.add(index)
+        self.texts += len(keys)
+        self.reused += len(keys) - len(at)
+        return at, absent[at]
+
+
+class Readers(Asides):
+    """Processes that hash, sort and pack texts: a `with` block around `Lookup.missing_pieces`."""
+
+    def __init__(self, count: int, prompt: str, most: int, least: int) -> None:
+        """Start them.
+
+        :param most: texts a piece, and `least` pieces a window (`cache.chunks.cut`).
+        """
+        super().__init__(f"{__name__}.reading", count, prompt, most, least)
+
+
+def readers_for(devices: Sequence[str], total: int) -> int:
+    """Return how many readers so many texts (0: unknown) for these devices are worth: none unless several are GPUs."""
+    many = not total or total >= len(devices) * WINDOW
+    if len(devices) == 1 or devices[0] == "cpu" or not many:
+        return 0
+    return min(_READERS, len(devices), cores() // _CORES_A_READER)
+
+
+def reading(prompt: str, most: int, least: int) -> Callable[[list[str]], Read]:
+    """Return what a reader does with the texts of a window."""
+
+    def work(texts: list[str]) -> Read:
+        pieces = [(places, PackedTexts.pack([texts[i] for i in places])) for places in cut(texts, most, least)]
+        return text_keys(texts, prompt), pieces
+
+    return work
 
 
 def check_texts(texts: list[str], first: int) -> None:

@@ -31,13 +31,14 @@ _SLICE = 4096
 
 
 class TextTokenizer:
-    """A checkpoint's tokenizer with the backbone's rules for ends and length."""
+    """A checkpoint's tokenizer with the backbone's rules for ends and length, and a prompt before every text."""
 
-    def __init__(self, folder: Path, backbone: Backbone) -> None:
+    def __init__(self, folder: Path, backbone: Backbone, prompt: str = "") -> None:
         """Load tokenizer.json, or let transformers convert an older format.
 
         :raises CacheError: no tokenizer, or one that cannot be read; a maximum length without room for a text.
         """
+        self._prompt = prompt
         self._tokenizer = _load(folder, backbone)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -63,7 +64,8 @@ class TextTokenizer:
         return before, after
 
     def encode(self, texts: Sequence[str]) -> Sequences:
-        """Return the token sequences of `texts` (prompt included by the caller)."""
+        """Return the token sequences of prompt + text for each of `texts`."""
+        texts = [self._prompt + text for text in texts] if self._prompt else list(texts)
         # an encoding holds a hundred bytes a token until it is let go
         slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
         bare = self._whole if self._words is None else self._words.encode

@@ -128,7 +128,8 @@ class Worker:
             stack.enter_context(short_turns())
             helpers, (count, threads) = None, helper_share(self._job.on_host or self._job.share)
             if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
-                helpers = stack.enter_context(Helpers(self._job.folder, self._job.backbone, count, threads))
+                job = self._job
+                helpers = stack.enter_context(Helpers(job.folder, job.backbone, job.prompt, count, threads))
             tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
             with self._timed("loading"):
                 stack.enter_context(current(self._job.device))
@@ -157,14 +158,12 @@ class Worker:
 
     def _tokenize(self, chunks: Iterable[Chunk], helpers: Helpers | None) -> Iterator[tuple[Chunk, Sequences]]:
         """Tokenize here, or have a helper do it: loading a tokenizer holds Python's lock while weights are read."""
-        tokenizer = TextTokenizer(self._job.folder, self._job.backbone) if helpers is None else helpers
+        job = self._job
+        tokenizer = TextTokenizer(job.folder, job.backbone, job.prompt) if helpers is None else helpers
         for chunk in chunks:
             with self._timed("tokenizing"):
-                sequences = tokenizer.encode(self._prompted(chunk))
+                sequences = tokenizer.encode(chunk.texts)
             yield chunk, sequences
-
-    def _prompted(self, chunk: Chunk) -> list[str]:
-        return [self._job.prompt + text for text in chunk.texts] if self._job.prompt else chunk.texts
 
     def _expected(self) -> float:
         """Return how many texts this process will get, about; an unknown number counts as many."""
@@ -182,7 +181,9 @@ class Worker:
         if helpers is None:
             prepared = Ahead(self._tokenize(rest, None), 1)
         else:
-            prepared = helpers.prepare(Ahead(in_pieces(rest, PIECE_TEXTS["cuda"]), 2), self._prompted, packing)
+            prepared = helpers.prepare(
+                Ahead(in_pieces(rest, PIECE_TEXTS["cuda"]), 2), lambda chunk: chunk.texts, packing
+            )
         if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):

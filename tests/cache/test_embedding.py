@@ -116,13 +116,13 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
 def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, moment):
     from cache.prepare import Helpers, Packing
 
-    with Helpers(Path(qwen.source), qwen, 2, 1) as helpers:
+    with Helpers(Path(qwen.source), qwen, "", 2, 1) as helpers:
         if moment == "between orders":
             helpers.encode(["a b"])
         for helper in helpers._all:
             helper._process.kill()
             helper._process.wait()
-        with pytest.raises(CacheError, match="tokenizing process ended"):
+        with pytest.raises(CacheError, match="a tokenizing process ended"):
             list(helpers.prepare(iter([["a b"], ["c"]]), lambda texts: texts, Packing("trie", 64)))
 
 
