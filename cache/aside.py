@@ -8,7 +8,6 @@ order comes in and its last answer goes out, so that it waits for nobody.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import itertools
 import os
@@ -49,11 +48,9 @@ class Asides:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close their inputs, all at once, and wait until they have ended."""
+        """End them, whatever they are at: nothing is lost, and threads that wait for one hear of it."""
         for aside in self._all:
-            aside.dismiss()
-        for aside in self._all:
-            aside.wait()
+            aside.end()
 
     def ask(self, order: Any) -> Any:
         """Have one order answered, before any that are taken in turns.
@@ -113,37 +110,32 @@ class _Aside:
         self.order((what, arguments))
 
     def order(self, what: Any) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it has ended: whoever waits for the answer hears why
             self._orders.send(what)
-        except OSError:
-            raise self._ended() from None
 
     def answer(self) -> Any:
         try:
             result = self._answers.recv()
         except (EOFError, OSError):
-            raise self._ended() from None
+            what = self._name.rpartition(".")[2]
+            problem = f"a {what} process ended"
+            raise DeviceError(problem, "its memory may have run out; run again to go on") from None
         if isinstance(result, BaseException):
             raise result
         return result
 
-    def dismiss(self) -> None:
-        self._answers.close()
-        self._orders.close()
-
-    def wait(self) -> None:
+    def end(self) -> None:
+        # its pipes are closed when nobody has them any more: a thread that was about to write would hit another file
+        self._process.kill()
         self._process.wait()
-
-    def _ended(self) -> DeviceError:
-        what = self._name.rpartition(".")[2]
-        return DeviceError(f"a {what} process ended", "its memory may have run out; run again to go on")
 
 
 def _widen(pipe: Connection) -> None:
     """Have a pipe hold more, where the system has such a thing and allows it."""
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def serve() -> None:
@@ -151,24 +143,28 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # whatever prints must not reach the pipe
+    received = _received(orders)
     try:
-        what, arguments = orders.recv()
-        module, _, name = what.rpartition(".")
-        work = getattr(importlib.import_module(module), name)(*arguments)
-        with Behind[Any](partial(_send, answers), 1) as sending:
-            for order in Ahead(_received(orders), 1):
-                sending.put(work(order))
-    except (EOFError, OSError):  # the parent has closed its end, or is gone
-        return
+        for what, arguments in itertools.islice(received, 1):
+            module, _, name = what.rpartition(".")
+            work = getattr(importlib.import_module(module), name)(*arguments)
+            with Behind[Any](partial(_send, answers), 1) as sending:
+                for order in Ahead(received, 1):
+                    sending.put(work(order))
     except Exception as error:  # raised in the parent
-        answers.send(error)
+        _send(answers, iter([error]))
 
 
 def _received(orders: Connection) -> Iterator[Any]:
-    while True:
-        yield orders.recv()
+    """Yield what comes in, until the parent is gone."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            yield orders.recv()
 
 
 def _send(answers: Connection, done: Iterator[Any]) -> None:
-    for answer in done:
-        answers.send(answer)
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and orders end too
+        for answer in done:
+            answers.send(answer)
+    for _ in done:
+        continue

@@ -77,6 +77,8 @@ def embed_missing(
 ) -> EmbedReport:
     """Compute the features of `texts` that the stores under `root` lack, and store them.
 
+    What another process stores while this one works is not seen: both compute it, and the first row counts.
+
     :param texts: read once, a window at a time; may be longer than memory.
     :param layers: hidden states to pool, a store each; negative ones count from the end.
     :param dtype: "float32" or "bfloat16" to compute in; "auto" takes that of the one store there is, else the fastest.

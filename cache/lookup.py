@@ -5,8 +5,8 @@ in bulk. A text that was missing counts as there from then on: only its key is r
 that a corpus larger than memory streams through. What other processes store meanwhile is not seen: it is computed
 twice, and the first row counts.
 
-Hashing, sorting and packing take most of the time. For several GPUs readers, processes of their own, do them: what is
-left here is half of it, some 1.3 us a text (`benchmarks/deal.py`).
+Hashing, sorting and packing take most of the time. For several GPUs readers, processes of their own, do them, and half
+is left here (`benchmarks/deal.py`).
 """
 
 from __future__ import annotations
@@ -76,8 +76,12 @@ class Lookup:
             for places, texts in pieces:
                 wanted = np.flatnonzero(place[places] >= 0)
                 rows = places[wanted]
-                if len(rows):
-                    yield Chunk(texts.take(wanted), rows + first, keys[rows], absent[place[rows]])
+                if not len(rows):
+                    continue
+                # a few of many: whoever gets them would be sent all that they were packed with
+                few = 2 * len(wanted) < len(places)
+                some = PackedTexts.pack([texts[i] for i in wanted]) if few else texts.take(wanted)
+                yield Chunk(some, rows + first, keys[rows], absent[place[rows]])
 
     def _windows(self) -> Iterator[tuple[int, list[str]]]:
         """Read a window after another, larger ones, each with the number of the texts before it."""

@@ -1,8 +1,8 @@
 """One process a device: chunks are dealt out, every process writes its own shards, nobody locks anything.
 
 With one device the work happens here. With several, processes (`cache.crew`) start with a piece of work each and ask
-for further ones whenever they are free, so that an uneven share costs at most one piece; none is started that would
-find nothing to do.
+for further ones whenever they are free, so that an uneven share costs what a slow one has ahead of it: a piece, with
+helpers two for each of them. None is started that would find nothing to do.
 
 A process that is lost, killed or with its device, costs what it had not committed: the store says what that is
 (`cache.ledger`), and the others do it again. The texts that it had in hand come last and in small pieces, and texts

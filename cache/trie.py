@@ -73,10 +73,17 @@ def cut(lengths: NDArray[np.int64], shared: NDArray[np.int64], budget: int) -> l
     equal: a last one that is small would keep a device as long as its launches take.
     """
     added = offsets_of(lengths - shared)
-    count = -(-int(added[-1]) // budget)
-    budget = min(budget, -(-int(added[-1]) // max(count, 1)) + int(lengths.max(initial=0)))
+    count = len(_full_ranges(added, shared, budget))
+    if count < 2:
+        return _full_ranges(added, shared, budget)
+    most = int(added[-1]) + (count - 1) * int(shared.max())
+    return _full_ranges(added, shared, min(budget, -(-most // count) + int(np.diff(added)[1:].max())))
+
+
+def _full_ranges(added: NDArray[np.int64], shared: NDArray[np.int64], budget: int) -> list[tuple[int, int]]:
+    """Cut where the budget is reached; `added` [n + 1] counts the nodes that come before each text."""
     ranges, start = [], 0
-    while start < len(lengths):
+    while start < len(shared):
         limit = added[start] + budget - shared[start]
         stop = max(int(np.searchsorted(added, limit, side="right")) - 1, start + 1)
         ranges.append((start, stop))

@@ -181,9 +181,7 @@ class Worker:
         if helpers is None:
             prepared = Ahead(self._tokenize(rest, None), 1)
         else:
-            prepared = helpers.prepare(
-                Ahead(in_pieces(rest, PIECE_TEXTS["cuda"]), 2), lambda chunk: chunk.texts, packing
-            )
+            prepared = helpers.prepare(in_pieces(rest, PIECE_TEXTS["cuda"]), lambda chunk: chunk.texts, packing)
         if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):

@@ -72,7 +72,17 @@ def test_cut_leaves_no_small_rest(budget):
     sizes = [10 * (stop - start) for start, stop in cut(lengths, shared, budget)]
     assert max(sizes) <= budget
     assert len(sizes) == -(-1000 // (budget // 10 * 10))
-    assert max(sizes) - min(sizes) <= 10 * len(sizes)
+    assert max(sizes) - min(sizes) <= 11 * len(sizes)
+
+
+def test_cut_leaves_no_small_rest_where_every_range_begins_with_what_all_share():
+    lengths, shared = np.full(1000, 50), np.full(1000, 40)
+    shared[0] = 0
+    for budget in (290, 500, 1000, 1010, 1500):
+        sizes = [10 * (stop - start) + 40 for start, stop in cut(lengths, shared, budget)]
+        assert max(sizes) <= budget
+        assert max(sizes) - min(sizes) <= 11 * len(sizes)
+        assert len(sizes) == -(-1000 // ((budget - 40) // 10))
 
 
 @settings(max_examples=100, deadline=None, database=None)

@@ -122,7 +122,7 @@ def test_ids_are_the_tokenizer_s(name):
         assert same(looked_up.encode(texts), whole(texts))
 
     examples()
-    assert looked_up._proven
+    assert looked_up._used
 
 
 def test_words_are_looked_up_and_not_tokenized_again():
@@ -139,6 +139,20 @@ def test_words_are_looked_up_and_not_tokenized_again():
     again = [text.replace("fracture", "apples") for text in CORPUS]
     assert same(looked_up.encode(again), whole(again))
     assert asked == [" apples"]
+
+
+def test_words_that_do_not_return_are_left_to_the_tokenizer(monkeypatch):
+    monkeypatch.setattr(words, "_JUDGED_WORDS", 200)
+    whole = whole_of(TOKENIZERS["qwen"])
+    looked_up = Words(TOKENIZERS["qwen"], whole)
+    for number in range(10):
+        texts = [f"h{number:x}f{i:x}a b{i:x}c{number:x} d{number:x}e{i:x}" for i in range(50)]
+        assert same(looked_up.encode(texts), whole(texts))
+    assert looked_up._used is False
+    again = Words(TOKENIZERS["qwen"], whole)
+    for _ in range(10):
+        again.encode(CORPUS)
+    assert again._used
 
 
 @settings(max_examples=300, deadline=None, database=None)
@@ -162,11 +176,26 @@ def test_what_is_held_is_bounded(monkeypatch):
 
 @pytest.mark.parametrize("text", ["see <|endoftext|> here", "it is a BIG word here", "it is a big word here"])
 def test_an_added_token_in_a_text_is_found_as_ever(text):
-    tokenizer = byte_level(words._EXPRESSIONS[0], normalizers.NFC())
+    tokenizer = byte_level(words._EXPRESSIONS[0])
     tokenizer.add_tokens([AddedToken("big word", lstrip=True, normalized=True)])
+    assert cuts_at_blanks(tokenizer)
     whole = whole_of(tokenizer)
     looked_up = Words(tokenizer, whole)
-    for texts in (CORPUS, [*CORPUS, text], [text]):
+    for texts in ([*CORPUS, text], CORPUS, [*CORPUS, text], [text]):
+        assert same(looked_up.encode(texts), whole(texts))
+
+
+@pytest.mark.parametrize("text", ["of léft clavicle", "of LEFT  CLAVICLE", "of left clavicle"])
+def test_a_token_that_is_found_in_normalised_text_leaves_all_to_the_tokenizer(text):
+    tokenizer = bert()
+    assert cuts_at_blanks(tokenizer)
+    tokenizer.add_tokens(["left clavicle"])
+    assert not cuts_at_blanks(tokenizer)
+    exact = bert()
+    exact.add_tokens([AddedToken("left clavicle", normalized=False)])
+    assert cuts_at_blanks(exact)
+    looked_up, whole = Words(exact, whole_of(exact)), whole_of(exact)
+    for texts in (["a plain text"], [text, "a plain text"]):
         assert same(looked_up.encode(texts), whole(texts))
 
 
@@ -176,7 +205,7 @@ def test_a_tokenizer_that_differs_on_the_first_texts_is_used_whole():
     whole = whole_of(tokenizer)
     looked_up = Words(tokenizer, whole)
     assert same(looked_up.encode(CORPUS), whole(CORPUS))
-    assert looked_up._proven is False
+    assert looked_up._used is False
 
 
 def test_others_are_left_alone():
@@ -189,7 +218,9 @@ def test_others_are_left_alone():
     wide.normalizer = normalizers.NFKC()
     random = byte_level()
     random.model.dropout = 0.1
-    assert not any(map(cuts_at_blanks, [unigram, spaced, wide, random, Tokenizer(models.BPE())]))
+    own = byte_level()
+    own.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(object())
+    assert not any(map(cuts_at_blanks, [unigram, spaced, wide, random, own, Tokenizer(models.BPE())]))
 
 
 def test_a_cut_stands_only_before_a_blank_and_a_letter():
