@@ -16,8 +16,9 @@ more packages and adds work. Its learning rates are tuned, ours is the published
 row gives its losses the features computed once, which tells what caching saves from what the loop saves. Ours embeds
 into an empty store in float32, loading included; its loading is left out. Both are asked by the same code.
 
-`flat`: joint's full vector and shortest prefix, 5 nearest neighbours, against scikit-learn's logistic regression on the
-features (L2-normalised, C chosen on the validation split) and the same neighbours on them; the finest level.
+`flat`: joint's full vector and shortest prefix, 5 nearest neighbours, mean of `--seeds`, for each of `--heads`, against
+scikit-learn's logistic regression on the features (L2-normalised, C chosen on the validation split) and the same
+neighbours on them; the finest level. It needs no polars either.
 """
 
 from __future__ import annotations
@@ -117,6 +118,11 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 def listed(text: str) -> list[str]:
     """Split an option at its commas."""
     return [part for part in text.split(",") if part]
+
+
+def numbers(text: str) -> list[int]:
+    """Split an option into numbers."""
+    return [int(part) for part in listed(text)]
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -334,34 +340,43 @@ def show_accuracy(
 
 def flat_part(options: argparse.Namespace, results: Results) -> None:
     """Joint against what looks at the finest labels alone."""
+    settings = {"epochs": options.epochs} if options.epochs else {}
     for name, data in datasets_of(options).items():
         (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
-        finest = test_labels[:, -1]
-        heads_of = {
-            preset: fitted_to(data, options.device, seeds=[SEED], method="joint", head=preset)[0].head
-            for preset in ("paper", "wide")
-        }
-        joint = {
-            preset: score_embeddings(head.embed(train), labels, head.embed(test), test_labels, device=options.device)
-            for preset, head in heads_of.items()
-        }
-        raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
         regression, remark = logistic(data)
-        flat = regression == finest
-        right = {
-            f"{name}: joint, {preset}, {dim} dims": answers.right[j, :, -1]
-            for preset, answers in joint.items()
-            for j, dim in ((-1, answers.dims[-1]), (0, answers.dims[0]))
-        }
-        others = {f"logistic regression on {train.shape[1]} features, {remark}": flat}
-        others[f"neighbours on {train.shape[1]} features"] = raw.right[0, :, -1]
-        for what, hits in (*right.items(), *((f"{name}: {what}", hits) for what, hits in others.items())):
-            low, high = bootstrap_interval(hits) * 100
-            results.add(what, hits.mean() * 100, "%", f"[{low:.2f}, {high:.2f}] over texts", n=data.rows)
-        for what, hits in right.items():
-            gap = hits.astype(float) - flat
-            low, high = bootstrap_interval(gap) * 100
-            results.add(f"{what} - logistic regression", gap.mean() * 100, "points", f"[{low:.2f}, {high:.2f}]")
+        flat = (regression == test_labels[:, -1])[:, None]
+        show_share(f"{name}: logistic regression on {train.shape[1]} features, {remark}", flat, results, n=data.rows)
+        raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
+        show_share(f"{name}: neighbours on {train.shape[1]} features", raw.right[0, :, -1:], results)
+        for preset in options.heads:
+            fitted = fitted_to(data, options.device, seeds=options.seeds, method="joint", head=preset, **settings)
+            took = sum(one.seconds for one in fitted)
+            for dim, right in right_of(fitted, data, options.device).items():
+                what = f"{name}: joint, {preset}, {dim} dims"
+                show_share(what, right, results, fit_seconds=took)
+                show_share(f"{what} - logistic regression", right.astype(float) - flat, results, unit="points")
+
+
+def right_of(fitted: list[heads.FitResult], data: Features, device: str) -> dict[int, np.ndarray]:
+    """Return what the longest and the shortest prefix get right on the finest level, bool [test texts, seeds]."""
+    (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
+    answers = [
+        score_embeddings(one.head.embed(train), labels, one.head.embed(test), test_labels, device=device)
+        for one in fitted
+    ]
+    dims = answers[0].dims
+    return {dims[j]: np.stack([some.right[j, :, -1] for some in answers], axis=1) for j in (-1, 0)}
+
+
+def show_share(what: str, outcomes: np.ndarray, results: Results, unit: str = "%", **more: Any) -> None:
+    """Add a row: the mean of outcomes [texts, seeds], with its interval over texts and each text's seeds."""
+    texts, seeds = outcomes.shape
+    about = np.repeat(np.arange(texts), seeds)
+    span = (0.0, 1.0) if unit == "%" else (-1.0, 1.0)
+    low, high = bootstrap_interval(outcomes.ravel(), about, span=span) * 100
+    remark = f"[{low:.2f}, {high:.2f}]" + (f" over texts and {seeds} seeds" if seeds > 1 else " over texts")
+    each = (outcomes.mean(axis=0) * 100).tolist()
+    results.add(what, outcomes.mean() * 100, unit, remark, each_seed=each, **more)
 
 
 def logistic(data: Features) -> tuple[np.ndarray, str]:
@@ -390,6 +405,9 @@ def main() -> None:
     parser.add_argument("--clinc", type=Path, help="folder that holds data_full.json and domains.json (part peer)")
     parser.add_argument("--peer-steps", type=int, help="time so many of its steps and extrapolate; all by default")
     parser.add_argument("--repeats", type=int, default=3, help="how often each fit of part fit is timed")
+    parser.add_argument("--heads", type=listed, default=["paper", "wide", "reference"], help="of part flat")
+    parser.add_argument("--epochs", type=int, help="of part flat; joint's own by default")
+    parser.add_argument("--seeds", type=numbers, default=[42, 123, 456, 789, 1011], help="of part flat")
     options = parser.parse_args()
     if set(options.parts) - set(PARTS):
         parser.error(f"--parts: use {','.join(PARTS)}")

@@ -39,7 +39,8 @@ def goes_wrong(monkeypatch, tmp_path):
         monkeypatch.setenv("FAULT_FILE", str(tmp_path / "fault"))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setattr("cache.processes._serve", fault)
-        monkeypatch.setitem(PIECE_TEXTS, "cpu", 64)
+        for kind in PIECE_TEXTS:
+            monkeypatch.setitem(PIECE_TEXTS, kind, 64)
 
     return install
 
