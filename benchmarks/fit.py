@@ -1,4 +1,4 @@
-"""How fast heads train, against sentence-transformers in the same run, and what a small head loses against flat ones.
+"""How fast heads train, against sentence-transformers in the same run.
 
     python benchmarks/fit.py --artifacts artifacts --clinc ../shared/data/clinc --json fit-cpu.json
     python benchmarks/fit.py --parts fit --features build/features.npz --device cuda --json fit-cuda.json
@@ -15,10 +15,6 @@ are a plain loop over its own modules and losses, with the batches drawn before 
 more packages and adds work. Its learning rates are tuned, ours is the published one; both keep the last epoch. A second
 row gives its losses the features computed once, which tells what caching saves from what the loop saves. Ours embeds
 into an empty store in float32, loading included; its loading is left out. Both are asked by the same code.
-
-`flat`: joint's full vector and shortest prefix, 5 nearest neighbours, mean of `--seeds`, for each of `--heads`, against
-scikit-learn's logistic regression on the features (L2-normalised, C chosen on the validation split) and the same
-neighbours on them; the finest level. It needs no polars either.
 """
 
 from __future__ import annotations
@@ -44,9 +40,8 @@ import torch
 import heads
 from pipeline.machine import processor
 from pipeline.protocols import score_embeddings
-from pipeline.statistics import bootstrap_interval
 
-PARTS = ("fit", "peer", "flat")
+PARTS = ("fit", "peer")
 DATASETS = ("clinc", "icd10cm")
 SPLITS = ("train", "val", "test")
 BATCH, EPOCHS, SEED = 24, 5, 42
@@ -54,7 +49,6 @@ DIMS = (64, 128, 192, 256)
 LOSSES = {"MultipleNegativesRankingLoss": 1e-3, "BatchHardSoftMarginTripletLoss": 3e-4}
 """Sentence-transformers' losses and for each the learning rate that is best on validation, mean of the prefixes: of
 1e-4, 3e-4, 1e-3, 3e-3 and 1e-2, which differ by 0.7 points."""
-REGULARISATION = (3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +112,6 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 def listed(text: str) -> list[str]:
     """Split an option at its commas."""
     return [part for part in text.split(",") if part]
-
-
-def numbers(text: str) -> list[int]:
-    """Split an option into numbers."""
-    return [int(part) for part in listed(text)]
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -338,65 +327,6 @@ def show_accuracy(
         results.add(f"  intents right at {dim} dims", intent, "%", f"domains {domain:.2f} %", domain=domain)
 
 
-def flat_part(options: argparse.Namespace, results: Results) -> None:
-    """Joint against what looks at the finest labels alone."""
-    settings = {"epochs": options.epochs} if options.epochs else {}
-    for name, data in datasets_of(options).items():
-        (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
-        regression, remark = logistic(data)
-        flat = (regression == test_labels[:, -1])[:, None]
-        show_share(f"{name}: logistic regression on {train.shape[1]} features, {remark}", flat, results, n=data.rows)
-        raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
-        show_share(f"{name}: neighbours on {train.shape[1]} features", raw.right[0, :, -1:], results)
-        for preset in options.heads:
-            fitted = fitted_to(data, options.device, seeds=options.seeds, method="joint", head=preset, **settings)
-            took = sum(one.seconds for one in fitted)
-            for dim, right in right_of(fitted, data, options.device).items():
-                what = f"{name}: joint, {preset}, {dim} dims"
-                show_share(what, right, results, fit_seconds=took)
-                show_share(f"{what} - logistic regression", right.astype(float) - flat, results, unit="points")
-
-
-def right_of(fitted: list[heads.FitResult], data: Features, device: str) -> dict[int, np.ndarray]:
-    """Return what the longest and the shortest prefix get right on the finest level, bool [test texts, seeds]."""
-    (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
-    answers = [
-        score_embeddings(one.head.embed(train), labels, one.head.embed(test), test_labels, device=device)
-        for one in fitted
-    ]
-    dims = answers[0].dims
-    return {dims[j]: np.stack([some.right[j, :, -1] for some in answers], axis=1) for j in (-1, 0)}
-
-
-def show_share(what: str, outcomes: np.ndarray, results: Results, unit: str = "%", **more: Any) -> None:
-    """Add a row: the mean of outcomes [texts, seeds], with its interval over texts and each text's seeds."""
-    texts, seeds = outcomes.shape
-    about = np.repeat(np.arange(texts), seeds)
-    span = (0.0, 1.0) if unit == "%" else (-1.0, 1.0)
-    low, high = bootstrap_interval(outcomes.ravel(), about, span=span) * 100
-    remark = f"[{low:.2f}, {high:.2f}]" + (f" over texts and {seeds} seeds" if seeds > 1 else " over texts")
-    each = (outcomes.mean(axis=0) * 100).tolist()
-    results.add(what, outcomes.mean() * 100, unit, remark, each_seed=each, **more)
-
-
-def logistic(data: Features) -> tuple[np.ndarray, str]:
-    """Label the test split by the regression whose C is best on validation; say which, and what it took."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import normalize
-
-    splits = {split: (normalize(rows), labels[:, -1]) for split, (rows, labels) in data.splits.items()}
-    best, chosen, began = -1.0, None, time.perf_counter()
-    for c in REGULARISATION:
-        model = LogisticRegression(C=c, max_iter=300, tol=1e-5).fit(*splits["train"])
-        score = model.score(*splits["val"])
-        if score > best:
-            best, chosen = score, model
-    rounds = int(chosen.n_iter_.max())
-    ended = f"{rounds} rounds" + (", not converged" if rounds >= 300 else "")
-    took = time.perf_counter() - began
-    return chosen.predict(splits["test"][0]), f"C={chosen.C:g}, {ended}, {len(REGULARISATION)} fits {took:.0f} s"
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -405,9 +335,6 @@ def main() -> None:
     parser.add_argument("--clinc", type=Path, help="folder that holds data_full.json and domains.json (part peer)")
     parser.add_argument("--peer-steps", type=int, help="time so many of its steps and extrapolate; all by default")
     parser.add_argument("--repeats", type=int, default=3, help="how often each fit of part fit is timed")
-    parser.add_argument("--heads", type=listed, default=["paper", "wide", "reference"], help="of part flat")
-    parser.add_argument("--epochs", type=int, help="of part flat; joint's own by default")
-    parser.add_argument("--seeds", type=numbers, default=[42, 123, 456, 789, 1011], help="of part flat")
     options = parser.parse_args()
     if set(options.parts) - set(PARTS):
         parser.error(f"--parts: use {','.join(PARTS)}")
@@ -417,7 +344,7 @@ def main() -> None:
     print(" | ".join(f"{key} {value}" for key, value in about.items()))
     results = Results(about, options.json)
     for part in options.parts:
-        {"fit": fit_part, "peer": peer_part, "flat": flat_part}[part](options, results)
+        {"fit": fit_part, "peer": peer_part}[part](options, results)
 
 
 if __name__ == "__main__":

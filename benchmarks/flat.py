@@ -1,0 +1,113 @@
+"""What joint's embedding loses against classifiers that look at the finest labels alone and at every number.
+
+    python benchmarks/flat.py --artifacts artifacts --json flat.json
+    python benchmarks/flat.py --features build/features.npz --device cuda --json flat.json
+
+Joint's full vector and shortest prefix, 5 nearest neighbours in the training split, mean of `--seeds`, against
+scikit-learn's logistic regression on the L2-normalised features and the same neighbours on the features. As the
+regression's C, joint's head and epochs are chosen on the validation split, by the mean of both prefixes; every choice
+is shown. Features come from where `benchmarks/fit.py` takes them; with `--features` no polars is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import product
+from typing import Any
+
+import numpy as np
+from fit import Features, Results, add_sources, datasets_of, fitted_to, listed, machine
+
+import heads
+from pipeline.protocols import score_embeddings
+from pipeline.statistics import bootstrap_interval
+
+REGULARISATION = (3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+def measure(data: Features, options: argparse.Namespace, results: Results) -> None:
+    """Rows of one dataset: the two that are flat, then joint with every head and number of epochs."""
+    (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
+    regression, remark = logistic(data)
+    flat = (regression == test_labels[:, -1])[:, None]
+    show(f"{data.name}: logistic regression on {train.shape[1]} features, {remark}", flat, results, n=data.rows)
+    raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
+    show(f"{data.name}: neighbours on {train.shape[1]} features", raw.right[0, :, -1:], results)
+    best, chosen = -1.0, ""
+    for head, epochs in product(options.heads, options.epochs):
+        fitted = fitted_to(data, options.device, seeds=options.seeds, method="joint", head=head, epochs=epochs)
+        took = sum(one.seconds for one in fitted)
+        validation = np.mean([right.mean() for right in right_of(fitted, data, "val", options.device).values()])
+        setting = f"{data.name}: joint, {head}, {epochs} epochs"
+        results.add(f"{setting}, validation, mean of both prefixes", validation * 100, "%", f"fits {took:.1f} s")
+        if validation > best:
+            best, chosen = float(validation), setting
+        for dim, right in right_of(fitted, data, "test", options.device).items():
+            show(f"{setting}, {dim} dims", right, results)
+            show("  - logistic regression", right.astype(float) - flat, results, unit="points", setting=setting)
+    print(f"{chosen}: chosen on validation")
+
+
+def right_of(fitted: list[heads.FitResult], data: Features, split: str, device: str) -> dict[int, np.ndarray]:
+    """Return what the longest and the shortest prefix get right on the finest level, bool [texts of split, seeds]."""
+    (train, labels), (rows, its_labels) = data.splits["train"], data.splits[split]
+    answers = [
+        score_embeddings(one.head.embed(train), labels, one.head.embed(rows), its_labels, device=device)
+        for one in fitted
+    ]
+    dims = answers[0].dims
+    return {dims[j]: np.stack([some.right[j, :, -1] for some in answers], axis=1) for j in (-1, 0)}
+
+
+def show(what: str, outcomes: np.ndarray, results: Results, unit: str = "%", **more: Any) -> None:
+    """Add a row: the mean of outcomes [texts, seeds], with its interval over texts and each text's seeds."""
+    texts, seeds = outcomes.shape
+    about = np.repeat(np.arange(texts), seeds)
+    span = (0.0, 1.0) if unit == "%" else (-1.0, 1.0)
+    low, high = bootstrap_interval(outcomes.ravel(), about, span=span) * 100
+    over = f"texts and {seeds} seeds" if seeds > 1 else "texts"
+    each = (outcomes.mean(axis=0) * 100).tolist()
+    results.add(what, outcomes.mean() * 100, unit, f"[{low:.2f}, {high:.2f}] over {over}", each_seed=each, **more)
+
+
+def logistic(data: Features) -> tuple[np.ndarray, str]:
+    """Label the test split by the regression whose C is best on validation; say which, and what it took."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
+
+    splits = {split: (normalize(rows), labels[:, -1]) for split, (rows, labels) in data.splits.items()}
+    best, chosen, began = -1.0, None, time.perf_counter()
+    for c in REGULARISATION:
+        model = LogisticRegression(C=c, max_iter=300, tol=1e-5).fit(*splits["train"])
+        score = model.score(*splits["val"])
+        if score > best:
+            best, chosen = score, model
+    rounds = int(chosen.n_iter_.max())
+    ended = f"{rounds} rounds" + (", not converged" if rounds >= 300 else "")
+    took = time.perf_counter() - began
+    return chosen.predict(splits["test"][0]), f"C={chosen.C:g}, {ended}, {len(REGULARISATION)} fits {took:.0f} s"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sources(parser)
+    parser.add_argument("--heads", type=listed, default=["paper", "wide", "reference"])
+    parser.add_argument("--epochs", type=numbers, default=[heads.hyperparameters("joint")["epochs"], 40])
+    parser.add_argument("--seeds", type=numbers, default=[42, 123, 456, 789, 1011])
+    options = parser.parse_args()
+    about = {**machine(options.device), "rows": options.rows}
+    print(" | ".join(f"{key} {value}" for key, value in about.items()))
+    results = Results(about, options.json)
+    for data in datasets_of(options).values():
+        measure(data, options, results)
+
+
+def numbers(text: str) -> list[int]:
+    """Split an option into numbers."""
+    return [int(part) for part in listed(text)]
+
+
+if __name__ == "__main__":
+    main()
