@@ -84,13 +84,13 @@ class FractalHead(torch.nn.Module):
 
     def named(self) -> dict[str, Tensor]:
         """Name the weight tensors: views of the flat vector, without a seed dimension."""
-        return {name: tensor[0] for name, tensor in network.views(self.weights[None], self.shape).items()}
+        return {name: tensor[0] for name, tensor in network.Tensors(self.weights[None], self.shape).items()}
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed features, real [n, H], on the head's device: unit vectors, float32 [n, D], without gradients."""
         units, _ = losses.normalise(features.to(self.weights.device, torch.float32))
         with torch.no_grad():
-            outputs, _ = network.forward(network.views(self.weights[None], self.shape), self.shape, units[None])
+            outputs, _ = network.forward(network.Tensors(self.weights[None], self.shape), self.shape, units[None])
         return losses.normalise(outputs[0])[0]
 
     def embed(self, features: np.ndarray, dim: int | None = None) -> np.ndarray:
@@ -140,7 +140,7 @@ class FractalHead(torch.nn.Module):
             yield full if dim == self.shape.dim else losses.normalise(full[:, :dim])[0]
 
     def _probabilities(self, prefixes: Tensor) -> list[np.ndarray | None]:
-        tensors = network.views(self.weights[None], self.shape)
+        tensors = network.Tensors(self.weights[None], self.shape)
         levels: list[np.ndarray | None] = [None] * self.levels
         for level in reversed(range(self.levels)):
             if self.labelling.supervised[level]:

@@ -96,7 +96,7 @@ class Trainer:
         self._rates = torch.from_numpy(rates).float().to(device)
         self.flat = initial_weights(shape, streams).to(device)
         self.grads = torch.zeros_like(self.flat)
-        self._weights, self._gradients = network.views(self.flat, shape), network.views(self.grads, shape)
+        self._weights, self._gradients = network.Tensors(self.flat, shape), network.Tensors(self.grads, shape)
         self._halves = device.type == "cpu"
         self._rate = self._rates[0].clone()
         halves = 2 if self._halves else 1

@@ -31,13 +31,13 @@ def random_weights(shape, seeds=1):
 def test_both_passes_equal_modules_with_whole_attention_and_autograd(name, seeds):
     shape, random = small_shape(name), torch.Generator().manual_seed(2)
     flat = random_weights(shape, seeds)
-    tensors = network.views(flat, shape)
+    tensors = network.Tensors(flat, shape)
     inputs = torch.randn(seeds, 5, shape.inputs, dtype=torch.float64, generator=random)
     dropout = (torch.rand(seeds, shape.scales, 5, shape.hidden, generator=random) > 0.3).double() / 0.7
     upstream = torch.randn(seeds, 5, shape.dim, dtype=torch.float64, generator=random)
     grads = torch.zeros_like(flat)
     outputs, tape = network.forward(tensors, shape, inputs, dropout if shape.transformer else None)
-    network.backward(tensors, network.views(grads, shape), shape, tape, upstream)
+    network.backward(tensors, network.Tensors(grads, shape), shape, tape, upstream)
 
     for s in range(seeds):
         plain = PlainHead(shape).double().take({name: tensor[s] for name, tensor in tensors.items()})
@@ -46,7 +46,7 @@ def test_both_passes_equal_modules_with_whole_attention_and_autograd(name, seeds
         torch.testing.assert_close(outputs[s], expected, rtol=1e-9, atol=1e-9)
         for tensor, gradient in plain.gradients(tensors).items():
             if not tensor.startswith("classifier"):
-                own = network.views(grads, shape)[tensor][s]
+                own = network.Tensors(grads, shape)[tensor][s]
                 torch.testing.assert_close(own, gradient, rtol=1e-8, atol=1e-9, msg=f"{tensor}, seed {s}")
 
 
@@ -54,7 +54,7 @@ def test_both_passes_equal_modules_with_whole_attention_and_autograd(name, seeds
 def test_a_classifier_equals_layer_norm_and_linear(seeds):
     shape = small_shape("paper")
     flat = random_weights(shape, seeds)
-    tensors, grads = network.views(flat, shape), network.views(torch.zeros_like(flat), shape)
+    tensors, grads = network.Tensors(flat, shape), network.Tensors(torch.zeros_like(flat), shape)
     inputs = torch.randn(seeds, 4, shape.dim, dtype=torch.float64)
     logits, tape = network.classify(tensors, 1, inputs)
     upstream = torch.randn_like(logits)
@@ -78,7 +78,7 @@ def test_the_paper_preset_counts_as_done_and_as_published():
     assert (
         done.parameters
         == shape.parameters
-        == sum(p.numel() for p in network.views(torch.zeros(1, shape.parameters), shape).values())
+        == sum(p.numel() for p in network.Tensors(torch.zeros(1, shape.parameters), shape).values())
     )
     assert published.parameters == sum(p.numel() for p in PlainHead(shape).parameters())
 

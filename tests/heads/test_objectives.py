@@ -73,7 +73,7 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_design(method, branching, 
     flat = initial_weights(shape, [Streams(seed, CPU) for seed in seeds])
     flat += 0.1 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
     grads = torch.zeros_like(flat)
-    tensors, gradients = network.views(flat, shape), network.views(grads, shape)
+    tensors, gradients = network.Tensors(flat, shape), network.Tensors(grads, shape)
     units = features / features.norm(dim=1, keepdim=True)
     outputs, tape = network.forward(tensors, shape, units[batch.rows], batch.dropout)
     losses, by_outputs = objective.gradient(tensors, gradients, outputs, batch)
@@ -101,9 +101,11 @@ def test_joint_is_the_same_however_its_rows_are_cut(monkeypatch):
         monkeypatch.setattr("heads.joint._FEWEST_ROWS", 3)
         objective = Joint(METHODS["joint"].settings, shape, labels, classes, both)
         batch = part_of(objective.prepare(a_drawn_step(objective, shape, classes, (3,))), 0)
-        outputs = network.forward(network.views(flat, shape), shape, features[batch.rows], batch.dropout)[0]
+        outputs = network.forward(network.Tensors(flat, shape), shape, features[batch.rows], batch.dropout)[0]
         grads = torch.zeros_like(flat)
-        loss, by_outputs = objective.gradient(network.views(flat, shape), network.views(grads, shape), outputs, batch)
+        loss, by_outputs = objective.gradient(
+            network.Tensors(flat, shape), network.Tensors(grads, shape), outputs, batch
+        )
         found.append((loss, by_outputs, grads))
     for whole, cut in zip(*found, strict=True):
         assert off(cut, whole) < 1e-5
