@@ -75,6 +75,10 @@ class Line:
     def ask(self) -> Any:
         """Ask for something to do and return it; None if there is nothing more, or nobody to ask."""
         self.say(Asked())
+        return self.listen()
+
+    def listen(self) -> Any:
+        """Return what one is told; None if nobody is there any more."""
         try:
             return self._connection.recv()
         except (EOFError, OSError):
@@ -94,18 +98,21 @@ class Crew:
     """
 
     def __init__(self, work: Callable[..., Any], devices: Sequence[str], arguments: Sequence[tuple[Any, ...]]) -> None:
-        """Start the processes."""
+        """Start the processes, all at once: each takes seconds to import what it needs."""
         context = multiprocessing.get_context("spawn")
         self._devices = devices
         self._members: list[_Member] = []
         try:
-            for device, given in zip(devices, arguments, strict=True):
+            for device in devices:
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_live, args=(work, device, theirs, given), daemon=True)
+                process = context.Process(target=_live, args=(work, device, theirs), daemon=True)
                 with _deaf_children():
                     process.start()
                 theirs.close()  # the pipe ends with the process
                 self._members.append(_Member(process, ours))
+            # not with the process: what is larger than a pipe's buffer would be waited for until that process reads it
+            for number, given in enumerate(arguments):
+                self.tell(number, given)
         except BaseException:  # there is no `with` block yet that would end those that were started
             self.__exit__()
             raise
@@ -198,14 +205,16 @@ def _deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _live(work: Callable[..., Any], device: str, connection: Connection, given: tuple[Any, ...]) -> None:
+def _live(work: Callable[..., Any], device: str, connection: Connection) -> None:
     """Be a process of a crew."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = Line(connection)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            line.say(Ended(work(line, *given)))
+            given = line.listen()
+            if given is not None:
+                line.say(Ended(work(line, *given)))
         except Exception as error:
             line.say(_last_word(error, device))
 
