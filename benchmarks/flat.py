@@ -44,9 +44,10 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
         if validation > best:
             best, chosen = float(validation), setting
         for dim, right in right_of(fitted, data, "test", options.device).items():
+            gap = right.astype(float) - flat
             show(f"{setting}, {dim} dims", right, results)
-            show("  - logistic regression", right.astype(float) - flat, results, unit="points", setting=setting)
-    print(f"{chosen}: chosen on validation")
+            show("  - logistic regression", gap, results, unit="points", setting=setting, dims=dim)
+    results.add(f"{chosen}: chosen on validation", best * 100, "%")
 
 
 def right_of(fitted: list[heads.FitResult], data: Features, split: str, device: str) -> dict[int, np.ndarray]:

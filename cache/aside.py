@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -157,9 +158,12 @@ def serve() -> None:
 
 def _received(orders: Connection) -> Iterator[Any]:
     """Yield what comes in, until the parent is gone."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            yield orders.recv()
+    while True:
+        try:
+            order = orders.recv_bytes()
+        except (EOFError, OSError):
+            return
+        yield pickle.loads(order)
 
 
 def _send(answers: Connection, done: Iterator[Any]) -> None:

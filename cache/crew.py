@@ -3,7 +3,7 @@
 A queue that several processes read from is guarded by a lock, and one that is killed while it waits keeps it: the
 others wait for ever. With a pipe each, the end of a process is the end of its pipe, and is heard like any other news.
 The price is that somebody must listen: whoever deals out the work does, and sends a piece when one is asked for, so
-that a process that is busy is never written to.
+that a process that is busy is never written to. What a process begins with is sent when all have been started.
 
 Processes are spawned: a fork would share CUDA's state and threads' locks. They do not hear a terminal's Ctrl-C, which
 goes to all of its processes at once: whoever deals out the work hears it and asks them to end, once.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import pickle
 import signal
 import threading
 import time
@@ -78,11 +79,15 @@ class Line:
         return self.listen()
 
     def listen(self) -> Any:
-        """Return what one is told; None if nobody is there any more."""
+        """Return what one is told; None if nobody is there any more.
+
+        :raises Exception: what unpickling it raises.
+        """
         try:
-            return self._connection.recv()
+            told = self._connection.recv_bytes()
         except (EOFError, OSError):
             return None
+        return pickle.loads(told)
 
 
 @dataclass
@@ -103,7 +108,7 @@ class Crew:
         self._devices = devices
         self._members: list[_Member] = []
         try:
-            for device in devices:
+            for device, _ in zip(devices, arguments, strict=True):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_live, args=(work, device, theirs), daemon=True)
                 with _deaf_children():
@@ -143,11 +148,11 @@ class Crew:
         return [(talking[line], self._word(talking[line], line)) for line in ready]  # type: ignore[index, arg-type]
 
     def tell(self, number: int, what: Any) -> None:
-        """Answer a process that asked; that it is gone will be heard."""
-        connection = self._members[number].connection
+        """Tell a process that listens; that it is gone will be heard."""
+        connection, told = self._members[number].connection, pickle.dumps(what)
         with contextlib.suppress(OSError):
             if connection is not None:
-                connection.send(what)
+                connection.send_bytes(told)
 
     def _word(self, number: int, connection: Connection) -> Any:
         try:

@@ -4,7 +4,7 @@ A tokenizer cuts a text into pre-tokens and knows each alone, but pays for cutti
 every text: 40 us for 40 tokens, most of which the text before had too. Here a text is cut where a blank stands between
 a visible ASCII character and an ASCII letter, and what lies between two cuts is looked up; a beginning that all texts
 of a call share, such as an instruction, is cut once. Where texts are made of words that return, that is four to six
-times as fast. Where most words are new (numbers, hashes) it would be slower, and the tokenizer does it.
+times as fast. Where most words are new (numbers, hashes) it would be slower, and the tokenizer does it from then on.
 
 It is exact where no pre-token and no normalisation reaches across such a cut, whatever stands around it. This holds for
 the pre-tokenizers named below: their expressions look behind nothing, no alternative matches a visible character and

@@ -51,8 +51,8 @@ class _Norm(NamedTuple):
 class Tensors(dict[str, Tensor]):
     """Parameters or gradients by name, views [S, ...] of one flat vector, and the layers that they make up.
 
-    A step uses every layer some times, and making a view costs it as much as adding two small tensors: a tenth of its
-    time on a CPU. They are made once.
+    A step uses every layer some times, and making a view costs it as much as adding two small tensors: some hundredths
+    of its time on a CPU. They are made once.
     """
 
     def __init__(self, flat: Tensor, shape: HeadShape) -> None:

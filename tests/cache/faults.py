@@ -113,6 +113,51 @@ def goes_quietly(line, how):
     os._exit(int(how))
 
 
+class Waits:
+    """A device whose process does not come to life before a file is there."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return _wait_for, (self.path,)
+
+
+class Touches(Waits):
+    """A device whose process makes that file when it comes to life."""
+
+    def __reduce__(self):
+        return _touch, (self.path,)
+
+
+class Unreadable:
+    """Can be sent and not be read."""
+
+    def __reduce__(self):
+        return _fail_to_load, ()
+
+
+def says_how_many_bytes(line, some):
+    return len(some)
+
+
+def _wait_for(path):
+    for _ in range(200):
+        if path.exists():
+            return "cpu"
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+def _touch(path):
+    path.touch()
+    return "cpu"
+
+
+def _fail_to_load():
+    raise OSError("libcudart.so: cannot open shared object file")
+
+
 def _computing(before, line, job, first):
     """Serve, calling `before(batch)` whenever a batch is computed, and committing a shard every few rows."""
     from cache.encoder import Encoder

@@ -13,6 +13,7 @@ import pytest
 
 from cache.aside import Asides
 from cache.errors import DeviceError
+from tests.cache import faults
 
 
 def doubling(limit):
@@ -50,6 +51,11 @@ def test_work_that_cannot_begin_says_why():
         some.ask(1)
 
 
+def test_an_order_that_cannot_be_read_says_why():
+    with asides(1) as some, pytest.raises(OSError, match="cannot open shared object"):
+        some.ask(faults.Unreadable())
+
+
 def test_a_killed_process_is_an_error_that_says_so():
     with asides(2) as some:
         got = []
@@ -70,9 +76,9 @@ def test_leaving_the_block_ends_them_whatever_they_are_at():
 
 def test_they_end_when_the_parent_was_killed():
     script = (
-        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from cache.aside import Asides\n"
-        "some = Asides('test_aside.doubling', 1, None)\n"
+        f"some = Asides('{__name__}.doubling', 1, None)\n"
         "some.ask(1)\n"
         "print(some._all[0]._process.pid, flush=True)\n"
         "time.sleep(60)\n"

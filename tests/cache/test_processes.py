@@ -16,7 +16,7 @@ import pytest
 
 from cache import CacheError, FeatureStore, embed_missing, resolve, text_keys, verify
 from cache.chunks import PIECE_TEXTS, Chunk
-from cache.crew import Crew
+from cache.crew import Crew, Ended
 from cache.devices import check_devices, choose_devices, lost_device, threads_each
 from cache.errors import DeviceError
 from cache.ledger import Ledger, Piece
@@ -253,6 +253,29 @@ class TestTheEnd:
         ((_, lost),) = heard
         assert lost.reason == f"the process on cpu {reason}"
         assert lost.remedy.startswith(remedy)
+        assert gone()
+
+
+class TestTheBeginning:
+    def last_words(self, devices, given):
+        words = {}
+        with Crew(faults.says_how_many_bytes, devices, given) as crew:
+            while len(words) < len(devices):
+                words |= dict(crew.hear(1))
+        return words
+
+    def test_all_are_started_before_one_that_is_slow_to_start_has_read_what_it_begins_with(self, tmp_path):
+        devices = [faults.Waits(tmp_path / "there"), faults.Touches(tmp_path / "there")]
+        assert self.last_words(devices, [(b"0" * (4 << 20),), (b"1",)]) == {0: Ended(4 << 20), 1: Ended(1)}
+
+    def test_what_cannot_be_read_is_told_with_its_trace(self):
+        said = self.last_words(["cpu", "cpu"], [(b"123",), (faults.Unreadable(),)])
+        assert said[0] == Ended(3)
+        assert "libcudart.so: cannot open" in said[1].problem
+
+    def test_every_device_needs_its_own(self):
+        with pytest.raises(ValueError, match="shorter"):
+            Crew(faults.says_how_many_bytes, ["cpu", "cpu"], [(b"",)])
         assert gone()
 
 
