@@ -72,7 +72,7 @@ def test_cut_leaves_no_small_rest(budget):
     sizes = [10 * (stop - start) for start, stop in cut(lengths, shared, budget)]
     assert max(sizes) <= budget
     assert len(sizes) == -(-1000 // (budget // 10 * 10))
-    assert max(sizes) - min(sizes) <= 11 * len(sizes)
+    assert max(sizes) - min(sizes) <= 10 * len(sizes)
 
 
 def test_cut_leaves_no_small_rest_where_every_range_begins_with_what_all_share():
