@@ -45,6 +45,7 @@ PARTS = ("fit", "peer")
 DATASETS = ("clinc", "icd10cm")
 SPLITS = ("train", "val", "test")
 BATCH, EPOCHS, SEED = 24, 5, 42
+SEEDS = (42, 123, 456, 789, 1011)
 DIMS = (64, 128, 192, 256)
 LOSSES = {"MultipleNegativesRankingLoss": 1e-3, "BatchHardSoftMarginTripletLoss": 3e-4}
 """Sentence-transformers' losses and for each the learning rate that is best on validation, mean of the prefixes: of
@@ -112,6 +113,11 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 def listed(text: str) -> list[str]:
     """Split an option at its commas."""
     return [part for part in text.split(",") if part]
+
+
+def numbers(text: str) -> list[int]:
+    """Split an option into numbers."""
+    return [int(part) for part in listed(text)]
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from fit import Features, Results, add_sources, datasets_of, fitted_to, listed, machine
+from fit import SEEDS, Features, Results, add_sources, datasets_of, fitted_to, listed, machine, numbers
 
 import heads
 from pipeline.protocols import score_embeddings
@@ -38,27 +38,35 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
     for head, epochs in product(options.heads, options.epochs):
         fitted = fitted_to(data, options.device, seeds=options.seeds, method="joint", head=head, epochs=epochs)
         took = sum(one.seconds for one in fitted)
-        validation = np.mean([right.mean() for right in right_of(fitted, data, "val", options.device).values()])
+        known, asked = right_of(fitted, data, options.device)
+        validation = np.mean([right.mean() for right in known.values()])
         setting = f"{data.name}: joint, {head}, {epochs} epochs"
         results.add(f"{setting}, validation, mean of both prefixes", validation * 100, "%", f"fits {took:.1f} s")
         if validation > best:
             best, chosen = float(validation), setting
-        for dim, right in right_of(fitted, data, "test", options.device).items():
+        for dim, right in asked.items():
             gap = right.astype(float) - flat
             show(f"{setting}, {dim} dims", right, results)
             show("  - logistic regression", gap, results, unit="points", setting=setting, dims=dim)
     results.add(f"{chosen}: chosen on validation", best * 100, "%")
 
 
-def right_of(fitted: list[heads.FitResult], data: Features, split: str, device: str) -> dict[int, np.ndarray]:
-    """Return what the longest and the shortest prefix get right on the finest level, bool [texts of split, seeds]."""
-    (train, labels), (rows, its_labels) = data.splits["train"], data.splits[split]
-    answers = [
-        score_embeddings(one.head.embed(train), labels, one.head.embed(rows), its_labels, device=device)
-        for one in fitted
-    ]
-    dims = answers[0].dims
-    return {dims[j]: np.stack([some.right[j, :, -1] for some in answers], axis=1) for j in (-1, 0)}
+def right_of(fitted: list[heads.FitResult], data: Features, device: str) -> list[dict[int, np.ndarray]]:
+    """Return what the longest and the shortest prefix get right on the finest level, bool [texts, seeds].
+
+    Of the validation split, then of the test split.
+    """
+    train, labels = data.splits["train"]
+    galleries = [one.head.embed(train) for one in fitted]
+    found = []
+    for rows, its_labels in (data.splits["val"], data.splits["test"]):
+        answers = [
+            score_embeddings(gallery, labels, one.head.embed(rows), its_labels, device=device)
+            for one, gallery in zip(fitted, galleries, strict=True)
+        ]
+        dims = answers[0].dims
+        found.append({dims[j]: np.stack([some.right[j, :, -1] for some in answers], axis=1) for j in (-1, 0)})
+    return found
 
 
 def show(what: str, outcomes: np.ndarray, results: Results, unit: str = "%", **more: Any) -> None:
@@ -96,18 +104,13 @@ def main() -> None:
     add_sources(parser)
     parser.add_argument("--heads", type=listed, default=["paper", "wide", "reference"])
     parser.add_argument("--epochs", type=numbers, default=[heads.hyperparameters("joint")["epochs"], 40])
-    parser.add_argument("--seeds", type=numbers, default=[42, 123, 456, 789, 1011])
+    parser.add_argument("--seeds", type=numbers, default=list(SEEDS))
     options = parser.parse_args()
     about = {**machine(options.device), "rows": options.rows}
     print(" | ".join(f"{key} {value}" for key, value in about.items()))
     results = Results(about, options.json)
     for data in datasets_of(options).values():
         measure(data, options, results)
-
-
-def numbers(text: str) -> list[int]:
-    """Split an option into numbers."""
-    return [int(part) for part in listed(text)]
 
 
 if __name__ == "__main__":

@@ -35,14 +35,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit import DATASETS, Features, add_sources, datasets_of, fitted_to, listed, machine
+from fit import DATASETS, SEEDS, Features, add_sources, datasets_of, fitted_to, listed, machine, numbers
 
 import heads
 from pipeline import statistics
 from pipeline.answers import Answers
 from pipeline.protocols import leave_one_out, score_embeddings
 
-SEEDS = (42, 123, 456, 789, 1011)
 PROTOCOLS = ("gallery", "leave-one-out")
 MARGIN, LEVEL = 0.003, 0.05
 SUPER = "clinc-super"
@@ -335,7 +334,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
-    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in listed(text)], default=list(SEEDS))
+    parser.add_argument("--seeds", type=numbers, default=list(SEEDS))
     parser.add_argument("--methods", type=listed, default=list(PLANS), help=",".join(PLANS))
     parser.add_argument("--matched-batch", type=int, default=256, help="anchors a step of the -matched methods")
     parser.add_argument("--known", type=known, default=[], help="JSON files of earlier calls, by commas")

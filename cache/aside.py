@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import itertools
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cache.ahead import Ahead, Behind
 from cache.errors import DeviceError
+from cache.pipes import incoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -144,7 +144,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # whatever prints must not reach the pipe
-    received = _received(orders)
+    received = incoming(orders)
     try:
         for what, arguments in itertools.islice(received, 1):
             module, _, name = what.rpartition(".")
@@ -154,16 +154,6 @@ def serve() -> None:
                     sending.put(work(order))
     except Exception as error:  # raised in the parent
         _send(answers, iter([error]))
-
-
-def _received(orders: Connection) -> Iterator[Any]:
-    """Yield what comes in, until the parent is gone."""
-    while True:
-        try:
-            order = orders.recv_bytes()
-        except (EOFError, OSError):
-            return
-        yield pickle.loads(order)
 
 
 def _send(answers: Connection, done: Iterator[Any]) -> None:

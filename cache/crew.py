@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from cache.devices import lost_device
+from cache.pipes import incoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ class Line:
 
     def __init__(self, connection: Connection) -> None:
         """Speak through `connection`."""
-        self._connection = connection
+        self._connection, self._told = connection, incoming(connection)
         self._speaking = threading.Lock()
 
     def say(self, what: Any) -> None:
@@ -83,11 +84,7 @@ class Line:
 
         :raises Exception: what unpickling it raises.
         """
-        try:
-            told = self._connection.recv_bytes()
-        except (EOFError, OSError):
-            return None
-        return pickle.loads(told)
+        return next(self._told, None)
 
 
 @dataclass

@@ -73,9 +73,10 @@ def cut(lengths: NDArray[np.int64], shared: NDArray[np.int64], budget: int) -> l
     equal: a last one that is small would keep a device as long as its launches take.
     """
     added = offsets_of(lengths - shared)
-    count = len(_full_ranges(added, shared, budget))
+    full = _full_ranges(added, shared, budget)
+    count = len(full)
     if count < 2:
-        return _full_ranges(added, shared, budget)
+        return full
     most = int(added[-1]) + (count - 1) * int(shared.max())
     return _full_ranges(added, shared, min(budget, -(-most // count) + int(np.diff(added)[1:].max())))
 

@@ -105,6 +105,12 @@ def whole_of(tokenizer):
     return whole
 
 
+def words_of(tokenizer):
+    """Words, and what they must equal."""
+    whole = whole_of(tokenizer)
+    return Words(tokenizer, whole), whole
+
+
 def same(a, b):
     return np.array_equal(a.ids, b.ids) and np.array_equal(a.offsets, b.offsets)
 
@@ -143,13 +149,12 @@ def test_words_are_looked_up_and_not_tokenized_again():
 
 def test_words_that_do_not_return_are_left_to_the_tokenizer(monkeypatch):
     monkeypatch.setattr(words, "_JUDGED_WORDS", 200)
-    whole = whole_of(TOKENIZERS["qwen"])
-    looked_up = Words(TOKENIZERS["qwen"], whole)
+    looked_up, whole = words_of(TOKENIZERS["qwen"])
     for number in range(10):
         texts = [f"h{number:x}f{i:x}a b{i:x}c{number:x} d{number:x}e{i:x}" for i in range(50)]
         assert same(looked_up.encode(texts), whole(texts))
     assert looked_up._used is False
-    again = Words(TOKENIZERS["qwen"], whole)
+    again, _ = words_of(TOKENIZERS["qwen"])
     for _ in range(10):
         again.encode(CORPUS)
     assert again._used
@@ -165,8 +170,7 @@ def test_the_common_head_begins_every_text_and_ends_at_a_cut(texts):
 
 def test_what_is_held_is_bounded(monkeypatch):
     monkeypatch.setattr(words, "_HELD_BYTES", 5000)
-    whole = whole_of(TOKENIZERS["qwen"])
-    looked_up = Words(TOKENIZERS["qwen"], whole)
+    looked_up, whole = words_of(TOKENIZERS["qwen"])
     for number in range(60):
         texts = [f"word{chr(97 + number % 26)}{number // 26} and w{chr(97 + k)}{number} more" for k in range(20)]
         assert same(looked_up.encode(texts), whole(texts))
@@ -179,8 +183,7 @@ def test_an_added_token_in_a_text_is_found_as_ever(text):
     tokenizer = byte_level(words._EXPRESSIONS[0])
     tokenizer.add_tokens([AddedToken("big word", lstrip=True, normalized=True)])
     assert cuts_at_blanks(tokenizer)
-    whole = whole_of(tokenizer)
-    looked_up = Words(tokenizer, whole)
+    looked_up, whole = words_of(tokenizer)
     for texts in ([*CORPUS, text], CORPUS, [*CORPUS, text], [text]):
         assert same(looked_up.encode(texts), whole(texts))
 
@@ -194,7 +197,7 @@ def test_a_token_that_is_found_in_normalised_text_leaves_all_to_the_tokenizer(te
     exact = bert()
     exact.add_tokens([AddedToken("left clavicle", normalized=False)])
     assert cuts_at_blanks(exact)
-    looked_up, whole = Words(exact, whole_of(exact)), whole_of(exact)
+    looked_up, whole = words_of(exact)
     for texts in (["a plain text"], [text, "a plain text"]):
         assert same(looked_up.encode(texts), whole(texts))
 
@@ -202,8 +205,7 @@ def test_a_token_that_is_found_in_normalised_text_leaves_all_to_the_tokenizer(te
 def test_a_tokenizer_that_differs_on_the_first_texts_is_used_whole():
     tokenizer = byte_level(r"\w+ \w+|.", None)  # an expression that takes two words at once
     assert not cuts_at_blanks(tokenizer)
-    whole = whole_of(tokenizer)
-    looked_up = Words(tokenizer, whole)
+    looked_up, whole = words_of(tokenizer)
     assert same(looked_up.encode(CORPUS), whole(CORPUS))
     assert looked_up._used is False
 
