@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.machine import processor
+from pipeline.cost.measure import processor
 
 
 @dataclass

@@ -9,37 +9,36 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache.atomic import atomic_file, atomic_folder
-    from cache.backbones import BACKBONES, Backbone, resolve
-    from cache.compaction import compact
+    from cache.backbone.registry import BACKBONES, Backbone, resolve
+    from cache.batching.tokenizer import token_lengths
     from cache.embedding import embed, embed_missing
     from cache.errors import CacheError
-    from cache.keys import text_keys
-    from cache.maintenance import find_stores, remove_store
-    from cache.report import EmbeddedLayer, EmbedProgress, EmbedReport
-    from cache.store import FeatureStore
-    from cache.tokens import token_lengths
-    from cache.verification import verify
+    from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport
+    from cache.store.atomic import atomic_file, atomic_folder
+    from cache.store.hashing import text_keys
+    from cache.store.maintenance import compact, find_stores, remove_store
+    from cache.store.store import FeatureStore
+    from cache.store.verification import verify
 
 _MODULE_OF = {
-    "BACKBONES": "cache.backbones",
-    "Backbone": "cache.backbones",
+    "BACKBONES": "cache.backbone.registry",
+    "Backbone": "cache.backbone.registry",
     "CacheError": "cache.errors",
-    "EmbedProgress": "cache.report",
-    "EmbedReport": "cache.report",
-    "EmbeddedLayer": "cache.report",
-    "FeatureStore": "cache.store",
-    "atomic_file": "cache.atomic",
-    "atomic_folder": "cache.atomic",
-    "compact": "cache.compaction",
+    "EmbedProgress": "cache.progress",
+    "EmbedReport": "cache.progress",
+    "EmbeddedLayer": "cache.progress",
+    "FeatureStore": "cache.store.store",
+    "atomic_file": "cache.store.atomic",
+    "atomic_folder": "cache.store.atomic",
+    "compact": "cache.store.maintenance",
     "embed": "cache.embedding",
     "embed_missing": "cache.embedding",
-    "find_stores": "cache.maintenance",
-    "remove_store": "cache.maintenance",
-    "resolve": "cache.backbones",
-    "text_keys": "cache.keys",
-    "token_lengths": "cache.tokens",
-    "verify": "cache.verification",
+    "find_stores": "cache.store.maintenance",
+    "remove_store": "cache.store.maintenance",
+    "resolve": "cache.backbone.registry",
+    "text_keys": "cache.store.hashing",
+    "token_lengths": "cache.batching.tokenizer",
+    "verify": "cache.store.verification",
 }
 
 __all__ = [

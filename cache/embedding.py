@@ -2,7 +2,7 @@
 
 The order matters for speed: keys first, weights last. A call that finds everything there hashes the texts, looks them
 up and returns, without torch and without touching a gigabyte of weights. What is missing streams through one process a
-device (`cache.worker`), each writing its own shards, and may be interrupted at any instant.
+device (`cache.workers.worker`), each writing its own shards, and may be interrupted at any instant.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.backbones import DEFAULT, Backbone, resolve
-from cache.chunks import PIECE_TEXTS
+from cache.backbone.registry import DEFAULT, Backbone, resolve
 from cache.devices import check_devices, choose_devices, native_dtype
 from cache.errors import CacheError
-from cache.keys import text_keys
 from cache.lookup import Lookup, Readers, readers_for
-from cache.planning import Plan, make_plan
-from cache.processes import run_jobs
-from cache.report import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
-from cache.store import FeatureStore
-from cache.worker import Job
+from cache.plan import Plan, make_plan
+from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
+from cache.store.hashing import text_keys
+from cache.store.store import FeatureStore
+from cache.workers.scheduler import run_jobs
+from cache.workers.work_items import PIECE_TEXTS
+from cache.workers.worker import Job
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

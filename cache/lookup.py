@@ -6,7 +6,7 @@ that a corpus larger than memory streams through. What other processes store mea
 twice, and the first row counts.
 
 Hashing, sorting and packing take most of the time. For several GPUs readers, processes of their own, do them, and half
-is left here (`benchmarks/deal.py`).
+is left here (`benchmarks/cache/deal.py`).
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.aside import Asides
-from cache.chunks import Chunk, PackedTexts, cut
 from cache.devices import cores
 from cache.errors import CacheError
-from cache.growing import GrowingKeys
-from cache.index import KeyIndex
-from cache.keys import text_keys
+from cache.store.hashing import text_keys
+from cache.store.index import GrowingKeys, KeyIndex
+from cache.workers.helper_processes import Asides
+from cache.workers.work_items import Chunk, PackedTexts, cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from cache.store import FeatureStore
+    from cache.store.store import FeatureStore
 
 FIRST_WINDOW, WINDOW = 1 << 13, 1 << 16
 _WINDOW_CHARACTERS = 1 << 25
@@ -124,7 +123,7 @@ class Readers(Asides):
     def __init__(self, count: int, prompt: str, most: int, least: int) -> None:
         """Start them.
 
-        :param most: texts a piece, and `least` pieces a window (`cache.chunks.cut`).
+        :param most: texts a piece, and `least` pieces a window (`cache.workers.work_items.cut`).
         """
         super().__init__(f"{__name__}.reading", count, prompt, most, least)
 

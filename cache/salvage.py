@@ -13,10 +13,10 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from cache.encodings import ENCODINGS
 from cache.errors import DamageError
-from cache.layout import lay_out
-from cache.shard import Shard, parse_header
+from cache.store.dtypes import ENCODINGS
+from cache.store.shard import Shard, parse_header
+from cache.store.writer import lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,8 +4,8 @@ from data.catalog import BUILT_IN, check, load
 from data.checks import Finding
 from data.dataset import Dataset
 from data.errors import DataError
+from data.files.table import read_texts
 from data.hierarchy import Hierarchy
 from data.summary import summarize
-from data.table import read_texts
 
 __all__ = ["BUILT_IN", "DataError", "Dataset", "Finding", "Hierarchy", "check", "load", "read_texts", "summarize"]

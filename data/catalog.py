@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.checks import Finding, Rows, findings, raise_first
-from data.clinc import LEVELS as CLINC_LEVELS
-from data.clinc import read_clinc
 from data.dataset import Dataset
 from data.errors import DataError, listed, quoted
-from data.icd10cm import LEVELS as ICD10CM_LEVELS
-from data.icd10cm import read_icd10cm
-from data.places import is_there, is_url
+from data.files.locate import is_there, is_url
+from data.files.table import read_table
 from data.sample import limited
-from data.table import read_table
+from data.sources.clinc import LEVELS as CLINC_LEVELS
+from data.sources.clinc import read_clinc
+from data.sources.icd10cm import LEVELS as ICD10CM_LEVELS
+from data.sources.icd10cm import read_icd10cm
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ def load(
 ) -> Dataset:
     """Load a built-in dataset by name, or the user's own CSV, Parquet or JSON lines by path or URL, checked.
 
-    `levels`, `text`, `qualify_labels`, `drop_incomplete` are for files of one's own (see `data.table.read_table`).
-    `limit`: at most so many rows, a deterministic sample that keeps the shape of the hierarchy (see `data.sample`).
-    `all_rows`: the near-duplicates too, for datasets that leave them out. `folder`: where downloads are kept.
+    `levels`, `text`, `qualify_labels`, `drop_incomplete` are for files of one's own (see
+    `data.files.table.read_table`). `limit`: at most so many rows, a deterministic sample that keeps the shape of the
+    hierarchy (see `data.sample`). `all_rows`: the near-duplicates too, for datasets that leave them out. `folder`:
+    where downloads are kept.
 
     :raises DataError: for anything wrong with the arguments, the source or its rows.
     """

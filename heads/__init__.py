@@ -9,23 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from heads.checkpoint import load, save
     from heads.errors import HeadsError
-    from heads.head import FractalHead
+    from heads.fitting import FitProgress, FitResult, fit, fit_many
+    from heads.head import FractalHead, load, save
     from heads.methods import METHODS, hyperparameters
-    from heads.training import FitProgress, FitResult, fit, fit_many
 
 _HOMES = {
     "METHODS": "methods",
-    "FitProgress": "training",
-    "FitResult": "training",
+    "FitProgress": "fitting",
+    "FitResult": "fitting",
     "FractalHead": "head",
     "HeadsError": "errors",
-    "fit": "training",
-    "fit_many": "training",
+    "fit": "fitting",
+    "fit_many": "fitting",
     "hyperparameters": "methods",
-    "load": "checkpoint",
-    "save": "checkpoint",
+    "load": "head",
+    "save": "head",
 }
 
 __all__ = [

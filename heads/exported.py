@@ -20,10 +20,9 @@ from typing import Any
 import sentence_transformers
 from torch import Tensor
 
-from heads import losses
-from heads.checkpoint import CONFIG, WEIGHTS, load, save
 from heads.errors import HeadsError
-from heads.head import FractalHead
+from heads.head import CONFIG, WEIGHTS, FractalHead, load, save
+from heads.training import losses
 
 try:
     from sentence_transformers.models import Module

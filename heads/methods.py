@@ -28,7 +28,7 @@ PREFIX_WEIGHT = 0.6
 """Weight of the prefix loss beside the full vector's."""
 
 SCHEDULES = ("constant", "one-cycle")
-"""What the learning rate may do over a fit (`heads/schedule.py`)."""
+"""What the learning rate may do over a fit (`heads/training/optimiser.py`)."""
 
 
 class View(Enum):

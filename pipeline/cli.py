@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from pipeline.command import LazyGroup
-from pipeline.console import Console
+from pipeline.terminal.command import LazyGroup
+from pipeline.terminal.console import Console
 
 COMMANDS = {
     "run": ("pipeline.commands.run", "Every stage with good defaults: embed, fit, score, then what to choose."),

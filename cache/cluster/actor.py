@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.backbones import package_folder
-from cache.chunks import Chunk
-from cache.cluster.reading import chunks_of
-from cache.cluster.receipts import Receipts
+from cache.backbone.fingerprint import identity, read_content
+from cache.backbone.hub import locate
+from cache.backbone.registry import package_folder
+from cache.cluster.reader import chunks_of
 from cache.devices import lost_device
 from cache.errors import CacheError
-from cache.fingerprint import identity, read_content
-from cache.hub import locate
-from cache.store import FeatureStore
-from cache.worker import Job, Worker
+from cache.store.store import FeatureStore
+from cache.workers.in_flight import Receipts
+from cache.workers.work_items import Chunk
+from cache.workers.worker import Job, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cache.report import Tally
+    from cache.progress import Tally
 
 _IDLE_SECONDS = 0.25
 _STOPPING_SECONDS = 15.0

@@ -4,6 +4,17 @@ Ray talks a lot, and on both streams. Here it is asked to keep to its log files:
 package says. A cluster of our own has no dashboard, sends no usage statistics, listens on the loopback interface alone
 and keeps its files in a folder of its own (two users of one machine collide in Ray's default one), so that it starts
 without a network and leaves nothing behind.
+
+Where actors may be: every GPU of the cluster, or slices of its nodes' processors.
+
+A place is pinned to its node, so that who is lost with a node is known, and a node that joins is a place that has no
+actor yet. Threads are counted out over a node's processors, as the local engine counts them over a machine's.
+
+Is the artifacts folder one folder? Asked of every node before any work is sent.
+
+The driver writes a file, a task on each node reads it under the same path and writes one back, which the driver reads.
+A node with a disk of its own under that path would otherwise compute for hours into a store that nobody sees. The same
+task finds nodes that lack this package, or run another release of it.
 """
 
 from __future__ import annotations
@@ -12,19 +23,164 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
 import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cache.devices import cores
-from cache.errors import CacheError
+from cache.errors import CacheError, file_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+_PATIENCE_SECONDS = 60.0
+
+
+def check_shared(folder: Path) -> None:
+    """Check that every living node reads and writes `folder`, an absolute path, and that it is one folder.
+
+    :raises CacheError: a node does not see it, must not write there, cannot run this package, or does not answer.
+    """
+    token = secrets.token_hex(8)
+    mine = folder / f".shared-{token}"
+    nodes = living_nodes()
+    try:
+        mine.write_text(token, encoding="utf-8")
+    except OSError as error:
+        raise file_error("write", mine, error) from error
+    try:
+        _ask(nodes, mine, token)
+    finally:
+        for path in (mine, *(_answer_of(mine, node.id) for node in nodes)):
+            path.unlink(missing_ok=True)
+
+
+def _answer_of(mine: Path, node: str) -> Path:
+    return mine.with_name(f"{mine.name}-{node[:16]}")
+
+
+def _ask(nodes: Sequence[Node], mine: Path, token: str) -> None:
+    ray = import_ray()
+    task = ray.remote(look_here)
+    asked = {
+        task.options(num_cpus=0, max_retries=0, scheduling_strategy=on_node(node)).remote(
+            str(mine), token, str(_answer_of(mine, node.id))
+        ): node
+        for node in nodes
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_SECONDS)
+    if silent:
+        raise CacheError(
+            f"node {asked[silent[0]].name} did not answer within {_PATIENCE_SECONDS:.0f} s",
+            "see `ray status`; take that node out, or try again when it is idle",
+        )
+    for reference in answered:
+        node = asked[reference]
+        _check_answer(ray, reference, node, mine, token)
+
+
+def _check_answer(ray: Any, reference: Any, node: Node, mine: Path, token: str) -> None:
+    try:
+        problem = ray.get(reference)
+    except Exception as error:  # whatever a node without this package, or that just died, makes Ray raise
+        reason = (str(reason_of(error)).strip().splitlines() or [""])[-1]
+        raise CacheError(
+            f"node {node.name} cannot run this package: {reason[:200]}",
+            "install the same semantic-zoom[ray] in the Python that Ray uses there, on every node",
+        ) from error
+    if problem is None:
+        try:
+            if _answer_of(mine, node.id).read_text(encoding="utf-8") == token:
+                return
+            problem = "what it wrote there reads differently here"
+        except OSError:
+            problem = "what it wrote there is not seen here"
+    raise CacheError(
+        f"node {node.name} does not share {mine.parent}: {problem}",
+        "name an --artifacts folder on a file system that every node mounts under the same path",
+    )
+
+
+def look_here(path: str, token: str, answer: str) -> str | None:
+    """Run on a node: read the file that the driver wrote, write the answer; return what is wrong, or None."""
+    try:
+        if Path(path).read_text(encoding="utf-8") != token:
+            return "it reads another file there"
+        Path(answer).write_text(token, encoding="utf-8")
+    except FileNotFoundError:
+        return "the file that was written here is not there"
+    except OSError as error:
+        return f"{error.strerror or error}"
+    return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor may be: a GPU of a node, or the number of a slice of its processors with so many threads."""
+
+    node: Node
+    number: int
+    device: str
+    threads: int | None
+    cpus: float
+    gpus: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from others."""
+        return self.node.id, self.number
+
+
+def settled(nodes: Sequence[Node], devices: str) -> str:
+    """Return what a word that leaves the choice means on these nodes: a call that began on GPUs ends on GPUs."""
+    if devices not in ("auto", "all"):
+        return devices
+    return "cuda" if any(node.gpus for node in nodes) else "cpu"
+
+
+def places(nodes: Sequence[Node], devices: str) -> list[Place]:
+    """Return the places that `devices` means: "auto" takes GPUs where the cluster has any, "cpu:N" N actors a node.
+
+    One processor of a node is left to reading, where it has more than one.
+
+    :raises CacheError: a word that means nothing on a cluster, or GPUs where there are none.
+    """
+    on_cpu = devices.startswith("cpu")
+    gpus = sum(node.gpus for node in nodes)
+    if "cuda:" in devices:
+        raise CacheError(f"devices {devices} with --engine ray", "use cuda for every GPU of the cluster, or cpu:N")
+    if devices.startswith("cuda") and not gpus:
+        raise CacheError("devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
+    if gpus and not on_cpu:
+        return [
+            Place(node, i, "cuda:0", None, 1 if node.cpus > node.gpus else 0, 1)
+            for node in nodes
+            for i in range(node.gpus)
+        ]
+    each = sum(int(part.partition(":")[2] or 1) for part in devices.split(",")) if on_cpu else 1
+    return [
+        Place(node, i, "cpu", max(1, node.cpus // each), _share(node.cpus - 1, each), 0)
+        for node in nodes
+        for i in range(each if node.cpus else 0)
+    ]
+
+
+def spare(nodes: Sequence[Node], devices: str) -> int:
+    """Return how many processors actors leave to others, at least one."""
+    held = sum(place.cpus for place in places(nodes, devices))
+    return max(1, int(sum(node.cpus for node in nodes) - held))
+
+
+def _share(cpus: int, actors: int) -> float:
+    """Return an equal share, which Ray wants whole where it is more than one."""
+    return cpus // actors if cpus >= actors else max(0, cpus) / actors
+
 
 _OBJECT_BYTES = 256 << 20
 _CONNECTING_SECONDS = 10.0

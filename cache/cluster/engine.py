@@ -14,29 +14,38 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.cluster.connection import connected, import_ray, living_nodes, on_node, reason_of
-from cache.cluster.corpus import Corpus
-from cache.cluster.dealing import Dealer, Outcome
-from cache.cluster.places import Place, places, settled, spare
-from cache.cluster.reading import Distinct, Feed, piece_size, pieces
-from cache.cluster.sharing import check_shared
-from cache.description import DESCRIPTION_FILE, read_description
+from cache.cluster.connection import (
+    Place,
+    check_shared,
+    connected,
+    import_ray,
+    living_nodes,
+    on_node,
+    places,
+    reason_of,
+    settled,
+    spare,
+)
+from cache.cluster.parquet import Corpus
+from cache.cluster.reader import Distinct, Feed, piece_size, pieces
+from cache.cluster.scheduler import Dealer, Outcome
 from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
-from cache.encodings import ENCODINGS
 from cache.errors import CacheError, file_error
-from cache.planning import make_plan
-from cache.report import EmbedProgress, Tally
-from cache.shard import list_shards
-from cache.store import FeatureStore
-from cache.worker import Job
+from cache.plan import make_plan
+from cache.progress import EmbedProgress, Tally
+from cache.store.description import DESCRIPTION_FILE, read_description
+from cache.store.dtypes import ENCODINGS
+from cache.store.shard import list_shards
+from cache.store.store import FeatureStore
+from cache.workers.worker import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cache.backbones import Backbone
-    from cache.planning import Plan
-    from cache.report import EmbedReport
+    from cache.backbone.registry import Backbone
+    from cache.plan import Plan
+    from cache.progress import EmbedReport
 
 _PASSES = 3
 _BLOCKS_AHEAD = 2

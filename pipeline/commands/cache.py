@@ -9,7 +9,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from pipeline.command import Session, command
+from pipeline.terminal.command import Session, command
 
 
 @click.group("cache")
@@ -53,7 +53,7 @@ def _bytes(n: int) -> str:
 
 
 def _runs_using(session: Session) -> dict[str, int]:
-    from pipeline.runs import all_runs
+    from pipeline.workspace.runs import all_runs
 
     counts: dict[str, int] = {}
     for run in all_runs(session.artifacts):

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from pipeline.command import Session, command
-from pipeline.options import NameList, backbone_options, known_methods
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import NameList, backbone_options, known_methods
 
 
 @command("compare", example="pipeline compare --methods v5,mrl --protocol leave-one-out")
@@ -17,10 +17,10 @@ from pipeline.options import NameList, backbone_options, known_methods
 @backbone_options
 def COMMAND(session: Session, protocol: str, **options: Any) -> dict[str, Any]:
     """Differences between methods, paired by seed: t-test, Holm over all rows, Cohen's d, bootstrap over texts."""
-    from pipeline.comparison import compare
-    from pipeline.stages import entries_stage, features_of, runs_to_judge
-    from pipeline.subjects import run_subject
-    from pipeline.tables import comparison_table
+    from pipeline.evaluation.comparison import compare
+    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.stages.with_progress import entries_stage, features_of, runs_to_judge
+    from pipeline.terminal.tables import comparison_table
 
     features = features_of(session, options)
     runs = runs_to_judge(session, features, options["methods"])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heads.presets import PRESETS
-from pipeline.command import Session, command
-from pipeline.options import NameList, known_methods
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import NameList, known_methods
 
 if TYPE_CHECKING:
     import cache
@@ -34,6 +34,7 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
     Counted from the shapes of the real modules and the lengths of the dataset's texts; nothing has to be embedded or
     trained before, and the backbone's weights need not be here. Seconds are measured on this machine, a few in all.
     """
+    from pipeline.claims.cost import recounted
     from pipeline.cost import tables
     from pipeline.cost.report import cost, setting_of
 
@@ -46,6 +47,7 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
     )  # fmt: skip
     with session.console.progress("measuring") as bar:
         result = cost(setting, loaded, resolved, options["methods"], measure=options["measure"], told=bar.update)
+    result["claims"] = recounted()
     show = session.console.show
     length = result["tokens"]
     show(
@@ -64,7 +66,7 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
 
 def _backbone(session: Session, name: str | None) -> cache.Backbone:
     import cache
-    from pipeline.artifacts import lasting_source
+    from pipeline.workspace.artifacts import lasting_source
 
     artifacts = session.artifacts
     source = artifacts.current().backbone if name is None else artifacts.backbone_source(lasting_source(name))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.artifacts import DatasetSource, lasting_source
-from pipeline.command import Session, command
-from pipeline.options import loading_options, split_loading
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import loading_options, split_loading
+from pipeline.workspace.artifacts import DatasetSource, lasting_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | Non
     are given. The vectors of `score --embeddings FILE.npy` stand in the order of --rows.
     """
     import data
-    from pipeline.tables import dataset_lines
+    from pipeline.terminal.tables import dataset_lines
 
     loading, _ = split_loading(options)
     source = session.artifacts.source_as_asked(dataset, loading)

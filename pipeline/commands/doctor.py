@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.command import Session, command
+from pipeline.terminal.command import Session, command
 
 _EXTRAS = {
     "offline": ("simple_icd_10_cm", "the icd10cm dataset and MiniLM's weights without a hub"),
@@ -82,7 +82,7 @@ def _quietly(look: Callable[[], bool]) -> bool:
 
 def _weights(session: Session) -> Iterator[Finding]:
     import cache
-    from cache.hub import is_cached
+    from cache.backbone.hub import is_cached
 
     for name in cache.BACKBONES:
         source = cache.resolve(name).source

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from pipeline.artifacts import DatasetSource, lasting_source
-from pipeline.command import Session, command
-from pipeline.options import IntegerList, embedding_options, loading_options, split_loading
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import IntegerList, embedding_options, loading_options, split_loading
+from pipeline.workspace.artifacts import DatasetSource, lasting_source
 
 ENGINES = ("local", "ray")
 
@@ -40,7 +40,7 @@ def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: 
     texts are read on the cluster and embedded, nothing else: there is nothing to fit a head on. --devices auto takes
     every GPU of the cluster, else an actor a node; cpu:N takes N actors a node.
     """
-    from pipeline.stages import corpus_stage, embed_stage
+    from pipeline.stages.with_progress import corpus_stage, embed_stage
 
     loading, rest = split_loading(options)
     source = DatasetSource(lasting_source(dataset), **loading)
@@ -48,7 +48,7 @@ def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: 
         if rest["ray_address"]:
             raise click.UsageError("--ray-address goes with --engine ray.")
         return embed_stage(session, source, rest, layers).summary()
-    from pipeline.corpus import corpus_of
+    from pipeline.stages.embed import corpus_of
 
     corpus = corpus_of(source)
     if corpus is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.command import Session, command
+from pipeline.terminal.command import Session, command
 
 
 @command("encode", example="pipeline encode new.csv --method mrl --seed 42 --dim 64 --output new.parquet")
@@ -28,10 +28,10 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     with a text column, or .txt with one text a line.
     """
     import cache
-    from pipeline.choice import choose_run, chosen_line, runs_asked
-    from pipeline.encode import encode, read_texts
-    from pipeline.runs import runs_by_id
-    from pipeline.stages import rate_of
+    from pipeline.stages.encode import encode, read_texts
+    from pipeline.stages.with_progress import rate_of
+    from pipeline.workspace.runs import runs_by_id
+    from pipeline.workspace.select_run import choose_run, chosen_line, runs_asked
 
     console = session.console
     output = options["output"] or file.with_name(f"{file.name}.encoded.parquet")

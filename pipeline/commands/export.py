@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.command import Session, command
-from pipeline.options import backbone_options
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import backbone_options
 
 if TYPE_CHECKING:
-    from pipeline.features import LabelledFeatures
-    from pipeline.runs import Run
+    from pipeline.workspace.features import LabelledFeatures
+    from pipeline.workspace.runs import Run
 
 FORMATS = ("sentence-transformers", "parquet", "faiss")
 
@@ -34,7 +34,7 @@ def COMMAND(session: Session, kind: str, output: Path, **options: Any) -> dict[s
     the dataset's rows, and OUTPUT.rows.parquet, which says what they are. `heads.load(PATH)` reads the head of any run.
     """
     from pipeline.export.vectors import check_columns, check_dim
-    from pipeline.stages import features_of
+    from pipeline.stages.with_progress import features_of
 
     if kind == "sentence-transformers" and (options["dim"] or options["split"]):
         raise click.UsageError("--dim and --split are for parquet and faiss; a model has every prefix: truncate_dim")
@@ -61,10 +61,10 @@ def _check_free(output: Path, kind: str) -> None:
 
 
 def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
-    from pipeline.choice import choose_run, chosen_line
-    from pipeline.runs import runs_by_id
-    from pipeline.stages import runs_to_judge
-    from pipeline.subjects import run_subject
+    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.stages.with_progress import runs_to_judge
+    from pipeline.workspace.runs import runs_by_id
+    from pipeline.workspace.select_run import choose_run, chosen_line
 
     method, seed = options["method"], options["seed"]
     if options["run_id"] and (method or seed is not None):
@@ -83,11 +83,11 @@ def _model(
     session: Session, run: Run, features: LabelledFeatures, output: Path, options: dict[str, Any]
 ) -> dict[str, Any]:
     import cache
-    from pipeline import extras
+    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.evaluation.score import PROTOCOLS, score
     from pipeline.export.model_card import Card
     from pipeline.export.sentence_transformers_folder import TOLERANCE, backbone_of, check_folder, write_folder
-    from pipeline.score import PROTOCOLS, score
-    from pipeline.subjects import run_subject
+    from pipeline.terminal import extras
 
     extras.sentence_transformers()
     named = options["backbone"]
@@ -139,8 +139,8 @@ def _stored(features: LabelledFeatures, texts: list[str]) -> Any:
 def _vectors(
     session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, dim: int, split: str | None
 ) -> dict[str, Any]:
-    from pipeline import extras
     from pipeline.export.vectors import embedded_rows, rows_file, write_faiss, write_parquet
+    from pipeline.terminal import extras
 
     if kind == "faiss":
         extras.faiss()

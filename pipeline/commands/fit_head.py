@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from pipeline.command import Session, command
-from pipeline.options import NameList, backbone_options, fitting_options, known_methods
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import NameList, backbone_options, fitting_options, known_methods
 
 
 @command("fit-head", example="pipeline fit-head --method v5,mrl --seeds 42,123,456")
@@ -21,9 +21,9 @@ def COMMAND(session: Session, methods: tuple[str, ...], **options: Any) -> dict[
 
     A run that exists already, with the same data, features, method, settings and seed, is not trained again.
     """
-    from pipeline.layers import layer_sentences
-    from pipeline.runs import runs_of_layers
-    from pipeline.stages import features_of, fit_stage
+    from pipeline.evaluation.recommend import layer_sentences
+    from pipeline.stages.with_progress import features_of, fit_stage
+    from pipeline.workspace.runs import runs_of_layers
 
     features = features_of(session, options)
     runs = fit_stage(session, features, methods, options)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from pipeline.command import Session, command
-from pipeline.options import NameList, backbone_options, known_methods
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import NameList, backbone_options, known_methods
 
 
 @command("report", example="pipeline report --dataset clinc --backbone minilm")
@@ -26,9 +26,8 @@ def COMMAND(session: Session, output: Path | None, methods: tuple[str, ...] | No
     Scores, answers and galleries kept beside the runs are read; what is missing is measured, galleries at ten
     seconds or more a run. Recall against cost is there once `pipeline retrieve` has run.
     """
-    from pipeline.report.page import check_extra
-    from pipeline.report.stage import report_stage
-    from pipeline.stages import features_of, runs_to_judge
+    from pipeline.report.page import check_extra, report_stage
+    from pipeline.stages.with_progress import features_of, runs_to_judge
 
     check_extra()
     features = features_of(session, options)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.command import Session, command
-from pipeline.options import backbone_options, fitting_options
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import backbone_options, fitting_options
 
 if TYPE_CHECKING:
-    from pipeline.claims import Measurement
-    from pipeline.features import LabelledFeatures
-    from pipeline.runs import Run
+    from pipeline.claims.published import Measurement
+    from pipeline.workspace.features import LabelledFeatures
+    from pipeline.workspace.runs import Run
 
 
 @command("reproduce", example="pipeline reproduce --seeds 42,123,456,789,1011")
@@ -34,13 +34,13 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
     are simulated: see `pipeline retrieve --help`); cost is counted from the shapes of the published backbone. Then
     shows how the difference between the two methods depends on the gallery, its size and its origin apart.
     """
-    from pipeline.claim_figures import claim_lines, claims_table
-    from pipeline.gallery_size import crossing, size_effects
-    from pipeline.score import PROTOCOLS
-    from pipeline.stages import entries_stage, features_of, fit_stage, grid_stage
-    from pipeline.subjects import run_subject
-    from pipeline.tables import size_table
-    from pipeline.verdicts import judge
+    from pipeline.claims.format import claim_lines, claims_table
+    from pipeline.claims.verdicts import judge
+    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.evaluation.gallery_size import crossing, size_effects
+    from pipeline.evaluation.score import PROTOCOLS
+    from pipeline.stages.with_progress import entries_stage, features_of, fit_stage, grid_stage
+    from pipeline.terminal.tables import size_table
 
     features = features_of(session, options)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
@@ -63,7 +63,7 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
 
 
 def _cost(head: str) -> Mapping[str, Measurement]:
-    from pipeline.cost.claims import cost_measurements
+    from pipeline.claims.cost import cost_measurements
 
     return cost_measurements(head)
 
@@ -72,8 +72,8 @@ def _search(
     session: Session, features: LabelledFeatures, runs: Sequence[Run], corpus_size: int
 ) -> Mapping[str, Measurement]:
     """Measure the claims on search, shown as it goes."""
-    from pipeline.retrieval.claims import plan_for_claims, search_measurements
-    from pipeline.retrieval.embedders import trained
+    from pipeline.claims.search import plan_for_claims, search_measurements
+    from pipeline.retrieval.embeddings import trained
     from pipeline.retrieval.experiment import device_of, experiment
 
     plan = plan_for_claims(device_of("auto"))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.command import Session, command
-from pipeline.options import IntegerList, NameList, backbone_options, known_methods
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import IntegerList, NameList, backbone_options, known_methods
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.embedders import Embedder
+    from pipeline.retrieval.embeddings import Embedder
     from pipeline.retrieval.experiment import Plan
 
 _ENGINES = ("flat", "hnsw", "ivf")
@@ -60,11 +60,11 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     filter and three numbers of candidates, or those that you name; with --full all. The same object as --json prints,
     with everything, is kept in reports/retrieval-DATASET-BACKBONE.json.
     """
-    from pipeline.retrieval.embedders import embedders
+    from pipeline.retrieval.embeddings import embedders
     from pipeline.retrieval.experiment import device_of, experiment
-    from pipeline.retrieval.records import to_json
+    from pipeline.retrieval.results import to_json
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
-    from pipeline.stages import features_of, runs_to_judge
+    from pipeline.stages.with_progress import features_of, runs_to_judge
 
     features = features_of(session, options)
     runs, device = runs_to_judge(session, features, options["methods"]), device_of(options["device"])
@@ -89,8 +89,8 @@ def _plan(
 ) -> Plan:
     """What to measure; says what it chose by itself."""
     from pipeline.errors import PipelineError
+    from pipeline.retrieval.engines import faiss_is_there
     from pipeline.retrieval.experiment import Plan
-    from pipeline.retrieval.faiss_search import faiss_is_there
 
     full = subjects[0].dim
     filters = options["filter_dim"] or tuple(dim for dim in (64, 128) if dim < full)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.artifacts import DatasetSource, lasting_source
-from pipeline.command import Session, command
-from pipeline.options import (
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import (
     NameList,
     embedding_options,
     fitting_options,
@@ -16,9 +15,10 @@ from pipeline.options import (
     loading_options,
     split_loading,
 )
+from pipeline.workspace.artifacts import DatasetSource, lasting_source
 
 if TYPE_CHECKING:
-    from pipeline.features import LabelledFeatures
+    from pipeline.workspace.features import LabelledFeatures
 
 
 @command("run", example="pipeline run icd10cm --backbone minilm")
@@ -32,9 +32,9 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
 
     The report is one HTML page about every run on these features; it needs the extra [report].
     """
-    from pipeline.advice import advice
-    from pipeline.stages import embed_stage, fit_stage, score_stage, show_scores
-    from pipeline.subjects import baselines_of, run_subject
+    from pipeline.evaluation.embeddings import baselines_of, run_subject
+    from pipeline.evaluation.recommend import advice
+    from pipeline.stages.with_progress import embed_stage, fit_stage, score_stage, show_scores
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
@@ -66,9 +66,8 @@ def _report(session: Session, features: LabelledFeatures) -> dict[str, Any] | No
     None, and a line that says why, where the libraries for it are not installed: the rest of `run` needs none of them.
     """
     from pipeline.errors import PipelineError
-    from pipeline.report.page import check_extra
-    from pipeline.report.stage import report_stage
-    from pipeline.stages import runs_to_judge
+    from pipeline.report.page import check_extra, report_stage
+    from pipeline.stages.with_progress import runs_to_judge
 
     try:
         check_extra()

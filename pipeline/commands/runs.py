@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pipeline.command import Session, command
+from pipeline.terminal.command import Session, command
 
 
 @click.group("runs")
@@ -18,8 +18,8 @@ def COMMAND() -> None:
 @command("list", example="pipeline runs list")
 def list_runs(session: Session) -> dict[str, Any]:
     """Every trained head, by dataset, backbone, method and seed."""
-    from pipeline.naming import names
-    from pipeline.runs import all_runs
+    from pipeline.workspace.run_names import names
+    from pipeline.workspace.runs import all_runs
 
     runs = list(all_runs(session.artifacts))
     table = Table("run", "dataset", "backbone", "method", "seed", "epoch")
@@ -40,9 +40,9 @@ def show_run(session: Session, run_id: str) -> dict[str, Any]:
     """One run: what determined it, its training history, its scores."""
     import polars as pl
 
-    from pipeline.run_tables import run_tables
-    from pipeline.runs import runs_by_id
-    from pipeline.score import stored_scores
+    from pipeline.evaluation.score import stored_scores
+    from pipeline.terminal.tables import run_tables
+    from pipeline.workspace.runs import runs_by_id
 
     (run,) = runs_by_id(session.artifacts, [run_id])
     history = pl.read_parquet(run.folder / "history.parquet").to_dicts()

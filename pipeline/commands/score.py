@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.artifacts import DatasetSource
-from pipeline.command import Session, command
-from pipeline.options import IntegerList, NameList, backbone_options, known_methods, loading_options, split_loading
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import (
+    IntegerList,
+    NameList,
+    backbone_options,
+    known_methods,
+    loading_options,
+    split_loading,
+)
+from pipeline.workspace.artifacts import DatasetSource
 
 if TYPE_CHECKING:
-    from pipeline.subjects import Subject
+    from pipeline.evaluation.embeddings import Subject
 
 
 @command("score", example="pipeline score --protocol all")
@@ -54,9 +61,9 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     Beside them stand two embeddings that no one trained: the features' plain truncation, and their principal
     components. Options from --levels on go with --embeddings of a --dataset that was not embedded here.
     """
-    from pipeline.score import PROTOCOLS
-    from pipeline.stages import grid_stage, score_stage, show_scores
-    from pipeline.tables import grid_table
+    from pipeline.evaluation.score import PROTOCOLS
+    from pipeline.stages.with_progress import grid_stage, score_stage, show_scores
+    from pipeline.terminal.tables import grid_table
 
     _check_usage(runs, options)
     scored, beside = _embeddings(session, options) if options["embeddings"] else _runs(session, runs, options)
@@ -95,9 +102,9 @@ def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
 
 
 def _runs(session: Session, ids: tuple[str, ...], options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
-    from pipeline.runs import runs_by_id
-    from pipeline.stages import features_of, runs_to_judge
-    from pipeline.subjects import baselines_of, run_subject
+    from pipeline.evaluation.embeddings import baselines_of, run_subject
+    from pipeline.stages.with_progress import features_of, runs_to_judge
+    from pipeline.workspace.runs import runs_by_id
 
     features = features_of(session, options)
     runs = runs_by_id(session.artifacts, ids) if ids else runs_to_judge(session, features, options["methods"])
@@ -105,7 +112,7 @@ def _runs(session: Session, ids: tuple[str, ...], options: Mapping[str, Any]) ->
 
 
 def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
-    from pipeline.subjects import outside_subjects
+    from pipeline.evaluation.embeddings import outside_subjects
 
     loading, _ = split_loading(dict(options))
     dataset = session.artifacts.load_dataset(session.artifacts.source_as_asked(options["dataset"], loading))
@@ -117,7 +124,7 @@ def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Subj
 
 
 def _show_errors(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
-    from pipeline.tables import confusion_lines, errors_table
+    from pipeline.terminal.tables import confusion_lines, errors_table
 
     session.console.show(errors_table(scores, levels))
     for line in confusion_lines(scores, levels):
@@ -128,8 +135,8 @@ def _write_per_class(
     session: Session, path: Path, subjects: Sequence[Subject], protocols: Sequence[str], k: int
 ) -> None:
     import cache
-    from pipeline.mistakes import per_class_frame
-    from pipeline.score import answers_of
+    from pipeline.evaluation.error_analysis import per_class_frame
+    from pipeline.evaluation.score import answers_of
 
     answered = [(subject.facts, answers_of(subject, name, k)) for name in protocols for subject in subjects]
     frame = per_class_frame(answered, subjects[0].hierarchy)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.command import Session, command
+from pipeline.terminal.command import Session, command
 
 
 @command("search", example='pipeline search "how do I move money to savings" --method joint --top 5')
@@ -22,13 +22,12 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
 
     The shortest prefix comes first: one table below the other, or side by side on a terminal of 120 columns or more.
     """
-    from pipeline.choice import chosen_line, first_run, runs_asked
-    from pipeline.encode import features_of_texts
     from pipeline.errors import PipelineError
-    from pipeline.features import labelled_features
-    from pipeline.retrieval.nearest import nearest
-    from pipeline.retrieval.zoom import zoom_table
-    from pipeline.runs import runs_by_id
+    from pipeline.retrieval.semantic_zoom import nearest, zoom_table
+    from pipeline.stages.encode import features_of_texts
+    from pipeline.workspace.features import labelled_features
+    from pipeline.workspace.runs import runs_by_id
+    from pipeline.workspace.select_run import chosen_line, first_run, runs_asked
 
     if not text.strip():
         raise PipelineError("TEXT is empty", 'give a text in quotes: pipeline search "how warm is it in lima"')

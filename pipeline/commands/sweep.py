@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pipeline.command import Session, command
-from pipeline.options import IntegerList, NameList, NumberList, known_methods
+from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import IntegerList, NameList, NumberList, known_methods
 
 
 @command("sweep", example="pipeline sweep --methods v5,mrl --seeds 1,2,3 --heads paper,linear --lrs 1e-4,1e-3")
@@ -60,12 +60,12 @@ def COMMAND(
     GPU each where the cluster has any, unless --devices is cpu.
     """
     import cache
-    from pipeline.sweep import Grid, read_grid, results_frame
+    from pipeline.stages.sweep import Grid, read_grid, results_frame
 
     given = {name: axis for name, axis in axes.items() if axis is not None}
     grid = Grid.of({**(read_grid(grid_file) if grid_file else {}), **given}, str(grid_file or "sweep"))
     if engine == "ray":
-        from pipeline.sweep_cluster import sweep_on_cluster
+        from pipeline.stages.sweep_ray import sweep_on_cluster
 
         swept = sweep_on_cluster(session, grid, devices, ray_address)
     else:
@@ -82,7 +82,7 @@ def COMMAND(
 
 def _sweep_here(session: Session, grid: Any, devices: str, ray_address: str | None) -> Any:
     from cache.devices import choose_devices
-    from pipeline.stages import sweep_stage
+    from pipeline.stages.with_progress import sweep_stage
 
     if ray_address:
         raise click.UsageError("--ray-address goes with --engine ray.")

@@ -2,7 +2,7 @@
 
 Costs are sums over texts, not the cost of a mean text, since attention grows with the square of a length. A batch that
 is padded to its longest text costs more, by how much is measured on seeded random batches; a causal backbone whose
-texts begin alike costs less (`cache.trie`).
+texts begin alike costs less (`cache.batching.prefix_trie`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import cache
-from cache.tokens import TextTokenizer
-from cache.trie import shared_lengths, token_order
-from pipeline.cost.backbones import small_files
+from cache.batching.prefix_trie import shared_lengths, token_order
+from cache.batching.tokenizer import TextTokenizer
+from pipeline.cost.backbone import small_files
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cache.sequences import Sequences
-    from pipeline.cost.backbones import BackboneCount
+    from cache.batching.ragged import Sequences
+    from pipeline.cost.backbone import BackboneCount
 
 _BATCHES = 500
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")

@@ -10,15 +10,13 @@ import torch
 
 import cache
 import data
-from cache.backbones import is_causal
-from heads.sampling import Classes
-from pipeline.claims import CLAIMS
-from pipeline.cost import measuring
-from pipeline.cost.backbones import config_of, count_backbone
-from pipeline.cost.claims import cost_measurements
+from cache.backbone.registry import is_causal
+from heads.training.sampling import Classes
+from pipeline.cost.backbone import config_of, count_backbone
+from pipeline.cost.inference import MILLION, Search, dataset_encoding, encodings, searches, storage
 from pipeline.cost.lengths import given_lengths, measured_lengths
+from pipeline.cost.measure import BackboneSpeed, backbone_speed, machine, search_seconds, step_seconds
 from pipeline.cost.training import Setting, Training, training
-from pipeline.cost.using import MILLION, Search, dataset_encoding, encodings, searches, storage
 
 _FEATURE_BYTES = 2
 Progress = Callable[[int, int, str], None]
@@ -85,10 +83,9 @@ def cost(
         "dataset_encoding": dataset_encoding(setting, trained[0].batch),
         "search": [{**asdict(row), "seconds": measured.searches.get(row)} for row in found],
         "storage": storage(shape, counted.hidden, _FEATURE_BYTES),
-        "claims": recounted(),
         "speed": None if measured.backbone is None else asdict(measured.backbone),
         "not_measured": measured.reason,
-        "machine": measuring.machine() if measure else None,
+        "machine": machine() if measure else None,
     }  # fmt: skip
 
 
@@ -98,7 +95,7 @@ class _Measured:
 
     steps: Mapping[str, float]
     searches: Mapping[Search, float | None]
-    backbone: measuring.BackboneSpeed | None
+    backbone: BackboneSpeed | None
     reason: str
 
 
@@ -115,17 +112,17 @@ def _measured(
 ) -> _Measured:
     total = len(trained) + 2
     told(0, total, "search")  # first: threads that the others leave waiting would slow it
-    queries = {row: measuring.search_seconds(row) for row in found}
+    queries = {row: search_seconds(row) for row in found}
     steps = {}
     for done, one in enumerate(trained, start=1):
         told(done, total, f"steps of {one.method}")
         labels = dataset.labels[setting.train]
-        steps[one.method] = measuring.step_seconds(
+        steps[one.method] = step_seconds(
             one.method, labels, setting.backbone.hidden, head=setting.head, batch=one.batch
         )
     told(total - 1, total, backbone.name)
     try:
-        speed = measuring.backbone_speed(backbone, setting.backbone, dataset.texts, setting.lengths)
+        speed = backbone_speed(backbone, setting.backbone, dataset.texts, setting.lengths)
     except cache.CacheError as error:
         return _Measured(steps, queries, None, str(error))
     return _Measured(steps, queries, speed, "")
@@ -143,20 +140,3 @@ def _fit_seconds(passes: int, steps: int, step: float | None, a_text: float | No
     if step is None or (passes and a_text is None):
         return None
     return steps * step + passes * (a_text or 0.0)
-
-
-def recounted() -> list[dict[str, Any]]:
-    """The published claims on cost beside what is counted for them (`pipeline.cost.claims`)."""
-    published = {claim.id: claim for claim in CLAIMS}
-    return [
-        {
-            "id": id_,
-            "claim": published[id_].claim,
-            "unit": published[id_].unit,
-            "published": dict(published[id_].published),
-            "counted": {name: figure.value for name, figure in measurement.figures.items()},
-            "tested": published[id_].tested,
-            "passed": measurement.passed,
-        }
-        for id_, measurement in cost_measurements().items()
-    ]

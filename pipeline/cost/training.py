@@ -15,13 +15,13 @@ import numpy as np
 from heads import hyperparameters
 from heads.methods import method_named
 from heads.presets import HeadShape, preset
-from pipeline.cost import heads
+from pipeline.cost import head as head_products
 from pipeline.cost.lengths import Padded, TextLengths, padded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.cost.backbones import BackboneCount
+    from pipeline.cost.backbone import BackboneCount
 
 PUBLISHED_PASSES = 4
 PUBLISHED_METHODS = ("v5", "mrl")
@@ -83,7 +83,7 @@ class Training:
     epochs: int
     steps: int
     parameters: int
-    step: heads.StepCount
+    step: head_products.StepCount
     passes: int
     published_backbone: int
     loop_backbone: int
@@ -112,7 +112,7 @@ def training(setting: Setting, method: str) -> Training:
     batch = min(chosen["batch_size"], setting.anchors)
     steps = (setting.anchors // batch) * chosen["epochs"]
     shape = setting.shape(method)
-    step = heads.step(method_named(method), shape, batch)
+    step = head_products.step(method_named(method), shape, batch)
     passes = PUBLISHED_PASSES * batch if method in PUBLISHED_METHODS else step.rows
     tokens, backbone = setting.lengths.tokens, setting.backbone
     own = backbone.products(tokens[setting.train]) / len(setting.train)

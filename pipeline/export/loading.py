@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from heads import HeadsError
-from pipeline import extras
 from pipeline.errors import PipelineError
+from pipeline.terminal import extras
 
 TRANSFORMER, POOLING = "sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"
 PACKED, HEAD = "pipeline.export.packed.PackedTransformer", "heads.exported.ExportedHead"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from cache.backbones import package_folder
+from cache.backbone.registry import package_folder
 from heads import hyperparameters
-from pipeline.artifacts import DatasetSource
 from pipeline.export.loading import HEAD, PACKED
-from pipeline.runs import Run
+from pipeline.workspace.artifacts import DatasetSource
+from pipeline.workspace.runs import Run
 
 LICENCES = {
     "qwen3-embedding-0.6b": "apache-2.0",
@@ -36,7 +36,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card is made of: `scores` are records of `pipeline.score`, one a protocol."""
+    """What a model card is made of: `scores` are records of `pipeline.evaluation.score`, one a protocol."""
 
     run: Run
     source: DatasetSource

@@ -3,7 +3,7 @@
 Eight bits of mantissa do not forgive: transformers' layers and those of `cache` add the same numbers in another order,
 a padded batch takes another kernel than an unpadded one, and each moves a feature by some 0.8 %, as much as float32 is
 away from either. So a run whose features were computed in bfloat16 is exported with this module, which encodes with
-`cache.encoder`, without padding and with shared beginnings computed once. It costs the weights' memory twice, for
+`cache.model.encoder`, without padding and with shared beginnings computed once. It costs the weights' memory twice, for
 training goes through transformers' layers as ever. In float32 none of this can be told, and the plain module is
 exported.
 
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from sentence_transformers.models import Transformer
 from torch import Tensor
 
-from cache.backbones import resolve
-from cache.encoder import Encoder
-from cache.packing import Batch, pack
-from cache.sequences import Sequences
+from cache.backbone.registry import resolve
+from cache.batching.packing import Batch, pack
+from cache.batching.ragged import Sequences
+from cache.model.encoder import Encoder
 from pipeline.errors import PipelineError
 
 
 class PackedTransformer(Transformer):  # type: ignore[misc]
-    """sentence-transformers' own module; what it computes without gradients, `cache.encoder` computes."""
+    """sentence-transformers' own module; what it computes without gradients, `cache.model.encoder` computes."""
 
     _folder: Path
     _encoders: dict[str, Encoder]

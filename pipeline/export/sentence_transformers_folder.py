@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 
 import cache
 import heads
-from cache.backbones import Backbone
-from cache.fingerprint import identity, read_content, weight_files
-from cache.hub import locate
-from cache.quiet import quiet_transformers
-from pipeline import extras
-from pipeline.artifacts import Artifacts
+from cache.backbone.fingerprint import identity, read_content, weight_files
+from cache.backbone.hub import locate
+from cache.backbone.registry import Backbone
+from cache.model.transformers_model import quiet_transformers
 from pipeline.errors import PipelineError
 from pipeline.export.loading import HEAD, PACKED, POOLING, TRANSFORMER, load_model
 from pipeline.export.tokenizer import carry_end_token
-from pipeline.runs import Run
+from pipeline.terminal import extras
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.runs import Run
 
 POOLING_FOLDER, HEAD_FOLDER = "1_Pooling", "2_Head"
 _POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}

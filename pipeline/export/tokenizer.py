@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cache.backbones import Backbone, read_json
+from cache.backbone.registry import Backbone, read_json
 from pipeline.errors import PipelineError
 
 _PROBE = "a"

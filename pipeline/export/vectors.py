@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 import cache
 import data
-from pipeline import extras
 from pipeline.errors import PipelineError
-from pipeline.features import LabelledFeatures
-from pipeline.runs import Run
+from pipeline.terminal import extras
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.runs import Run
 
 ADDED = ("row", "key", "embedding")
 """Columns beside those of the dataset."""

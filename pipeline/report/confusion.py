@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from pipeline.comparison import Entry
+from pipeline.evaluation.comparison import Entry
 from pipeline.report import charts
 from pipeline.report.charts import Spec, Style
-from pipeline.report.figures import parent_confusions, parent_errors, titled
-from pipeline.report.markup import Html, numbers, table, tag
-from pipeline.report.material import Material
-from pipeline.report.section import Section, chart, grid, legend
+from pipeline.report.collect import Material
+from pipeline.report.frames import parent_confusions, parent_errors, titled
+from pipeline.report.html import Html, Section, chart, grid, legend, numbers, table, tag
 from pipeline.report.summary import GALLERY
 
 MOST_PARENTS = 24

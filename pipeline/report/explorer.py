@@ -1,6 +1,6 @@
 """What the semantic zoom explorer shows: a map of test texts at every prefix, and each text's ten nearest others.
 
-Neighbours are exact, searched among the texts shown (`heads.neighbours`), and all of them are computed here: a browser
+Neighbours are exact, searched among the texts shown (`heads.knn`), and all of them are computed here: a browser
 then only looks up. A map takes seconds, so it is kept beside the run as answers are.
 
 Packed as typed arrays in base64, a text costs 45 bytes a prefix and method for ten neighbours, their cosines and its
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 import cache
 import data
-from heads.neighbours import prefix_neighbours
-from pipeline.report.layout import MOVES, Points, layout, principal_plane, rotation
-from pipeline.subjects import Subject
+from heads.knn import prefix_neighbours
+from pipeline.evaluation.embeddings import Subject
+from pipeline.report.tsne import MOVES, Points, layout, principal_plane, rotation
 
 Ints = NDArray[np.int64]
 

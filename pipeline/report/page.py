@@ -4,24 +4,73 @@ The content security policy names the hash of each script, so that nothing else 
 forbids every connection. Vega is 0.9 MB and embedded once; its expressions are interpreted instead of compiled, for
 compiling would need the policy to allow eval. The alternative, charts drawn to SVG beforehand, would need no script but
 fit one width and one colour scheme.
+
+The report as the command line shows it: what `pipeline report` does, and what `pipeline run` ends with.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from pipeline import extras
-from pipeline.report import facts
-from pipeline.report.markup import Html, escaped, json_script, tag, trusted
-from pipeline.report.material import Material
-from pipeline.report.section import Section, legend
+import cache
+from pipeline.report import provenance
+from pipeline.report.collect import Material, gather, page_name
+from pipeline.report.html import Html, Section, escaped, json_script, legend, tag, trusted
 from pipeline.report.sections import looks_of, sections
 from pipeline.report.summary import summary
+from pipeline.terminal import extras
+from pipeline.terminal.command import Session
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.runs import Run
+
+
+def report_stage(
+    session: Session,
+    features: LabelledFeatures,
+    runs: Sequence[Run],
+    output: Path | None = None,
+    *,
+    galleries: bool = True,
+) -> dict[str, Any]:
+    """Write the page about these runs and say where it is.
+
+    :param output: by default `reports/<dataset id>-<backbone>.html` in the artifacts folder.
+    :param galleries: whether galleries that were not measured yet are.
+    :returns: what `report --json` prints.
+    :raises PipelineError: if the libraries of the extra `report` are not installed.
+    """
+    check_extra()
+    material = gather(session, features, runs, galleries=galleries)
+    path = output or session.artifacts.root / "reports" / f"{page_name(features)}.html"
+    content = page(material).encode("utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_file(path) as partial:
+        partial.write_bytes(content)
+    session.console.show(f"report: {path} ({len(content) / 1e6:.1f} MB, opens in any browser, needs no network)")
+    return {
+        "path": str(path),
+        "bytes": len(content),
+        "dataset": features.dataset.id,
+        "backbone": features.backbone,
+        "methods": list(material.methods),
+        "seeds": list(material.seeds),
+        "runs": [run.id for run in runs],
+        "galleries": bool(material.cells),
+        "retrieval": material.retrieval is not None,
+        "claims": bool(material.claims),
+        "explorer": None if material.explorer is None else {
+            "texts": len(material.explorer.texts), "total": material.explorer.total,
+            "methods": [view.name for view in material.explorer.views],
+        },
+    }  # fmt: skip
+
 
 _VEGA = "window.drawChart = (place, spec, options) => vegaEmbed(place, spec, options);"
 
@@ -41,8 +90,8 @@ def page(material: Material) -> str:
         Section("summary", "In short", summary(material)),
         explorer_section(material),
         *sections(material),
-        facts.claims(material),
-        facts.settings(material),
+        provenance.claims(material),
+        provenance.settings(material),
     ]
     present = [section for section in shown if section is not None]
     charts = {name: spec for section in present for name, spec in section.charts.items()}
@@ -116,7 +165,7 @@ def _listed(dims: Sequence[int]) -> str:
     return f"{', '.join(map(str, dims[:-1]))} or {dims[-1]}" if len(dims) > 1 else str(dims[0])
 
 
-@cache
+@functools.cache
 def vega_bundle() -> str:
     """Vega, Vega-Lite and vega-embed with all they need, as one script."""
     import vl_convert
@@ -125,7 +174,7 @@ def vega_bundle() -> str:
 
 
 def _template(name: str) -> str:
-    return files("pipeline.report").joinpath("template", name).read_text(encoding="utf-8")
+    return files("pipeline.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

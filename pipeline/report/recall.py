@@ -9,9 +9,8 @@ import polars as pl
 
 from pipeline.report import charts
 from pipeline.report.charts import Style
-from pipeline.report.markup import bullets, numbers, table, tag
-from pipeline.report.material import Material
-from pipeline.report.section import Section, axis_note, chart, grid, legend, not_yet
+from pipeline.report.collect import Material
+from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 
 TITLE = "Recall against cost"
 

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from pipeline.comparison import Entry
-from pipeline.gallery_size import crossing, size_effects
+from pipeline.evaluation.comparison import Entry
+from pipeline.evaluation.gallery_size import crossing, size_effects
 from pipeline.report import charts
 from pipeline.report.charts import Style
+from pipeline.report.collect import Material
 from pipeline.report.confusion import confusion
-from pipeline.report.figures import accuracy_frame, gallery_frame, steerability_frame
-from pipeline.report.markup import Html, bullets, numbers, table, tag
-from pipeline.report.material import Material
+from pipeline.report.frames import accuracy_frame, gallery_frame, steerability_frame
+from pipeline.report.html import Html, Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 from pipeline.report.recall import recall
-from pipeline.report.section import Section, axis_note, chart, grid, legend, not_yet
 from pipeline.report.summary import GALLERY, PUBLISHED, figure
 
 SPOKEN = {

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from pipeline.advice import advice
-from pipeline.comparison import Comparison
-from pipeline.metrics import smallest_prefix
-from pipeline.report.figures import accuracy_frame, titled
-from pipeline.report.markup import Html, bullets, table, tag
-from pipeline.report.material import Material
+from pipeline.evaluation.comparison import Comparison
+from pipeline.evaluation.metrics import smallest_prefix
+from pipeline.evaluation.recommend import advice
+from pipeline.report.collect import Material
+from pipeline.report.frames import accuracy_frame, titled
+from pipeline.report.html import Html, bullets, table, tag
 
 GALLERY, PUBLISHED = "gallery", "leave-one-out"
 _MOST = 6

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.features import LabelledFeatures
-from pipeline.naming import names
-from pipeline.retrieval.corpus import Corpus
-from pipeline.retrieval.embedders import Embedder
+from pipeline.retrieval.documents import Corpus
+from pipeline.retrieval.embeddings import Embedder
 from pipeline.retrieval.engines import Engine, disk_bytes, time_engines
-from pipeline.retrieval.exact import search, two_stage
-from pipeline.retrieval.measures import TOP, Measured, Question, measure
-from pipeline.retrieval.storage import KINDS, Stored, stored
+from pipeline.retrieval.knn import search, two_stage
+from pipeline.retrieval.metrics import TOP, Measured, Question, measure
+from pipeline.retrieval.quantization import KINDS, Stored, stored
 from pipeline.retrieval.timing import Timing, time_search
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.run_names import names
 
 Way = tuple[int, int | None, str]
 """A way to search: dimensions of the filter or only stage, candidates (None with one stage), storage."""

@@ -48,7 +48,7 @@ def qwen(checkpoint):
 def test_three_lines_give_what_sentence_transformers_gives(tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    from cache.backbones import package_folder
+    from cache.backbone.registry import package_folder
 
     texts = ["how do i reset my password", "hi", "x " * 500, "how do i reset my pin", "hi"]
     features = embed(texts, backbone="minilm", store=tmp_path / "features", dtype="float32", device="cpu")
@@ -103,8 +103,8 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
     texts = corpus(200)
     options = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu"}
     plain = embed_missing(texts, qwen, tmp_path / "a", **options)
-    monkeypatch.setattr("cache.worker._HELPED_DEVICES", ("cpu",))
-    monkeypatch.setattr("cache.worker._HELPED_TEXTS", 0)
+    monkeypatch.setattr("cache.workers.worker._HELPED_DEVICES", ("cpu",))
+    monkeypatch.setattr("cache.workers.worker._HELPED_TEXTS", 0)
     monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
     helped = embed_missing(texts, qwen, tmp_path / "b", **options)
     assert (helped.computed, helped.tokens) == (200, plain.tokens)
@@ -114,7 +114,7 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["before its first order", "between orders"])
 def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, moment):
-    from cache.prepare import Helpers, Packing
+    from cache.workers.tokenizer_pool import Helpers, Packing
 
     with Helpers(Path(qwen.source), qwen, "", 2, 1) as helpers:
         if moment == "between orders":
@@ -129,7 +129,7 @@ def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, momen
 def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path, qwen, monkeypatch):
     import torch
 
-    from cache.encoder import Encoder
+    from cache.model.encoder import Encoder
 
     texts = ["long " * 50, *corpus(60)]
     whole = embed_missing(texts, qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
@@ -143,7 +143,7 @@ def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path,
 
         return features
 
-    monkeypatch.setattr("cache.encoder._LEAST_BUDGET", 64)
+    monkeypatch.setattr("cache.model.encoder._LEAST_BUDGET", 64)
     monkeypatch.setattr(Encoder, "features", room_for(300))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     split = embed_missing(texts, qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu")

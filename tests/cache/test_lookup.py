@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore, embed_missing, resolve, text_keys
-from cache.chunks import PIECE_TEXTS
 from cache.lookup import Lookup, Readers, readers_for
+from cache.workers.work_items import PIECE_TEXTS
 
 DESCRIPTION = {"hidden_size": 2, "store_dtype": "float32", "fingerprint": "0" * 64}
 
@@ -115,8 +115,8 @@ def test_features_by_readers_and_helpers_are_those_without(tmp_path, checkpoint,
     monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
     monkeypatch.setattr("cache.embedding.readers_for", lambda devices, total: 2)
     monkeypatch.setitem(PIECE_TEXTS, "cuda", 9)
-    monkeypatch.setattr("cache.worker._HELPED_DEVICES", ("cpu",))  # in this process: that of one device
-    monkeypatch.setattr("cache.worker._HELPED_TEXTS", 0)
+    monkeypatch.setattr("cache.workers.worker._HELPED_DEVICES", ("cpu",))  # in this process: that of one device
+    monkeypatch.setattr("cache.workers.worker._HELPED_TEXTS", 0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     read = embed_missing(texts, qwen, tmp_path / "b", devices=devices, **options)
     assert (read.texts, read.computed, read.reused) == (400, 140, 260)

@@ -10,8 +10,8 @@ import torch
 from heads import network
 from heads.errors import HeadsError
 from heads.presets import PRESETS, HeadShape, count, preset
-from heads.sampling import Streams
-from heads.trainer import initial_weights
+from heads.training.sampling import Streams
+from heads.training.trainer import initial_weights
 from tests.heads.reference import PlainHead
 
 

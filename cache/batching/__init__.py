@@ -1,0 +1,1 @@
+"""Texts to packed batches: tokens, prefix tries, attention masks by blocks."""

@@ -1,0 +1,118 @@
+"""Texts to token ids: a checkpoint's tokenizer with the backbone's rules for what goes around a text, and how long.
+
+Words are looked up where that is exact (`cache.batching.token_cache`), the rest goes through the Rust tokenizer.
+Special tokens and truncation are applied here, not there: what the tokenizer puts around a text is learnt from one
+probe, the text's own tokens are cut to the room between, and a backbone's end token is appended exactly once, also
+where a text is truncated and also where the tokenizer file already appends it (Qwen3's does in one distribution and not
+in another, and an embedding read off another token is silently wrong).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.backbone.hub import locate
+from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
+from cache.batching.token_cache import Words, cuts_at_blanks
+from cache.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cache.backbone.registry import Backbone
+
+_PROBE = "a"
+_SLICE = 4096
+
+
+class TextTokenizer:
+    """A checkpoint's tokenizer with the backbone's rules for ends and length, and a prompt before every text."""
+
+    def __init__(self, folder: Path, backbone: Backbone, prompt: str = "") -> None:
+        """Load tokenizer.json, or let transformers convert an older format.
+
+        :raises CacheError: no tokenizer, or one that cannot be read; a maximum length without room for a text.
+        """
+        self._prompt = prompt
+        self._tokenizer = _load(folder, backbone)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._words = Words(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
+        before, after = self._around(backbone)
+        self._before = np.array(before, np.int32)
+        self._after = np.array(after, np.int32)
+        self._room = backbone.max_length - len(before) - len(after)
+        if self._room < 0:
+            raise CacheError(
+                f"maximum length {backbone.max_length} of {backbone.name} leaves no room for its special tokens",
+                "raise the maximum length",
+            )
+
+    def _around(self, backbone: Backbone) -> tuple[list[int], list[int]]:
+        """Learn what the tokenizer puts before and after a text; close with the end token, once."""
+        bare = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
+        whole = self._tokenizer.encode(_PROBE, add_special_tokens=True).ids
+        at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        before, after = whole[:at], whole[at + len(bare) :]
+        if backbone.end_token is not None and after[-1:] != [backbone.end_token]:
+            after = [*after, backbone.end_token]
+        return before, after
+
+    def encode(self, texts: Sequence[str]) -> Sequences:
+        """Return the token sequences of prompt + text for each of `texts`."""
+        texts = [self._prompt + text for text in texts] if self._prompt else list(texts)
+        # an encoding holds a hundred bytes a token until it is let go
+        slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
+        bare = self._whole if self._words is None else self._words.encode
+        return self._close(Sequences.concatenated([bare(part) for part in slices]))
+
+    def _whole(self, texts: Sequence[str]) -> Sequences:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return Sequences.of([encoding.ids for encoding in encodings])
+
+    def _close(self, bare: Sequences) -> Sequences:
+        """Cut each text to the room there is and put the special tokens around it."""
+        kept = np.minimum(bare.lengths, self._room)
+        offsets = offsets_of(kept + len(self._before) + len(self._after))
+        ids = np.empty(int(offsets[-1]), np.int32)
+        ids[ragged_ranges(offsets[:-1] + len(self._before), kept)] = bare.ids[ragged_ranges(bare.offsets[:-1], kept)]
+        for i, token in enumerate(self._before):
+            ids[offsets[:-1] + i] = token
+        for i, token in enumerate(self._after[::-1]):
+            ids[offsets[1:] - 1 - i] = token
+        return Sequences(ids, offsets)
+
+
+def token_lengths(texts: Sequence[str], backbone: Backbone) -> NDArray[np.int64]:
+    """Count what a backbone would see of each text: prompt, special tokens and truncation included, int64 [n].
+
+    :raises CacheError: the backbone's files are not here and cannot be had.
+    """
+    tokenizer = TextTokenizer(locate(backbone.source, ""), backbone)
+    return tokenizer.encode([backbone.prompt + text for text in texts]).lengths
+
+
+def _load(folder: Path, backbone: Backbone) -> Any:
+    path = folder / "tokenizer.json"
+    try:
+        if path.is_file():
+            from tokenizers import Tokenizer
+
+            return Tokenizer.from_file(str(path))
+        from transformers import AutoTokenizer
+
+        loaded = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=backbone.trust_remote_code
+        )
+        return loaded.backend_tokenizer
+    except Exception as error:  # the Rust library raises plain Exception
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CacheError(
+            f"backbone {backbone.name}: no usable tokenizer in {folder} ({reason})",
+            "copy tokenizer.json and tokenizer_config.json of the checkpoint into that folder",
+        ) from error

@@ -1,0 +1,1 @@
+"""Packed batches to features: the encoder on one device."""

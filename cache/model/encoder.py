@@ -1,0 +1,174 @@
+"""One backbone on one device: batches in, pooled features out.
+
+A backbone that is known runs in this package's own layers (`cache.model.native.load`), any other in transformers'
+(`cache.model.transformers_model`); from here on they are alike: batches of a size that fits the device, fused kernels
+where enough is to come, features that travel to the host while the next batch is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.backbone.registry import read_json
+from cache.batching.block_mask import HostTrie
+from cache.batching.packing import pack
+from cache.model.native.config import FAMILIES
+from cache.model.native.load import NativeDecoder, open_native
+from cache.model.pooling import agree
+from cache.workers.tokenizer_pool import Packing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from cache.backbone.registry import Backbone
+    from cache.batching.packing import Batch
+    from cache.batching.ragged import Sequences
+    from cache.model.native.load import NativeBert
+    from cache.model.native.triton_ops import FusedKernels
+    from cache.model.transformers_model import HostedModel
+
+_CPU_BUDGET = 2048
+_GPU_BUDGET = 32768
+_LEAST_BUDGET = 1024
+_COMPILED_TOKENS = 200_000
+_SAMPLE_NODES = 4096
+
+
+class Fetched(NamedTuple):
+    """A batch on the host: each text's largest magnitude float32 [layers, texts], and each layer's features [texts, H].
+
+    A value past its store's range is infinite there, and told by `largest`.
+    """
+
+    largest: NDArray[np.float32]
+    features: list[NDArray[np.floating]]
+
+
+class Encoder:
+    """A loaded backbone. `layout` says how it wants its sequences packed, `notes` what it chose by itself."""
+
+    def __init__(self, folder: Path, backbone: Backbone, layers: Sequence[int], dtype: str, device: str) -> None:
+        """Load the weights in `folder`; `layers` are absolute, `dtype` "float32" or "bfloat16".
+
+        :raises CacheError: weights that are damaged or belong to another architecture; a device without room for them.
+        """
+        self.backbone, self.layers, self.device = backbone, tuple(layers), device
+        self._dtype = getattr(torch, dtype)
+        self._model = _open(folder, backbone, self.layers, self._dtype, device)
+        self.notes: tuple[str, ...] = getattr(self._model, "notes", ())
+        self.layout = self._model.layout
+        self._fused: FusedKernels | None = None
+        self.budget = self._fitting_budget(folder)
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return float32 [layers, texts, H] on the device, texts in the order of `batch.rows`."""
+        return self._model.features(batch, self._fused)
+
+    @property
+    def packing(self) -> Packing:
+        """How this backbone wants its batches from now on."""
+        laid_out = self._fused is not None
+        return Packing(self.layout, self.budget, laid_out=laid_out, windowed=self._model.windowed)
+
+    def features_or_none(self, batch: Batch) -> Tensor | None:
+        """Return `features`, or None where the device's memory does not suffice, not even when tidied up."""
+        for _ in range(2):
+            try:
+                return self.features(batch)
+            except torch.OutOfMemoryError:
+                pass  # outside this block the failed attempt's tensors are gone
+            torch.cuda.empty_cache()
+        return None
+
+    def alone(self, batch: Batch, text: int) -> NDArray[np.float32]:
+        """Return the features [layers, H] of one of a batch's texts, computed without the others."""
+        (single,) = pack(batch.sequences().take(np.array([text])), self.layout, 1)
+        return self.features(single)[:, 0].cpu().numpy()
+
+    def fetch(self, features: Tensor, store_dtypes: Sequence[str]) -> Callable[[], Fetched]:
+        """Start moving features [layers, texts, H] to the host, each layer rounded to what its store holds.
+
+        What is returned waits for them, in any thread.
+        """
+        kinds = (torch.float16 if name == "float16" else torch.float32 for name in store_dtypes)
+        parts = [features.abs().amax(dim=-1), *(layer.to(kind) for layer, kind in zip(features, kinds, strict=True))]
+        if not features.is_cuda:
+            return lambda: Fetched(parts[0].numpy(), [part.numpy() for part in parts[1:]])
+        hosts = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
+        for host, part in zip(hosts, parts, strict=True):
+            host.copy_(part, non_blocking=True)
+        done = torch.cuda.current_stream(features.device).record_event()
+
+        def arrived() -> Fetched:
+            done.synchronize()
+            return Fetched(hosts[0].numpy(), [host.numpy() for host in hosts[1:]])
+
+        return arrived
+
+    def wait(self) -> None:
+        """Wait until the device has computed everything."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+    def shrink(self, nodes: int) -> None:
+        """After a batch of so many nodes ran out of memory: make smaller ones from now on."""
+        if nodes <= self.budget:
+            self.budget = max(_LEAST_BUDGET, self.budget // 2)
+            self.notes = (*self.notes, f"batches of {self.budget} nodes: the memory of {self.device} asked for it")
+
+    def worth_compiling(self, tokens: float) -> bool:
+        """Whether so many tokens to come repay compilation."""
+        return isinstance(self._model, NativeDecoder) and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
+
+    def compile(self, sequences: Sequences) -> None:
+        """Compile the fused kernels, if a first batch then gives what it gave before."""
+        if not isinstance(self._model, NativeDecoder):
+            return
+        sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
+        expected = self.features(sample)
+        try:
+            from cache.model.native.triton_ops import FusedKernels
+
+            self._fused = FusedKernels()
+            laid_out = replace(sample, laid_out=HostTrie.of(sample, windowed=self.packing.windowed))
+            if agree(self.features(laid_out), expected, self._dtype):
+                return
+            reason = "the fused kernels' results differ"
+        except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        self._fused = None
+        self.notes = (*self.notes, f"not compiled: {reason}")
+
+    def _fitting_budget(self, folder: Path) -> int:
+        """Return how many nodes a batch may have: a number that keeps the device busy and fits its free memory."""
+        if not self.device.startswith("cuda"):
+            return _CPU_BUDGET
+        config = read_json(folder / "config.json")
+        config = config.get("text_config", config)
+        hidden = int(config["hidden_size"])
+        width = int(config.get("intermediate_size") or 4 * hidden)
+        per_node = int(self._dtype.itemsize) * (16 * hidden + 8 * width)
+        free = int(torch.cuda.mem_get_info(self.device)[0])
+        return max(_LEAST_BUDGET, min(_GPU_BUDGET, free // 2 // per_node) // _LEAST_BUDGET * _LEAST_BUDGET)
+
+
+def _open(
+    folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
+) -> NativeDecoder | NativeBert | HostedModel:
+    native = open_native(folder, backbone, layers, dtype, device)
+    if native is not None:
+        return native
+    from cache.model.transformers_model import HostedModel
+
+    hosted = HostedModel(folder, backbone, layers, dtype, device)
+    if read_json(folder / "config.json").get("model_type") in FAMILIES:
+        hosted.notes = (*hosted.notes, "transformers' own layers: the checkpoint holds more than our own know")
+    return hosted

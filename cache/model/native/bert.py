@@ -1,0 +1,117 @@
+"""The forward pass of BERT over packed texts, on weights read here: MiniLM, BGE, E5 and their kin.
+
+One product makes query, key and value, each run of texts of equal length attends without a mask, residuals and biases
+are added in place. On two CPU cores that is what separates this from transformers' own layers; on any machine it saves
+importing them. Held to transformers' results by tests, for every text alone (`tests/cache/model/test_encoder.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from cache.model.native.config import BertShape
+    from cache.model.native.weights import Weights
+
+Affine = tuple["Tensor", "Tensor"]
+_LAYER = (
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+_JOINED = ("attention.self.query", "attention.self.key", "attention.self.value")
+_EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weight and bias of each map; `qkv` [3 * H, H] joins three."""
+
+    qkv: Affine
+    mixed: Affine
+    mixed_norm: Affine
+    wide: Affine
+    narrow: Affine
+    narrow_norm: Affine
+
+
+class Bert:
+    """Runs the layers on whole texts, laid out one after another."""
+
+    def __init__(self, weights: Weights, shape: BertShape) -> None:
+        """Read the tensors that the layers need.
+
+        :raises KeyError: one is missing.
+        """
+
+        def affine(name: str) -> Affine:
+            return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+        def layer(number: int) -> _Layer:
+            at = f"encoder.layer.{number}"
+            qkv = tuple(weights.joined([f"{at}.{name}.{kind}" for name in _JOINED]) for kind in ("weight", "bias"))
+            return _Layer((qkv[0], qkv[1]), *(affine(f"{at}.{name}") for name in _LAYER))
+
+        self._shape = shape
+        self._words, self._places, kinds = (weights[f"embeddings.{name}.weight"] for name in _EMBEDDINGS)
+        self._places = self._places + kinds[0]  # a text is all of the first kind
+        self._norm = affine("embeddings.LayerNorm")
+        self._layers = [layer(number) for number in range(shape.layers)]
+
+    @torch.inference_mode()
+    def states(
+        self, ids: Tensor, positions: Tensor, runs: Sequence[tuple[int, int, int]], layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        """Return hidden state `layer` of all nodes, [nodes, H], for each of `layers`; 0 is the embedding.
+
+        `ids` and `positions` [nodes]; `runs` are (first node, texts, length of each). Nothing past the highest layer is
+        computed.
+        """
+        states = self._normalised(self._words[ids].add_(self._places[positions]), self._norm)
+        found = {0: states} if 0 in layers else {}
+        for number, layer in enumerate(self._layers[: max(layers)], start=1):
+            mixed = linear(self._attend(linear(states, *layer.qkv), runs), *layer.mixed)
+            states = self._normalised(mixed.add_(states), layer.mixed_norm)
+            narrow = linear(gelu(linear(states, *layer.wide)), *layer.narrow)
+            states = self._normalised(narrow.add_(states), layer.narrow_norm)
+            if number in layers:
+                found[number] = states
+        return found
+
+    def _normalised(self, states: Tensor, norm: Affine) -> Tensor:
+        return layer_norm(states, (states.shape[1],), *norm, self._shape.eps)
+
+    def _attend(self, joint: Tensor, runs: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Return [nodes, H] of joint queries, keys and values [nodes, 3 * H]."""
+        heads, width = self._shape.heads, joint.shape[1] // 3
+        out = joint.new_empty(len(joint), width)
+        for first, texts, length in runs:
+            part = slice(first, first + texts * length)
+            query, key, value = joint[part].view(texts, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = scaled_dot_product_attention(query, key, value)
+            out[part].view(texts, length, heads, -1).copy_(mixed.transpose(1, 2))
+        return out
+
+
+def expected(shape: BertShape, tables: Sequence[int]) -> dict[str, list[int]]:
+    """Return the tensors that `Bert` reads: shapes by name; `tables`: rows of words, positions and kinds."""
+    hidden, width = shape.hidden, shape.width
+    square = {name: [hidden, hidden] for name in (*_JOINED, "attention.output.dense")}
+    maps = {**square, "intermediate.dense": [width, hidden], "output.dense": [hidden, width]}
+    layer = {f"{name}.weight": sizes for name, sizes in maps.items()}
+    layer |= {f"{name}.bias": sizes[:1] for name, sizes in maps.items()}
+    norms = ("attention.output.LayerNorm", "output.LayerNorm")
+    layer |= {f"{name}.{kind}": [hidden] for name in norms for kind in ("weight", "bias")}
+    found = {f"embeddings.{name}.weight": [rows, hidden] for name, rows in zip(_EMBEDDINGS, tables, strict=True)}
+    found |= {f"embeddings.LayerNorm.{kind}": [hidden] for kind in ("weight", "bias")}
+    return found | {f"encoder.layer.{i}.{name}": sizes for i in range(shape.layers) for name, sizes in layer.items()}

@@ -1,0 +1,59 @@
+"""From the states of packed nodes to one feature a text: last token, mean over its tokens, or first token.
+
+A mean is summed in float32 whatever the states are in, over every token of the text, special ones included, as
+sentence-transformers does. Features are raw: not normalised.
+
+When two ways to compute the same features count as equal: what rounding alone may do in a number format.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cache.batching.packing import Batch
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
+
+
+def agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether the largest relative difference of features [..., H], computed in `dtype`, is rounding."""
+    return bool(((one - other).norm(dim=-1) <= _TOLERANCE[dtype] * other.norm(dim=-1)).all())
+
+
+def pool(states: Tensor, batch: Batch, pooling: str) -> Tensor:
+    """Return features float32 [texts, H], in the order of `batch.rows`.
+
+    `states` are [nodes, H] for packed layouts, [texts, longest, H] for the padded one.
+    """
+    if batch.layout == "padded":
+        return _pool_padded(states, batch, pooling)
+    if batch.last is not None:
+        return states[_index(batch.last, states)].float()
+    if pooling == "mean":
+        rectangles = (_rectangle(states, *run) for run in batch.runs)
+        return torch.cat([rectangle.float().mean(1) for rectangle in rectangles])
+    stop = torch.from_numpy(batch.lengths).to(states.device).cumsum(0)
+    at = stop - 1 if pooling == "last" else stop - torch.from_numpy(batch.lengths).to(states.device)
+    return states[at].float()
+
+
+def _pool_padded(states: Tensor, batch: Batch, pooling: str) -> Tensor:
+    lengths = torch.from_numpy(batch.lengths).to(states.device)
+    if pooling == "mean":
+        kept = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        return (states.float() * kept[..., None]).sum(1) / lengths[:, None]
+    at = lengths - 1 if pooling == "last" else torch.zeros_like(lengths)
+    return states[torch.arange(len(states), device=states.device), at].float()
+
+
+def _rectangle(states: Tensor, start: int, texts: int, length: int) -> Tensor:
+    return states[start : start + texts * length].view(texts, length, -1)
+
+
+def _index(nodes: object, states: Tensor) -> Tensor:
+    return torch.as_tensor(nodes, device=states.device)

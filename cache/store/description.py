@@ -1,0 +1,97 @@
+"""What a store is the store of: `backbone.json`, which spells out everything that determines its features.
+
+The description goes into every shard too, so that a shard explains itself and a damaged `backbone.json` can be written
+again. A digest guards it: one flipped digit of a prompt or a length would silently make it another store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import CacheError, DamageError, file_error
+from cache.store.atomic import atomic_file
+from cache.store.dtypes import ENCODINGS
+from cache.store.shard import VERSION, canonical, list_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DESCRIPTION_FILE = "backbone.json"
+LAST_USED_FILE = ".last-used"
+_RESERVED = ("store_version", "digest")
+
+
+def checked(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `description` as JSON gives it back.
+
+    :raises CacheError: if it is not plain JSON, or lacks a valid "hidden_size" or "store_dtype".
+    """
+    try:
+        clean = json.loads(canonical(description))
+    except (TypeError, ValueError) as error:
+        raise CacheError(
+            f"the description is not plain JSON: {error}", "use strings, numbers, lists and null"
+        ) from None
+    dim, dtype = clean.get("hidden_size"), clean.get("store_dtype")
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+        raise CacheError(f"hidden_size is {dim!r}", "give the features' width, an integer above 0")
+    if dtype not in ENCODINGS:
+        raise CacheError(f"store_dtype is {dtype!r}", f"use one of {', '.join(ENCODINGS)}")
+    if reserved := [name for name in _RESERVED if name in clean]:
+        raise CacheError(f"the description has the reserved key {reserved[0]!r}", "name it otherwise")
+    return dict(clean)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of the store in `folder`.
+
+    :raises CacheError: if there is no store, or its description is damaged or of another version.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        version, digest = content.pop("store_version"), content.pop("digest")
+    except FileNotFoundError:
+        if folder.is_dir() and list_shards(folder):
+            raise DamageError(path, "it is missing") from None
+        raise CacheError(
+            f"{folder} is no feature store: it has no {DESCRIPTION_FILE}", "name the folder that `embed` wrote"
+        ) from None
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DamageError(path, f"it is not the JSON that was written ({error})") from error
+    if digest != _digest(version, content):
+        raise DamageError(path, "its content does not match its digest")
+    if version != VERSION:
+        raise CacheError(
+            f"{path} has store version {version!r}, this program reads version {VERSION}",
+            "use the release that wrote it, or name another store folder and embed again",
+        )
+    return dict(content)
+
+
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Write the file that says whose features are in `folder`.
+
+    :raises CacheError: if it cannot be written.
+    """
+    content = {"store_version": VERSION, **description, "digest": _digest(VERSION, description)}
+    with atomic_file(folder / DESCRIPTION_FILE) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def note_use(folder: Path) -> None:
+    """Record that the rows in `folder` were read or written now: the time of an empty file, set by the file server."""
+    path = folder / LAST_USED_FILE
+    try:
+        path.touch()
+    except OSError:  # a folder that may only be read keeps no record, and needs none
+        return
+
+
+def _digest(version: Any, description: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(f"{version}{canonical(description)}".encode(), digest_size=16).hexdigest()

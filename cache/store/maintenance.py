@@ -1,0 +1,219 @@
+"""Which stores there are, and removing one: the folders under one root, each described by its `backbone.json`.
+
+Listing reads descriptions and file sizes, no row: what takes longer (counting distinct rows reads every key) is done
+when it is asked for. Last use is the time of an empty file that readers and writers touch, or of the newest shard if
+that is later; file systems' own access times are off or coarse nearly everywhere.
+
+Few large shards from many small ones, at any time, whoever reads or writes meanwhile.
+
+Neighbours in the order of names are merged, the superseded rows left out, and the result is named after the first of
+them, so that it sorts before every shard that sorted after that one: whatever another writer commits meanwhile, the row
+that counted when compaction began counts when it has ended. Only when the new shard is on the disk are the old ones
+removed, the last first, so that at every moment in between the same row counts. A kill leaves duplicates at the worst,
+which the next compaction drops. Every row is compared with its checksum on the way and keeps it.
+
+It needs room for one more shard, and the memory of one block.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.errors import CacheError, DamageError, file_error
+from cache.store.atomic import flush, remove_folder, remove_stale_partials
+from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, read_description
+from cache.store.dtypes import ENCODINGS
+from cache.store.hashing import row_checksums
+from cache.store.shard import Rows, Shard, list_shards, read_blocks, read_description_of, rows_in_words, successor_name
+from cache.store.store import FeatureStore
+from cache.store.writer import write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """How many shards there were before and after."""
+
+    shards_before: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A shard and, ascending, its rows that count."""
+
+    shard: Shard
+    rows: NDArray[np.int64]
+
+
+def compact(
+    folder: Path, *, shard_bytes: int = 1 << 30, progress: Callable[[int, int], None] | None = None
+) -> Compaction:
+    """Merge the shards of the store in `folder` into shards of about `shard_bytes` of features.
+
+    `progress` is called with the rows rewritten so far and the rows to rewrite.
+
+    :raises CacheError: if a row does not match its checksum, or the file system refuses a step.
+    """
+    folder = Path(folder)
+    before = len(list_shards(folder))
+    for _ in range(_ATTEMPTS):
+        store = FeatureStore.open(folder)
+        remove_stale_partials(folder)
+        try:
+            groups = list(_groups(store, shard_bytes))
+            total = sum(len(source.rows) for group in groups for source in group)
+            done = 0
+            for group in groups:
+                done += _merge(store, group)
+                if progress is not None:
+                    progress(done, total)
+        except FileNotFoundError:  # another compaction or a repair replaced what this one was about to: plan again
+            continue
+        return Compaction(before, len(list_shards(folder)))
+    raise CacheError(f"the shards of {folder} keep changing", "run one `pipeline cache compact` at a time")
+
+
+def _groups(store: FeatureStore, shard_bytes: int) -> Iterator[list[_Source]]:
+    """Yield neighbours that fit together into one shard, unless it would be the same shard again."""
+    row_bytes = store.dim * ENCODINGS[store.dtype].stored.itemsize
+    group: list[_Source] = []
+    size = 0
+    for shard, rows in zip(store.shards, store.counting(), strict=True):
+        if group and size + len(rows) * row_bytes > shard_bytes:
+            yield from _worthwhile(group)
+            group, size = [], 0
+        group.append(_Source(shard, rows))
+        size += len(rows) * row_bytes
+    yield from _worthwhile(group)
+
+
+def _worthwhile(group: list[_Source]) -> Iterator[list[_Source]]:
+    if len(group) > 1 or any(len(source.rows) < source.shard.rows for source in group):
+        yield group
+
+
+def _merge(store: FeatureStore, group: list[_Source]) -> int:
+    """Replace the shards of `group` by one; return how many rows it has."""
+    count = sum(len(source.rows) for source in group)
+    first = group[0].shard.path
+    if count:
+        blocks = (block for source in group for block in _counting_rows(source))
+        write_shard(first.with_name(successor_name(first.name)), store.description, count, blocks)
+    try:
+        for source in reversed(group):
+            source.shard.path.unlink(missing_ok=True)
+        flush(store.folder)
+    except OSError as error:
+        raise file_error("remove", source.shard.path, error) from error
+    return count
+
+
+def _counting_rows(source: _Source) -> Iterator[Rows]:
+    counts = np.zeros(source.shard.rows, np.bool_)
+    counts[source.rows] = True
+    for first, block in read_blocks(source.shard):
+        keep = counts[first : first + len(block.keys)]
+        wrong = keep & (row_checksums(block.keys, block.features) != block.checksums)
+        if wrong.any():
+            rows = first + np.flatnonzero(wrong)
+            raise DamageError(source.shard.path, f"{rows_in_words(rows)} do not match their checksums")
+        yield Rows(block.keys[keep], block.features[keep], block.checksums[keep])
+
+
+_UNKNOWN = dict.fromkeys(("backbone", "fingerprint", "layer", "hidden_size", "store_dtype"), "unknown")
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """A store at a glance: bytes of its shards, how many they are, when it was last read or written (local time)."""
+
+    folder: Path
+    description: dict[str, Any]
+    bytes: int
+    shards: int
+    last_used: datetime | None
+
+    @property
+    def rows(self) -> int:
+        """Distinct rows, counted when first asked for; 0 while the store cannot be opened."""
+        return self._opened[0]
+
+    @property
+    def damage(self) -> str | None:
+        """What keeps the store from being opened, or None. Damage inside a shard takes `verify` to find."""
+        return self._opened[1]
+
+    @functools.cached_property
+    def _opened(self) -> tuple[int, str | None]:
+        try:
+            return len(FeatureStore.open(self.folder)), None
+        except CacheError as error:
+            return 0, error.problem
+
+
+def find_stores(root: Path) -> list[StoreSummary]:
+    """Return the stores in `root`, a folder of store folders, by name; none if `root` does not exist.
+
+    :raises CacheError: if `root` cannot be read.
+    """
+    root = Path(root)
+    try:
+        folders = sorted(path.parent for path in root.glob(f"*/{DESCRIPTION_FILE}") if path.parent.name[0] != ".")
+    except OSError as error:
+        raise file_error("read", root, error) from error
+    return [_summary(folder) for folder in folders]
+
+
+def remove_store(folder: Path) -> None:
+    """Remove the store in `folder` with all its features; killed halfway, it is gone from sight already.
+
+    :raises CacheError: if `folder` is no store, or may not be removed.
+    """
+    folder = Path(folder).resolve()
+    if not (folder / DESCRIPTION_FILE).exists():
+        raise CacheError(f"{folder} is no feature store: it has no {DESCRIPTION_FILE}", "see `pipeline cache list`")
+    remove_folder(folder)
+    remove_stale_partials(folder.parent)
+
+
+def _summary(folder: Path) -> StoreSummary:
+    shards = list_shards(folder)
+    states = [state for path in shards if (state := _state(path))]
+    used = _state(folder / LAST_USED_FILE)
+    times = [time for _, time in (*states, *([used] if used else []))]
+    return StoreSummary(
+        folder=folder,
+        description=_description(folder, shards),
+        bytes=sum(size for size, _ in states),
+        shards=len(shards),
+        last_used=datetime.fromtimestamp(max(times)).astimezone() if times else None,
+    )
+
+
+def _state(path: Path) -> tuple[int, float] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime
+
+
+def _description(folder: Path, shards: list[Path]) -> dict[str, Any]:
+    try:
+        return read_description(folder)
+    except CacheError:
+        # listed all the same, so that it can be verified, repaired or removed
+        return read_description_of(shards) or dict(_UNKNOWN)

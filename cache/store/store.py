@@ -1,0 +1,224 @@
+"""The feature store: a folder of immutable shards, looked up by key, read as memory.
+
+Nothing in the folder changes once it is there, so nothing needs a lock: writers add shards under names that no one else
+chooses, readers map what they find, and the row in the shard whose name sorts first counts. Two writers that compute
+the same text waste one computation and lose nothing. Opening reads every key once (16 bytes a row); `gather` copies
+rows from the map in blocks that stay in the cache, where their checksums are computed, on a few threads (numpy lets go
+of the interpreter meanwhile).
+
+The alternative that most reach for, one HDF5 file that grows, needs a lock for every append, loses all of it to one
+badly timed kill, and reads a list of rows several times more slowly (`benchmarks/cache/store.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import CacheError, DamageError, file_error
+from cache.store.atomic import flush
+from cache.store.description import DESCRIPTION_FILE, checked, note_use, read_description, write_description
+from cache.store.dtypes import ENCODINGS
+from cache.store.gather import Part, copy_rows, mapped
+from cache.store.hashing import KEY_BYTES, as_keys
+from cache.store.index import KeyIndex
+from cache.store.shard import Shard, list_shards, read_header, rows_in_words
+from cache.store.writer import ShardWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_ATTEMPTS = 100
+_THREADS = min(4, os.cpu_count() or 1)
+_TASK_BYTES = 1 << 23
+
+
+class FeatureStore:
+    """Features of one layer of one backbone, by key. Make one with `create` or `open`."""
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        """Use `FeatureStore.create` or `FeatureStore.open`."""
+        self.folder = folder
+        self.description = dict(description)
+        self.dim = int(description["hidden_size"])
+        self.dtype = str(description["store_dtype"])
+        self._shards: tuple[Shard, ...] = ()
+        self._starts = np.zeros(1, np.int64)
+        self._index = KeyIndex.build(np.empty((0, KEY_BYTES), np.uint8))
+        self._touched = False
+        self.refresh()
+
+    @classmethod
+    def create(cls, folder: Path, description: Mapping[str, Any]) -> FeatureStore:
+        """Open the store in `folder`, making it first if there is none.
+
+        `description` says what determines the features, JSON values only; it must have "hidden_size" (H),
+        "store_dtype" (float16, float32 or bfloat16) and "fingerprint".
+
+        :raises CacheError: if the folder holds a store of another description, or cannot be written.
+        """
+        folder = Path(folder)
+        wanted = checked(description)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise file_error("create", folder, error) from error
+        path = folder / DESCRIPTION_FILE
+        if not path.exists():
+            write_description(folder, wanted)
+            with contextlib.suppress(OSError):  # a parent that may be entered but not read cannot be flushed
+                flush(folder.parent)
+        found = read_description(folder)
+        if found != wanted:
+            differing = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+            first = differing[0]
+            raise CacheError(
+                f"{path} describes another store: {first} is {found.get(first)!r}, not {wanted.get(first)!r}"
+                + (f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""),
+                "name another folder: features of two backbones never share one",
+            )
+        return cls(folder, wanted)
+
+    @classmethod
+    def open(cls, folder: Path) -> FeatureStore:
+        """Open the store in `folder` for reading.
+
+        :raises CacheError: if there is none, or its description or a shard's header is damaged.
+        """
+        return cls(Path(folder), read_description(Path(folder)))
+
+    def __len__(self) -> int:
+        """Return the number of distinct keys."""
+        return len(self._index.numbers)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that this object knows, in the order in which they count."""
+        return self._shards
+
+    @property
+    def index(self) -> KeyIndex:
+        """Where each key's row is, as of the last `refresh`: what `contains` asks, 24 bytes a row."""
+        return self._index
+
+    def refresh(self) -> None:
+        """Take in what was committed, compacted or repaired since the store was opened.
+
+        :raises CacheError: if the folder is gone, or a shard's header is damaged.
+        """
+        known = {shard.path: shard for shard in self._shards}
+        for _ in range(_ATTEMPTS):
+            paths = list_shards(self.folder)
+            try:
+                shards = tuple(known.get(path) or read_header(path, self.description) for path in paths)
+                if shards == self._shards:
+                    return
+                keys = self._read_keys(shards)
+            except FileNotFoundError:  # compacted or repaired between listing and opening: list again
+                continue
+            self._shards = shards
+            self._starts = np.cumsum([0, *(shard.rows for shard in shards)], dtype=np.int64)
+            self._index = KeyIndex.build(keys)
+            return
+        raise CacheError(f"the shards of {self.folder} keep changing while they are read", "try again in a moment")
+
+    def contains(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which of `keys`, uint8 [n, 16], have a row, bool [n]."""
+        return self._index.find(as_keys(keys)) >= 0
+
+    def gather(self, keys: NDArray[np.uint8], *, check: bool = True) -> NDArray[np.generic]:
+        """Return the features of `keys`, uint8 [n, 16], as [n, H] in the stored dtype (bfloat16 as float32).
+
+        :param check: compare every row with its checksum (see `cache.store.hashing` for what that costs).
+        :raises CacheError: if a key has no row, or a row does not match its checksum.
+        """
+        keys = as_keys(keys)
+        self._note_use()
+        for _ in range(_ATTEMPTS):
+            numbers = self._find(keys)
+            out = np.empty((len(keys), self.dim), ENCODINGS[self.dtype].returned)
+            try:
+                self._copy(self._plan(numbers), keys, out, check)
+            except FileNotFoundError:  # compacted or repaired since: the rows are in another shard now
+                self.refresh()
+                continue
+            return out
+        raise CacheError(f"the shards of {self.folder} keep changing while they are read", "try again in a moment")
+
+    def writer(self, *, seconds: float = 10.0, nbytes: int = 64 << 20) -> ShardWriter:
+        """Return a context manager whose `append` adds rows; it commits a shard every `seconds` or `nbytes`.
+
+        `refresh` shows this object what the writer has committed.
+        """
+        return ShardWriter(self.folder, self.description, seconds=seconds, nbytes=nbytes)
+
+    def counting(self) -> list[NDArray[np.int64]]:
+        """Return for each of `shards`, ascending, its rows that count: no earlier row has their key."""
+        numbers = np.sort(self._index.numbers)
+        cuts = np.searchsorted(numbers, self._starts)
+        return [
+            numbers[first:last] - start
+            for (first, last), start in zip(itertools.pairwise(cuts), self._starts, strict=False)
+        ]
+
+    def _read_keys(self, shards: tuple[Shard, ...]) -> NDArray[np.uint8]:
+        keys = np.empty((sum(shard.rows for shard in shards), KEY_BYTES), np.uint8)
+        done = 0
+        for shard in shards:  # copied one by one: a view would keep its map, and with it a descriptor, open
+            keys[done : done + shard.rows] = mapped(shard).keys
+            done += shard.rows
+        return keys
+
+    def _find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        numbers = self._index.find(keys)
+        missing = np.flatnonzero(numbers < 0)
+        if len(missing):
+            raise CacheError(
+                f"{len(missing)} of {len(keys)} keys have no feature in {self.folder}, the first at row {missing[0]}",
+                "embed these texts first: `pipeline embed`, or cache.embed",
+            )
+        return numbers
+
+    def _plan(self, numbers: NDArray[np.int64]) -> Iterator[Part]:
+        """Split row numbers by shard, keeping runs of the result as slices where the shards come in order."""
+        if not len(numbers):
+            return
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1
+        ordered = bool((owners[1:] >= owners[:-1]).all())
+        order = None if ordered else np.argsort(owners, kind="stable")
+        grouped = owners if order is None else owners[order]
+        cuts = [0, *(np.flatnonzero(grouped[1:] != grouped[:-1]) + 1).tolist(), len(numbers)]
+        for first, last in itertools.pairwise(cuts):
+            place = grouped[first]
+            target = slice(first, last) if order is None else order[first:last]
+            yield Part(self._shards[place], numbers[target] - self._starts[place], target)
+
+    def _copy(self, parts: Iterator[Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
+        step = max(1, _TASK_BYTES // (self.dim * ENCODINGS[self.dtype].stored.itemsize))
+        tasks = (part.section(at, step) for part in parts for at in range(0, len(part.source), step))
+
+        def copy(part: Part) -> Part:
+            # mapped here, not when the task is made: of a thousand shards only a few are to be open at once
+            wrong = copy_rows(mapped(part.shard), part, keys, out, self.dtype, check)
+            return part._replace(source=wrong)
+
+        if out.nbytes <= _TASK_BYTES or _THREADS == 1:
+            found = [copy(part) for part in tasks]
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                found = list(pool.map(copy, tasks))
+        for part in found:
+            if len(part.source):
+                raise DamageError(part.shard.path, f"{rows_in_words(part.source)} do not match their checksums")
+
+    def _note_use(self) -> None:
+        if not self._touched:
+            self._touched = True
+            note_use(self.folder)

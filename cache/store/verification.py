@@ -1,0 +1,160 @@
+"""Finding damage, byte by byte, and dropping just what is damaged.
+
+Disks flip bits, copies stop halfway, and a wrong feature trains a head that is wrong in a way that nobody
+traces back. `verify` reads every row from the disk and compares it with its checksum. Repair writes the rows
+that are whole to a new shard that counts where the damaged one did, and only then removes that one; the next `embed`
+computes the rest. Even a shard whose header is lost gives its rows back (see `cache.salvage`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.errors import CacheError, DamageError, file_error
+from cache.salvage import recover
+from cache.store.atomic import flush
+from cache.store.description import read_description, write_description
+from cache.store.hashing import row_checksums
+from cache.store.shard import (
+    Rows,
+    Shard,
+    list_shards,
+    read_blocks,
+    read_description_of,
+    read_header,
+    rows_in_words,
+    successor_name,
+)
+from cache.store.writer import write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with one file, and which of its rows are lost by it."""
+
+    path: Path
+    what: str
+    rows: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """Return one line that names the file, the damage and the rows."""
+        lost = f"{rows_in_words(np.array(self.rows))} lost" if self.rows else "no row lost"
+        return f"{self.path}: {self.what}; {lost}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How many rows were read, in how many shards, and what was wrong with them."""
+
+    rows: int
+    shards: int
+    damage: tuple[Damage, ...]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A shard as found: where its rows are (None if nothing tells), which are whole, bool [n], what else is wrong."""
+
+    shard: Shard | None
+    whole: NDArray[np.bool_]
+    header: str
+
+    def damage(self, path: Path) -> Damage | None:
+        lost = tuple(np.flatnonzero(~self.whole).tolist())
+        if self.header:
+            return Damage(path, self.header if self.shard else f"{self.header}, and nothing tells its rows", lost)
+        return Damage(path, f"{len(lost)} rows do not match their checksums", lost) if lost else None
+
+
+def verify(folder: Path, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> Verification:
+    """Compare every row of the store in `folder` with its checksum; with `repair`, drop those that differ.
+
+    `progress` is called with the bytes read so far and the bytes in all.
+
+    :raises CacheError: if `folder` is no store, a file belongs to another store or format version, or cannot be read.
+    """
+    folder = Path(folder)
+    pending = list_shards(folder)
+    description, damage = _described(folder, pending, repair)
+    rows, shards, done, seen = 0, 0, 0, set[Path]()
+    total = sum(_size(path) for path in pending)
+    while pending:
+        for path in pending:
+            done += _size(path)
+            try:
+                checked = _check(path, description)
+            except FileNotFoundError:  # replaced meanwhile: its successor is in the next listing
+                continue
+            rows, shards = rows + len(checked.whole), shards + 1
+            if found := checked.damage(path):
+                damage.append(found)
+                if repair:
+                    seen.add(_replace(path, checked, description))
+            if progress is not None:
+                progress(done, max(done, total))
+        seen.update(pending)
+        pending = [path for path in list_shards(folder) if path not in seen]
+    return Verification(rows, shards, tuple(damage))
+
+
+def _described(folder: Path, shards: list[Path], repair: bool) -> tuple[dict[str, Any], list[Damage]]:
+    """Return the store's description, from its shards if need be, and what is wrong with the file that has it."""
+    try:
+        return read_description(folder), []
+    except DamageError as error:
+        description = read_description_of(shards)
+        if description is None:
+            raise CacheError(
+                f"{error.problem}, and no shard is left that tells", f"remove {folder}, then embed again"
+            ) from error
+        if repair:
+            write_description(folder, description)
+        return description, [Damage(error.path, error.what)]
+
+
+def _check(path: Path, description: Mapping[str, Any]) -> _Checked:
+    header, shard = "", None
+    try:
+        shard = read_header(path, description)
+    except DamageError as error:
+        header, shard = error.what, recover(path, description)
+    if shard is None:
+        return _Checked(None, np.empty(0, np.bool_), header)
+    whole = [row_checksums(block.keys, block.features) == block.checksums for _, block in read_blocks(shard)]
+    return _Checked(shard, np.concatenate(whole), header)
+
+
+def _replace(path: Path, checked: _Checked, description: Mapping[str, Any]) -> Path:
+    """Put the whole rows of the shard at `path` in its place; return the path of what holds them."""
+    successor = path.with_name(successor_name(path.name))
+    if checked.shard is not None and checked.whole.any():
+        blocks = _whole_rows(checked.shard, checked.whole)
+        write_shard(successor, description, int(checked.whole.sum()), blocks)
+    try:
+        path.unlink(missing_ok=True)
+        flush(path.parent)
+    except OSError as error:
+        raise file_error("remove", path, error) from error
+    return successor
+
+
+def _whole_rows(shard: Shard, whole: NDArray[np.bool_]) -> Iterator[Rows]:
+    for first, block in read_blocks(shard):
+        keep = whole[first : first + len(block.keys)]
+        yield Rows(block.keys[keep], block.features[keep], block.checksums[keep])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

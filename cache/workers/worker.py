@@ -1,0 +1,305 @@
+"""One process's share: texts in, features in the stores, with nothing waiting for anything.
+
+Threads overlap: texts are tokenized and packed ahead, the caller's thread keeps the device busy, features are
+fetched, checked and appended behind. A chunk is what the lookup found missing; a batch is what the device computes at
+once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache.batching.ragged import Sequences
+from cache.batching.tokenizer import TextTokenizer
+from cache.devices import current
+from cache.errors import CacheError, DeviceError
+from cache.progress import Tally
+from cache.store.writer import ShardWriter
+from cache.workers.background import Ahead, Behind
+from cache.workers.tokenizer_pool import Helpers, Prepared, helper_share
+from cache.workers.work_items import PIECE_TEXTS, Chunk, in_pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from cache.backbone.registry import Backbone
+    from cache.batching.packing import Batch
+    from cache.model.encoder import Encoder, Fetched
+
+_WRITES_WAITING = 4
+_BATCHES_WAITING = 8
+_HELPED_TEXTS = 50_000
+_HELPED_DEVICES = ("cuda",)  # so fast that tokenizing in the process that feeds them would hold them up
+_TURN_SECONDS = 2e-4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know; can be sent to another.
+
+    `total` texts are expected in all (0: unknown), of which this process, one of `share`, gets its part; so many of
+    these processes as `on_host` says divide this host's cores (0: all of them).
+    """
+
+    folder: Path
+    backbone: Backbone
+    layers: tuple[int, ...]
+    dtype: str
+    device: str
+    threads: int | None
+    stores: tuple[tuple[Path, Mapping[str, Any]], ...]
+    prompt: str
+    total: int
+    share: int = 1
+    on_host: int = 0
+
+
+OnBegin = Callable[[Chunk, "Batch"], None]
+OnWritten = Callable[[Chunk, "Batch", Sequence[ShardWriter]], None]
+# a batch on its way: its texts in order, itself, and what waits for the device and returns its features
+Underway = tuple[Chunk, "Batch", "Callable[[], Fetched]"]
+_LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
+    ("float32", "bfloat16"), float(np.finfo(np.float32).max)
+)
+
+
+def run_job(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+    """Compute and store every text of `chunks`; `on_batch(texts, stage)` is called after each batch.
+
+    :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
+    """
+    worker = Worker(job, on_batch)
+    worker.run(chunks)
+    return worker.tally
+
+
+class Worker:
+    """What the threads share: the encoder, and the tally, of which each thread adds to its own stages.
+
+    The encoder is loaded once, while the first texts are tokenized, or beforehand by `load`; `run` may be called again.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        on_batch: Callable[[int, str], None],
+        on_written: OnWritten = lambda chunk, batch, writers: None,
+        on_begin: OnBegin = lambda chunk, batch: None,
+    ) -> None:
+        """`on_written` is called, in the thread that writes, after a batch was handed to every store's writer.
+
+        `on_begin` is called before a batch is computed.
+        """
+        self.tally = Tally()
+        self._job = job
+        self._on_batch = on_batch
+        self._on_written, self._on_begin = on_written, on_begin
+        self._encoder: Encoder | None = None
+        self._store_dtypes = [str(description["store_dtype"]) for _, description in job.stores]
+
+    def load(self) -> Encoder:
+        """Return the encoder, loading it unless it is loaded: in the thread that computes, whose threads are counted.
+
+        :raises CacheError: weights that are damaged, a device without room for them.
+        """
+        if self._encoder is None:
+            self._on_batch(0, "loading")
+            with self._timed("loading"):
+                self._encoder = _load(self._job)
+        return self._encoder
+
+    def run(self, chunks: Iterable[Chunk]) -> None:
+        """Compute and store every text of `chunks`: when it returns, all of them are on the disk.
+
+        :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
+        """
+        chunks = iter(chunks)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(short_turns())
+            helpers, (count, threads) = None, helper_share(self._job.on_host or self._job.share)
+            if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
+                job = self._job
+                helpers = stack.enter_context(Helpers(job.folder, job.backbone, job.prompt, count, threads))
+            tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
+            with self._timed("loading"):
+                stack.enter_context(current(self._job.device))
+            encoder = self.load()
+            with self._timed("loading"):
+                first = next(tokenized, None)  # as soon as a tokenizer is loaded too
+            if first is None:
+                return
+            rest = self._start(encoder, first, chunks, helpers)
+            ready = self._batches(encoder, first, rest)
+            batches = stack.enter_context(contextlib.closing(Ahead(ready, _BATCHES_WAITING)))
+            writing = stack.enter_context(Behind[Underway](self._write, _WRITES_WAITING))
+            for chunk, batch in batches:
+                with self._timed("computing"):
+                    self._compute(encoder, chunk, batch, writing)
+            with self._timed("computing"):
+                encoder.wait()
+            self._on_batch(0, "writing")
+        self.tally.notes = encoder.notes
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.tally.stages[stage] += time.perf_counter() - began
+
+    def _tokenize(self, chunks: Iterable[Chunk], helpers: Helpers | None) -> Iterator[tuple[Chunk, Sequences]]:
+        """Tokenize here, or have a helper do it: loading a tokenizer holds Python's lock while weights are read."""
+        job = self._job
+        tokenizer = TextTokenizer(job.folder, job.backbone, job.prompt) if helpers is None else helpers
+        for chunk in chunks:
+            with self._timed("tokenizing"):
+                sequences = tokenizer.encode(chunk.texts)
+            yield chunk, sequences
+
+    def _expected(self) -> float:
+        """Return how many texts this process will get, about; an unknown number counts as many."""
+        return self._job.total / self._job.share if self._job.total else float("inf")
+
+    def _start(
+        self, encoder: Encoder, first: tuple[Chunk, Sequences], rest: Iterator[Chunk], helpers: Helpers | None
+    ) -> Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]:
+        """Have the rest prepared, and compile meanwhile if the first texts say that the tokens to come are worth it."""
+        _, sequences = first
+        tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
+        compiling = encoder.worth_compiling(tokens)
+        packing = replace(encoder.packing, laid_out=compiling or encoder.packing.laid_out)
+        prepared: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]
+        if helpers is None:
+            prepared = Ahead(self._tokenize(rest, None), 1)
+        else:
+            prepared = helpers.prepare(in_pieces(rest, PIECE_TEXTS["cuda"]), lambda chunk: chunk.texts, packing)
+        if compiling:
+            self._on_batch(0, "compiling")
+            with self._timed("compiling"):
+                encoder.compile(sequences)
+        return prepared
+
+    def _batches(
+        self,
+        encoder: Encoder,
+        first: tuple[Chunk, Sequences],
+        rest: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk],
+    ) -> Iterator[tuple[Chunk, Batch]]:
+        """Yield batches and their texts: the first chunk's at once, then what this process or helpers prepare."""
+        yield from self._packed(encoder, [first])
+        if not isinstance(rest, Prepared):
+            yield from self._packed(encoder, rest)
+            return
+        rest.packing = encoder.packing
+        for chunk, batches, seconds in rest:
+            self.tally.stages["tokenizing"] += seconds
+            rest.packing = encoder.packing
+            yield from ((chunk.take(batch.rows), batch) for batch in batches)
+
+    def _packed(self, encoder: Encoder, tokenized: Iterable[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
+        for chunk, sequences in tokenized:
+            began = time.perf_counter()
+            for batch in encoder.packing.batches(sequences):
+                self.tally.stages["tokenizing"] += time.perf_counter() - began
+                yield chunk.take(batch.rows), batch
+                began = time.perf_counter()
+
+    def _compute(self, encoder: Encoder, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
+        """Compute a batch, in smaller ones where the device's memory does not suffice.
+
+        :raises CacheError: a text has no tokens.
+        :raises DeviceError: a text does not fit on the device, not even alone.
+        """
+        if not batch.lengths.all():
+            raise CacheError(
+                f"{chunk.name(int(np.argmin(batch.lengths)))} has no tokens", "remove that text, or give it content"
+            )
+        self._on_begin(chunk, batch)
+        features = encoder.features_or_none(batch)
+        if features is None:
+            if len(chunk.texts) == 1:
+                raise DeviceError(
+                    f"{chunk.name(0)} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
+                    "use --devices cpu, or a backbone with a smaller maximum length",
+                )
+            encoder.shrink(len(batch.ids))
+            parts = list(encoder.packing.batches(batch.sequences()))
+            if len(parts) == 1:  # the smallest batch there is does not fit: perhaps one text does
+                parts = list(replace(encoder.packing, budget=1).batches(batch.sequences()))
+            for smaller in parts:
+                self._compute(encoder, chunk.take(smaller.rows), smaller, writing)
+            return
+        writing.put((chunk, batch, encoder.fetch(features, self._store_dtypes)))
+        self.tally.computed += len(batch.rows)
+        self.tally.tokens += batch.tokens
+        self.tally.nodes += batch.nodes
+        self.tally.padding += batch.padding
+        self._on_batch(len(batch.rows), "computing")
+
+    def _write(self, items: Iterator[Underway]) -> None:
+        """Append features to each layer's store until there are no more."""
+        with contextlib.ExitStack() as stack:
+            # the stores are there, and a writer needs no index of what they hold: opening them would read every key
+            writers = [stack.enter_context(ShardWriter(*store)) for store in self._job.stores]
+            for chunk, batch, arrived in items:
+                fetched = arrived()
+                with self._timed("writing"):
+                    self._check(chunk, batch, fetched)
+                    for writer, features, absent in zip(writers, fetched.features, chunk.absent.T, strict=True):
+                        if absent.all():
+                            writer.append(chunk.keys, features)
+                        else:
+                            writer.append(chunk.keys[absent], features[absent])
+                self._on_written(chunk, batch, writers)
+
+    def _check(self, chunk: Chunk, batch: Batch, fetched: Fetched) -> None:
+        """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
+
+        :raises CacheError: a feature is not finite even so, or too large for the store's dtype; names the text.
+        """
+        limits = [_LIMITS[name] for name in self._store_dtypes]
+        bad = ~(fetched.largest <= np.array(limits)[:, None]).all(axis=0)
+        for i in np.flatnonzero(bad).tolist():
+            again = self.load().alone(batch, i)
+            largest = np.abs(again).max(axis=1).tolist()
+            for number, (value, limit) in enumerate(zip(largest, limits, strict=True)):
+                if not value <= limit:
+                    raise _broken(f"{chunk.name(i)} ({chunk.texts[i][:40]!r})", self._job.layers[number], value)
+                fetched.features[number][i] = again[number]
+
+
+def _broken(text: str, layer: int, value: float) -> CacheError:
+    what = f"{text}: its feature of layer {layer} holds {value}"
+    if np.isfinite(value):
+        return CacheError(f"{what}, too large for float16", "store this layer as float32 (store_dtype)")
+    return CacheError(what, "compute in float32 (--dtype float32); if that fails too, the weights are broken")
+
+
+@contextlib.contextmanager
+def short_turns() -> Iterator[None]:
+    """Let threads take Python's lock from one another sooner: launching a kernel must not wait 5 ms for its turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _load(job: Job) -> Encoder:
+    import torch
+
+    from cache.model.encoder import Encoder
+
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    return Encoder(job.folder, job.backbone, job.layers, job.dtype, job.device)

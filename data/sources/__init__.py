@@ -1,0 +1,1 @@
+"""The built-in datasets and how they are fetched."""

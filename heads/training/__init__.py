@@ -1,0 +1,1 @@
+"""Training steps: inputs, sampling, losses, optimiser, validation."""

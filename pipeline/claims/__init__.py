@@ -1,0 +1,1 @@
+"""The published claims, what is measured here, and the verdicts."""

@@ -1,0 +1,256 @@
+"""The published claims, each with what it would take to believe it here.
+
+A claim is a row: its figures as published, the quantity behind them, and a test of what it says about the two methods,
+which a reader would act on. The row's `tested` spells the test out, and it must be passed with 95 % confidence, not
+just on average. `verdicts.py` judges.
+
+Intervals here cover another seed and other texts at once: the half-widths of Student's interval over seeds and of the
+bootstrap over texts are added as independent errors are (root of the sum of squares). One seed has the second alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation import statistics
+from pipeline.evaluation.predictions import Answers, steering
+
+Floats = NDArray[np.float64]
+Range = tuple[float, float]
+Quantity = Callable[[Answers], Floats]
+
+DIFFERENCE = "v5 - mrl"
+PERCENT, POINTS = "%", "points"
+"""Units in which a person reads shares, and differences between shares."""
+_SHARES = ("recall@10", "precision@10", " kept")
+TARGET = 0.96
+"""Coarse accuracy of the claim on storage."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number with its 95 % interval; None where it was never reached, or has no interval."""
+
+    value: float | None
+    interval: Range | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a claim was measured to be: its figures by name, and whether its test was passed.
+
+    Of claims that are not about accuracy: `protocol` says how it was measured, `note` what a reader should know
+    besides, and `seeds` is n, 0 where nothing was trained for it.
+    """
+
+    figures: Mapping[str, Figure]
+    passed: bool
+    protocol: str | None = None
+    note: str = ""
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published claim.
+
+    `published`: ranges by figure, in the unit of the claim (accuracies as shares). `tested`: what the verdict is about.
+    `unit`: in which a person reads its figures, `units` of those that have another.
+    `measure`: from the answers of v5 and mrl by seed; None if the figures are not
+    of accuracy, in which case whoever measures them hands a `Measurement` to `judge`.
+    """
+
+    id: str
+    claim: str
+    published: Mapping[str, Range]
+    tested: str
+    unit: str
+    measure: Callable[[Mapping[str, Mapping[int, Answers]]], Measurement | None] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    def unit_of(self, figure: str) -> str:
+        """The unit of one of its figures; what a search finds and keeps are shares, whatever the claim is about."""
+        if figure in self.units:
+            return self.units[figure]
+        if self.unit == PERCENT or any(word in figure for word in _SHARES):
+            return POINTS if figure.startswith(DIFFERENCE) else PERCENT
+        return "" if figure.endswith(", %") else self.unit
+
+
+def _measure(
+    runs: Mapping[str, Mapping[int, Answers]], quantity: Quantity, span: Range = (0.0, 1.0)
+) -> dict[str, Figure]:
+    """The quantity of v5, of mrl, and their difference, each over the same seeds and texts; a text's is in `span`."""
+    v5, mrl = (np.stack([quantity(answers) for answers in runs[method].values()]) for method in ("v5", "mrl"))
+    answers, reach = next(iter(runs["v5"].values())), span[1] - span[0]
+    measured = (("v5", v5, span), ("mrl", mrl, span), (DIFFERENCE, v5 - mrl, (-reach, reach)))
+    return {name: _figure(values, answers, within) for name, values, within in measured}
+
+
+def _figure(values: Floats, answers: Answers, span: Range) -> Figure:
+    """Mean of contributions [seeds, m], with an interval over both that stays in their span."""
+    seeds = statistics.paired_test(values.mean(axis=1))
+    low, high = statistics.bootstrap_interval(values.mean(axis=0), answers.asked, span=span, seed=answers.seed)
+    around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
+    below, above = math.hypot(seeds.mean - low, around), math.hypot(high - seeds.mean, around)
+    return Figure(seeds.mean, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
+
+
+def _accuracy(answers: Answers, dim: int, level: int) -> Floats:
+    return np.asarray(answers.right[answers.dims.index(dim), :, level], dtype=np.float64)
+
+
+def _has(runs: Mapping[str, Mapping[int, Answers]], *dims: int) -> bool:
+    """Whether the prefixes that a claim is about were scored, and the two levels."""
+    answers = [a for by_seed in runs.values() for a in by_seed.values()]
+    return all(set(dims) <= set(a.dims) and a.labels.shape[1] > 1 for a in answers)
+
+
+def _above(figure: Figure, bound: float = 0.0) -> bool:
+    return figure.interval is not None and figure.interval[0] > bound
+
+
+def _below(figure: Figure, bound: float = 0.0) -> bool:
+    return figure.interval is not None and figure.interval[1] < bound
+
+
+def _coarse_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64):
+        return None
+    figures = _measure(runs, lambda answers: _accuracy(answers, 64, 0))
+    return Measurement(figures, _above(figures[DIFFERENCE]))
+
+
+def _fine_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64):
+        return None
+    figures = _measure(runs, lambda answers: _accuracy(answers, 64, -1))
+    return Measurement(figures, _below(figures[DIFFERENCE]))
+
+
+def _coarse_loss(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64, 256):
+        return None
+    figures = _measure(runs, lambda answers: _accuracy(answers, 256, 0) - _accuracy(answers, 64, 0), (-1.0, 1.0))
+    return Measurement(figures, _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]))
+
+
+def _steering(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    if not _has(runs, 64, 256):
+        return None
+    figures = _measure(runs, lambda answers: steering(answers.right)[:, 0], (-2.0, 2.0))
+    return Measurement(figures, _above(figures["v5"]) and _above(figures[DIFFERENCE]))
+
+
+def _min_storage(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+    """Fewest dimensions whose mean coarse accuracy over seeds reaches the target; None if none does."""
+    if not _has(runs, 64, 256):
+        return None
+    dims = next(iter(runs["v5"].values())).dims
+    by_dim = {dim: _measure(runs, lambda answers, dim=dim: _accuracy(answers, dim, 0)) for dim in dims}  # type: ignore[misc]
+    needed = {
+        method: next((dim for dim in dims if (by_dim[dim][method].value or 0) >= TARGET), None) for method in runs
+    }
+    reached = _above(by_dim[64]["v5"], TARGET)
+    missed = all(_below(by_dim[dim]["mrl"], TARGET) for dim in dims if dim < 256)
+    return Measurement({name: Figure(dim, None) for name, dim in needed.items()}, reached and missed)
+
+
+CLAIMS = (
+    Claim(
+        "training-tie",
+        "training costs the same: four backbone forwards a batch of 24, heads and losses 0.001 % apart (GFLOPs)",
+        {"v5": (360.03, 360.03), "mrl": (360.04, 360.04)},
+        "with four backbone passes an anchor, v5 and mrl differ by no more than 0.001 % a batch",
+        "GFLOP",
+    ),
+    Claim(
+        "loss-flops",
+        "losses cost less with V5, 2 terms against 5, and so does the head's backward pass (MFLOPs a batch)",
+        {"v5": (1.36, 1.36), "mrl": (3.4, 3.4), "v5 backward": (10, 10), "mrl backward": (12, 12)},
+        "v5's losses take fewer products than mrl's, and so does the head's backward pass",
+        "MFLOP",
+    ),
+    Claim(
+        "encoding",
+        "encoding a text of 128 tokens costs the same (GFLOPs, backbone and head)",
+        {"v5": (90, 90), "mrl": (90, 90)},
+        "a text of 128 tokens takes the same products with v5 and with mrl",
+        "GFLOP",
+    ),
+    Claim(
+        "search-cost",
+        "a search costs 2 d N FLOPs a query (FLOPs a document at each length)",
+        {"64": (128, 128), "128": (256, 256), "256": (512, 512)},
+        "an exact search multiplies and adds 2 d times a document, counted while it runs",
+        "FLOP",
+    ),
+    Claim(
+        "storage",
+        "4 bytes a dimension (bytes a document at each length)",
+        {"64": (256, 256), "128": (512, 512), "256": (1024, 1024)},
+        "a stored float32 vector takes 4 bytes a dimension",
+        "bytes",
+    ),
+    Claim(
+        "coarse-64",
+        "coarse accuracy at 64 dims: V5 96-98 %, MRL 89-91 %",
+        {"v5": (0.96, 0.98), "mrl": (0.89, 0.91), DIFFERENCE: (0.05, 0.09)},
+        "v5 is ahead of mrl on the coarsest level at 64 dims",
+        PERCENT,
+        _coarse_64,
+    ),
+    Claim(
+        "fine-64",
+        "fine accuracy at 64 dims: V5 54 %, MRL 65-69 %",
+        {"v5": (0.535, 0.545), "mrl": (0.65, 0.69), DIFFERENCE: (-0.155, -0.105)},
+        "mrl is ahead of v5 on the finest level at 64 dims",
+        PERCENT,
+        _fine_64,
+    ),
+    Claim(
+        "coarse-loss",
+        "coarse accuracy lost from 256 to 64 dims: V5 under 2 points, MRL 7-9",
+        {"v5": (-1.0, 0.02), "mrl": (0.07, 0.09)},
+        "v5 loses under 2 points of coarse accuracy from 256 to 64 dims, and less than mrl",
+        POINTS,
+        _coarse_loss,
+    ),
+    Claim(
+        "two-stage",
+        "1M documents, 1,000 candidates by 64 dims, re-ranked by 256: recall 98 % against 91 %, 128.5 MFLOPs a query",
+        {"v5": (0.975, 0.985), "mrl": (0.905, 0.915), "MFLOPs at a million": (128.5, 128.5)},
+        "filtered by 64 dims to 0.1 % of the documents, v5's recall@10 is above mrl's",
+        PERCENT,
+        units={"MFLOPs at a million": "MFLOP"},
+    ),
+    Claim(
+        "compensation",
+        "to match, MRL needs 2,000 candidates, 129 MFLOPs, or a 128-dim filter, 256.5 (MFLOPs a query)",
+        {"mrl's candidates / v5's": (2, 2), "2,000 candidates": (129, 129), "128 dims": (256.5, 256.5)},
+        "for the recall of v5's 0.1 % candidates mrl needs more",
+        "times",
+        units={"2,000 candidates": "MFLOP", "128 dims": "MFLOP"},
+    ),
+    Claim(
+        "min-storage",
+        "96 % coarse accuracy takes 64 dims (256 bytes) with V5, 256 dims (1 KB) with MRL (dims)",
+        {"v5": (64, 64), "mrl": (256, 256)},
+        "v5 reaches 96 % coarse accuracy with 64 dims, mrl with no fewer than 256",
+        "dims",
+        _min_storage,
+    ),
+    Claim(
+        "steerability",
+        "S = +15.0 (BGE-small) to +15.3 points (Qwen3-Embedding-0.6B) with V5, +0.7 to +0.8 with MRL",
+        {"v5": (0.122, 0.178), "mrl": (-0.009, 0.023)},
+        "v5's steerability is above 0 and above mrl's",
+        POINTS,
+        _steering,
+    ),
+)

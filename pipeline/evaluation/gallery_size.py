@@ -1,0 +1,109 @@
+"""How the ranking of two methods depends on the gallery: its size, and whether its rows were trained on.
+
+Of the cells of a gallery grid (`protocols.gallery_grid`) the two methods' accuracies at the shortest prefix are paired
+by seed. The share of neighbours that carry the text's own label says why a ranking turns: a gallery with fewer rows of
+a label than there are votes must take the others from elsewhere, and then it matters whose labels lie next to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation import statistics
+from pipeline.workspace.run_names import grouped
+
+Score = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SizeEffect:
+    """Accuracy of a minus that of b on one level at the shortest prefix, in galleries of one size and origin.
+
+    Shares, not points. `ci95` is Student's over n seeds, None where it cannot be had (see `statistics.PairedTest`).
+    `precision_a`, `precision_b`: shares of the neighbours that have the text's own label.
+    """
+
+    origin: str
+    gallery: int
+    dim: int
+    level: int
+    n: int
+    difference: float
+    ci95: tuple[float, float] | None
+    precision_a: float
+    precision_b: float
+
+    @property
+    def leader(self) -> int:
+        """1 if a is ahead with 95 % confidence, -1 if b is, 0 if neither."""
+        if self.ci95 is None:
+            return 0
+        return int(self.ci95[0] > 0) - int(self.ci95[1] < 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Spell the row out for JSON."""
+        return asdict(self)
+
+
+def size_effects(cells: Sequence[Score], a: str, b: str) -> list[SizeEffect]:
+    """Compare a with b on the coarsest and the finest level, by origin, level and size.
+
+    :param cells: score records of a gallery grid of runs of both.
+    :raises PipelineError: if one of them has no cell, or they share no seed.
+    """
+    methods = grouped(cells)
+    missing = [name for name in (a, b) if name not in methods]
+    if missing:
+        raise PipelineError(f"no gallery of {', '.join(missing)} was scored", f"fit it: --method {','.join(missing)}")
+    levels = dict.fromkeys((0, len(cells[0]["prefixes"][0]["levels"]) - 1))
+    kinds = dict.fromkeys((cell["origin"], cell["gallery"]) for cell in methods[a])
+    return [
+        _effect(_by_seed(methods[a], origin, size), _by_seed(methods[b], origin, size), level)
+        for origin in dict.fromkeys(origin for origin, _ in kinds)
+        for level in levels
+        for size in sorted(size for where, size in kinds if where == origin)
+    ]
+
+
+def crossing(effects: Sequence[SizeEffect], a: str, b: str, levels: Sequence[str]) -> list[str]:
+    """Say for each level and origin at which sizes a leads, and at which b, with 95 % confidence over seeds each."""
+    if any(effect.n < 2 for effect in effects):
+        return ["One seed tells no lead from luck: give several, such as --seeds 42,123,456."]
+    sentences = []
+    for origin, level in dict.fromkeys((effect.origin, effect.level) for effect in effects):
+        of = [effect for effect in effects if (effect.origin, effect.level) == (origin, level)]
+        parts = [
+            f"{name} leads at {', '.join(f'{effect.gallery:,}' for effect in of if effect.leader == sign)} rows"
+            for name, sign in ((a, 1), (b, -1))
+            if any(effect.leader == sign for effect in of)
+        ]
+        even = [f"{effect.gallery:,}" for effect in of if not effect.leader]
+        parts += [f"neither at {', '.join(even)}"] if even else []
+        sentences.append(f"On {levels[level]} at {of[0].dim} dims, {origin} rows as gallery: {'; '.join(parts)}.")
+    return [*sentences, "(95 % over seeds, for each size by itself: `pipeline compare` adjusts for many tests.)"]
+
+
+def _by_seed(cells: Sequence[Score], origin: str, size: int) -> dict[int, Score]:
+    return {cell["seed"]: cell for cell in cells if (cell["origin"], cell["gallery"]) == (origin, size)}
+
+
+def _effect(a: Mapping[int, Score], b: Mapping[int, Score], level: int) -> SizeEffect:
+    seeds = sorted(a.keys() & b.keys())
+    ours, theirs = ([cells[seed]["prefixes"][0]["levels"][level] for seed in seeds] for cells in (a, b))
+    test = statistics.paired_test([x["accuracy"] - y["accuracy"] for x, y in zip(ours, theirs, strict=True)])
+    first = a[seeds[0]]
+    return SizeEffect(
+        origin=first["origin"],
+        gallery=first["gallery"],
+        dim=first["prefixes"][0]["dim"],
+        level=level,
+        n=test.n,
+        difference=test.mean,
+        ci95=test.interval,
+        precision_a=mean(row["precision"] for row in ours),
+        precision_b=mean(row["precision"] for row in theirs),
+    )

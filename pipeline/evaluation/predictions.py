@@ -1,0 +1,168 @@
+"""Every single answer of a measurement, and the figures that follow from them.
+
+A protocol (`protocols.py`) asks texts and gets labels; what it hands on is not shares but answers: which text, which
+label, at every prefix and level. Accuracies, intervals, paired tests between methods, confusions and differences
+between galleries are then all counted from one record, and none of them can be of another sample than its neighbour.
+It costs J x L integers an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation import metrics, statistics
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Origin = Literal["train", "held-out"]
+STEERABILITY = ("steerability", "coarse_gain", "fine_gain")
+STEERING_REACH: Floats = np.array([2.0, 1.0, 1.0])
+"""How far from 0 one answer can move each of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers of k nearest neighbours at J prefixes and L levels, and what follows from them.
+
+    `gallery`: rows each query is compared with. `samples`: how often galleries were drawn. `labels`: int64 [t, L], of
+    the t texts there are. `asked`: int64 [m], which text each of the m answers is about. `predicted`: int64 [J, m, L].
+    `agreeing`: int64 [J, m, L], how many of the neighbours have the text's own label.
+    `origin`: where the gallery's rows come from, if the protocol makes a point of it. `seed`: of the bootstrap.
+    """
+
+    protocol: str
+    k: int
+    dims: tuple[int, ...]
+    gallery: int
+    samples: int
+    labels: Ints
+    asked: Ints
+    predicted: Ints
+    agreeing: Ints
+    origin: Origin | None = None
+    seed: int = 0
+
+    @property
+    def queries(self) -> int:
+        """Texts asked in one sample."""
+        return len(self.asked) // self.samples
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Which answers are right, [J, m, L]."""
+        right: NDArray[np.bool_] = self.predicted == self.labels[self.asked]
+        return right
+
+    @cached_property
+    def accuracy(self) -> Floats:
+        """Share of right answers, float64 [J, L]."""
+        return metrics.accuracy(self.labels[self.asked], self.predicted)
+
+    @cached_property
+    def macro(self) -> Floats:
+        """Mean over the classes asked of the accuracy of each, float64 [J, L]."""
+        return metrics.macro(self.labels[self.asked], self.predicted)
+
+    @cached_property
+    def precision(self) -> Floats:
+        """Mean share of the neighbours that have the text's own label, float64 [J, L]."""
+        return np.asarray(self.agreeing.mean(axis=1) / min(self.k, self.gallery), dtype=np.float64)
+
+    @cached_property
+    def interval(self) -> Floats:
+        """95 % bootstrap intervals of the accuracies, float64 [J, L, 2]."""
+        return statistics.bootstrap_interval(np.moveaxis(self.right, 1, 0), self.asked, seed=self.seed)
+
+    @cached_property
+    def steerability(self) -> metrics.Steerability | None:
+        """S with its two terms; None with one level or one prefix."""
+        return metrics.steerability(self.accuracy)
+
+    @cached_property
+    def smallest_prefix(self) -> tuple[int, ...]:
+        """Per level, the fewest dimensions within one point of the full vector."""
+        return tuple(metrics.smallest_prefix(column, self.dims) for column in self.accuracy.T)
+
+    def to_dict(self, classifier: Sequence[Sequence[float | None]] | None = None) -> dict[str, Any]:
+        """Spell the scores out as `score --json` prints them, without what names the run.
+
+        :param classifier: [J, L] accuracies of the head's own classifiers, to stand beside; None where there is none.
+        """
+        prefixes = [
+            {
+                "prefix": j + 1,
+                "dim": dim,
+                "levels": [
+                    {
+                        "level": level,
+                        "accuracy": float(self.accuracy[j, level]),
+                        "ci95": self.interval[j, level].tolist(),
+                        "macro": float(self.macro[j, level]),
+                        "precision": float(self.precision[j, level]),
+                        "classifier": None if classifier is None else classifier[j][level],
+                    }
+                    for level in range(self.labels.shape[1])
+                ],
+            }
+            for j, dim in enumerate(self.dims)
+        ]
+        return {
+            "protocol": self.protocol,
+            "k": self.k,
+            "gallery": self.gallery,
+            "queries": self.queries,
+            "samples": self.samples,
+            **({} if self.origin is None else {"origin": self.origin}),
+            "prefixes": prefixes,
+            **self._steerability(),
+            "smallest_prefix": list(self.smallest_prefix),
+        }
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Spell the answers out for `numpy.savez_compressed`, without pickles: some 50 KB for 4,500 texts."""
+        facts = {
+            name: getattr(self, name) for name in ("protocol", "k", "dims", "gallery", "samples", "origin", "seed")
+        }
+        small = np.min_scalar_type(int(max(self.labels.max(), self.predicted.max())))
+        return {
+            "facts": np.array(json.dumps(facts)),
+            "labels": self.labels.astype(small),
+            "asked": self.asked.astype(np.int32),
+            "predicted": self.predicted.astype(small),
+            "agreeing": self.agreeing.astype(np.min_scalar_type(self.k)),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Answers:
+        """Read what `to_arrays` wrote."""
+        facts = json.loads(str(arrays["facts"]))
+        facts["dims"] = tuple(facts["dims"])
+        facts |= {name: arrays[name].astype(np.int64) for name in ("labels", "asked", "predicted", "agreeing")}
+        return cls(**facts)
+
+    def _steerability(self) -> dict[str, Any]:
+        if self.steerability is None:
+            return dict.fromkeys((*STEERABILITY, *(f"{name}_ci95" for name in STEERABILITY)))
+        intervals = statistics.bootstrap_interval(
+            steering(self.right), self.asked, span=(-STEERING_REACH, STEERING_REACH), seed=self.seed
+        )
+        return {
+            "steerability": self.steerability.total,
+            "coarse_gain": self.steerability.coarse_gain,
+            "fine_gain": self.steerability.fine_gain,
+            **{f"{name}_ci95": interval.tolist() for name, interval in zip(STEERABILITY, intervals, strict=True)},
+        }
+
+
+def steering(right: NDArray[Any]) -> Floats:
+    """What each answer adds to S, its coarse gain and its fine gain: float64 [m, 3], of right answers [J, m, L]."""
+    first, last = np.asarray(right[0], dtype=np.float64), np.asarray(right[-1], dtype=np.float64)
+    coarse, fine = first[:, 0] - last[:, 0], last[:, -1] - first[:, -1]
+    return np.stack([coarse + fine, coarse, fine], axis=1)

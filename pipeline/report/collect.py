@@ -1,0 +1,175 @@
+"""Everything the page says, gathered before a word of it is written: scores, answers, histories, verdicts, maps.
+
+What is kept beside the runs is read, what is missing is measured by the same stages that `score`, `compare` and
+`reproduce` use, so that the page cannot disagree with them. Making a page is then a function of this alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+import data
+from pipeline.claims.cost import cost_measurements
+from pipeline.claims.search import search_measurements
+from pipeline.claims.verdicts import Judged, judge
+from pipeline.errors import PipelineError
+from pipeline.evaluation.comparison import Comparison, Entry, compare
+from pipeline.evaluation.embeddings import Subject, baselines_of, run_subject
+from pipeline.evaluation.recommend import layer_sentences
+from pipeline.evaluation.score import PROTOCOLS
+from pipeline.report.explorer import Explorer, explore
+from pipeline.report.frames import history_frame
+from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
+from pipeline.terminal.command import Session
+from pipeline.workspace.artifacts import Artifacts, DatasetSource
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.run_names import names
+from pipeline.workspace.runs import Run, runs_of_layers
+
+Score = Mapping[str, Any]
+
+_NEEDED = ("method", "filter_dim", "candidates", "recall_at_10", "flops_per_query", "bytes_per_document")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is known of one dataset and backbone.
+
+    `methods`: names of the runs' groups over seeds, in order. `scores`, `baselines`, `entries`, `comparisons`: by
+    protocol. `cells`: of the gallery grid, empty if it was not measured. `retrieval`: what `pipeline retrieve` left,
+    None if it was not run. `claims`: empty unless v5 and mrl are there. `layers`: sentences on which layer is ahead on
+    validation, where heads were trained on several.
+    """
+
+    features: LabelledFeatures
+    source: DatasetSource
+    runs: Sequence[Run]
+    methods: tuple[str, ...]
+    scores: Mapping[str, Sequence[Score]]
+    baselines: Mapping[str, Sequence[Score]]
+    entries: Mapping[str, Sequence[Entry]]
+    comparisons: Mapping[str, Sequence[Comparison]]
+    cells: Sequence[Score]
+    claims: Sequence[Judged]
+    histories: pl.DataFrame
+    layers: Sequence[str]
+    retrieval: Mapping[str, Any] | None
+    explorer: Explorer | None
+
+    @property
+    def dataset(self) -> data.Dataset:
+        """The dataset."""
+        return self.features.dataset
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Level names, coarsest first."""
+        return self.dataset.levels
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that was trained."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    @property
+    def options(self) -> str:
+        """The options by which commands find this dataset and backbone."""
+        return f"--dataset {self.dataset.id} --backbone {self.features.backbone}"
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Prefixes of the first run."""
+        return tuple(self.runs[0].record["dims"])
+
+
+def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *, galleries: bool = True) -> Material:
+    """Collect what there is and measure what is missing, shown as it goes.
+
+    :param galleries: whether galleries that were not measured yet are, which takes ten seconds or more a run.
+    """
+    subjects = [run_subject(run, features) for run in runs]
+    beside = baselines_of(session.artifacts, features)
+    scores = {name: score_stage(session, subjects, (name,)) for name in PROTOCOLS}
+    baselines = {name: score_stage(session, beside, (name,)) for name in PROTOCOLS}
+    entries = {name: entries_stage(session, subjects, name) for name in PROTOCOLS}
+    called = names([subject.facts for subject in subjects])
+    methods = tuple(dict.fromkeys(called))
+    firsts = {name: subject for name, subject in reversed(list(zip(called, subjects, strict=True)))}
+    return Material(
+        features=features,
+        source=session.artifacts.dataset_source(features.dataset.id),
+        runs=runs,
+        methods=methods,
+        scores=scores,
+        baselines=baselines,
+        entries=entries,
+        comparisons={name: _compared(found) for name, found in entries.items()},
+        cells=_galleries(session, subjects, galleries),
+        claims=_judged(entries, runs),
+        layers=layer_sentences(
+            runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
+        ),
+        histories=history_frame(zip(called, runs, strict=True), features.dataset.levels),
+        retrieval=read_retrieval(session.artifacts, features),
+        explorer=_explored(session, features, {**{name: firsts[name] for name in methods}, **_starred(beside)}),
+    )
+
+
+def page_name(features: LabelledFeatures) -> str:
+    """What files about one dataset and backbone are called in `reports/`."""
+    return f"{features.dataset.id}-{features.backbone}"
+
+
+def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> dict[str, Any] | None:
+    """What `pipeline retrieve` left, None if it was not run.
+
+    :raises PipelineError: if the file is not what `retrieve` writes.
+    """
+    path = artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for row in found["results"] for name in _NEEDED if name not in row]
+        if missing or not found["results"]:
+            raise ValueError(f"a row lacks {missing[0]}" if missing else "it has no row")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{path} is not what `retrieve` writes ({error})", "run `pipeline retrieve` again, or delete the file"
+        ) from error
+    return found
+
+
+def _compared(entries: Sequence[Entry]) -> list[Comparison]:
+    """Every pair of methods that share a seed."""
+    try:
+        return compare(entries)
+    except PipelineError:  # one method alone, or no seed in common: there is nothing to compare, which the page says
+        return []
+
+
+def _judged(entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]) -> Sequence[Judged]:
+    """The published claims, if v5 and mrl share a seed; on search those that are counted: the others take minutes."""
+    seeds = [{entry.seed for entry in entries[PROTOCOLS[0]] if entry.method == name} for name in ("v5", "mrl")]
+    if not seeds[0] & seeds[1]:
+        return ()
+    return judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(None)})
+
+
+def _galleries(session: Session, subjects: Sequence[Subject], measure: bool) -> list[dict[str, Any]]:
+    kept = all(subject.folder is not None and any(subject.folder.glob("galleries-all-k5-*")) for subject in subjects)
+    return grid_stage(session, subjects, None) if measure or kept else []
+
+
+def _starred(beside: Sequence[Subject]) -> dict[str, Subject]:
+    return {f"{subject.facts['method']}*": subject for subject in beside}
+
+
+def _explored(session: Session, features: LabelledFeatures, subjects: Mapping[str, Subject]) -> Explorer | None:
+    with session.console.progress("drawing maps") as bar:
+        return explore(features.dataset, subjects, progress=lambda done, total, note: bar.update(done, total, note))

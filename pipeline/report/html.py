@@ -1,0 +1,155 @@
+"""HTML made so that text cannot become markup: whatever is not `Html` already is escaped when it is put into a tag.
+
+A template language would be a dependency for a page with one layout, and string formatting would leave escaping to
+memory. Here the type says it: `Html` is made by `tag` alone, and of the package's own files by `trusted`.
+
+What every section is made of: a heading with its body, charts in their places, a legend that both share.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.report.charts import Reach, Spec, Style
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what stands below it, and the charts by the name of their place."""
+
+    id: str
+    title: str
+    body: Html
+    charts: Mapping[str, Spec] = field(default_factory=dict)
+
+
+def legend(looks: Mapping[str, Style]) -> Html:
+    """Names beside their colour and shape."""
+    return tag(
+        "ul",
+        [
+            tag(
+                "li",
+                tag("span", class_=f"key {look.shape} {look.colour}", aria_hidden="true"),
+                name,
+            )
+            for name, look in looks.items()
+        ],
+        class_="legend",
+    )
+
+
+def chart(place: str, caption: str, alt: str) -> Html:
+    """The place of a chart, with its caption and what it shows in words."""
+    drawn = tag("div", tag("div", id=f"chart-{place}"), class_="chart", role="img", aria_label=alt)
+    return tag("figure", tag("figcaption", caption), drawn)
+
+
+def grid(figures: Sequence[Html]) -> Html:
+    """Figures side by side where there is room."""
+    return tag("div", *figures, class_="grid")
+
+
+def axis_note(reach: Reach) -> str:
+    """What the upright axis of percentages covers, said beside the chart."""
+    return f"The upright axis runs from {reach[0]:g} to {reach[1]:g} %."
+
+
+def not_yet(what: str, command: str, names: str) -> Html:
+    """What was not measured, and the commands that do it; `names` are their options for dataset and backbone."""
+    again = [f"pipeline {command} {names}"] + ([f"pipeline report {names}"] if command != "report" else [])
+    return tag("div", tag("p", f"{what}. This measures it:"), tag("pre", tag("code", "\n".join(again))))
+
+
+_VOID = {"br", "col", "hr", "input", "meta"}
+_SHORT = 26
+"""Names of rows up to so many characters stand on one line."""
+
+
+class Html(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
+Content = str | Iterable[str]
+
+
+def trusted(text: str) -> Html:
+    """Take text for markup: the package's own template files, never data."""
+    return Html(text)
+
+
+def escaped(content: Content) -> Html:
+    """Markup of some content; plain text is escaped, Html is not."""
+    if isinstance(content, Html):
+        return content
+    if isinstance(content, str):
+        return Html(html.escape(content))
+    return Html("".join(escaped(part) for part in content))
+
+
+def tag(name: str, *content: Content, **attributes: object) -> Html:
+    """One element; attributes that are None are left out, `class_` is class, other underscores are hyphens."""
+    spelled = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    inner = "".join(escaped(part) for part in content)
+    return Html(f"<{name}{spelled}>" if name in _VOID else f"<{name}{spelled}>{inner}</{name}>")
+
+
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    text: Collection[int] = (0,),
+    stacks: bool = False,
+) -> Html:
+    """A table that scrolls by itself where the page is narrow; the first column names the rows.
+
+    :param text: the columns that hold text; the others are figures and stand to the right.
+    :param stacks: where the page is narrow, cells stand below one another, each below its column's name: for sentences,
+        which would be columns of a word each.
+    """
+    kinds = [None if i in text else "number" for i in range(len(head))]
+
+    def cells(row: Sequence[object]) -> Html:
+        name = str(row[0])
+        named = tag("th", name, scope="row", dir="auto", class_="short" if len(name) <= _SHORT else None)
+        rest = zip(head[1:], row[1:], kinds[1:], strict=True)
+        return tag("tr", named, [
+            tag("td", cell if isinstance(cell, Html) else str(cell), dir="auto",
+                class_="none" if stacks and cell == "-" else kind,
+                data_column=column if stacks else None)
+            for column, cell, kind in rest
+        ])  # fmt: skip
+
+    top = tag("tr", [tag("th", name, scope="col", class_=kind) for name, kind in zip(head, kinds, strict=True)])
+    whole = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", [cells(row) for row in rows]))
+    return tag(
+        "div", whole, class_="scroll stacks" if stacks else "scroll", role="region", tabindex=0, aria_label=caption
+    )
+
+
+def numbers(*tables: Html, summary: str = "The numbers as a table") -> Html:
+    """Tables that open on demand."""
+    return tag("details", tag("summary", summary), *tables)
+
+
+def bullets(items: Iterable[Content]) -> Html:
+    """An unordered list."""
+    return tag("ul", [tag("li", item) for item in items])
+
+
+def json_script(identity: str, value: Any) -> Html:
+    """Data for the page's scripts: JSON in which no character can end the element or begin a comment."""
+    spelled = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    safe = spelled.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Html(f'<script type="application/json" id="{html.escape(identity)}">{safe}</script>')

@@ -1,0 +1,142 @@
+"""What the figures were made of and with: claims, settings, runs, versions, and the commands that make them again."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import heads
+from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
+from pipeline.claims.verdicts import NOT_MEASURED
+from pipeline.report.collect import Material
+from pipeline.report.html import Html, Section, bullets, escaped, not_yet, numbers, table, tag
+from pipeline.workspace.run_names import grouped
+from pipeline.workspace.runs import Run
+
+_PACKAGES = ("semantic-zoom", "torch", "transformers", "numpy", "polars", "h5py", "altair", "vl-convert-python")
+_OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "lr": "--lr", "schedule": "--schedule"}
+
+
+def claims(material: Material) -> Section:
+    """The published claims and what became of them, if v5 and mrl are there."""
+    title = "The published claims"
+    if not material.claims:
+        what = "The published claims are about v5 and mrl, which have no seed in common here"
+        return Section("claims", title, not_yet(what, "fit-head --method v5,mrl", material.options))
+    seeds = max(claim.seeds for claim in material.claims)
+    words = (
+        "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence: those on "
+        f"accuracy under the published protocol, leave-one-out, with n = {seeds} seed{'' if seeds == 1 else 's'} here. "
+        "Shares are in per cent, differences between them in points."
+    )
+    rows = [
+        (claim.id, claim.claim, _stacked(measured_lines(claim)), _stacked(elsewhere_lines(claim)), claim.verdict)
+        for claim in material.claims
+    ]
+    head = ("id", "claim", "measured [95 %]", "with the training gallery [95 %]", "verdict")
+    notes = [f"{claim.id}{line}" for claim in material.claims for line in remarks(claim)]
+    if any(claim.verdict == NOT_MEASURED for claim in material.claims):
+        notes.append(f"Claims on search take minutes to measure: pipeline reproduce {material.options} does it.")
+    body = tag(
+        "div",
+        tag("p", words),
+        table("Published claims beside what is measured here", head, rows, text=range(5), stacks=True),
+        bullets(notes) if notes else "",
+    )
+    return Section("claims", title, body)
+
+
+def settings(material: Material) -> Section:
+    """Settings, runs, versions, seeds, and the commands that made the page."""
+    features, dataset = material.features, material.dataset
+    splits = ", ".join(f"{name} {len(dataset.split_rows(name)):,}" for name in ("train", "val", "test"))
+    sizes = " > ".join(f"{n:,} {name}" for n, name in zip(dataset.hierarchy.sizes, dataset.levels, strict=True))
+    facts = (
+        ("dataset", f"{dataset.id}: {len(dataset):,} rows ({splits})"),
+        ("hierarchy", sizes),
+        ("backbone", f"{features.backbone}, layer {features.layer}"),
+        ("features", f"fingerprint {features.fingerprint}"),
+        ("seeds", ", ".join(map(str, material.seeds))),
+    )
+    runs = [_run_row(run) for run in material.runs]
+    head = ("run", "method", "head", "seed", "epochs", "batch", "learning rate", "schedule", "best epoch",
+            "parameters", "seconds")  # fmt: skip
+    body = tag(
+        "div",
+        table("What was measured", ("what", "which"), facts, text=range(2)),
+        tag("h3", "The commands"),
+        tag("pre", tag("code", "\n".join(commands(material)))),
+        numbers(
+            table("Runs", head, runs, text=range(3)),
+            table("Versions", ("package", "version"), list(_versions()), text=range(2)),
+            summary="Runs and versions",
+        ),
+    )
+    return Section("settings", "Settings, versions, commands", body)
+
+
+def commands(material: Material) -> list[str]:
+    """What to type to make the page again: embed, a fit for each group of runs, the report."""
+    features, source = material.features, material.source
+    options = ["--dtype", str(features.store.description["compute_dtype"])]
+    options += [] if _is_last(material) else ["--layers", str(features.layer)]
+    options += source.options
+    layer = [] if _is_last(material) else ["--layer", str(features.layer)]
+    return [
+        shlex.join(["pipeline", "embed", source.source, "--backbone", features.source.source, *options]),
+        *(shlex.join([*_fit_command(group), *layer]) for group in _groups(material)),
+        shlex.join(["pipeline", "report", *material.options.split(), *layer]),
+    ]
+
+
+def _is_last(material: Material) -> bool:
+    config = material.features.store.description["config"]
+    return material.features.layer == int(config.get("text_config", config)["num_hidden_layers"])
+
+
+def _groups(material: Material) -> list[list[Run]]:
+    """Runs that differ in their seed alone."""
+    by_id = {run.id: run for run in material.runs}
+    return [
+        [by_id[str(record["id"])] for record in group]
+        for group in grouped([run.record for run in material.runs]).values()
+    ]
+
+
+def _fit_command(group: list[Run]) -> list[str]:
+    record = group[0].record
+    seeds = ",".join(str(run.seed) for run in group)
+    typed = ["pipeline", "fit-head", "--method", group[0].method, "--seeds", seeds]
+    if record["head"] != "paper":
+        typed += ["--head", str(record["head"])]
+    usual = heads.hyperparameters(group[0].method)
+    for name, option in _OPTIONS.items():
+        value = record["hyperparameters"].get(name)
+        if value is not None and value != usual.get(name):
+            typed += [option, str(value)]
+    return typed
+
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    record, turned = run.record, run.record["hyperparameters"]
+    return (
+        run.id, run.method, record["head"], run.seed, *(turned.get(name, "-") for name in _OPTIONS),
+        record["best_epoch"], f"{record['parameters']:,}", f"{record['seconds']:.1f}",
+    )  # fmt: skip
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for name in _PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def _stacked(lines: Sequence[str]) -> Html:
+    """A line each."""
+    return escaped([tag("span", line, class_="line") for line in lines] or "-")

@@ -1,0 +1,65 @@
+"""What retrieval is measured on: trained heads, and the two embeddings that no one trained, as functions of features.
+
+`pipeline.evaluation.embeddings` gives the vectors of a dataset's own texts. Here the corpus may be larger than the
+dataset, so what is needed is the map itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation.baselines import untrained
+from pipeline.evaluation.embeddings import baselines_of, run_subject
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.runs import Run
+
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A map from features [n, H] to vectors [n, D]; `dims` are its prefixes, the last one D. `facts` name it."""
+
+    facts: Mapping[str, Any]
+    dims: tuple[int, ...]
+    embed: Callable[[], Embed]
+
+    @property
+    def dim(self) -> int:
+        """Length D of the full vector."""
+        return self.dims[-1]
+
+
+def embedders(
+    artifacts: Artifacts, features: LabelledFeatures, runs: Sequence[Run], device: str = "cpu"
+) -> list[Embedder]:
+    """The runs' heads on a device, then raw truncation and principal components; loaded when they are asked for.
+
+    :raises PipelineError: if a run was trained on other features.
+    """
+    heads = [trained(run, features, device) for run in runs]
+    beside = [_untrained(dict(subject.facts), subject.dims, features) for subject in baselines_of(artifacts, features)]
+    return [*heads, *beside]
+
+
+def trained(run: Run, features: LabelledFeatures, device: str = "cpu") -> Embedder:
+    """A run's head, loaded to a device when it is asked for.
+
+    :raises PipelineError: if the run was trained on other features.
+    """
+    subject = run_subject(run, features)
+    return Embedder(subject.facts, subject.dims, cache(lambda: run.load().to(device).embed))
+
+
+def _untrained(facts: dict[str, Any], dims: tuple[int, ...], features: LabelledFeatures) -> Embedder:
+    def make() -> Embed:
+        embed = untrained(facts["method"], features.split("train")[0])
+        return lambda rows: embed(rows)[:, : dims[-1]]
+
+    return Embedder(facts, dims, cache(make))

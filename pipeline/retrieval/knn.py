@@ -1,0 +1,291 @@
+"""Exact search by cosine, and the two-stage search that asks a short prefix first: on a CPU and on a GPU.
+
+The product of queries and documents is cheap; finding the k largest of a million similarities a query is not. Two
+tricks, both exact:
+
+On a CPU, for a batch, similarities are made a tile at a time, small enough to stay in cache. Each query carries the
+similarity that a further document has to beat; a tile is first reduced to the maxima of short runs of columns, and only
+runs that hold a find are looked at. Finds collect in a buffer and are merged when it is full, some ten times in a
+million documents. The queries are dealt out to the cores.
+
+On a GPU, which should wait for nothing that depends on data, and for few queries, all similarities are written. Those
+of a batch are reduced to the maxima of runs of columns; the k largest lie in the k runs of the largest maxima, and only
+these are looked through. `topk` leaves open which of equal numbers it takes, so it is asked for one more than k: only
+where the last two are equal does a second, slower look decide.
+
+Ties go to the lower document: similarity (float32, its bits ordered as an integer) and row make one 64-bit key, and
+keys have no ties. What ties is decided by the machine's float32 product; `heads.knn`, which scores, pays for
+float64 instead. The other way, FAISS, is measured beside it in `benchmarks/retrieval/retrieve.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+from pipeline.retrieval.quantization import Array, Stored, unit_prefixes
+
+_NOTHING = -(1 << 63)
+_ROW_MASK = (1 << 32) - 1
+_RUN = 32
+_FIRST_COLUMNS, _COLUMNS = 64, 2048  # of a tile: small while everything is a find, then what stays in cache
+_PART = 128  # queries of a tile
+_FINDS = 256  # finds collected before a merge, at least
+_FEW = 16  # queries that are searched densely on a CPU too
+_DENSE = {"cpu": 1 << 24, "cuda": 1 << 29}  # similarities held at once in a dense search
+_LEAST_RUN = 16  # shorter runs save nothing in a dense search
+_GATHERED = {"cpu": 1 << 18, "cuda": 1 << 28}  # numbers gathered at once when re-ranking: on a CPU, what stays in cache
+
+
+class Found(NamedTuple):
+    """Documents of each query, nearest first, of equal similarities the lower row first.
+
+    `rows` is int64 [q, k]; `similarities` float32 [q, k].
+    """
+
+    rows: Tensor
+    similarities: Tensor
+
+
+def search(queries: Array, documents: Stored, k: int) -> Found:
+    """Find the k documents nearest to each query by cosine of the stored prefix.
+
+    :param queries: real [q, D], D at least the prefix; cut and normalised here.
+    :param k: documents a query; all of them where there are fewer.
+    :raises PipelineError: if k is less than 1, a query is shorter than the prefix, there is no document, or more than
+        2^32.
+    """
+    k = _checked(queries, documents, k)
+    units = unit_prefixes(queries, documents.dim, documents.device)
+    if documents.device.type == "cuda" or len(units) <= _FEW:
+        step = max(1, _DENSE[documents.device.type] // len(documents))
+        keys = torch.cat([_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)])
+    else:
+        keys = _search_tiles(units, documents, k)
+    return _found(keys)
+
+
+def rerank(queries: Array, documents: Stored, candidates: Tensor) -> Tensor:
+    """Similarities of each query with its candidates, float32 [q, c].
+
+    :param queries: real [q, D].
+    :param candidates: int64 [q, c], rows of documents.
+    """
+    units = unit_prefixes(queries, documents.dim, documents.device)
+    similarities = torch.empty(candidates.shape, device=documents.device)
+    step = max(1, _GATHERED[documents.device.type] // (candidates.shape[1] * documents.dim))
+    for i in range(0, len(units), step):
+        rows = candidates[i : i + step]
+        gathered = documents.codes.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).float()
+        part = torch.bmm(gathered, units[i : i + step, :, None])[:, :, 0]
+        similarities[i : i + step] = part if documents.scales is None else part * documents.scales[rows]
+    return similarities
+
+
+def two_stage(queries: Array, filtering: Stored, full: Stored, candidates: int, k: int) -> Found:
+    """Filter by the prefix `filtering`, re-rank what it lets through by the vectors `full`.
+
+    :param queries: real [q, D].
+    :param candidates: documents that the filter lets through for each query.
+    :param k: documents a query, at most `candidates`.
+    :raises PipelineError: as `search`, or if k exceeds the candidates, or the two hold other numbers of documents.
+    """
+    if len(filtering) != len(full):
+        raise PipelineError(
+            f"{len(filtering):,} documents to filter and {len(full):,} to re-rank", "store prefixes of the same vectors"
+        )
+    if k > candidates:
+        raise PipelineError(f"{candidates} candidates hold no {k} documents", f"let {k} candidates or more through")
+    kept = search(queries, filtering, candidates).rows
+    return _found(_top(keys_of(rerank(queries, full, kept), kept), k))
+
+
+def keys_of(similarities: Tensor, rows: Tensor) -> Tensor:
+    """Keys int64 that sort by similarity, then by the lower row: the similarity's bits above the row's complement."""
+    keys = _ordered((similarities + 0.0).view(torch.int32)).to(torch.int64)  # + 0: minus zero equals zero
+    return keys.bitwise_left_shift_(32).bitwise_or_(_ROW_MASK - rows)
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    """Bits of float32 numbers as int32 that sort as they do, and back: of negative ones all but the sign are turned."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _found(keys: Tensor) -> Found:
+    rows = _ROW_MASK - (keys & _ROW_MASK)
+    return Found(rows, _similarities(keys))
+
+
+def _similarities(keys: Tensor) -> Tensor:
+    """Read the similarities in keys; minus infinity where no document is yet."""
+    values = _ordered((keys >> 32).to(torch.int32)).view(torch.float32)
+    return values.where(keys != _NOTHING, -torch.inf)
+
+
+def _top(keys: Tensor, k: int) -> Tensor:
+    return keys.topk(k, dim=1).values
+
+
+def _checked(queries: Array, documents: Stored, k: int) -> int:
+    if k < 1:
+        raise PipelineError(f"k is {k}, and a query asks for a document", "give 1 or more")
+    if queries.ndim != 2 or queries.shape[1] < documents.dim:
+        raise PipelineError(
+            f"queries of shape {tuple(queries.shape)} are shorter than the stored {documents.dim} dimensions",
+            "give queries [q, D] of the embedding that the documents come from",
+        )
+    if not 0 < len(documents) <= _ROW_MASK:
+        raise PipelineError(f"{len(documents):,} documents cannot be searched", "give between 1 and 2^32 documents")
+    return min(k, len(documents))
+
+
+def _product(units: Tensor, documents: Stored, part: slice, out: Tensor | None = None) -> Tensor:
+    """Similarities of unit vectors [q, d] with some documents, float32 [q, n]."""
+    codes = documents.codes[part]
+    if codes.dtype == torch.float32 and len(units) == 1 and out is None:
+        products = torch.mv(codes, units[0])[None]  # reads memory faster than a product of matrices does
+    elif codes.dtype == torch.float32:
+        products = torch.mm(units, codes.T, out=out)
+    elif codes.is_cuda:
+        products = torch.mm(units.half(), codes.half().T, out_dtype=torch.float32)
+    else:
+        products = torch.mm(units, codes.float().T, out=out)
+    return products if documents.scales is None else products.mul_(documents.scales[part])
+
+
+def _search_dense(units: Tensor, documents: Stored, k: int) -> Tensor:
+    """Keys [q, k], all similarities of these queries at once.
+
+    Those of several queries are reduced to maxima of runs first: a document among the k nearest has fewer than k before
+    it, so fewer than k runs come before its own. Runs of sqrt(n / k) documents leave least to look through.
+    """
+    similarities = _product(units, documents, slice(None))
+    run = 1 << max(0, round(math.log2(len(documents) / k) / 2))
+    if len(units) == 1 or run < _LEAST_RUN:
+        keys, open_ = _largest(similarities, k)
+    else:
+        similarities, grouped = _grouped(similarities, run)
+        first, open_ = _largest(grouped.amax(2), min(k, grouped.shape[1]))
+        inside, rows = _inside(grouped, _ROW_MASK - (first & _ROW_MASK))
+        keys, also = _largest(inside, k, rows)
+        open_ |= also
+    if bool(open_.any()):  # equal similarities at the last place: which of them counts is left to the keys
+        keys[open_] = _lowest_first(similarities[open_], k)
+    return keys
+
+
+def _largest(similarities: Tensor, k: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Keys [q, k] of the k largest, and for which queries a tie at the last place leaves open which they are."""
+    values, places = similarities.topk(min(k + 1, similarities.shape[1]), dim=1)
+    open_ = values[:, k - 1] == values[:, k] if values.shape[1] > k else values.new_zeros(len(values)).bool()
+    found = places if rows is None else rows.gather(1, places)
+    return keys_of(values[:, :k], found[:, :k]).sort(dim=1, descending=True).values, open_
+
+
+def _grouped(similarities: Tensor, run: int) -> tuple[Tensor, Tensor]:
+    """Similarities [q, n] filled up to whole runs, and the same by run, [q, n / run, run]."""
+    count = similarities.shape[1]
+    runs = -(-count // run)
+    if runs * run != count:
+        similarities = torch.nn.functional.pad(similarities, (0, runs * run - count), value=-torch.inf)
+    return similarities, similarities.view(len(similarities), runs, run)
+
+
+def _inside(grouped: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities in the chosen runs [q, c], and their rows, each [q, c * run]."""
+    run = grouped.shape[2]
+    inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, run)).flatten(1)
+    return inside, (chosen[:, :, None] * run + torch.arange(run, device=grouped.device)).flatten(1)
+
+
+def _lowest_first(similarities: Tensor, k: int) -> Tensor:
+    """Keys [q, k] of the k largest, of equal ones those of the lower rows."""
+    return _top(keys_of(similarities, torch.arange(similarities.shape[1], device=similarities.device)), k)
+
+
+def _search_tiles(units: Tensor, documents: Stored, k: int) -> Tensor:
+    """Keys [q, k], a tile at a time, the queries dealt out to the cores."""
+    threads = torch.get_num_threads()
+    parts = torch.split(units, min(_PART, -(-len(units) // threads)))
+    if threads == 1:
+        return torch.cat([_Collector(part, k).collect(documents) for part in parts])
+    with _side_by_side(threads) as each:
+        return torch.cat(list(each(lambda part: _Collector(part, k).collect(documents), parts)))
+
+
+@contextmanager
+def _side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Give a `map` over threads of which each computes alone: tiles are small, and cores would wait for each other."""
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
+    torch.set_num_threads(before)
+
+
+class _Collector:
+    """Takes in tile after tile what is nearer than the k nearest so far, for some queries.
+
+    `_keys` [q, room] hold what was found, `_filled` [q] how many places are taken: the k best of the last merge and
+    the finds since. `_floor` [q] is the similarity to beat. Documents come in order, so an equal one comes too late.
+    """
+
+    def __init__(self, units: Tensor, k: int) -> None:
+        self._units, self._k = units, k
+        count = len(units)
+        self._most = k + max(k, _FINDS)
+        self._keys = torch.full((count, self._most + _COLUMNS), _NOTHING, dtype=torch.int64)
+        self._filled = torch.zeros(count, dtype=torch.int64)
+        self._floor = torch.full((count,), -torch.inf)
+        self._room = torch.empty(count * _COLUMNS)
+
+    def collect(self, documents: Stored) -> Tensor:
+        """Keys [q, k] of the nearest documents."""
+        start, width = 0, _FIRST_COLUMNS
+        while start < len(documents):
+            stop = min(start + width, len(documents))
+            self._take(documents, slice(start, stop), width)
+            start, width = stop, min(2 * width, _COLUMNS)
+        self._merge()
+        return self._keys[:, : self._k].sort(dim=1, descending=True).values
+
+    def _take(self, documents: Stored, part: slice, width: int) -> None:
+        """Look through a tile of `width` columns, of which the last may be without a document."""
+        tile = self._room[: len(self._units) * width].view(len(self._units), width)
+        count = part.stop - part.start
+        if count == width:
+            _product(self._units, documents, part, tile)
+        else:
+            tile[:, :count] = _product(self._units, documents, part)
+            tile[:, count:] = -torch.inf
+        runs = tile.view(len(tile), -1, _RUN)
+        query, run = (runs.amax(2) > self._floor[:, None]).nonzero(as_tuple=True)
+        if 4 * len(query) > runs.shape[0] * runs.shape[1]:
+            query, column = (tile > self._floor[:, None]).nonzero(as_tuple=True)
+            self._keep(query, tile[query, column], column.add_(part.start))
+        elif len(query):
+            inspected = runs[query, run]
+            hit, offset = (inspected > self._floor[query, None]).nonzero(as_tuple=True)
+            self._keep(query[hit], inspected[hit, offset], part.start + run[hit] * _RUN + offset)
+
+    def _keep(self, query: Tensor, similarities: Tensor, rows: Tensor) -> None:
+        finds = query.bincount(minlength=len(self._filled))
+        place = torch.arange(len(query)) - (finds.cumsum(0) - finds)[query]
+        self._keys[query, self._filled[query] + place] = keys_of(similarities, rows)
+        self._filled += finds
+        if int(self._filled.max()) > self._most:
+            self._merge()
+
+    def _merge(self) -> None:
+        used = max(self._k, int(self._filled.max()))
+        best = self._keys[:, :used].topk(self._k, dim=1, sorted=False).values
+        self._keys[:, :used] = _NOTHING
+        self._keys[:, : self._k] = best
+        self._filled = (best != _NOTHING).sum(dim=1)
+        self._floor = _similarities(best.amin(dim=1))

@@ -1,0 +1,176 @@
+"""What a search is worth, a query at a time: labels first, agreement with one's own full vector second.
+
+- Label precision@10: share of the ten documents that carry the query's own label, a level each. It asks what a reader
+  asks, and means the same for every embedding. A class with fewer than ten documents cannot reach 1.
+- recall@10: share of the ten nearest by the full vector that a cheaper search returns too. It rewards redundancy: an
+  embedding whose full vector says no more than its prefix agrees with itself perfectly.
+- Level recall of a filter: documents of the query's own label among the candidates, over the most there could be,
+  min(candidates, size of the class).
+
+Everything is kept by query, so that intervals and paired differences come from one record. The filter is ranked once,
+up to the most candidates asked for; fewer candidates are the beginning of the same list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.retrieval.knn import keys_of, rerank, search
+from pipeline.retrieval.quantization import Stored, stored
+
+Floats = NDArray[np.float32]
+
+TOP = 10
+"""Documents that a search returns."""
+_QUERIES = 256
+_SLOTS = 1 << 22
+"""Candidates of all queries of a batch at once, at most: what they take is counted in tens of megabytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One way to search, by query.
+
+    `dim`: of the filter, or of the only stage; `candidates`: None with one stage; `storage`: of the filter's prefix.
+    `recall` [q], `precision` [q, L]; `level_recall` [q, L] of the filter, NaN where the corpus lacks the class.
+    """
+
+    dim: int
+    candidates: int | None
+    storage: str
+    recall: Floats
+    precision: Floats
+    level_recall: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All outcomes of one embedding, and `curves`: recall@10 by number of candidates (from 1), for each filter."""
+
+    outcomes: tuple[Outcome, ...]
+    curves: dict[int, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Queries [q, D] with labels [q, L], and the labels [n, L] of the documents, on the documents' device."""
+
+    queries: Tensor
+    labels: Tensor
+    document_labels: Tensor
+
+    @classmethod
+    def of(cls, queries: np.ndarray, labels: np.ndarray, documents: np.ndarray, device: torch.device) -> Question:
+        """Bring everything to the device."""
+        arrays = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (queries, labels, documents))
+        return cls(*arrays)
+
+    def batches(self, width: int) -> Iterator[slice]:
+        """Parts of the queries of which each has `width` candidates or so."""
+        step = max(1, min(_QUERIES, _SLOTS // width))
+        for start in range(0, len(self.queries), step):
+            yield slice(start, min(start + step, len(self.queries)))
+
+
+def measure(
+    question: Question, full: Stored, filters: Sequence[int], singles: Sequence[int], candidates: Sequence[int],
+    formats: Sequence[str], step: Callable[[str], None],
+) -> Measured:  # fmt: skip
+    """Search every way there is: one stage at each prefix, two stages, and prefixes in smaller formats.
+
+    :param filters: prefixes to filter by, shorter than the full vector.
+    :param singles: prefixes to search by alone.
+    :param candidates: numbers of candidates, ascending, none below `TOP` unless the corpus is smaller.
+    :param formats: storage besides float32, for the filters and the full vector alone.
+    :param step: told what comes next.
+    """
+    step("full vector")
+    truth = _rows_of(question, full)
+    outcomes = [_single(question, truth, truth, full.dim, "float32")]
+    curves = {}
+    for dim in filters:
+        step(f"filter {dim}")
+        found, curves[dim] = _filtered(question, dim, full, truth, candidates)
+        outcomes += found
+    for dim, kind in _alone(full.dim, filters, singles, formats):
+        step(f"{dim} dims, {kind}")
+        rows = _rows_of(question, full.prefix(dim) if kind == "float32" else stored(full.codes, dim, kind))
+        outcomes.append(_single(question, truth, rows, dim, kind))
+    return Measured(tuple(outcomes), curves)
+
+
+def _alone(
+    full: int, filters: Sequence[int], singles: Sequence[int], formats: Sequence[str]
+) -> Iterator[tuple[int, str]]:
+    yield from ((dim, "float32") for dim in sorted({*singles, *filters} - {full}))
+    yield from ((dim, kind) for kind in formats for dim in dict.fromkeys((*filters, full)))
+
+
+def _rows_of(question: Question, documents: Stored) -> Tensor:
+    return search(question.queries, documents, TOP).rows
+
+
+def _single(question: Question, truth: Tensor, rows: Tensor, dim: int, storage: str) -> Outcome:
+    return Outcome(dim, None, storage, _recall(rows, truth), _precision(question, rows, slice(None)))
+
+
+def _recall(rows: Tensor, truth: Tensor) -> Floats:
+    """Share of `truth` [q, k] that is in `rows` [q, m], float32 [q]."""
+    return _numpy((truth[:, :, None] == rows[:, None, :]).any(2).float().mean(1))
+
+
+def _precision(question: Question, rows: Tensor, part: slice) -> Floats:
+    """Share of rows [q, k] with the query's own label, float32 [q, L]."""
+    return _numpy((question.document_labels[rows] == question.labels[part, None]).float().mean(1))
+
+
+def _filtered(
+    question: Question, dim: int, full: Stored, truth: Tensor, candidates: Sequence[int]
+) -> tuple[list[Outcome], Floats]:
+    """Every number of candidates of one filter, and recall by number of candidates, float32 [most]."""
+    documents = stored(full.codes, dim)
+    most = min(max(candidates), len(documents))
+    sizes = [torch.bincount(level) for level in question.document_labels.long().T]
+    parts: dict[int, list[tuple[Floats, ...]]] = {count: [] for count in candidates}
+    ranks = torch.zeros(most, device=truth.device)
+    for part in question.batches(most):
+        kept = search(question.queries[part], documents, most).rows
+        keys = keys_of(rerank(question.queries[part], full, kept), kept)
+        ranks += torch.bincount(_ranks(kept, truth[part]), minlength=most)
+        labels = question.labels[part].long()
+        hits = [
+            (question.document_labels[kept, level] == labels[:, level, None]).cumsum(1) for level in range(len(sizes))
+        ]
+        for count in candidates:
+            best = kept.gather(1, keys[:, :count].topk(min(TOP, most)).indices)
+            own = [h[:, min(count, most) - 1] / _most(sizes[i], labels[:, i], count) for i, h in enumerate(hits)]
+            parts[count].append(
+                (_recall(best, truth[part]), _precision(question, best, part), _numpy(torch.stack(own, dim=1)))
+            )
+    curve = _numpy((ranks.cumsum(0) / truth.numel()).float())
+    joined = {count: [np.concatenate(column) for column in zip(*found, strict=True)] for count, found in parts.items()}
+    return [Outcome(documents.dim, count, "float32", *joined[count]) for count in candidates], curve
+
+
+def _ranks(kept: Tensor, truth: Tensor) -> Tensor:
+    """Places in `kept` [q, c] of those of `truth` [q, k] that are there, flat, without a [q, k, c] in between."""
+    ordered, places = kept.sort(dim=1)
+    at = torch.searchsorted(ordered, truth).clamp(max=kept.shape[1] - 1)
+    return places.gather(1, at)[ordered.gather(1, at) == truth]
+
+
+def _most(sizes: Tensor, labels: Tensor, count: int) -> Tensor:
+    """min(candidates, class size) for each query; NaN where no document has the label."""
+    known = labels < len(sizes)
+    found = torch.where(known, sizes[labels.clamp(max=len(sizes) - 1)], 0)
+    return torch.where(found > 0, found.clamp(max=count).float(), torch.nan)
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    return tensor.cpu().numpy()

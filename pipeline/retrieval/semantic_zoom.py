@@ -1,0 +1,160 @@
+"""The texts nearest to one text, at every prefix of a head: semantic zoom.
+
+The query takes the path of `pipeline encode`, by the same function, so its features are the same bits; the neighbours
+are found by the search that scores (`heads.knn`), all prefixes in one pass. What would take longest is mapping
+the corpus through the head again for every question, so its embedding is kept beside the run: the run's id stands for
+head, dataset and features, so what is kept there never grows stale. 4 bytes a dimension and text.
+
+Semantic zoom in the terminal: the nearest texts at each prefix, side by side, or one below the other if narrow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+import cache
+import heads
+from heads.knn import prefix_neighbours
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.runs import Run
+
+WIDE = 120
+"""Columns from which prefixes stand side by side."""
+
+
+def zoom_table(query: str, found: Sequence[Zoom], levels: Sequence[str], width: int) -> Iterator[Table | str]:
+    """The nearest texts at each prefix and, above them, what label most of them carry."""
+    yield f"nearest to: {query}"
+    if width >= WIDE:
+        yield _side_by_side(found, levels)
+    else:
+        yield from (_one(zoom, levels) for zoom in found)
+
+
+def _side_by_side(found: Sequence[Zoom], levels: Sequence[str]) -> Table:
+    table = Table(show_lines=True)
+    for zoom in found:
+        table.add_column(f"{zoom.dim} dims", ratio=1)
+    table.add_row(*(Text(_summary(zoom, levels)) for zoom in found))
+    for row in zip_longest(*(zoom.hits for zoom in found)):
+        table.add_row(*(Text() if hit is None else _cell(hit) for hit in row))
+    return table
+
+
+def _cell(hit: Hit) -> Text:
+    return Text.assemble(f"{hit.similarity:.3f} ", (hit.text, "bold"), "\n", (_path(hit), "dim"))
+
+
+def _one(zoom: Zoom, levels: Sequence[str]) -> Table:
+    table = Table(title=Text(f"{zoom.dim} dims: {_summary(zoom, levels)}"), title_justify="left", expand=True)
+    table.add_column("cosine", no_wrap=True)
+    table.add_column("text", ratio=1)
+    table.add_column(Text(" > ".join(levels)), ratio=1)
+    for hit in zoom.hits:
+        table.add_row(f"{hit.similarity:.3f}", Text(hit.text), Text(_path(hit)))
+    return table
+
+
+def _path(hit: Hit) -> str:
+    return " > ".join(hit.labels)
+
+
+def _summary(zoom: Zoom, levels: Sequence[str]) -> str:
+    """How many of the hits agree, level by level."""
+    agreed = zip(levels, zoom.shares(), strict=True)
+    return ", ".join(f"{level} {label} {count}/{len(zoom.hits)}" for level, (label, count) in agreed)
+
+
+KEPT = "train-embeddings.npy"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text of the corpus: its row in the training split, its cosine, its labels, coarsest first."""
+
+    row: int
+    similarity: float
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """The nearest texts at one prefix, nearest first."""
+
+    dim: int
+    hits: tuple[Hit, ...]
+
+    def shares(self) -> tuple[tuple[str, int], ...]:
+        """For each level the label that most hits carry, of equally many the nearer one, and how many do."""
+        levels = zip(*(hit.labels for hit in self.hits), strict=True)
+        return tuple(Counter(level).most_common(1)[0] for level in levels)
+
+    def to_dict(self, levels: tuple[str, ...]) -> dict[str, Any]:
+        """Spell the prefix out for JSON."""
+        return {
+            "dim": self.dim,
+            "results": [
+                {
+                    "rank": rank,
+                    "row": hit.row,
+                    "similarity": hit.similarity,
+                    "text": hit.text,
+                    "labels": dict(zip(levels, hit.labels, strict=True)),
+                }
+                for rank, hit in enumerate(self.hits, start=1)
+            ],
+        }
+
+
+def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -> tuple[Zoom, ...]:
+    """Find the training texts nearest to a query at each prefix of a run's head.
+
+    :param query: features [1, H].
+    :param top: texts a prefix; all of them where there are fewer.
+    :raises PipelineError: if texts of the dataset were not embedded.
+    :raises heads.HeadsError: if the checkpoint is damaged.
+    """
+    head = run.load()
+    corpus = _corpus(run.folder / KEPT, head, features)
+    found = prefix_neighbours(head.embed(query), corpus, head.dims, top)
+    dataset = features.dataset
+    rows, texts = dataset.split_rows("train"), dataset.texts
+    named = [
+        [classes[label] for label in column]
+        for classes, column in zip(dataset.hierarchy.classes, dataset.labels[rows].T.tolist(), strict=True)
+    ]
+    return tuple(
+        Zoom(
+            dim,
+            tuple(
+                Hit(int(row), float(similarity), texts[rows[row]], tuple(level[row] for level in named))
+                for row, similarity in zip(found.indices[j, 0], found.similarities[j, 0], strict=True)
+            ),
+        )
+        for j, dim in enumerate(head.dims)
+    )
+
+
+def _corpus(path: Path, head: heads.FractalHead, features: LabelledFeatures) -> np.ndarray:
+    """Embeddings of the training texts, float32 [n, D]: those kept, else made and kept."""
+    shape = (len(features.dataset.split_rows("train")), head.dims[-1])
+    try:
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == shape and kept.dtype == np.float32:
+            return np.asarray(kept)
+    except (OSError, ValueError):
+        pass  # absent or damaged: made again
+    made = head.embed(features.split("train")[0])
+    with cache.atomic_file(path) as partial, partial.open("wb") as file:
+        np.save(file, made)
+    return made

@@ -1,0 +1,174 @@
+"""Stage one: every text of a dataset through the frozen backbone, once, into the store.
+
+Texts without labels, in Parquet files, too many for one machine: embedded where they are read, and nothing else.
+
+What has labels is a dataset, whichever engine computes its features: heads are fitted on labels in memory, so its rows
+are loaded here. What has none, a search index's documents or the texts of a decade, never comes here as a whole. Its
+features lie in the same store under the same keys, so that whatever asks for one of its texts later finds it there, and
+what `embed` used last stays what it was: a corpus is nothing to fit a head on.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cache
+import data
+from pipeline.errors import PipelineError
+from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource, lasting_source
+from pipeline.workspace.features import LabelledFeatures
+
+_LEVEL = re.compile(r"level\d+")
+_NO_LABELS = "no column of labels: embedded as texts alone; what `embed` used last is unchanged"
+
+
+def corpus_of(source: DatasetSource) -> Any | None:
+    """The `cache.cluster.parquet.Corpus` that a source names, or None if it is a dataset.
+
+    A corpus is a Parquet file, a folder or a pattern of them, or a URL of either, without a column of labels.
+
+    :raises PipelineError: if a folder holds labels, or an option does not apply to a corpus.
+    :raises cache.CacheError: if the files cannot be read.
+    """
+    place = source.source
+    folder = ("://" not in place and Path(place).is_dir()) or place.endswith("/")
+    if source.levels is not None or not (folder or place.endswith(".parquet")):
+        return None
+    from cache.cluster.parquet import open_corpus
+
+    corpus = open_corpus(place, source.text)
+    labels = [column for column in corpus.columns if _LEVEL.fullmatch(column)]
+    if labels and folder:
+        raise PipelineError(
+            f"{place} is a folder whose files hold labels ({', '.join(labels)})",
+            f"name the files of a labelled dataset by a pattern: '{place.rstrip('/')}/*.parquet'",
+        )
+    if labels:
+        return None
+    turned = {name: value for name, value in asdict(source).items() if name not in ("source", "levels", "text")}
+    if wrong := [name for name, value in turned.items() if value]:
+        option = "--" + wrong[0].removesuffix("_rows").replace("_", "-")
+        raise PipelineError(f"{option} is about labels, and {place} has none", f"leave {option} out")
+    return corpus
+
+
+def embed_corpus(
+    artifacts: Artifacts,
+    corpus: Any,
+    backbone: str,
+    *,
+    layers: Sequence[int] = (-1,),
+    dtype: str = "auto",
+    devices: str = "auto",
+    ray_address: str | None = None,
+    progress: Callable[[cache.EmbedProgress], None] | None = None,
+) -> EmbeddedTexts:
+    """Computes and stores the missing features of a corpus on a Ray cluster.
+
+    :raises cache.CacheError: see `cache.cluster.engine.embed_on_cluster`.
+    """
+    from cache.cluster.engine import embed_on_cluster
+
+    resolved = cache.resolve(lasting_source(backbone))
+    report = embed_on_cluster(
+        corpus,
+        resolved,
+        artifacts.features,
+        layers=layers,
+        dtype=dtype,
+        devices=devices,
+        address=ray_address,
+        progress=progress,
+    )
+    used = BackboneSource(resolved.name, lasting_source(backbone), resolved.prompt)
+    return EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), used, report)
+
+
+@dataclass(frozen=True)
+class EmbeddedTexts:
+    """What an embed did, for the texts that `dataset_id` names, and what was noticed about them."""
+
+    dataset_id: str
+    warnings: tuple[str, ...]
+    backbone: BackboneSource
+    report: cache.EmbedReport
+
+    def summary(self) -> dict[str, Any]:
+        """What `embed --json` prints."""
+        report = self.report
+        stores = [
+            {"layer": layer.layer, "fingerprint": layer.fingerprint, "store": str(layer.folder)}
+            for layer in report.stores
+        ]
+        return {
+            "dataset": self.dataset_id,
+            "backbone": self.backbone.name,
+            "fingerprint": stores[0]["fingerprint"],
+            "texts": report.texts,
+            "computed": report.computed,
+            "reused": report.reused,
+            "tokens": report.tokens,
+            "nodes": report.nodes,
+            "padding": report.padding,
+            "seconds": report.seconds,
+            "texts_per_second": report.computed / report.seconds if report.seconds else 0.0,
+            "store": stores[0]["store"],
+            "stores": stores,
+            "stages": report.stages,
+            "dtype": report.dtype,
+            "device": report.device,
+        }
+
+
+@dataclass(frozen=True)
+class Embedded(EmbeddedTexts):
+    """What `embed` did for a dataset."""
+
+    dataset: data.Dataset
+
+    def features(self) -> LabelledFeatures:
+        """The features of the first layer asked for, beside the dataset's labels."""
+        return LabelledFeatures(self.dataset, cache.FeatureStore.open(self.report.stores[0].folder), self.backbone)
+
+
+def embed(
+    artifacts: Artifacts,
+    source: DatasetSource,
+    backbone: str,
+    *,
+    layers: Sequence[int] = (-1,),
+    dtype: str = "auto",
+    devices: str = "auto",
+    engine: str = "local",
+    ray_address: str | None = None,
+    progress: Callable[[cache.EmbedProgress], None] | None = None,
+) -> Embedded:
+    """Computes and stores the missing features of a dataset, and makes it and the backbone the current ones.
+
+    :param engine: "local", or "ray" for a Ray cluster: the one at `ray_address` or RAY_ADDRESS, else one made for this.
+    :raises data.DataError: if the dataset cannot be used.
+    :raises cache.CacheError: if the backbone cannot be loaded or a feature not be stored.
+    """
+    dataset = artifacts.load_dataset(source)
+    resolved = cache.resolve(lasting_source(backbone))
+    report = computing(engine, ray_address)(
+        dataset.texts, resolved, artifacts.features, layers=layers, dtype=dtype, devices=devices, progress=progress
+    )
+    used = BackboneSource(resolved.name, lasting_source(backbone), resolved.prompt)
+    stores = {str(layer.layer): layer.folder.name for layer in report.stores}
+    artifacts.remember(Current(source, dataset.id, used, stores))
+    return Embedded(dataset.id, dataset.warnings, used, report, dataset)
+
+
+def computing(engine: str, ray_address: str | None) -> Callable[..., cache.EmbedReport]:
+    """What computes missing features on an engine: one signature, one result."""
+    if engine == "local":
+        return cache.embed_missing
+    from cache.cluster.engine import embed_on_cluster
+
+    return functools.partial(embed_on_cluster, address=ray_address)

@@ -1,0 +1,111 @@
+"""Stage two: heads on stored features, one run a seed, the seeds of a method trained together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import heads
+from cache.store.atomic import remove_stale_partials
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.runs import Run, RunKey, is_run, read_run, run_folder, write_run
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a person may turn; None means the method's own setting."""
+
+    head: str = "paper"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    schedule: str | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The runs of a method in the order of the seeds, the ids of those trained just now, and the seconds it took."""
+
+    runs: list[Run]
+    trained: frozenset[str]
+    seconds: float
+
+
+def fit(
+    artifacts: Artifacts,
+    features: LabelledFeatures,
+    method: str,
+    seeds: Sequence[int],
+    settings: FitSettings,
+    *,
+    device: str = "auto",
+    progress: Callable[[heads.FitProgress], None] | None = None,
+) -> Fitted:
+    """Trains the heads of one method that do not exist yet.
+
+    Of two processes that train the same run at the same time both give it, and the first one's files are kept. What
+    killed ones left half written is removed.
+
+    :param device: see `heads.fit_many`. A run's id does not know it: which device trained a head is no other head.
+    :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
+    :raises PipelineError: if texts of the dataset were not embedded.
+    """
+    keys = [_key(features, method, seed, settings) for seed in seeds]
+    folders = run_folders(artifacts, features, method, seeds, settings)
+    began = time.monotonic()
+    todo = [i for i, folder in enumerate(folders) if not is_run(folder)]
+    if todo:
+        remove_stale_partials(folders[0].parent)
+        train, train_labels = features.split("train")
+        validation = features.split("val") if len(features.dataset.split_rows("val")) else None
+        results = heads.fit_many(
+            train,
+            train_labels,
+            method=method,
+            validation=validation,
+            head=settings.head,
+            seeds=[seeds[i] for i in todo],
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            schedule=settings.schedule,
+            device=device,
+            progress=progress,
+        )
+        for i, result in zip(todo, results, strict=True):
+            write_run(folders[i], result, keys[i], features)
+    runs = [read_run(folder) for folder in folders]
+    return Fitted(runs, frozenset(keys[i].id for i in todo), time.monotonic() - began)
+
+
+def run_folders(
+    artifacts: Artifacts, features: LabelledFeatures, method: str, seeds: Sequence[int], settings: FitSettings
+) -> list[Path]:
+    """Where the runs of the seeds lie, or will.
+
+    :raises heads.HeadsError: if the method or a setting cannot be used.
+    """
+    keys = [_key(features, method, seed, settings) for seed in seeds]
+    return [run_folder(artifacts, key, features.backbone) for key in keys]
+
+
+def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:
+    hyperparameters: dict[str, Any] = heads.hyperparameters(
+        method,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        schedule=settings.schedule,
+    )
+    return RunKey(
+        dataset=features.dataset.id,
+        fingerprint=features.fingerprint,
+        method=method,
+        head=settings.head,
+        seed=seed,
+        hyperparameters=tuple(sorted(hyperparameters.items())),
+    )

@@ -1,0 +1,151 @@
+"""Several fits on a CPU: a process a core, which takes the next method and seed whenever it is free.
+
+Two cores that share one fit meet eight times a step and wait for each other each time; two fits on a core each never
+do, nor do they share Python's lock, as threads of one process would. A seed's bits are the same either way
+(`heads.training.trainer`). What it costs: a process takes two or three seconds to start, so that little work is done
+here, and the last fit may have a core all to itself; the longest therefore begin first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import data
+import heads
+from cache import FeatureStore
+from cache.devices import choose_devices, threads_each
+from cache.workers.process_pool import Line
+from heads.methods import method_named
+from heads.presets import HeadShape, preset
+from pipeline.cost.head import step
+from pipeline.stages.fit import FitSettings, fit, run_folders
+from pipeline.stages.work_queue import Dealer, Done
+from pipeline.workspace.artifacts import Artifacts, BackboneSource
+from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.runs import is_run
+
+WORTH = 2e12
+"""Floating-point operations, some 20 s of a core, from which on processes repay their start."""
+
+_MOST = 8
+"""Processes at most: each holds torch and the features, and a container may have less memory than cores."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One seed of one method, the id of its run, and the floating-point operations that training it takes."""
+
+    method: str
+    seed: int
+    run: str
+    work: float
+
+
+@dataclass(frozen=True)
+class _Step:
+    """How far a process is with its order, from 0 to 1, and how far that is as one says it."""
+
+    share: float
+    said: str
+
+
+def orders(
+    artifacts: Artifacts,
+    features: LabelledFeatures,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    settings: FitSettings,
+) -> list[Order]:
+    """What is not trained yet, the longest first.
+
+    :raises heads.HeadsError: if a method or a setting cannot be used.
+    """
+    found = []
+    for method in methods:
+        folders = run_folders(artifacts, features, method, seeds, settings)
+        work = _work(features, method, settings)
+        todo = [(seed, folder.name) for seed, folder in zip(seeds, folders, strict=True) if not is_run(folder)]
+        found += [Order(method, seed, run, work) for seed, run in todo]
+    return sorted(found, key=lambda order: -order.work)
+
+
+def processes_for(todo: Sequence[Order]) -> int:
+    """How many processes to share the orders out to; 1 where a GPU trains, or where they would not be repaid."""
+    if len(todo) < 2 or sum(order.work for order in todo) < WORTH or choose_devices("auto") != ["cpu"]:
+        return 1
+    return min(len(todo), threads_each(1), _MOST)
+
+
+def fit_at_once(
+    artifacts: Artifacts,
+    features: LabelledFeatures,
+    todo: Sequence[Order],
+    settings: FitSettings,
+    processes: int,
+    on_news: Callable[[float, str], None],
+) -> tuple[str, ...]:
+    """Train every order; return a line for each process that was lost, whose order another took.
+
+    :param on_news: called now and then with the share of all work that is done, and what is being done.
+    :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `Dealer.run`.
+    """
+    dealer = Dealer(todo, _named)
+    steps: dict[Order, _Step] = {}
+    total = sum(order.work for order in todo)
+
+    def hear(number: int, said: Any) -> None:
+        if isinstance(said, _Step):
+            steps[dealer.at[number]] = said
+        underway = [order for order in dealer.at.values() if order in steps]
+        done = sum(order.work * one.share for order, one in steps.items()) / total
+        on_news(done, "; ".join(f"{_named(order)} {steps[order].said}" for order in underway[:2]))
+
+    given = (artifacts.root, features.dataset, features.store.folder, features.source, settings)
+    dealer.run(_serve, ["cpu"] * processes, [(*given, max(1, threads_each(1) // processes))] * processes, hear)
+    return tuple(dealer.notes)
+
+
+def _serve(
+    line: Line,
+    root: Path,
+    dataset: data.Dataset,
+    store: Path,
+    source: BackboneSource,
+    settings: FitSettings,
+    threads: int,
+) -> None:
+    """Train seeds until no more come."""
+    import torch
+
+    torch.set_num_threads(threads)
+    features = LabelledFeatures(dataset, FeatureStore.open(store), source)
+
+    def tell(p: heads.FitProgress) -> None:
+        line.say(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
+
+    for order in iter(line.ask, None):
+        fit(Artifacts(root), features, order.method, [order.seed], settings, device="cpu", progress=tell)
+        line.say(_Step(1.0, "done"))
+        line.say(Done())
+
+
+def _work(features: LabelledFeatures, method: str, settings: FitSettings) -> float:
+    """Operations of one seed's training, counted from shapes."""
+    row = method_named(method)
+    chosen = heads.hyperparameters(method, epochs=settings.epochs, batch_size=settings.batch_size)
+    shape = HeadShape.of(
+        preset(settings.head),
+        int(features.store.description["hidden_size"]),
+        features.dataset.hierarchy.sizes,
+        proxy_temperature=row.settings.get("proxy_temperature"),
+    )
+    rows = len(features.dataset.split_rows("train"))
+    batch = min(chosen["batch_size"], rows)
+    return float(chosen["epochs"] * (rows // batch) * step(row, shape, batch).total)
+
+
+def _named(order: Order) -> str:
+    return f"{order.method} {order.seed}"

@@ -1,0 +1,271 @@
+"""The three stages as the command line shows them: each with its progress bar, its choices said and its one line.
+
+`embed`, `fit-head`, `score` and `run` are these functions in different company, so they can only agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cache
+from pipeline.errors import PipelineError
+from pipeline.evaluation.comparison import Entry
+from pipeline.evaluation.embeddings import Subject
+from pipeline.evaluation.score import entries, score, score_grid
+from pipeline.stages.embed import Embedded, EmbeddedTexts, embed
+from pipeline.stages.fit import FitSettings, Fitted, fit
+from pipeline.stages.fit_parallel import fit_at_once, orders, processes_for
+from pipeline.stages.sweep import FeaturesAtHand, Grid, ToDo, do_point, points, to_do
+from pipeline.stages.sweep_parallel import do_points
+from pipeline.terminal.command import Session
+from pipeline.terminal.tables import score_table, steerability_lines
+from pipeline.workspace.artifacts import DatasetSource
+from pipeline.workspace.features import LabelledFeatures, labelled_features
+from pipeline.workspace.runs import Run, runs_of
+
+
+def rate_of(progress: cache.EmbedProgress) -> str:
+    """Texts a second, once there is a rate to speak of."""
+    return f"{progress.texts_per_second:,.0f} texts/s" if progress.texts_per_second else progress.stage
+
+
+def embed_stage(
+    session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> Embedded:
+    """Stage one, shown, on the engine that `options` name, if they name one."""
+    with session.console.progress("embedding") as bar:
+        embedded = embed(
+            session.artifacts,
+            source,
+            options["backbone"],
+            layers=layers,
+            dtype=options["dtype"],
+            devices=options["devices"],
+            engine=options.get("engine", "local"),
+            ray_address=options.get("ray_address"),
+            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
+        )
+    show_embedded(session, embedded)
+    return embedded
+
+
+def corpus_stage(
+    session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> EmbeddedTexts:
+    """Stage one for texts without labels, on a cluster, shown."""
+    from pipeline.stages.embed import embed_corpus
+
+    with session.console.progress("embedding") as bar:
+        embedded = embed_corpus(
+            session.artifacts,
+            corpus,
+            options["backbone"],
+            layers=layers,
+            dtype=options["dtype"],
+            devices=options["devices"],
+            ray_address=options["ray_address"],
+            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
+        )
+    show_embedded(session, embedded)
+    return embedded
+
+
+def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
+    """What was noticed and chosen, and what an embed did."""
+    for line in (*embedded.warnings, *embedded.report.notes):
+        session.console.say(line)
+    for line in embed_lines(embedded):
+        session.console.show(line)
+
+
+def embed_lines(embedded: EmbeddedTexts) -> list[str]:
+    """What an embed did: texts, tokens, nodes, and where the seconds went."""
+    report = embedded.report
+    lines = [
+        f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
+        f"{report.computed:,} computed, {report.reused:,} reused, {report.seconds:.1f} s"
+    ]
+    if report.computed:
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items() if seconds >= 0.05)
+        padding = report.padding / (report.nodes + report.padding)
+        lines.append(
+            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {padding:.1%}, "
+            f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
+        )
+        lines.append(f"  time: {stages}")
+    return lines + [f"  layer {layer.layer}: {layer.folder}" for layer in report.stores]
+
+
+def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset()) -> str:
+    """One line on what a fit did.
+
+    :param at_once: ids of runs trained just before, some at a time, whose own seconds are told.
+    """
+    seeds = ", ".join(str(run.seed) for run in fitted.runs)
+    first = fitted.runs[0].record
+    beside = [run for run in fitted.runs if run.id in at_once]
+    trained = len(fitted.trained) + len(beside)
+    if not trained:
+        return f"{method}: seeds {seeds} were trained before, nothing to do"
+    seconds = sum((float(run.record["seconds"]) for run in beside), fitted.seconds if fitted.trained else 0.0)
+    epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
+    return (
+        f"{method}: {trained} of seeds {seeds} trained in {seconds:.1f} s{' of a core' if beside else ''}, "
+        f"{first['head']} head, {first['parameters']:,} parameters, best epoch {epochs}"
+    )
+
+
+def features_of(session: Session, options: Mapping[str, Any]) -> LabelledFeatures:
+    """The stored features that `--dataset`, `--backbone` and `--layer` name, and a line that says which."""
+    features = labelled_features(
+        session.artifacts, dataset=options["dataset"], backbone=options["backbone"], layer=options["layer"]
+    )
+    session.console.say(f"features: {features.dataset.id} in {features.store.folder}")
+    return features
+
+
+def fit_stage(
+    session: Session, features: LabelledFeatures, methods: Sequence[str], options: Mapping[str, Any]
+) -> list[Run]:
+    """Stage two, shown: the seeds of each method trained together."""
+    settings = FitSettings(
+        options["head"], options["epochs"], options["batch_size"], options["lr"], options["schedule"]
+    )
+    trained = _fit_at_once(session, features, methods, options["seeds"], settings)
+    runs = []
+    for method in methods:
+        with session.console.progress(f"fitting {method}") as bar:
+            fitted = fit(
+                session.artifacts,
+                features,
+                method,
+                options["seeds"],
+                settings,
+                progress=lambda p, bar=bar: bar.update(  # type: ignore[misc]
+                    (p.epoch - 1) * p.steps + p.step, p.epochs * p.steps, f"epoch {p.epoch}/{p.epochs}"
+                ),
+            )
+        runs += fitted.runs
+        session.console.show(fit_line(method, fitted, trained))
+    return runs
+
+
+def _fit_at_once(
+    session: Session, features: LabelledFeatures, methods: Sequence[str], seeds: Sequence[int], settings: FitSettings
+) -> frozenset[str]:
+    """Train what is lacking in several processes, where that is faster; return the ids of the runs trained."""
+    todo = orders(session.artifacts, features, methods, seeds, settings)
+    processes = processes_for(todo)
+    if processes == 1:
+        return frozenset()
+    with session.console.progress(f"fitting {len(todo)} heads, {processes} at a time") as bar:
+        lost = fit_at_once(
+            session.artifacts, features, todo, settings, processes, lambda share, what: bar.update(share, 1.0, what)
+        )
+    for line in lost:
+        session.console.say(line)
+    return frozenset(order.run for order in todo)
+
+
+def score_stage(
+    session: Session, subjects: Sequence[Subject], protocols: Sequence[str], k: int = 5
+) -> list[dict[str, Any]]:
+    """Stage three, shown: one record a subject and protocol, protocols outermost."""
+    scores: list[dict[str, Any]] = []
+    with session.console.progress("scoring") as bar:
+        for protocol in protocols:
+            for subject in subjects:
+                bar.update(len(scores), len(subjects) * len(protocols), f"{subject.facts['method']}, {protocol}")
+                scores.append(score(subject, protocol, k))
+    return scores
+
+
+def grid_stage(
+    session: Session, subjects: Sequence[Subject], sizes: Sequence[int] | None, k: int = 5
+) -> list[dict[str, Any]]:
+    """The 2 x 2 of gallery size and origin, shown as it goes: a record a subject and cell."""
+    cells: list[dict[str, Any]] = []
+    with session.console.progress("scoring galleries") as bar:
+        for done, subject in enumerate(subjects):
+            bar.update(done, len(subjects), str(subject.facts["method"]))
+            cells += score_grid(subject, sizes, k)
+    return cells
+
+
+def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
+    """The table of one protocol's scores, and below it the steerability of all but the untrained baselines."""
+    session.console.show(score_table(scores, levels))
+    for line in steerability_lines([record for record in scores if not record.get("untrained")]):
+        session.console.show(line)
+
+
+def entries_stage(session: Session, subjects: Sequence[Subject], protocol: str, k: int = 5) -> list[Entry]:
+    """Every answer of every run under one protocol, shown as it comes."""
+    with session.console.progress(f"answering, {protocol}") as bar:
+        answered = []
+        for entry in entries(subjects, protocol, k):
+            answered.append(entry)
+            bar.update(len(answered), len(subjects), entry.method)
+    return answered
+
+
+def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:
+    """The runs trained on these features.
+
+    :raises PipelineError: if there are none.
+    """
+    found = runs_of(session.artifacts, features, methods)
+    if not found:
+        raise PipelineError(
+            f"no run was trained on {features.dataset.id} with these features of {features.backbone}",
+            "run `pipeline fit-head --method v5,mrl` first",
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Every run of a sweep, how many of them were trained just now, and the score records."""
+
+    runs: list[Run]
+    trained: int
+    scores: list[dict[str, Any]]
+
+
+def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)) -> Swept:
+    """Stages two and three over a grid, shown; features and datasets are read once for each combination of theirs.
+
+    On several devices each has a process, and what is below then finds everything done.
+    """
+    todo = list(points(grid))
+    at_hand = FeaturesAtHand(session.artifacts)
+    trained = _sweep_at_once(session, grid, to_do(session.artifacts, todo, grid.seeds, at_hand), devices)
+    runs: list[Run] = []
+    scores: list[dict[str, Any]] = []
+    with session.console.progress("sweeping") as bar:
+        for done, point in enumerate(todo):
+            bar.update(done, len(todo), f"{point.method}, {point.settings.head}")
+            here = do_point(session.artifacts.root, point, grid.seeds, devices[0], features=at_hand.of(point))
+            trained |= here.trained
+            runs += here.runs
+            scores += here.scores
+    return Swept(runs, len(trained), scores)
+
+
+def _sweep_at_once(session: Session, grid: Grid, lacking: ToDo, devices: Sequence[str]) -> frozenset[str]:
+    """Do what is lacking on several devices, if there are several and enough to do; return the ids of runs trained."""
+    if len(devices) == 1 or len(lacking.points) < 2:
+        return frozenset()
+    with session.console.progress("sweeping") as bar:
+        lost = do_points(
+            session.artifacts.root,
+            lacking.points,
+            grid.seeds,
+            devices,
+            lambda done, what: bar.update(done, len(lacking.points), what),
+        )
+    for line in lost:
+        session.console.say(line)
+    return lacking.untrained

@@ -1,0 +1,316 @@
+"""The tables a person reads in the terminal, made of the same records that `--json` prints.
+
+One run for a person: what determined it, how its training went, what it scored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from data.summary import Spread, Summary
+from pipeline.evaluation.comparison import Comparison
+from pipeline.evaluation.gallery_size import SizeEffect
+from pipeline.workspace.run_names import grouped
+from pipeline.workspace.runs import Run
+
+Record = Mapping[str, Any]
+
+
+def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Record]) -> Iterator[Table | str]:
+    """Facts, epochs, and the scores that are kept, protocol by protocol."""
+    yield _facts(run)
+    if history:
+        yield _epochs(run, history)
+    levels = run.record["levels"]
+    for _, group in groupby(scores, key=lambda score: (score["protocol"], score["k"])):
+        kept = list(group)
+        yield score_table(kept, levels)
+        yield from steerability_lines(kept)
+    if not scores:
+        where = f"--dataset {run.record['dataset']} --backbone {run.record['backbone']}"
+        yield f"not scored yet: pipeline score {run.id} {where}"
+
+
+def _facts(run: Run) -> Table:
+    record = run.record
+    sizes = zip(record["levels"], record["classes"], strict=True)
+    spelled = {
+        "run": run.id,
+        "dataset": record["dataset"],
+        "levels": " > ".join(f"{len(classes):,} {level}" for level, classes in sizes),
+        "backbone": record["backbone"],
+        "layer": record["layer"],
+        "features": record["fingerprint"],
+        "prompt": record["prompt"] or "none",
+        "method": record["method"],
+        "head": f"{record['head']}, {record['parameters']:,} parameters",
+        "prefixes": f"{', '.join(map(str, record['dims']))} dims",
+        "seed": record["seed"],
+        "settings": ", ".join(f"{name} {value}" for name, value in record["hyperparameters"].items()),
+        "trained in": f"{record['seconds']:.1f} s",
+        "folder": run.folder,
+    }
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in spelled.items():
+        table.add_row(name, Text(str(value)))
+    return table
+
+
+def _epochs(run: Run, history: Sequence[Record]) -> Table:
+    """Loss, learning rate and validation accuracies by epoch, the kept one marked."""
+    levels = run.record["levels"]
+    table = Table(
+        title="training; accuracy of validation texts in %, full vector; * the epoch kept", title_justify="left"
+    )
+    for column in ("epoch", "loss", "learning rate", *levels):
+        table.add_column(Text(column), justify="right")
+    for epoch in history:
+        kept = "*" if epoch["epoch"] == run.record["best_epoch"] else ""
+        accuracies = (epoch.get(f"accuracy_{level}") for level in range(len(levels)))
+        table.add_row(
+            f"{kept}{epoch['epoch']}", f"{epoch['loss']:.3f}", f"{epoch['lr']:.2g}",
+            *("-" if value is None else f"{value * 100:.1f}" for value in accuracies),
+        )  # fmt: skip
+    return table
+
+
+Score = Mapping[str, Any]
+
+
+def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Accuracy in percent of every method, prefix and level of one protocol, untrained embeddings below.
+
+    One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
+    """
+    first = scores[0]
+    table = Table(
+        title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} "
+        f"texts\naccuracy in %, {_spread_over(scores)}",
+        title_justify="left",
+    )
+    table.add_column("method")
+    table.add_column("dims", justify="right")
+    for level in levels:
+        table.add_column(level, justify="right")
+    for name, group in _titled(scores).items():
+        for j, prefix in enumerate(group[0]["prefixes"]):
+            cells = [_cell([score["prefixes"][j]["levels"][level] for score in group]) for level in range(len(levels))]
+            table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells)
+        table.add_section()
+    if any(name.endswith("*") for name in _titled(scores)):
+        table.caption = "* without training: features cut short; principal components (of the vectors given)"
+        table.caption_justify = "left"
+    return table
+
+
+def steerability_lines(scores: Sequence[Score]) -> list[str]:
+    """S of every method with its two terms, mean over seeds: what the short prefix gains and the full vector gains."""
+    lines = []
+    for name, group in grouped(scores).items():
+        if all(score["steerability"] is not None for score in group):
+            total, coarse, fine = (
+                mean(score[term] for score in group) for term in ("steerability", "coarse_gain", "fine_gain")
+            )
+            lines.append(f"  {name}: S = {total:+.3f} = {coarse:+.3f} coarse gain {fine:+.3f} fine gain")
+    return ["steerability:", *lines] if lines else []
+
+
+def _cell(values: Sequence[Mapping[str, Any]]) -> str:
+    accuracies = [value["accuracy"] * 100 for value in values]
+    if len(values) == 1:
+        low, high = (_percent(end * 100) for end in values[0]["ci95"])
+        return f"{_percent(accuracies[0])} [{low}, {high}]"
+    return f"{mean(accuracies):.1f} ± {stdev(accuracies):.1f}"
+
+
+def _percent(value: float) -> str:
+    """One decimal; of 100 none, or three levels with their intervals would not fit 80 columns."""
+    return f"{value:.1f}".replace("100.0", "100")
+
+
+def dataset_lines(summary: Summary) -> list[str | Table]:
+    """What a dataset is made of: rows, levels with their entropies, balance, lengths, duplicates."""
+    splits = ", ".join(f"{split} {rows:,}" for split, rows in summary.splits.items())
+    lines: list[str | Table] = [f"{summary.id}: {summary.rows:,} rows ({splits})"]
+    if summary.out_of_scope:
+        lines.append("out of scope, left out: " + ", ".join(f"{s} {n:,}" for s, n in summary.out_of_scope.items()))
+    table = Table(
+        "level", "classes", "children a class", "rows a class", "balance", "bits", "bits given the level above"
+    )
+    for level in summary.levels:
+        children = _spread(level.branching) if level.branching else "-"
+        bits = f"H = {level.entropy:.2f}"
+        given = f"{level.conditional_entropy:.2f}"
+        table.add_row(
+            level.name, f"{level.classes:,}", children, _spread(level.rows), f"{level.balance:.3f}", bits, given
+        )
+    lines.append(table)
+    for unit, spread in summary.lengths.items():
+        lines.append(
+            f"{unit} a text: mean {spread.mean:.1f}, median {spread.median}, 95 % {spread.p95}, max {spread.max}"
+        )
+    lines.append(
+        f"{summary.distinct:,} distinct texts; {summary.duplicates:,} rows repeat one, {summary.in_two_splits:,} texts "
+        f"stand in two splits, {summary.contradictions:,} under different labels"
+    )
+    return lines
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"
+
+
+def _spread_over(scores: Sequence[Score]) -> str:
+    """What stands beside an accuracy."""
+    sizes = {len(group) > 1 for group in grouped(scores).values()}
+    return " or ".join(
+        text for several, text in ((True, "mean ± SD over seeds"), (False, "[95 % over queries]")) if several in sizes
+    )
+
+
+def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Accuracy in percent at the shortest and the full prefix, by gallery size and by where its rows come from.
+
+    Beside it, whose votes there are: of neighbours of the text's own finest label, of its siblings' (the same parent,
+    another label), and of others.
+    """
+    first = cells[0]
+    table = Table(
+        title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over draws and seeds\n"
+        f"votes: % from the text's own {levels[-1]} / its siblings / others",
+        title_justify="left",
+    )
+    for column in ("rows from", "gallery", "dims", *levels, "votes"):
+        table.add_column(column, justify="left" if column == "rows from" else "right")
+    for name, group in _titled(cells).items():
+        table.add_row(name)
+        for size, origin in dict.fromkeys((cell["gallery"], cell["origin"]) for cell in group):
+            alike = [cell for cell in group if (cell["gallery"], cell["origin"]) == (size, origin)]
+            for j in _ends(alike[0]["prefixes"]):
+                rows = [cell["prefixes"][j] for cell in alike]
+                values = (f"{mean(r['levels'][i]['accuracy'] for r in rows) * 100:.1f}" for i in range(len(levels)))
+                table.add_row(f"  {origin}", f"{size:,}", str(rows[0]["dim"]), *values, _votes(rows))
+        table.add_section()
+    return table
+
+
+def _ends(of: Sequence[Any]) -> list[int]:
+    """Places of the first and the last; one place if they are the same."""
+    return list(dict.fromkeys((0, len(of) - 1)))
+
+
+def _votes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Shares of the votes by how near their labels are, from the precisions of the two finest levels."""
+    two_finest = range(len(rows[0]["levels"]))[::-1][:2]
+    precisions = [mean(row["levels"][level]["precision"] for row in rows) for level in two_finest]
+    return " / ".join(f"{(upper - lower) * 100:.0f}" for lower, upper in pairwise([0.0, *precisions, 1.0]))
+
+
+def errors_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Errors on the finest level at each prefix: how many, how far they miss, which level explains them."""
+    first = scores[0]
+    table = Table(
+        title=f"{first['protocol']}: errors on {levels[-1]}; distance counts the levels at which the paths differ, "
+        "beside that of a random wrong label",
+        title_justify="left",
+    )
+    explained = [f"parting at {level}, % of errors" for level in levels]
+    for column in ("method", "dims", "errors %", "distance (random)", *explained):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, group in _titled(scores).items():
+        for j in range(len(group[0]["errors"])):
+            rows = [score["errors"][j] for score in group]
+            total = sum(row["errors"] for row in rows)
+            distances = (
+                f"{sum(row[distance] * row['errors'] for row in rows if row['errors']) / total:.2f}" if total else "-"
+                for distance in ("mean_distance", "chance_distance")
+            )
+            shares = (
+                f"{sum(row['explained'][level] * row['errors'] for row in rows) / total:.0%}" if total else "-"
+                for level in range(len(levels))
+            )
+            rate = total / sum(row["queries"] for row in rows)
+            table.add_row(
+                name if j == 0 else "", str(rows[0]["dim"]), f"{rate * 100:.1f}", "{} ({})".format(*distances), *shares
+            )
+        table.add_section()
+    return table
+
+
+def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 5) -> list[str]:
+    """The most frequent confusions of each method at its shortest prefix and in full, all seeds together.
+
+    They are counted from each seed's fifty most frequent.
+    """
+    lines = []
+    for name, group in _titled(scores).items():
+        for j in _ends(group[0]["errors"]):
+            counts: Counter[tuple[str, str, int]] = Counter()
+            for score in group:
+                for one in score["errors"][j]["worst"]:
+                    counts[one["truth"], one["predicted"], one["distance"]] += one["count"]
+            found = (
+                f"{truth} > {predicted} {count}{'' if distance == 1 else ' (another ' + levels[-distance] + ')'}"
+                for (truth, predicted, distance), count in counts.most_common(most)
+            )
+            lines.append(f"  {name}, {group[0]['errors'][j]['dim']} dims: {', '.join(found) or 'no error'}")
+    return [f"most frequent confusions on {levels[-1]}, truth > answer and how often:", *lines]
+
+
+def _titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
+    """Scores side by side over seeds, the untrained baselines marked."""
+    return {f"{name}*" if group[0].get("untrained") else name: group for name, group in grouped(scores).items()}
+
+
+def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
+    """Differences a - b in points, with the interval over seeds, Holm's p and the effect size, pair by pair."""
+    table = Table(title="differences a - b in points", collapse_padding=True)
+    table.add_column("on")
+    for column in ("dims", "a - b", "95 %\nover seeds", "p (Holm)", "d", "95 %\nover texts"):
+        table.add_column(column, justify="right", no_wrap=True)
+    pair = None
+    for row in rows:
+        if (row.a, row.b) != pair:
+            pair = row.a, row.b
+            table.add_section()
+            table.add_row(f"{row.a} - {row.b}, n = {row.n}")
+        on = row.metric.replace("_", " ") if row.level is None else levels[row.level]
+        p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
+        d = "-" if row.cohens_d is None else f"{row.cohens_d:.1f}"
+        table.add_row(
+            f"  {on}", str(row.dim or ""), f"{row.mean_difference * 100:+.1f}",
+            _points(row.ci95), p, d, _points(row.texts_ci95),
+        )  # fmt: skip
+    return table
+
+
+def size_table(effects: Sequence[SizeEffect], levels: Sequence[str], a: str, b: str) -> Table:
+    """The difference a - b at the shortest prefix by gallery, and whose labels the neighbours carry."""
+    table = Table(
+        title=f"{a} - {b} at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds; own: share of "
+        "neighbours with the text's own label",
+        title_justify="left",
+    )
+    for column in ("rows from", "on", "gallery", f"{a} - {b}", "95 %", f"{a} own", f"{b} own"):
+        table.add_column(column, justify="left" if column in ("rows from", "on") else "right")
+    for before, effect in zip([None, *effects], effects, strict=False):
+        same = before is not None and (before.origin, before.level) == (effect.origin, effect.level)
+        table.add_row(
+            "" if same else effect.origin, "" if same else levels[effect.level], f"{effect.gallery:,}",
+            f"{effect.difference * 100:+.1f}", _points(effect.ci95),
+            f"{effect.precision_a:.0%}", f"{effect.precision_b:.0%}",
+        )  # fmt: skip
+    return table
+
+
+def _points(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"[{interval[0] * 100:+.1f}, {interval[1] * 100:+.1f}]"

@@ -1,0 +1,1 @@
+"""What lies below the artifacts folder: features, runs, and how they are found again."""

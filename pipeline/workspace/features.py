@@ -1,0 +1,137 @@
+"""Labels beside stored features: what the fit and score stages work on. No backbone is loaded for it, ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+import data
+from pipeline.errors import PipelineError
+from pipeline.workspace.artifacts import Artifacts, BackboneSource, lasting_source
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """A dataset and the store that holds its features."""
+
+    dataset: data.Dataset
+    store: cache.FeatureStore
+    source: BackboneSource
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone whose features these are."""
+        return self.source.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Content address of all that determines the features."""
+        return str(self.store.description["fingerprint"])
+
+    @property
+    def layer(self) -> int:
+        """Absolute index of the layer."""
+        return int(self.store.description["layer"])
+
+    def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features [n, H] float32 and labels [n, L] of one split, in the dataset's order.
+
+        A split is gathered and checked once, however many runs are trained or scored on it.
+
+        :raises PipelineError: if texts of the split were not embedded.
+        :raises cache.CacheError: if a stored row is damaged.
+        """
+        if name not in self._splits:
+            self._splits[name] = self._gather(name)
+        return self._splits[name]
+
+    @cached_property
+    def _splits(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        return {}
+
+    def _gather(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        rows = self.dataset.split_rows(name)
+        return self.gather(rows, f"{name} texts")[1], self.dataset.labels[rows]
+
+    def gather(self, rows: NDArray[np.int64], what: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Keys [n, 16] and features [n, H] float32 of some rows of the dataset, which an error calls `what`.
+
+        :raises PipelineError: if their texts were not embedded.
+        :raises cache.CacheError: if a stored row is damaged.
+        """
+        texts = self.dataset.texts
+        keys = cache.text_keys([texts[row] for row in rows], self.source.prompt)
+        missing = int((~self.store.contains(keys)).sum())
+        if missing:
+            raise PipelineError(
+                f"{missing:,} of {len(rows):,} {what} of {self.dataset.id} are not in {self.store.folder}",
+                "run `pipeline embed` on this dataset with this backbone: it computes only what is missing",
+            )
+        return keys, self.store.gather(keys).astype(np.float32)
+
+
+def labelled_features(
+    artifacts: Artifacts, *, dataset: str | None = None, backbone: str | None = None, layer: int = -1
+) -> LabelledFeatures:
+    """The dataset and the one store of its features that the options name, by default what `embed` used last.
+
+    :param backbone: name, hub id, path, or the name of the store's folder.
+    :raises PipelineError: if no store or several stores fit.
+    """
+    source = artifacts.dataset_source(dataset)
+    store = current_store(artifacts, layer) if backbone is None else find_store(artifacts, backbone, layer)
+    loaded = artifacts.load_dataset(source)
+    return LabelledFeatures(loaded, store, artifacts.backbone_source(str(store.description["backbone"])))
+
+
+def current_store(artifacts: Artifacts, layer: int) -> cache.FeatureStore:
+    """The store of a layer that the last `embed` filled, else the one store of its backbone's layer.
+
+    :raises PipelineError: if there is none.
+    """
+    current = artifacts.current()
+    filled = [artifacts.features / name for name in current.stores.values()]
+    for folder in filled:
+        if folder.is_dir():
+            store = cache.FeatureStore.open(folder)
+            if _is_layer(store.description, layer):
+                return store
+    return find_store(artifacts, current.backbone.name, layer)
+
+
+def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.FeatureStore:
+    """The one store of a backbone's layer; `backbone` may also be the name of the store's folder.
+
+    :raises PipelineError: if none or several fit.
+    """
+    stores = cache.find_stores(artifacts.features)
+    exact = [store for store in stores if store.folder.name == backbone]
+    named = [store for store in stores if store.description["backbone"] == backbone]
+    if not exact and not named:
+        name = artifacts.backbone_source(lasting_source(backbone)).name
+        named = [store for store in stores if store.description["backbone"] == name]
+    fitting = exact or [store for store in named if _is_layer(store.description, layer)]
+    if not fitting:
+        raise PipelineError(
+            f"no features of layer {layer} of {backbone} in {artifacts.features}",
+            f"run `pipeline embed DATASET --backbone {backbone}" + (f" --layers {layer}`" if layer != -1 else "`"),
+        )
+    if len(fitting) > 1:
+        names = ", ".join(store.folder.name for store in fitting)
+        raise PipelineError(
+            f"{len(fitting)} stores hold layer {layer} of {backbone}: {names}",
+            "name one of them: --backbone STORE (see `pipeline cache list`)",
+        )
+    return cache.FeatureStore.open(fitting[0].folder)
+
+
+def _is_layer(description: Mapping[str, Any], layer: int) -> bool:
+    config = description["config"]
+    layers = int(config.get("text_config", config)["num_hidden_layers"])
+    return int(description["layer"]) == (layer if layer >= 0 else layers + 1 + layer)

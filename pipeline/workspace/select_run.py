@@ -1,0 +1,108 @@
+"""Which run a command takes when its options leave several.
+
+What differs in the seed alone differs by luck: the lowest is taken, and said. Methods, heads and layers differ on
+purpose: a command that writes something to keep (`encode`, `export`) refuses and lists them, one that answers and
+forgets (`search`) takes the first in an order that a person can foresee, and says what else there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heads.methods import METHODS
+from pipeline.errors import PipelineError
+from pipeline.workspace.artifacts import Artifacts, lasting_source
+from pipeline.workspace.run_names import names
+from pipeline.workspace.runs import Run, all_runs
+
+_FIRST = "joint"
+
+
+def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None) -> list[Run]:
+    """The runs of a dataset (id, name or source) and a backbone, by default those that `embed` used last.
+
+    :raises PipelineError: if there is none.
+    """
+    current = artifacts.current()
+    ids = [current.dataset_id] if dataset is None else artifacts.ids_answering(dataset)
+    name = current.backbone.name if backbone is None else lasting_source(backbone)
+    runs = list(all_runs(artifacts))
+    of_dataset = [run for run in runs if run.record["dataset"] in ids]
+    found = [run for run in of_dataset if name in (run.record["backbone"], run.record["backbone_source"])]
+    if found:
+        return found
+    asked = dataset or current.dataset_id
+    if not ids:
+        known = ", ".join(dict.fromkeys(run.record["dataset"] for run in runs)) or "none"
+        raise PipelineError(
+            f"no dataset embedded in {artifacts.root} answers to {asked}; runs there are of: {known}",
+            f"run `pipeline embed {asked}` and `pipeline fit-head --method joint` first, or name another --dataset",
+        )
+    others = ", ".join(dict.fromkeys(run.record["backbone"] for run in of_dataset))
+    raise PipelineError(
+        f"no run was trained on {asked} with features of {name}" + (f", only of {others}" if others else ""),
+        f"train one: pipeline fit-head --method joint --dataset {ids[0]} --backbone {name}"
+        + ("; or name another --backbone" if others else ""),
+    )
+
+
+def choose_run(runs: Sequence[Run], method: str | None, seed: int | None) -> Run:
+    """The run that the options leave; of several that differ in the seed alone, the one with the lowest.
+
+    :raises PipelineError: if none is left, or several that differ in more than the seed.
+    """
+    left = _left(runs, method, seed)
+    named = names([run.record for run in left])
+    kinds = {(name, run.record["dataset"], run.record["fingerprint"]) for name, run in zip(named, left, strict=True)}
+    if len(kinds) > 1:
+        if len({run.method for run in left}) > 1:
+            raise PipelineError(f"{len(left)} runs fit: {listed(left)}", "name one: --method M --seed S, or --run ID")
+        ids = ", ".join(f"{run.id} ({name}, seed {run.seed})" for name, run in zip(named, left, strict=True))
+        raise PipelineError(f"{len(left)} runs fit: {ids}", "name one: --run ID")
+    return min(left, key=lambda run: run.seed)
+
+
+def first_run(runs: Sequence[Run], method: str | None, seed: int | None) -> Run:
+    """The run that the options leave; of several joint's, else that of the first method, and of these the lowest seed.
+
+    :raises PipelineError: if none is left.
+    """
+    place = {name: at for at, name in enumerate(METHODS)} | {_FIRST: -1}
+    left = _left(runs, method, seed)
+    return min(
+        left, key=lambda run: (place.get(run.method, len(place)), run.seed, run.record["head"] != "paper", run.id)
+    )
+
+
+def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | None) -> str:
+    """One line: the run that is taken, and what else the options left."""
+    left = [other for other in _left(runs, method, seed) if other.id != run.id]
+    said = f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}, of {run.record['dataset']}"
+    if not left:
+        return said
+    options = [*(["--method"] if method is None else []), *(["--seed"] if seed is None else []), "--run"]
+    return f"{said}; others there are: {listed(left)} ({', '.join(options)})"
+
+
+def listed(runs: Sequence[Run]) -> str:
+    """Runs by name with their seeds, such as `v5 (head linear) seeds 1, 2`."""
+    seeds: dict[str, list[int]] = {}
+    for name, run in zip(names([run.record for run in runs]), runs, strict=True):
+        seeds.setdefault(name, []).append(run.seed)
+    return "; ".join(
+        f"{name} seed{'s' if len(found) > 1 else ''} {', '.join(map(str, sorted(found)))}"
+        for name, found in seeds.items()
+    )
+
+
+def _left(runs: Sequence[Run], method: str | None, seed: int | None) -> list[Run]:
+    left = [run for run in runs if method in (None, run.method) and seed in (None, run.seed)]
+    if not left:
+        asked = " and ".join(
+            part for part in (f"method {method}" if method else "", "" if seed is None else f"seed {seed}") if part
+        )
+        raise PipelineError(
+            f"no run with {asked} of {runs[0].record['dataset']}; there are: {listed(runs)}",
+            "name one of these, or train one with `pipeline fit-head`",
+        )
+    return left

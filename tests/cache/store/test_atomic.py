@@ -1,0 +1,125 @@
+"""A file or folder is whole or absent: after an exception, a full disk, a kill at any of its steps."""
+
+import os
+import time
+
+import pytest
+
+from cache import CacheError, atomic_file, atomic_folder
+from cache.store.atomic import _partial_name, remove_folder, remove_stale_partials, stale_partials
+from tests.cache.store.killing import killed_at
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "file"
+    with atomic_file(path) as partial:
+        partial.write_text("new")
+        assert not path.exists()
+        assert partial.parent == tmp_path
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_exception_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as partial:
+        partial.write_text("half")
+        _ = 1 / 0
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_about_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file"):
+        (tmp_path / "no such source").read_bytes()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+    with atomic_folder(tmp_path / "run") as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "file").write_text("content")
+        assert names(tmp_path) == [partial.name]
+    assert (tmp_path / "run" / "deep" / "file").read_text() == "content"
+    assert names(tmp_path) == ["run"]
+
+
+def test_an_exception_leaves_no_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "run") as partial:
+        (partial / "file").write_text("half")
+        _ = 1 / 0
+    assert names(tmp_path) == []
+
+
+def test_a_missing_parent_is_one_clear_error(tmp_path):
+    with pytest.raises(CacheError, match="No such file or directory") as error, atomic_file(tmp_path / "no" / "file"):
+        pass
+    assert str(tmp_path / "no" / "file") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def write_file(path):
+    with atomic_file(path) as partial:
+        partial.write_text("new" * 1000)
+
+
+def write_folder(path):
+    with atomic_folder(path) as partial:
+        (partial / "file").write_text("new" * 1000)
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_killed_at_every_step_it_is_absent_or_whole(tmp_path, write):
+    path = tmp_path / "it"
+    seen = set()
+    for step in range(1, 50):
+        died = killed_at(step, write, path)
+        seen.add(path.exists())
+        if path.is_dir():
+            assert (path / "file").read_text() == "new" * 1000
+            remove_folder(path)
+        elif path.exists():
+            assert path.read_text() == "new" * 1000
+            path.unlink()
+        remove_stale_partials(tmp_path)
+        assert names(tmp_path) == []
+        if not died:
+            break
+    assert not died
+    assert seen == {False, True}
+
+
+def test_partials_of_living_processes_stay(tmp_path):
+    living = _partial_name(tmp_path / "living")
+    living.write_text("being written")
+    child = os.fork()
+    if child == 0:
+        _partial_name(tmp_path / "dead").write_text("left behind")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(names(tmp_path)) == 2
+    assert remove_stale_partials(tmp_path) == 1
+    assert names(tmp_path) == [living.name]
+
+
+def test_partials_of_other_machines_go_after_an_hour_without_a_write(tmp_path):
+    for name, age in (("busy", 60), ("left", 4000)):
+        path = tmp_path / f".{name}.00000000-1-0123456789ab.partial"
+        path.write_text("")
+        os.utime(path, (time.time() - age, time.time() - age))
+    (tmp_path / "someone-elses.partial").write_text("")
+    assert [path.name[:5] for path in stale_partials(tmp_path)] == [".left"]
+
+
+def test_a_folder_is_removed_whole(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "file").write_text("")
+    remove_folder(tmp_path / "store")
+    assert names(tmp_path) == []
+    with pytest.raises(CacheError, match="cannot remove"):
+        remove_folder(tmp_path / "store")

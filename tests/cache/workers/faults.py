@@ -1,0 +1,199 @@
+"""Ways for an embedding process to go wrong, in the process itself: started by the scheduler instead of its own.
+
+Environment: `FAULT_FILE` names a file that the first process to fail creates, so that no second one does.
+"""
+
+import os
+import signal
+import time
+
+from cache.errors import DeviceError
+from cache.workers import scheduler
+from cache.workers.process_pool import Line
+
+POISON = "Z"
+_POISON_ID = 4 + ord(POISON) - ord("!")  # the tests' tokenizer has a token a byte
+_SERVE = scheduler._serve
+
+
+def dies_of_a_text(line, job, first):
+    """Killed by whatever computes a text with the poison letter."""
+    return _computing(lambda batch: _die() if (batch.ids == _POISON_ID).any() else None, line, job, first)
+
+
+def dies_at_its_third_batch(line, job, first):
+    return _computing(_at_the_third(_die), line, job, first)
+
+
+def dies_once(line, job, first):
+    """Killed at its third batch, unless another was."""
+    return _computing(_at_the_third(lambda: _die() if _first() else None), line, job, first)
+
+
+def has_no_room_once(line, job, first):
+    """The first device has no room for the backbone."""
+    if _first():
+        raise DeviceError(f"no room on {job.device}", "free it")
+    return _SERVE(line, job, first)
+
+
+def loses_its_gpu(line, job, first):
+    import torch
+
+    def fail():
+        if _first():
+            raise torch.AcceleratorError(
+                "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"
+            )
+
+    return _computing(_at_the_third(fail), line, job, first)
+
+
+def poisons_its_context(line, job, first):
+    """A real fault: after an index beyond its tensor no kernel of this process runs any more."""
+    import torch
+
+    def fail():
+        if _first():
+            torch.zeros(1, device=job.device)[torch.full((1,), 1 << 20, device=job.device)].sum().item()
+
+    return _computing(_at_the_third(fail), line, job, first)
+
+
+def runs_out_of_memory(line, job, first):
+    """From its third batch on there is room for nothing."""
+    import torch
+
+    torch.cuda.empty_cache = lambda: None
+    out = False
+
+    def fail():
+        nonlocal out
+        out = out or _first()
+        if out:
+            raise torch.OutOfMemoryError
+
+    return _computing(_at_the_third(fail), line, job, first)
+
+
+def dies_when_told_to_end(line, job, first):
+    """Killed when there is nothing more to compute and its last rows are not written yet."""
+
+    class Deadly(Line):
+        def ask(self):
+            order = super().ask()
+            if order is None and _first():
+                _die()
+            return order
+
+    return _SERVE(Deadly(line._connection), job, first)
+
+
+def fails_by_a_defect(line, job, first):
+    return {}["a key that is not there"]
+
+
+def tidies_up(line, folder):
+    """Work without end, which takes a second to put away when it is told to stop."""
+    try:
+        line.say("ready")
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        (folder / str(os.getpid())).touch()
+
+
+def goes_quietly(line, how):
+    """Ends without a word: its pipe closes, and `how` says what comes of the process."""
+    line._connection.close()
+    if how == "stays":
+        time.sleep(60)
+    if how == "real time":
+        os.kill(os.getpid(), signal.SIGRTMIN + 1)
+    os._exit(int(how))
+
+
+class Waits:
+    """A device whose process does not come to life before a file is there."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return _wait_for, (self.path,)
+
+
+class Touches(Waits):
+    """A device whose process makes that file when it comes to life."""
+
+    def __reduce__(self):
+        return _touch, (self.path,)
+
+
+class Unreadable:
+    """Can be sent and not be read."""
+
+    def __reduce__(self):
+        return _fail_to_load, ()
+
+
+def says_how_many_bytes(line, some):
+    return len(some)
+
+
+def _wait_for(path):
+    for _ in range(200):
+        if path.exists():
+            return "cpu"
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+def _touch(path):
+    path.touch()
+    return "cpu"
+
+
+def _fail_to_load():
+    raise OSError("libcudart.so: cannot open shared object file")
+
+
+def _computing(before, line, job, first):
+    """Serve, calling `before(batch)` whenever a batch is computed, and committing a shard every few rows."""
+    from cache.model.encoder import Encoder
+    from cache.store.writer import ShardWriter
+
+    ShardWriter.__init__.__kwdefaults__["nbytes"] = 1 << 13
+
+    honest = Encoder.features
+
+    def features(self, batch):
+        before(batch)
+        return honest(self, batch)
+
+    Encoder.features = features
+    return _SERVE(line, job, first)
+
+
+def _at_the_third(act):
+    computed = 0
+
+    def count(batch):
+        nonlocal computed
+        computed += 1
+        if computed >= 3:
+            act()
+
+    return count
+
+
+def _first():
+    try:
+        os.close(os.open(os.environ["FAULT_FILE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)

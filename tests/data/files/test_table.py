@@ -1,0 +1,356 @@
+"""Files of the user's own: what is read, and what each bad one is told."""
+
+import gzip
+import re
+import threading
+from datetime import date
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data import DataError, load, read_texts
+from data.files.locate import stem
+from data.files.table import read_table
+
+GOOD = "text,level0,level1,split\none,01,1.50,train\ntwo,01,1.50,val\nthree,02,2.0,test\nfour,02,2.0,train\n"
+ROWS = [
+    ("one", "01", "1.50", "train"),
+    ("two", "01", "1.50", "val"),
+    ("three", "02", "2.0", "test"),
+    ("four", "02", "2.0", "train"),
+]
+LINES = [
+    '{"text": "one", "level0": "01", "level1": 1.50, "split": "train"}',
+    '{"text": "two", "level0": "01", "level1": 1.50, "split": "val"}',
+    "",
+    '{"text": "three", "level0": "02", "level1": 2.0, "split": "test", "more": {"a": [1]}}',
+    '{"split": "train", "level1": "2.0", "level0": "02", "text": "four"}',
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", GOOD),
+        ("t.csv", "\ufeff" + GOOD),
+        ("t.csv", GOOD.replace("\n", "\r\n")),
+        ("T.CSV", GOOD + "\n\n"),
+        ("t.csv.gz", gzip.compress(GOOD.encode(), mtime=0)),
+        ("t.tsv", GOOD.replace(",", "\t")),
+        ("t.jsonl", "\n".join(LINES)),
+        ("t.ndjson", "\r\n".join(LINES) + "\r\n"),
+        ("t.jsonl.gz", gzip.compress("\n".join(LINES).encode(), mtime=0)),
+    ],
+)
+def test_every_format_gives_the_same_rows_labels_as_written(write, name, content):
+    assert load(write(name, content)).frame.rows() == ROWS
+
+
+def test_parquet_gives_the_rows_whatever_plain_types_hold_the_labels(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "text": ["one", "two", "three"],
+            "level0": [1, 1, 2],
+            "level1": [date(2024, 1, 1), date(2024, 1, 1), date(2025, 1, 1)],
+            "level2": [True, True, False],
+            "split": pl.Series(["train", "val", "test"], dtype=pl.Categorical),
+            "unused": [[1], [2], [3]],
+        }
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    dataset = load(str(tmp_path / "t.parquet"))
+    assert dataset.frame.row(2) == ("three", "2", "2025-01-01", "false", "test")
+    assert dataset.levels == ("level0", "level1", "level2")
+
+
+FIELD = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
+FIELD = FIELD.filter(lambda value: value.strip())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.lists(st.tuples(FIELD, FIELD), min_size=2, max_size=6))
+def test_any_text_survives_every_format(tmp_path, pairs):
+    frame = pl.DataFrame(
+        {
+            "text": [text for text, _ in pairs],
+            "top": ["t"] * len(pairs),
+            "low": [label for _, label in pairs],
+            "split": ["train", "test", *["val"] * (len(pairs) - 2)],
+        }
+    )
+    frame.write_csv(tmp_path / "any.csv", quote_style="always")
+    frame.write_ndjson(tmp_path / "any.jsonl")
+    frame.write_parquet(tmp_path / "any.parquet")
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert load(str(tmp_path / f"any.{suffix}"), levels=["top", "low"]).frame.equals(frame), suffix
+
+
+def test_levels_by_number_or_by_name_and_a_text_column_of_another_name(write):
+    many = "level10,id,level2,level1,sentence,level0,split," + ",".join(f"level{n}" for n in range(3, 10)) + "\n"
+    row = "k,7,c,b,{},a,{}," + ",".join("defghij") + "\n"
+    path = write("many.csv", many + row.format("one", "train") + row.format("two", "test"))
+    dataset = load(path, text="sentence")
+    assert dataset.levels == tuple(f"level{n}" for n in range(11))
+    assert dataset.frame.row(0) == ("one", *"abcdefghijk", "train")
+    assert load(path, text="sentence", levels=["level1", "id"]).frame.columns == ["text", "level1", "id", "split"]
+
+
+def test_missing_splits_are_made_and_said(write):
+    text = "text,level0,level1\n" + "".join(f"text {n},a{n % 2},b{n % 4}\n" for n in range(80))
+    first = load(write("t.csv", text))
+    assert any("no column split" in warning for warning in first.warnings)
+    more = load(write("t.csv", text.replace("level1\n", "level1\none more,a0,b0\n") + "and another,a1,b1\n"))
+    assert more.frame.slice(1, 80).equals(first.frame)
+
+
+def test_rows_without_a_finer_label_are_refused_or_dropped(write):
+    path = write("t.csv", GOOD + "five,03,,test\nsix,, ,test\nseven,01,1.50,train\n")
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert f"{path}, row 6: no label in column level0" in str(caught.value)
+    assert "--drop-incomplete" in caught.value.remedy
+    dataset = load(path, drop_incomplete=True)
+    assert dataset.frame.rows() == [*ROWS, ("seven", "01", "1.50", "train")]
+    assert "2 rows without a label left out: 5, 6" in dataset.warnings
+
+
+def test_a_label_under_two_parents_is_refused_or_qualified(write):
+    path = write("t.csv", "text,a,b,c,split\none,1,x,p,train\ntwo,2,x,p,test\n")
+    with pytest.raises(DataError) as caught:
+        load(path, levels=["a", "b", "c"])
+    assert "b 'x' under '1' (row 1), '2' (row 2)" in str(caught.value)
+    assert "--qualify-labels" in caught.value.remedy
+    dataset = load(path, levels=["a", "b", "c"], qualify_labels=True)
+    assert dataset.frame.row(1) == ("two", "2", "2/x", "2/x/p", "test")
+
+
+def test_row_numbers_are_the_files_own_after_blank_lines_and_dropped_rows(write):
+    path = write("t.csv", GOOD + "\nfive,03,,test\n,01,1.50,train\none,02,2.0,train\n")
+    with pytest.raises(DataError, match="row 7: the text is empty"):
+        load(path, drop_incomplete=True)
+    path = write("t.jsonl", "\n".join([*LINES, "", '{"text": " ", "level0": "01", "level1": "1.50", "split": "test"}']))
+    with pytest.raises(DataError, match="row 7: the text is empty"):
+        load(path)
+
+
+HEADER = "text,level0,level1,split\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem", "remedy"),
+    [
+        ("t.csv", "", "is empty", "header"),
+        ("t.jsonl", "", "is empty", "header"),
+        ("t.parquet", "", "is empty", "header"),
+        ("t.csv", HEADER, "has no rows", "row"),
+        ("t.jsonl", "\n\n", "no columns level0|no rows|cannot read", ""),
+        ("t.csv", "txt,level0,level1\na,b,c\n", "no column 'text'", "it has 'txt', 'level0', 'level1'.*--text"),
+        ("t.csv", "text;level0;level1\na;b;c\n", "separated by ';'", "commas"),
+        ("t.csv", "text,domain,intent\na,b,c\n", "it has 'text', 'domain', 'intent'", "--levels"),
+        ("t.csv", "text,level0\na,b\n", "1 level", "two or more"),
+        ("t.csv", "text,level0,level2\na,b,c\n", "levels level0, level2: one is missing", "gap"),
+        ("t.csv", "text,level0,level1,level1\na,b,c,d\n", "two columns 'level1'", "rename"),
+        ("t.csv", GOOD + "five,01\n", "row 5: no label in column level1", "--drop-incomplete"),
+        ("t.csv", GOOD + "five, six,01,1.50,test\n", r"row 5 \(line 6\): 5 fields under 4 columns", "quotation"),
+        ("t.csv", GOOD + '"five,01,1.50,test\nsix,01,1.50,test\n', r"row 5 \(line 6\): a quotation mark", "close"),
+        ("t.csv", GOOD.encode() + "café,01,1.50,test\n".encode("latin-1"), "line 6: byte 0xE9 is not UTF-8", "iconv"),
+        ("t.csv", GOOD.encode("utf-16"), "line 1: byte 0xFF is not UTF-8", "iconv"),
+        ("t.csv", "texte,catégorie\na,b\n".encode("latin-1"), "line 1: byte 0xE9 is not UTF-8", "iconv"),
+        ("t.jsonl", b'{"text": "caf\xe9"}\n', "line 1: byte 0xE9 is not UTF-8", "iconv"),
+        ("t.csv", GOOD + ",01,1.50,test\n", "row 5: the text is empty", "remove"),
+        ("t.csv", GOOD + "five,01,1.50,tset\n", "row 5: split is 'tset'", "train, val, test"),
+        ("t.csv", GOOD + "five,01,1.50,\n", "row 5: split is none", "remove the column"),
+        ("t.csv", GOOD.replace("test", "train"), "no row has split test", "column split"),
+        ("t.csv", "text,level0,level1\none,a,b\n", "no row has split", "too small"),
+        ("t.csv", GOOD + "x" * 10_000_000 + ",01,1.50,test\n", "row 5: a text of 10,000,000", "shorten"),
+        (
+            "t.jsonl",
+            '{"text": ["a"], "level0": "a", "level1": "b"}',
+            r'row 1: text is \'\["a"\]\', not a text',
+            "string",
+        ),
+        ("t.jsonl", LINES[0] + '\n{"text": 5, "level0": "a", "level1": "b"}', "row 2: text is", "string"),
+        ("t.jsonl", '{"text": "a", "level0": {"x": 1}, "level1": "b"}', "row 1: level0 is", "string or number"),
+        ("t.jsonl", '{"text": "a"\n', "row 1: not JSON", "object a line"),
+        ("t.jsonl", '["a"]\n', "row 1: not a JSON object", "object a line"),
+        ("t.jsonl", '[\n{"text": "a"}\n]', "row 1: not JSON", "object a line"),
+        ("t.jsonl", '{"text": "\\ud800", "level0": "a", "level1": "b"}', "row 1: text holds half a surrogate", "whole"),
+        ("t.jsonl", "[" * 100_000, "row 1: not JSON", "object a line"),
+        ("t.parquet", "PAR1, not really", "cannot read .*t.parquet as parquet", "of that kind"),
+        ("t.csv.gz", b"not gzip" * 10, "cannot read|no column|not", ""),
+        ("t.xlsx", "PK", "unknown kind '.xlsx'", ".csv, .tsv, .parquet, .jsonl"),
+        ("table", GOOD, "without a suffix", ".csv"),
+    ],
+)
+def test_each_bad_file_is_told_in_one_line_what_and_where(write, name, content, problem, remedy):
+    path = write(name, content)
+    with pytest.raises(DataError, match=problem) as caught:
+        load(path)
+    assert name in str(caught.value)
+    for line in (str(caught.value), caught.value.remedy):
+        assert line and "\n" not in line and len(line) < 700
+    assert caught.value.remedy == caught.value.remedy.strip()
+    assert re.search(remedy, caught.value.remedy)
+
+
+@pytest.mark.parametrize("column", [pl.Series([[1]]), pl.Series([b"a"]), pl.Series([{"a": 1}]), pl.Series([1])])
+def test_parquet_texts_that_are_no_texts(tmp_path, column):
+    pl.DataFrame({"text": column, "level0": ["a"], "level1": ["b"]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="column text holds") as caught:
+        load(str(tmp_path / "t.parquet"))
+    assert "--text" in caught.value.remedy
+
+
+def test_a_damaged_parquet_file(tmp_path):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"text": [f"text {n}" for n in range(999)], "level0": "a", "level1": "b"}).write_parquet(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:100] + b"\0" * 200 + whole[300:], whole[:4] + whole[500:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"cannot read .*t\.parquet as parquet") as caught:
+            load(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_parquet_labels_that_are_nested(tmp_path):
+    pl.DataFrame({"text": ["a"], "level0": [["a"]], "level1": ["b"]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="column level0 holds List"):
+        load(str(tmp_path / "t.parquet"))
+
+
+def test_a_directory_and_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="is a directory") as caught:
+        load(str(tmp_path))
+    assert "name a file" in caught.value.remedy
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match="is a directory"):
+        load(str(tmp_path / "folder.csv"))
+    with pytest.raises(DataError, match=r"there is no file .*none\.csv"):
+        load(str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    "levels", [["text", "level1"], ["split", "level1"], ["level0"], ["level0", "level0"], ["level0", "nope"], []]
+)
+@pytest.mark.parametrize("text", ["text", "level1", "split"])
+def test_names_that_cannot_be_columns(write, levels, text):
+    path = write("t.csv", GOOD)
+    with pytest.raises(DataError):
+        load(path, levels=levels, text=text)
+
+
+def test_a_pattern_reads_several_files(write, tmp_path):
+    write("part-1.csv", GOOD)
+    write("part-2.csv", HEADER + "five,01,1.50,train\n")
+    assert load(str(tmp_path / "part-*.csv")).frame.height == 5
+    with pytest.raises(DataError, match="there is no file"):
+        load(str(tmp_path / "none-*.csv"))
+
+
+@pytest.mark.parametrize("name", ["part [1].csv", "what?.csv", "a*.csv", "100%.csv", "ünï çödé.csv"])
+def test_a_file_that_exists_is_meant_literally(write, name):
+    path = write(name, GOOD)
+    write("part 1.csv", GOOD + "not this,01,1.50,train\n")
+    assert load(path).frame.rows() == ROWS
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5_000 + ".csv", "x" * 5_000, "a\0b.csv", "a**b.csv", "~nobody-of-this-name/t.csv"]
+)
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(DataError, match="no file") as caught:
+        load(name)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_home_folder_is_understood(write, monkeypatch, tmp_path):
+    write("t.csv", GOOD)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load("~/t.csv").name == "t"
+
+
+@pytest.fixture
+def server(tmp_path):
+    class Ranges(SimpleHTTPRequestHandler):
+        """Answers the ranges of bytes that polars asks for."""
+
+        def do_GET(self):
+            path = tmp_path / self.path.lstrip("/")
+            if not path.is_file():
+                self.send_error(404)
+                return
+            content = path.read_bytes()
+            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            start = int(first) if first else max(0, len(content) - int(last))
+            part = content[start : int(last) + 1 if first and last else None]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
+            self.end_headers()
+            self.wfile.write(part)
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+        thread.join()
+
+
+def test_a_url_is_read_as_a_file_is(write, server, tmp_path):
+    local = load(write("t.csv", GOOD))
+    write("t.jsonl", "\n".join(LINES))
+    local.frame.write_parquet(tmp_path / "t.parquet")
+    assert load(f"{server}/t.csv").id == local.id
+    assert load(f"{server}/t.parquet").id == local.id
+    assert load(f"{server}/t.jsonl").id == local.id
+
+
+def test_a_url_that_is_not_there_is_told_in_one_line(server):
+    with pytest.raises(DataError, match="cannot read http") as caught:
+        load(f"{server}/none.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("some/where/My File.v2.csv", "My File.v2"),
+        ("hf://datasets/owner/set@main/train.jsonl.gz", "train"),
+        ("s3://bucket/a/b.parquet?version=1", "b"),
+    ],
+)
+def test_a_dataset_is_called_after_its_file(source, name):
+    assert stem(source) == name
+
+
+def test_texts_alone_are_read_whatever_else_there_is(write):
+    assert read_texts(write("t.csv", "id,sentence\n1,one\n\n2,two\n"), text="sentence") == ["one", "two"]
+    for content, said in [
+        ('text\none\n" "\n', "row 2: the text is empty"),
+        ("text\n", "has no rows"),
+        ("a\nb\n", "no column"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            read_texts(write("t.csv", content))
+
+
+def test_nothing_is_written_beside_what_is_read(write, tmp_path):
+    path = write("t.csv", GOOD)
+    read_table(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_another_separator_than_a_comma_is_named(write, mark):
+    path = write("t.csv", GOOD.replace(",", mark))
+    for levels in (None, ("level0", "level1")):
+        with pytest.raises(DataError, match=r"separated by .*, not by commas"):
+            load(path, levels=levels)

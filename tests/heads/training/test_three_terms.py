@@ -1,0 +1,120 @@
+"""A step's loss and gradient, method by method, against the design told as loops over samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from heads import network
+from heads.methods import METHODS, keep_probabilities, prefix_probabilities
+from heads.presets import PRESETS, HeadShape
+from heads.training.joint import Joint
+from heads.training.sampling import Classes, DrawShape, Sampler, Streams
+from heads.training.three_terms import ThreeTerms
+from heads.training.trainer import initial_weights, part_of
+from tests.heads.conftest import clusters
+from tests.heads.reference import PlainHead, Step
+
+BATCH = 8
+CPU = torch.device("cpu")
+
+
+def a_shape(method, classes, name="paper"):
+    row = replace(PRESETS[name], width=PRESETS[name].width and 24, scale_dim=8)
+    return HeadShape.of(row, 16, classes, proxy_temperature=METHODS[method].settings.get("proxy_temperature"))
+
+
+def an_objective(method, shape, labels, classes):
+    row = METHODS[method]
+    if row.supervise is None:
+        return Joint(row.settings, shape, labels, classes)
+    return ThreeTerms(row.supervise(shape.scales, labels.shape[1]), shape, labels, classes)
+
+
+def a_drawn_step(objective, shape, classes, seeds):
+    """Draws of one step, [1, S, ...], as a fit draws them but for stronger dropout."""
+    sizes = DrawShape(
+        BATCH,
+        objective.positives,
+        prefix_probabilities(shape.scales),
+        keep_probabilities(shape.scales),
+        (shape.scales, objective.rows_for(BATCH), shape.hidden) if shape.transformer else None,
+        0.3,
+    )
+    sampler = Sampler([Streams(seed, CPU) for seed in seeds], classes.anchors, sizes)
+    sampler.new_epoch()
+    return sampler.draw(0, 1)
+
+
+def of_seed(draws, s):
+    """What one seed drew for the one step."""
+    return type(draws)(*(None if field is None else field[0, s] for field in draws))
+
+
+def off(found, expected):
+    """Distance relative to what is expected; an expected zero must be zero."""
+    found, expected = found.double(), expected.double()
+    length = float(expected.norm())
+    return float((found - expected).norm()) / length if length else float(found.norm())
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])  # pairs on a list, and triples as on a GPU
+@pytest.mark.parametrize("branching", [(2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_and_gradient_of_a_step_are_those_of_the_design(method, branching, seeds):
+    features, labels = (torch.from_numpy(array) for array in clusters(40, branching=branching))
+    shape = a_shape(method, tuple(int(count) for count in labels.max(0).values + 1))
+    classes = Classes(labels)
+    objective = an_objective(method, shape, labels, classes)
+    draws = a_drawn_step(objective, shape, classes, seeds)
+    batch = part_of(objective.prepare(draws), 0)
+    flat = initial_weights(shape, [Streams(seed, CPU) for seed in seeds])
+    flat += 0.1 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
+    grads = torch.zeros_like(flat)
+    tensors, gradients = network.Tensors(flat, shape), network.Tensors(grads, shape)
+    units = features / features.norm(dim=1, keepdim=True)
+    outputs, tape = network.forward(tensors, shape, units[batch.rows], batch.dropout)
+    losses, by_outputs = objective.gradient(tensors, gradients, outputs, batch)
+    network.backward(tensors, gradients, shape, tape, by_outputs)
+
+    for s in range(len(seeds)):
+        plain = PlainHead(shape).double().take({name: tensor[s] for name, tensor in tensors.items()})
+        step = Step(method, features.double(), labels, of_seed(draws, s))
+        expected = step.loss(plain)
+        expected.backward()
+        assert batch.rows[s].tolist() == step.rows
+        assert off(losses[s], expected.detach()) < 1e-5
+        for name, gradient in plain.gradients(tensors).items():
+            assert off(gradients[name][s], gradient) < 1e-5, name
+
+
+def test_joint_is_the_same_however_its_rows_are_cut(monkeypatch):
+    features, labels = (torch.from_numpy(array) for array in clusters(40, branching=(2, 2, 2)))
+    shape = a_shape("joint", tuple(int(count) for count in labels.max(0).values + 1))
+    classes = Classes(labels)
+    flat = initial_weights(shape, [Streams(3, CPU)])
+    found = []
+    for most, both in ((1 << 18, None), (1, lambda one, other: (one(), other()))):  # whole; three rows at a time
+        monkeypatch.setattr("heads.training.joint._SCORES", most)
+        monkeypatch.setattr("heads.training.joint._FEWEST_ROWS", 3)
+        objective = Joint(METHODS["joint"].settings, shape, labels, classes, both)
+        batch = part_of(objective.prepare(a_drawn_step(objective, shape, classes, (3,))), 0)
+        outputs = network.forward(network.Tensors(flat, shape), shape, features[batch.rows], batch.dropout)[0]
+        grads = torch.zeros_like(flat)
+        loss, by_outputs = objective.gradient(
+            network.Tensors(flat, shape), network.Tensors(grads, shape), outputs, batch
+        )
+        found.append((loss, by_outputs, grads))
+    for whole, cut in zip(*found, strict=True):
+        assert off(cut, whole) < 1e-5
+        assert float(whole.abs().max()) > 0
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "joint"])
+def test_levels_without_a_gradient_are_those_that_count_as_unsupervised(method):
+    labels = torch.from_numpy(clusters(40)[1])
+    classes, shape = Classes(labels), a_shape(method, (3, 6, 12))
+    expected = {"mrl": (False, False, True), "no-prefix": (True, False, True)}.get(method, (True, True, True))
+    assert an_objective(method, shape, labels, classes).supervised == expected

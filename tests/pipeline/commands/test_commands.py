@@ -1,0 +1,342 @@
+"""The commands as typed: embed, fit-head, score, encode, run, and what looks after their files."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.pipeline.conftest import Pipeline
+from tests.pipeline.small_dataset import rows, write_csv
+
+
+def test_a_second_embed_computes_nothing_and_one_new_row_computes_one(pipeline, tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows())
+    first = pipeline.json("embed", path, "--backbone", "minilm")
+    distinct = len({r[0] for r in rows()})
+    assert (first["texts"], first["computed"]) == (len(rows()), distinct)
+    again = pipeline.json("embed", path, "--backbone", "minilm")
+    assert (again["computed"], again["dataset"], again["store"]) == (0, first["dataset"], first["store"])
+    write_csv(path, [*rows(), ("is there a pool on the roof", "travel", "hotel", "train")])
+    added = pipeline.json("embed", path, "--backbone", "minilm")
+    assert added["computed"] == 1
+    assert added["dataset"] != first["dataset"]
+
+
+def test_fit_head_trains_each_run_once_and_a_changed_label_makes_new_runs(pipeline, tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows())
+    pipeline.json("embed", path, "--backbone", "minilm")
+    first = pipeline.json("fit-head", "--method", "mrl", "--seeds", "1,2", "--epochs", "1")["runs"]
+    assert [run["seed"] for run in first] == [1, 2]
+    weights = [open(f"{run['path']}/head.safetensors", "rb").read() for run in first]
+    again = pipeline("fit-head", "--method", "mrl", "--seeds", "1,2", "--epochs", "1")
+    assert "nothing to do" in again.stdout
+    changed = [(t, d, "hotel" if t.startswith("book me") else i, s) for t, d, i, s in rows()]
+    write_csv(path, changed)
+    second = pipeline.json("fit-head", "--method", "mrl", "--seeds", "1", "--epochs", "1")["runs"]
+    assert second[0]["id"] not in {run["id"] for run in first}
+    assert [open(f"{run['path']}/head.safetensors", "rb").read() for run in first] == weights
+
+
+def test_score_reports_every_prefix_and_level_of_every_run(fitted):
+    scores = fitted.json("score", "--protocol", "all")["scores"]
+    assert [(s["protocol"], s["method"], s["seed"]) for s in scores] == [
+        (protocol, method, seed)
+        for protocol in ("gallery", "leave-one-out")
+        for method in ("v5", "mrl")
+        for seed in (1, 2)
+    ]
+    for score in scores:
+        assert [p["dim"] for p in score["prefixes"]] == [64, 128, 192, 256]
+        for prefix in score["prefixes"]:
+            assert [level["level"] for level in prefix["levels"]] == [0, 1]
+            for level in prefix["levels"]:
+                low, high = level["ci95"]
+                assert 0 <= low <= level["accuracy"] <= high <= 1
+        first, last = score["prefixes"][0]["levels"], score["prefixes"][-1]["levels"]
+        coarse = first[0]["accuracy"] - last[0]["accuracy"]
+        fine = last[-1]["accuracy"] - first[-1]["accuracy"]
+        assert score["coarse_gain"] == pytest.approx(coarse)
+        assert score["fine_gain"] == pytest.approx(fine)
+        assert score["steerability"] == pytest.approx(coarse + fine)
+
+
+def test_encode_agrees_with_score(fitted, tmp_path):
+    test = [row for row in rows() if row[3] == "test"]
+    path = write_csv(tmp_path / "new.csv", [row[:1] for row in test], header="text")
+    output = tmp_path / "new.parquet"
+    made = fitted.json("encode", path, "--method", "mrl", "--seed", "1", "--dim", "64", "--output", output)
+    assert made["computed"] == 0
+    frame = pl.read_parquet(output)
+    vectors = frame["embedding"].to_numpy()
+    assert vectors.shape == (len(test), 64)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    (score,) = fitted.json("score", made["run"])["scores"]
+    for level, name in enumerate(("level0", "level1")):
+        accuracy = np.mean([guess == row[level + 1] for guess, row in zip(frame[name], test, strict=True)])
+        assert score["prefixes"][0]["levels"][level]["classifier"] == pytest.approx(accuracy)
+        assert frame[f"{name}_confidence"].is_between(0, 1).all()
+
+
+def test_encode_reads_plain_lines_and_says_which_runs_it_cannot_choose_between(fitted, tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text('how warm is lima in may\nשלום 🙂 "quoted"\n', encoding="utf-8")
+    assert "--method" in fitted.fails("encode", path)
+    made = fitted.json("encode", path, "--method", "v5", "--output", tmp_path / "out.parquet")
+    assert (made["texts"], made["dim"]) == (2, 256)
+    assert pl.read_parquet(tmp_path / "out.parquet")["text"].to_list() == path.read_text().splitlines()
+
+
+def test_run_goes_from_texts_to_a_recommendation(pipeline, small_csv):
+    done = pipeline("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    for expected in ("level0", "level1", "256", "[", "Smallest prefix of", "Next:"):
+        assert expected in done.stdout
+    result = pipeline.json("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
+    assert result["embed"]["computed"] == 0
+    assert len(result["scores"]) == 2
+    assert 2 <= len(result["advice"]) <= 3
+
+
+def test_json_is_one_object_and_everything_else_goes_to_stderr(fitted):
+    done = fitted("score", "--json")
+    assert len(done.stdout.splitlines()) == 1
+    assert isinstance(json.loads(done.stdout), dict)
+    assert "features:" in done.stderr
+
+
+def test_data_show_and_rows(pipeline, small_csv):
+    shown = pipeline.json("data", "show", small_csv, "--backbone", "minilm")
+    assert shown["rows"] == len(rows())
+    assert shown["lengths"]["tokens"]["mean"] >= shown["lengths"]["words"]["mean"] + 2  # [CLS] and [SEP]
+    printed = pipeline("data", "show", small_csv, "--rows").stdout
+    assert [line["text"] for line in csv.DictReader(printed.splitlines())] == [row[0] for row in rows()]
+
+
+def test_rows_left_out_are_left_out_everywhere_and_named(pipeline, tmp_path):
+    table = [(t, d, "" if i in (4, 50) else f, s) for i, (t, d, f, s) in enumerate(rows())]
+    path, vectors = write_csv(tmp_path / "gaps.csv", table), tmp_path / "mine.npy"
+    np.save(vectors, np.random.default_rng(0).standard_normal((len(table) - 2, 16)))
+    where = ("--embeddings", vectors, "--dataset", path)
+    assert "--drop-incomplete" in pipeline.fails("score", *where)
+    scored = pipeline("score", *where, "--drop-incomplete")
+    assert scored.returncode == 0, scored.stderr
+    assert "2 rows without a label left out: 5, 51" in scored.stderr
+    pipeline.json("embed", path, "--backbone", "minilm", "--drop-incomplete")
+    shown = pipeline("data", "show", path, "--rows")
+    assert len(list(csv.DictReader(shown.stdout.splitlines()))) == len(table) - 2
+    assert "as it was embedded here: --drop-incomplete" in shown.stderr
+    assert "left out: 5, 51" in shown.stderr
+    assert pipeline("score", *where).stdout == scored.stdout
+
+
+def test_cache_list_counts_rows_and_runs_and_prune_keeps_what_is_used(fitted, tmp_path, small_csv):
+    (store,) = fitted.json("cache", "list")["stores"]
+    assert store["runs"] == 4
+    assert fitted.json("cache", "prune", "--yes")["removed"] == []
+    unused = type(fitted)(tmp_path / "artifacts", tmp_path)
+    unused.json("embed", small_csv, "--backbone", "minilm")
+    (store,) = unused.json("cache", "list")["stores"]
+    assert (store["rows"], store["runs"]) == (len({row[0] for row in rows()}), 0)
+    assert len(unused.json("cache", "prune", "--yes")["removed"]) == 1
+    assert unused.json("cache", "list")["stores"] == []
+
+
+def test_runs_list_and_show(fitted):
+    listed = fitted.json("runs", "list")["runs"]
+    assert len(listed) == 4
+    shown = fitted.json("runs", "show", listed[0]["id"])
+    assert len(shown["history"]) == 2
+    assert shown["record"]["levels"] == ["level0", "level1"]
+    printed = fitted("runs", "show", listed[0]["id"]).stdout
+    for expected in ("3 level0 > 6 level1", "64, 128, 192, 256 dims", "epochs 2", "* the epoch kept"):
+        assert expected in printed
+    assert "{'" not in printed
+    assert "['" not in printed
+
+
+def test_a_mistyped_folder_is_not_called_verified(pipeline, fitted):
+    assert str(pipeline.workspace.artifacts) in pipeline.fails("cache", "verify")
+    pipeline.workspace.artifacts.mkdir()
+    assert "no features" in pipeline.fails("cache", "verify")
+    (store,) = fitted.json("cache", "list")["stores"]
+    assert fitted.json("cache", "verify", store["store"])["rows"] == store["rows"]
+
+
+def test_doctor_finds_the_offline_backbone(pipeline):
+    findings = {f["what"]: f for f in pipeline.json("doctor")["findings"]}
+    assert findings["weights of minilm"]["ok"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "embed", "fit-head", "score", "encode", "retrieve", "search", "doctor", "data show", "cache list"],
+)
+def test_every_help_shows_an_example(pipeline, command):
+    done = pipeline(*command.split(), "--help")
+    assert done.returncode == 0
+    assert f"pipeline {command}" in done.stdout.split("Example:")[1]
+
+
+def test_compare_tests_the_difference_of_two_methods(fitted):
+    rows = fitted.json("compare", "--protocol", "leave-one-out")["comparisons"]
+    assert {row["metric"] for row in rows} >= {"accuracy", "steerability"}
+    for row in rows:
+        assert (row["a"], row["b"], row["n"]) == ("v5", "mrl", 2)
+        assert row["mean_difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
+        assert row["p_holm"] is None or row["p_holm"] >= row["p"]
+    assert "mrl" in fitted("compare").stdout
+
+
+def test_gallery_sizes_are_scored_by_origin(fitted):
+    cells = fitted.json("score", "--gallery-size", "5,12", "--method", "v5")["scores"]
+    assert {(cell["gallery"], cell["origin"]) for cell in cells} == {
+        (size, origin) for size in (5, 12) for origin in ("train", "held-out")
+    }
+
+
+def test_untrained_baselines_stand_beside_every_score(fitted):
+    found = fitted.json("score", "--protocol", "all")
+    assert [(b["method"], b["protocol"], b["run"]) for b in found["baselines"]] == [
+        (name, protocol, None) for protocol in ("gallery", "leave-one-out") for name in ("features", "pca")
+    ]
+    lengths = {"features": [64, 128, 192, 256, 384], "pca": [64, 71]}  # 72 training texts have 71 components
+    for baseline in found["baselines"]:
+        assert [prefix["dim"] for prefix in baseline["prefixes"]] == lengths[baseline["method"]]
+    assert "pca*" in fitted("score").stdout
+
+
+def test_errors_are_shown_and_classes_written(fitted, tmp_path):
+    path = tmp_path / "classes.parquet"
+    shown = fitted("score", "--method", "v5", "--errors", "--per-class", path)
+    assert shown.returncode == 0, shown.stderr
+    assert "most frequent confusions" in shown.stdout
+    frame = pl.read_parquet(path)
+    whole = frame.filter((pl.col("method") == "v5") & (pl.col("dim") == 64) & (pl.col("seed") == 1))
+    by = {name: part for (name,), part in whole.filter(pl.col("level") == "level1").group_by("by")}
+    assert set(by["level0"]["class"]) == {"money", "travel", "kitchen"}
+    assert by["level1"]["queries"].sum() == by["level0"]["queries"].sum() == 18
+    (score, *_) = fitted.json("score", "--method", "v5")["scores"]
+    accuracy = (by["level0"]["accuracy"] * by["level0"]["queries"]).sum() / 18
+    assert accuracy == pytest.approx(score["prefixes"][0]["levels"][1]["accuracy"])
+    assert score["errors"][0]["errors"] == round(18 * (1 - accuracy))
+
+
+def test_stored_answers_are_read_again_and_damaged_ones_made_again(fitted, tmp_path):
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    before = copy.json("compare")["comparisons"]
+    kept = sorted(copy.artifacts.rglob("answers-*.npz"))
+    assert len([path for path in kept if "untrained" not in path.parts]) >= 4
+    for place, path in enumerate(kept):
+        content = bytearray(path.read_bytes())
+        content[len(content) * (place + 1) // (len(kept) + 1)] ^= 0x55
+        path.write_bytes(content if place else content[:100])
+    assert copy.json("compare")["comparisons"] == before
+
+
+def test_galleries_of_a_run_are_searched_once(fitted, tmp_path):
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    first = copy.json("score", "--gallery-size", "7", "--method", "v5")
+    for weights in copy.artifacts.rglob("head.safetensors"):
+        weights.unlink()
+    assert copy.json("score", "--gallery-size", "7", "--method", "v5") == first
+
+
+def test_reproduce_judges_every_claim(fitted):
+    found = fitted.json("reproduce", "--seeds", "1,2", "--epochs", "2", "--corpus-size", "1000")
+    claims = {c["id"]: c for c in found["claims"]}
+    assert {row["origin"] for row in found["gallery_size"]} == {"train", "held-out"}
+    assert {row["level"] for row in found["gallery_size"]} == {0, 1}
+    assert claims["coarse-64"]["verdict"] in (
+        "holds",
+        "holds only under the published protocol",
+        "does not hold",
+    )
+    assert "not measured here" not in {claim["verdict"] for claim in claims.values()}
+    assert claims["search-cost"]["measured"] == {"64": 128.0, "128": 256.0, "256": 512.0}
+    assert claims["two-stage"]["seeds"] == 2
+    assert "1,000 documents, 928 of them simulated" in claims["two-stage"]["protocol"]
+
+
+def test_a_sweep_does_only_what_is_left_and_a_second_does_nothing(pipeline, small_csv, tmp_path):
+    pipeline.json("embed", small_csv, "--backbone", "minilm")
+    pipeline.json("fit-head", "--method", "v5", "--seeds", "1,2", "--epochs", "1")
+    grid = tmp_path / "grid.toml"
+    grid.write_text('methods = ["v5", "mrl"]\nseeds = [1, 2]\nheads = ["paper", "linear"]\nepochs = [1]\n')
+    swept = pipeline.json("sweep", "--grid", grid)
+    assert (len(swept["runs"]), swept["trained"]) == (8, 6)
+    frame = pl.read_parquet(swept["output"])
+    assert frame.height == 8 * 4 * 2
+    assert frame["accuracy"].is_between(0, 1).all()
+    assert pipeline.json("sweep", "--grid", grid)["trained"] == 0
+    assert "axis" in pipeline.fails("sweep", "--grid", _write(tmp_path / "bad.toml", "learning = 3\n"))
+
+
+def copied(fitted, tmp_path):
+    return type(fitted)(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+
+
+def test_of_two_stores_of_a_backbone_the_last_embedded_is_taken(fitted, tmp_path, small_csv):
+    copy = copied(fitted, tmp_path)
+    (first,) = copy.json("cache", "list")["stores"]
+    other = "float32" if first["compute_dtype"] == "bfloat16" else "bfloat16"
+    second = copy.json("embed", small_csv, "--backbone", "minilm", "--dtype", other)
+    (run,) = copy.json("fit-head", "--method", "v5", "--seeds", "3", "--epochs", "1")["runs"]
+    assert [score["run"] for score in copy.json("score")["scores"]] == [run["id"]]
+    assert second["store"] != first["store"]
+    named = copy.json("score", "--backbone", first["store"].rsplit("/", 1)[1])["scores"]
+    assert {score["seed"] for score in named} == {1, 2}
+
+
+def test_a_dataset_is_found_again_with_its_options_and_its_runs_are_not_scored_on_another(pipeline, tmp_path):
+    own = write_csv(tmp_path / "own.csv", rows(), header="text,area,topic,split")
+    other = write_csv(tmp_path / "other.csv", [(t, f"z{d[::-1]}", f"y{i[::-1]}", s) for t, d, i, s in rows()])
+    pipeline.json("embed", own, "--backbone", "minilm", "--levels", "area,topic")
+    (run,) = pipeline.json("fit-head", "--method", "mrl", "--epochs", "1")["runs"]
+    pipeline.json("embed", other, "--backbone", "minilm")
+    assert run["dataset"] in pipeline.fails("score", run["id"])
+    for name in (own, "own", run["dataset"]):
+        assert [score["run"] for score in pipeline.json("score", "--dataset", name)["scores"]] == [run["id"]]
+
+
+def test_what_a_killed_fit_leaves_is_no_run(fitted, tmp_path):
+    copy = copied(fitted, tmp_path)
+    run = fitted.json("runs", "list")["runs"][0]["path"].replace(str(fitted.artifacts), str(copy.artifacts))
+    shutil.copytree(run, f"{run.rsplit('/', 1)[0]}/.{run.rsplit('/', 1)[1]}.1234.partial")
+    assert len(copy.json("runs", "list")["runs"]) == 4
+    assert len(copy.json("score")["scores"]) == 4
+
+
+def test_of_several_seeds_encode_takes_the_lowest(fitted, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one line\n")
+    made = fitted.json("encode", path, "--method", "v5")
+    seeds = {run["id"]: run["seed"] for run in fitted.json("runs", "list")["runs"]}
+    assert seeds[made["run"]] == 1
+    assert made["output"].endswith("a.txt.encoded.parquet")
+    fitted.fails("encode", path, "--method", "v5", "--output", tmp_path / "x.csv", status=2)
+    fitted.fails("encode", path, "--run", made["run"], "--method", "mrl", status=2)
+
+
+def test_a_group_without_a_command_shows_its_help(pipeline):
+    done = pipeline("cache")
+    assert done.returncode == 2
+    assert "verify" in done.stderr
+    assert "error:" not in done.stderr
+
+
+def _write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_only_embed_and_encode_load_the_backbone(fitted, tmp_path):
+    """With a transformers package that cannot be imported, all else still works."""
+    broken = tmp_path / "transformers"
+    broken.mkdir()
+    (broken / "__init__.py").write_text('raise ImportError("the backbone was loaded")\n')
+    copy = copied(fitted, tmp_path)
+    for command in (["score"], ["compare"], ["fit-head", "--method", "v5", "--seeds", "77", "--epochs", "1"]):
+        copy.json(*command, PYTHONPATH=str(tmp_path))

@@ -1,0 +1,217 @@
+"""Embeddings that were made elsewhere: every row finds its text, and every fault is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+import data
+from pipeline.errors import PipelineError
+from pipeline.evaluation.embeddings import outside_subjects
+from pipeline.evaluation.external_embeddings import read_embeddings
+from pipeline.evaluation.protocols import score_embeddings
+from pipeline.evaluation.score import score
+from tests.pipeline.small_dataset import rows
+
+
+@pytest.fixture(scope="module")
+def dataset(small_csv):
+    return data.load(str(small_csv))
+
+
+@pytest.fixture(scope="module")
+def vectors(dataset):
+    return np.random.default_rng(0).standard_normal((len(dataset), 96)).astype(np.float32)
+
+
+def parquet(path, texts, vectors, name="embedding", dtype=None):
+    columns = {"text": texts, name: vectors.tolist()}
+    pl.DataFrame(columns, schema_overrides={name: dtype or pl.List(pl.Float32)}).write_parquet(path)
+    return path
+
+
+class TestReading:
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_npy_rows_are_in_the_order_of_the_dataset(self, dataset, vectors, tmp_path, dtype):
+        np.save(tmp_path / "mine.npy", vectors.astype(dtype))
+        found = read_embeddings(tmp_path / "mine.npy", dataset)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, vectors.astype(dtype).astype(np.float32))
+
+    @pytest.mark.parametrize("dtype", [pl.List(pl.Float32), pl.List(pl.Float64), pl.Array(pl.Float32, 96)])
+    def test_parquet_rows_find_their_texts_in_any_order_and_among_others(self, dataset, vectors, tmp_path, dtype):
+        order = np.random.default_rng(1).permutation(len(dataset) + 1)
+        texts = [*dataset.texts, "a text that the dataset does not have"]
+        more = np.concatenate([vectors, np.ones((1, 96), np.float32)])
+        path = parquet(tmp_path / "mine.parquet", [texts[i] for i in order], more[order], dtype=dtype)
+        np.testing.assert_array_equal(read_embeddings(path, dataset), vectors)
+
+    def test_parquet_without_texts_is_in_order(self, dataset, vectors, tmp_path):
+        pl.DataFrame({"v": vectors.tolist()}).write_parquet(tmp_path / "mine.parquet")
+        np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.parquet", dataset), vectors)
+
+    @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+    @pytest.mark.parametrize("suffix", ["npy", "parquet"])
+    def test_bytes_are_taken_as_they_are_and_it_is_said(self, dataset, vectors, tmp_path, dtype, suffix):
+        quantised = np.clip(np.abs(vectors) * 40, 0, 127).astype(dtype)
+        path = tmp_path / f"mine.{suffix}"
+        if suffix == "npy":
+            np.save(path, quantised)
+        else:
+            inner = pl.Int8 if dtype == np.int8 else pl.UInt8
+            parquet(path, dataset.texts, quantised, dtype=pl.List(inner))
+        said = []
+        found = read_embeddings(path, dataset, said.append)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, quantised)
+        assert len(said) == 1
+        assert f"{np.dtype(dtype)}: taken as quantised embeddings" in said[0]
+
+    def test_vectors_of_zeros_are_counted_and_the_first_is_named(self, dataset, vectors, tmp_path):
+        empty = vectors.copy()
+        empty[[7, 9]] = 0
+        np.save(tmp_path / "mine.npy", empty)
+        said = []
+        np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.npy", dataset, said.append), empty)
+        assert len(said) == 1
+        assert "2 of 108 embeddings are all zeros, the first that of row 8" in said[0]
+        assert dataset.texts[7] in said[0]
+
+
+class TestFaults:
+    def refused(self, path, dataset, problem):
+        with pytest.raises(PipelineError, match=problem) as caught:
+            read_embeddings(path, dataset)
+        assert "\n" not in str(caught.value)
+        assert caught.value.remedy
+
+    def test_another_number_of_rows(self, dataset, vectors, tmp_path):
+        np.save(tmp_path / "mine.npy", vectors[1:])
+        self.refused(tmp_path / "mine.npy", dataset, r"shape \(107, 96\).*108 rows")
+
+    def test_one_dimension(self, dataset, vectors, tmp_path):
+        np.save(tmp_path / "mine.npy", vectors[:, 0])
+        self.refused(tmp_path / "mine.npy", dataset, r"shape \(108,\)")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+    def test_a_value_that_is_not_finite(self, dataset, vectors, tmp_path, value):
+        broken = vectors.astype(np.float64)
+        broken[17, 3] = value
+        np.save(tmp_path / "mine.npy", broken)
+        self.refused(tmp_path / "mine.npy", dataset, "the first that of row 18")
+
+    def test_whole_numbers(self, dataset, vectors, tmp_path):
+        np.save(tmp_path / "mine.npy", vectors.astype(np.int64))
+        self.refused(tmp_path / "mine.npy", dataset, "int64, not floats, int8 or uint8")
+
+    def test_a_pickle_is_never_opened(self, dataset, tmp_path):
+        np.save(tmp_path / "mine.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        self.refused(tmp_path / "mine.npy", dataset, "no array of numbers")
+
+    @pytest.mark.parametrize("suffix", ["npy", "parquet"])
+    def test_a_file_cut_short(self, dataset, vectors, tmp_path, suffix):
+        path = tmp_path / f"mine.{suffix}"
+        np.save(path, vectors) if suffix == "npy" else parquet(path, dataset.texts, vectors)
+        path.write_bytes(path.read_bytes()[:-300])
+        self.refused(path, dataset, "mine")
+
+    def test_another_kind_of_file(self, dataset, tmp_path):
+        (tmp_path / "mine.csv").write_text("text,embedding\n")
+        self.refused(tmp_path / "mine.csv", dataset, "neither .npy nor .parquet")
+
+    def test_a_text_without_embedding(self, dataset, vectors, tmp_path):
+        path = parquet(tmp_path / "mine.parquet", dataset.texts[:-2], vectors[:-2])
+        self.refused(path, dataset, "no embedding for 2 of 108 texts.*row 107")
+
+    def test_a_text_with_two_embeddings(self, dataset, vectors, tmp_path):
+        path = parquet(tmp_path / "mine.parquet", [*dataset.texts, dataset.texts[0]], vectors[[*range(108), 1]])
+        self.refused(path, dataset, "rows 1 and 109 have one text and two embeddings")
+
+    def test_vectors_of_two_lengths(self, dataset, vectors, tmp_path):
+        uneven = vectors.tolist()
+        uneven[4] = uneven[4][:-1]
+        pl.DataFrame({"text": dataset.texts, "embedding": uneven}).write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "row 5 has 95 dimensions where row 1 has 96")
+
+    def test_a_missing_vector(self, dataset, vectors, tmp_path):
+        gap = [*vectors.tolist()[:-1], None]
+        pl.DataFrame({"text": dataset.texts, "embedding": gap}).write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "row 108 has no embedding")
+
+    def test_texts_under_another_name_are_not_taken_for_the_order(self, dataset, vectors, tmp_path):
+        frame = pl.DataFrame({"sentence": dataset.texts[::-1], "embedding": vectors[::-1].tolist()})
+        frame.write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "no column text to join by, but sentence")
+
+    def test_no_row(self, dataset, tmp_path):
+        schema = {"text": pl.String, "embedding": pl.List(pl.Float32)}
+        pl.DataFrame(schema=schema).write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "has no row")
+
+    def test_an_archive_under_the_name_of_an_array(self, dataset, tmp_path):
+        (tmp_path / "mine.npy").write_bytes(b"PK\x03\x04 and no more")
+        self.refused(tmp_path / "mine.npy", dataset, "no array of numbers")
+
+    def test_no_column_of_vectors(self, dataset, tmp_path):
+        pl.DataFrame({"text": dataset.texts}).write_parquet(tmp_path / "mine.parquet")
+        self.refused(tmp_path / "mine.parquet", dataset, "0 columns of lists of floats")
+
+    def test_a_prefix_longer_than_the_vectors(self, dataset, vectors, tmp_path):
+        np.save(tmp_path / "mine.npy", vectors)
+        with pytest.raises(PipelineError, match="96 dimensions, not 128"):
+            outside_subjects(tmp_path / "mine.npy", dataset, (64, 128))
+
+
+class TestScoring:
+    def test_is_that_of_the_vectors_by_hand(self, dataset, vectors, tmp_path):
+        np.save(tmp_path / "mine.npy", vectors)
+        given, components = outside_subjects(tmp_path / "mine.npy", dataset, None)
+        train, test = dataset.split_rows("train"), dataset.split_rows("test")
+        expected = score_embeddings(
+            vectors[train], dataset.labels[train], vectors[test], dataset.labels[test], scale_dim=(64, 96)
+        )
+        found = score(given, "gallery")
+        assert [prefix["dim"] for prefix in found["prefixes"]] == [64, 96]
+        accuracies = [[level["accuracy"] for level in prefix["levels"]] for prefix in found["prefixes"]]
+        np.testing.assert_allclose(accuracies, expected.accuracy)
+        assert (found["run"], found["seed"], found["method"]) == (None, None, "mine.npy")
+        record = score(components, "leave-one-out")
+        assert (record["method"], record["backbone"], record["untrained"]) == ("pca", "mine.npy", True)
+
+
+def test_a_file_that_is_named_like_a_baseline_is_not_taken_for_one(pipeline, small_csv, tmp_path):
+    np.save(tmp_path / "pca.npy", np.random.default_rng(0).standard_normal((108, 8)))
+    call = ("score", "--dataset", small_csv, "--embeddings", tmp_path / "pca.npy")
+    found = pipeline.json(*call)
+    given, components = found["scores"][0], found["baselines"][0]
+    assert "untrained" not in given
+    assert components["untrained"]
+    shown = pipeline(*call, "--errors").stdout
+    assert "pca.npy " in shown
+    assert "pca.npy*" not in shown
+    assert "pca*" in shown
+    assert shown.count("pca.npy, 8 dims:") == 1  # one prefix is listed once
+    assert "pca.npy: S = " not in shown  # and has no steerability
+
+
+def test_the_command_scores_a_file_with_no_backbone_and_no_run(pipeline, small_csv, tmp_path):
+    """Columns of the labels themselves make vectors that are right about everything."""
+    table = rows()
+    intents = sorted({row[2] for row in table})
+    np.save(tmp_path / "mine.npy", np.array([[row[2] == intent for intent in intents] for row in table], np.float32))
+    found = pipeline.json("score", "--dataset", small_csv, "--embeddings", tmp_path / "mine.npy", "--dims", "3,6")
+    (mine,) = found["scores"]
+    assert [prefix["dim"] for prefix in mine["prefixes"]] == [3, 6]
+    assert [level["accuracy"] for level in mine["prefixes"][1]["levels"]] == [1.0, 1.0]
+    assert mine["prefixes"][0]["levels"][1]["accuracy"] < 1
+    shown = pipeline("score", "--dataset", small_csv, "--embeddings", tmp_path / "mine.npy", "--errors")
+    assert shown.returncode == 0, shown.stderr
+    assert "mine" in shown.stdout
+    assert pipeline("score", "--embeddings", tmp_path / "mine.npy", "--method", "v5").returncode == 2
+    assert "107" in pipeline.fails("score", "--dataset", small_csv, "--embeddings", _short(tmp_path))
+
+
+def _short(tmp_path):
+    np.save(tmp_path / "short.npy", np.ones((107, 4), np.float32))
+    return tmp_path / "short.npy"

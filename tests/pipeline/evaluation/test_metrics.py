@@ -1,0 +1,125 @@
+"""Metrics against loops over single answers, and against scikit-learn where it has the same metric."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import accuracy_score, recall_score
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation import metrics
+
+PARENTS = (np.array([0, 0, 1]), np.array([0, 0, 1, 1, 2, 2, 2]))
+"""Levels of 2, 3 and 7 classes."""
+
+
+def ancestors(label):
+    """A class of the finest level and what is above it, coarsest first."""
+    middle = PARENTS[1][label]
+    return [PARENTS[0][middle], middle, label]
+
+
+answers = arrays(np.int64, (2, 30), elements=st.integers(0, 6))
+
+
+class TestAccuracies:
+    @settings(deadline=None)
+    @given(pair=answers)
+    def test_are_those_of_scikit_learn(self, pair):
+        labels, predicted = pair
+        both, guesses = labels[:, None], predicted[None, :, None]
+        assert metrics.accuracy(both, guesses)[0, 0] == pytest.approx(accuracy_score(labels, predicted))
+        asked = np.unique(labels)
+        expected = recall_score(labels, predicted, labels=asked, average="macro", zero_division=0)
+        assert metrics.macro(both, guesses)[0, 0] == pytest.approx(expected)
+        shares, queries = metrics.by_class(labels, predicted == labels, 7)
+        recalls = recall_score(labels, predicted, labels=asked, average=None, zero_division=0)
+        np.testing.assert_allclose(shares[asked], recalls)
+        assert np.isnan(np.delete(shares, asked)).all()
+        np.testing.assert_array_equal(queries, np.bincount(labels, minlength=7))
+
+    @settings(deadline=None)
+    @given(pair=answers)
+    def test_of_a_parent_are_over_the_queries_below_it(self, pair):
+        labels, predicted = pair
+        shares, queries = metrics.by_class(PARENTS[1][labels], predicted == labels, 3)
+        for parent in range(3):
+            below = [a == b for a, b in zip(labels, predicted, strict=True) if PARENTS[1][a] == parent]
+            assert queries[parent] == len(below)
+            assert np.isnan(shares[parent]) if not below else shares[parent] == pytest.approx(np.mean(below))
+
+    def test_keep_prefixes_apart(self):
+        labels = np.array([[0], [1], [1]])
+        predicted = np.array([[[0], [1], [0]], [[1], [0], [0]]])
+        np.testing.assert_allclose(metrics.accuracy(labels, predicted), [[2 / 3], [0]])
+        np.testing.assert_allclose(metrics.macro(labels, predicted), [[0.75], [0]])
+
+
+class TestErrors:
+    @settings(deadline=None)
+    @given(pair=answers)
+    def test_equal_a_loop_over_the_tree(self, pair):
+        labels, predicted = pair
+        report = metrics.errors(labels, predicted, PARENTS, 2, worst=50)
+        distances, parted, chance = [], [], []
+        for truth, guess in zip(labels, predicted, strict=True):
+            if truth == guess:
+                continue
+            differ = [a != b for a, b in zip(ancestors(truth), ancestors(guess), strict=True)]
+            distances.append(sum(differ))
+            parted.append(differ.index(True))
+            others = [other for other in range(7) if other != truth]
+            chance.append(
+                np.mean([sum(a != b for a, b in zip(ancestors(truth), ancestors(o), strict=True)) for o in others])
+            )
+        assert report.queries == len(labels)
+        assert report.errors == len(distances) == report.within + report.across == sum(report.by_distance)
+        assert report.within == sum(distance == 1 for distance in distances)
+        assert report.by_distance == tuple(distances.count(d) for d in (1, 2, 3))
+        if distances:
+            assert report.mean_distance == pytest.approx(np.mean(distances))
+            assert report.chance_distance == pytest.approx(np.mean(chance))
+            assert report.explained == pytest.approx([parted.count(level) / len(parted) for level in range(3)])
+            assert sum(report.explained) == pytest.approx(1)
+        assert sum(confusion.count for confusion in report.worst) == report.errors
+        assert list(report.worst) == sorted(report.worst, key=lambda c: (-c.count, c.truth, c.predicted))
+
+    def test_of_the_coarsest_level_are_all_across(self):
+        report = metrics.errors(np.array([0, 1]), np.array([1, 1]), PARENTS, 0)
+        assert (report.within, report.across, report.mean_distance, report.chance_distance) == (0, 1, 1.0, 1.0)
+        assert report.explained == (1.0,)
+
+    def test_where_there_are_none(self):
+        report = metrics.errors(np.array([3, 4]), np.array([3, 4]), PARENTS, 2)
+        assert (report.errors, report.mean_distance, report.worst) == (0, None, ())
+
+    def test_of_no_such_level_are_refused(self):
+        with pytest.raises(PipelineError, match="no level 3") as caught:
+            metrics.errors(np.array([0]), np.array([1]), PARENTS, 3)
+        assert caught.value.remedy
+
+
+class TestSteering:
+    def test_is_the_sum_of_its_terms(self):
+        found = metrics.steerability(np.array([[0.9, 0.5], [0.1, 0.1], [0.85, 0.75]]))
+        assert found.coarse_gain == pytest.approx(0.05)
+        assert found.fine_gain == pytest.approx(0.25)
+        assert found.total == pytest.approx(0.30)
+
+    def test_takes_the_finest_of_several_levels(self):
+        assert metrics.steerability(np.array([[0.9, 0.0, 0.5], [0.9, 1.0, 0.6]])).total == pytest.approx(0.1)
+
+    @pytest.mark.parametrize("shape", [(1, 2), (4, 1)])
+    def test_needs_two_levels_and_two_prefixes(self, shape):
+        assert metrics.steerability(np.zeros(shape)) is None
+
+
+def test_the_smallest_prefix_within_one_point():
+    dims = (64, 128, 192, 256)
+    assert metrics.smallest_prefix([0.80, 0.90, 0.905, 0.91], dims) == 128
+    assert metrics.smallest_prefix([0.95, 0.90, 0.905, 0.91], dims) == 64
+    assert metrics.smallest_prefix([0.80, 0.81, 0.82, 0.91], dims) == 256
+    assert metrics.smallest_prefix([0.80, 0.81, 0.85, 0.91], dims, within=0.1) == 128

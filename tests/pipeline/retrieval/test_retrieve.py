@@ -1,0 +1,241 @@
+"""`pipeline retrieve` as people run it, and the claims made of what it measures."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.claims.published import DIFFERENCE
+from pipeline.claims.search import plan_for_claims, search_measurements
+from pipeline.claims.verdicts import judge
+from pipeline.retrieval.embeddings import Embedder
+from pipeline.retrieval.experiment import Experiment, Trial
+from pipeline.retrieval.metrics import Measured, Outcome
+from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
+
+LATENCIES = ("latency_low_ms", "latency_ms", "latency_high_ms")
+COSTS = ("flops_per_query", "latency_ms", "latency_p95_ms", "queries_per_second", "bytes_per_document")
+
+
+@pytest.fixture(scope="module")
+def run(fitted):
+    """The small dataset retrieved in two sizes: what was printed, and what was kept for the report."""
+    options = ("--corpus-size", "60,200", "--candidates", "12,60", "--queries", "10", "--engines", "flat")
+    printed = fitted.json("retrieve", *options)
+    (kept,) = (fitted.artifacts / "reports").glob("retrieval-*.json")
+    return printed, kept.name, json.loads(kept.read_text())
+
+
+@pytest.fixture
+def retrieved(run):
+    return run[0]
+
+
+def test_every_way_to_search_is_there_with_figures_over_seeds(retrieved):
+    methods = {m["method"]: m for m in retrieved["methods"]}
+    assert list(methods) == ["v5", "mrl", "features", "pca"]
+    assert methods["v5"]["seeds"] == [1, 2]
+    assert methods["pca"]["untrained"]
+    found = {(r["documents"], r["method"], r["filter_dim"], r["candidates"]) for r in retrieved["results"]}
+    assert found >= {(n, m, d, c) for n in (60, 200) for m in ("v5", "mrl") for d in (64, 128) for c in (12, 60)}
+    for row in (*retrieved["results"], *retrieved["single_stage"], *retrieved["storage"]):
+        assert row["seeds"] == (2 if row["method"] in ("v5", "mrl") else 1)
+        low, high = row["recall_ci95"]
+        assert low <= row["recall_at_10"] <= high
+        assert len(row["precision_at_10"]) == len(row["precision_ci95"]) == 2
+        assert all(0 <= value <= 1 for value in (row["recall_at_10"], *row["precision_at_10"]))
+        assert all(row[cost] > 0 for cost in COSTS)
+        assert [row[name] for name in LATENCIES] == sorted(row[name] for name in LATENCIES)
+        assert 20 <= row["latency_queries"] <= 100
+        assert row["index_bytes"] >= row["documents"] * row["filter_bytes_per_document"]
+
+
+def test_costs_are_those_of_the_shapes(retrieved):
+    for row in retrieved["results"]:
+        full = 384 if row["method"] == "features" else 72 if row["method"] == "pca" else 256
+        if row["method"] != "pca":
+            assert row["flops_per_query"] == 2 * (row["filter_dim"] * row["documents"] + full * row["candidates"])
+            assert row["bytes_per_document"] == 4 * (row["filter_dim"] + full)
+        assert row["candidate_share"] == row["candidates"] / row["documents"]
+        assert len(row["level_recall"]) == 2
+    bytes_of = {(r["method"], r["filter_dim"], r["storage"]): r["bytes_per_document"] for r in retrieved["storage"]}
+    assert [bytes_of["v5", 64, kind] for kind in ("float32", "float16", "int8")] == [256, 128, 68]
+
+
+def test_more_candidates_lose_less_and_all_documents_lose_nothing(retrieved):
+    for method in ("v5", "mrl", "features"):
+        for dim in (64, 128):
+            rows = [
+                r for r in retrieved["results"] if (r["documents"], r["method"], r["filter_dim"]) == (60, method, dim)
+            ]
+            recalls = [row["recall_at_10"] for row in sorted(rows, key=lambda row: row["candidates"])]
+            assert recalls == sorted(recalls)
+            assert recalls[-1] == 1
+            full = max(
+                (r for r in retrieved["single_stage"] if (r["documents"], r["method"]) == (60, method)),
+                key=lambda r: r["filter_dim"],
+            )
+            assert rows[-1]["precision_at_10"] == pytest.approx(full["precision_at_10"])
+
+
+def test_what_is_printed_is_kept_for_the_report(run):
+    printed, name, kept = run
+    assert kept == printed
+    assert name == f"retrieval-{printed['dataset']}-{printed['backbone']}.json"
+
+
+def test_it_is_readable_at_80_columns_and_says_what_is_simulated(fitted):
+    options = ("--methods", "v5", "--filter-dim", "64", "--candidates", "12", "--engines", "flat")
+    done = fitted("retrieve", "--corpus-size", "100", *options, COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert "100 documents: 72 texts of the training split and 28 simulated copies" in done.stdout
+    head = next(line.split() for line in done.stdout.splitlines() if "cand." in line)
+    assert head == ["method", "dims", "cand.", "level0", "level1", "recall", "ms"]
+    assert "…" not in done.stdout
+    assert any(line.startswith("  v5") for line in done.stdout.splitlines())
+    assert "FAISS" not in done.stderr
+    assert "device: cpu" in done.stderr
+
+
+def lines(tables):
+    console = Console(file=io.StringIO(), width=80)
+    for table in tables:
+        console.print(table, markup=False, soft_wrap=isinstance(table, str))
+    return console.file.getvalue().splitlines()
+
+
+def test_the_answer_is_short_and_holds_what_was_asked_for_by_name(retrieved):
+    full = lines(retrieval_tables(retrieved))
+    brief = lines(brief_tables(retrieved, Wanted(candidates=(12, 60))))
+    assert len(brief) < 0.6 * len(full)
+    rows = [line.split() for line in brief if line.startswith("  v5")]
+    assert [row[1] for row in rows] == ["64"] * 4  # results and storage of two corpora; 128 dims were not asked for
+    named = lines(brief_tables(retrieved, Wanted(filters=(64, 128), candidates=(12, 60), engines=True)))
+    assert any("by the engine of the filter" in line for line in named)
+    assert sum(" 128 " in line for line in named) > sum(" 128 " in line for line in brief)
+    assert brief[-len(retrieved["sentences"]) :] == retrieved["sentences"] == full[-len(retrieved["sentences"]) :]
+
+
+def test_the_full_vector_finds_its_own_ten_by_definition_and_nothing_else_is_certain(retrieved):
+    for row in retrieved["single_stage"]:
+        if row["method"] == "v5" and row["filter_dim"] == 256:
+            assert row["recall_ci95"] == [1, 1]
+    sure = [row for row in retrieved["results"] if row["recall_at_10"] == 1]
+    assert sure
+    assert all(row["recall_ci95"][0] < 1 == row["recall_ci95"][1] for row in sure)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--filter-dim", "256"), "--filter-dim 256"),
+        (("--filter-dim", "0"), "--filter-dim 0"),
+        (("--candidates", "5"), "--candidates 5"),
+        (("--candidates", "500"), "--candidates 500"),
+        (("--corpus-size", "3"), "--corpus-size 3"),
+        (("--methods", "joint"), "no run"),
+    ],
+)
+def test_bad_input_is_said_in_two_lines(fitted, options, said):
+    assert said in fitted.fails("retrieve", *options)
+
+
+def test_without_faiss_everything_but_its_engines_works(fitted):
+    code = "import sys; sys.modules['faiss'] = None; from pipeline.cli import main; main()"
+
+    def call(*options):
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "retrieve",
+            "--artifacts",
+            fitted.artifacts,
+            "--candidates",
+            "12",
+            *options,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=fitted.cwd)
+
+    done = call("--candidates", "12", "--filter-dim", "64", "--methods", "v5", "--queries", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {row["engine"] for row in json.loads(done.stdout)["engines"]} == {"exact"}
+    assert "pip install 'semantic-zoom[retrieval]'" in done.stderr
+    refused = call("--engines", "hnsw")
+    assert refused.returncode == 1
+    assert "do: pip install 'semantic-zoom[retrieval]'" in refused.stderr
+
+
+def trial(method, seed, *, shift, labels, kept=0.9):
+    """A trial at recall 0.9 + shift with 1,000 candidates, finest precision `labels`, level recall `kept`."""
+    rng = np.random.default_rng([seed, method == "v5"])
+    counts = np.arange(1, 20_001)
+    curve = np.clip(0.9 + shift + 0.05 * np.log2(counts / 1000) + 0.001 * rng.standard_normal(), 0, 1)
+    texts = rng.uniform(-0.02, 0.02, 400)
+
+    def outcome(dim, count):
+        recall = (curve[count - 1] + texts).astype(np.float32)
+        precision = np.stack([recall, np.full(400, labels) + texts], axis=1).astype(np.float32)
+        return Outcome(dim, count, "float32", recall, precision, np.full_like(precision, kept) + texts[:, None])
+
+    outcomes = [outcome(dim, count) for dim in (64, 128) for count in plan_for_claims("cpu").counts(1_000_000)]
+    facts = {"method": method, "seed": seed, "head": "paper", "layer": 6, "hyperparameters": {}}
+    embedder = Embedder(facts, (64, 128, 192, 256), lambda: lambda rows: rows)
+    return Trial(method, embedder, 1_000_000, Measured(tuple(outcomes), {64: curve, 128: curve}))
+
+
+def claims(v5, mrl, seeds=(1, 2, 3)):
+    trials = [trial("v5", seed, **v5) for seed in seeds] + [trial("mrl", seed, **mrl) for seed in seeds]
+    found = Experiment(("domain", "intent"), 400, ((1_000_000, 985_000),), tuple(trials))
+    return {claim.id: claim for claim in judge({}, search_measurements(found))}
+
+
+class TestClaims:
+    def test_where_v5_filters_better_they_hold(self):
+        found = claims({"shift": 0.05, "labels": 0.9}, {"shift": 0.0, "labels": 0.8})
+        assert found["two-stage"].verdict == found["compensation"].verdict == "holds"
+        assert found["two-stage"].measured[DIFFERENCE] == pytest.approx(0.05, abs=0.01)
+        assert found["compensation"].measured["mrl's candidates / v5's"] == pytest.approx(2, abs=0.2)
+        assert found["compensation"].reproduced["mrl's candidates / v5's"]
+        assert found["two-stage"].seeds == 3
+        assert "1,000,000 documents, 985,000 of them simulated, 1,000 candidates by 64" in found["two-stage"].protocol
+        assert found["two-stage"].measured["MFLOPs at a million"] == 128.512
+        assert all(found["compensation"].reproduced[name] for name in ("2,000 candidates", "128 dims"))
+
+    def test_where_mrl_filters_better_they_do_not(self):
+        found = claims({"shift": 0.0, "labels": 0.8}, {"shift": 0.05, "labels": 0.9})
+        assert found["two-stage"].verdict == found["compensation"].verdict == "does not hold"
+        assert found["compensation"].measured["mrl's candidates / v5's"] == pytest.approx(0.5, abs=0.05)
+        assert "it is v5 that needs more" in found["compensation"].note
+
+    def test_where_labels_say_otherwise_it_is_said(self):
+        found = claims({"shift": 0.05, "labels": 0.8}, {"shift": 0.0, "labels": 0.9})
+        assert found["two-stage"].verdict == "holds"
+        assert "the two disagree" in found["two-stage"].note
+        assert "mrl is ahead" in found["two-stage"].note
+        same = claims({"shift": 0.05, "labels": 0.9}, {"shift": 0.0, "labels": 0.8})
+        assert "disagree" not in same["two-stage"].note
+
+    def test_whose_filter_keeps_more_of_the_coarse_class_is_said_where_one_does(self):
+        alike = claims({"shift": 0.0, "labels": 0.8}, {"shift": 0.05, "labels": 0.9})
+        assert "query's domain" not in alike["two-stage"].note
+        apart = claims({"shift": 0.0, "labels": 0.8, "kept": 0.96}, {"shift": 0.05, "labels": 0.9, "kept": 0.69})
+        assert "of 20,000 candidates more of v5's are of the query's domain: 96% of" in apart["two-stage"].note
+        assert apart["two-stage"].verdict == "does not hold"
+
+    def test_a_difference_that_seeds_could_make_is_no_proof(self):
+        found = claims({"shift": 0.0005, "labels": 0.8}, {"shift": 0.0, "labels": 0.8})
+        assert found["two-stage"].verdict == "does not hold"
+
+    def test_operations_are_counted_and_bytes_weighed_without_any_run(self):
+        found = {claim.id: claim for claim in judge({}, search_measurements(None))}
+        assert found["search-cost"].measured == {"64": 128, "128": 256, "256": 512}
+        assert found["storage"].measured == {"64": 256, "128": 512, "256": 1024}
+        assert found["search-cost"].verdict == found["storage"].verdict == "holds"
+        assert found["two-stage"].verdict == "not measured here"

@@ -1,0 +1,128 @@
+"""`pipeline search`: the nearest texts at every prefix, the query embedded as `encode` embeds it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from pipeline.errors import PipelineError
+from pipeline.retrieval.semantic_zoom import KEPT, WIDE, Hit, Zoom, zoom_table
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.select_run import choose_run, first_run, runs_asked
+from tests.pipeline.small_dataset import rows
+
+QUERY = "how do I move money to savings"
+TRAIN = [row for row in rows() if row[3] == "train"]
+
+
+@pytest.fixture(scope="module")
+def found(fitted):
+    return fitted.json("search", QUERY, "--method", "mrl", "--seed", "2", "--top", "4")
+
+
+def encoded(fitted, tmp_path, texts):
+    """Texts through `pipeline encode`, the full vector each."""
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    output = tmp_path / "out.parquet"
+    fitted.json("encode", tmp_path / "texts.txt", "--method", "mrl", "--seed", "2", "--output", output)
+    return pl.read_parquet(output)["embedding"].to_numpy().astype(np.float64)
+
+
+def test_the_nearest_at_each_prefix_are_those_of_brute_force_over_what_encode_writes(fitted, found, tmp_path):
+    vectors = encoded(fitted, tmp_path, [QUERY, *(row[0] for row in TRAIN)])
+    assert [prefix["dim"] for prefix in found["prefixes"]] == [64, 128, 192, 256]
+    for prefix in found["prefixes"]:
+        cut = vectors[:, : prefix["dim"]] / np.linalg.norm(vectors[:, : prefix["dim"]], axis=1, keepdims=True)
+        cosines = cut[1:] @ cut[0]
+        order = np.lexsort((np.arange(len(cosines)), -np.round(cosines * 2**24)))[:4]
+        assert [hit["row"] for hit in prefix["results"]] == order.tolist()
+        for rank, hit in enumerate(prefix["results"], start=1):
+            text, domain, intent, _ = TRAIN[hit["row"]]
+            assert (hit["rank"], hit["text"]) == (rank, text)
+            assert hit["labels"] == {"level0": domain, "level1": intent}
+            assert hit["similarity"] == pytest.approx(cosines[hit["row"]], abs=1e-6)
+
+
+def test_the_query_s_features_are_kept_as_encode_keeps_them(fitted, found, tmp_path):
+    (tmp_path / "texts.txt").write_text(QUERY + "\n", encoding="utf-8")
+    output = tmp_path / "out.parquet"
+    again = fitted.json("encode", tmp_path / "texts.txt", "--method", "mrl", "--seed", "2", "--output", output)
+    assert again["computed"] == 0
+
+
+def test_a_second_search_reads_the_kept_corpus_and_a_damaged_one_is_made_again(fitted, found):
+    (kept,) = [path for path in fitted.artifacts.rglob(KEPT) if found["run"] in str(path)]
+    written = kept.stat().st_mtime_ns
+    options = ("search", QUERY, "--run", found["run"], "--top", "4")
+    assert fitted.json(*options)["prefixes"] == found["prefixes"]
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert fitted.json(*options)["prefixes"] == found["prefixes"]
+    assert kept.stat().st_size > 1000
+
+
+def test_a_person_sees_prefixes_stacked_or_side_by_side_and_which_run_was_chosen(fitted):
+    stacked = fitted("search", QUERY, COLUMNS="80")
+    assert stacked.returncode == 0, stacked.stderr
+    assert max(map(len, stacked.stdout.splitlines())) <= 80
+    for dim in (64, 128, 192, 256):
+        assert f"{dim} dims: level0 money" in stacked.stdout
+    assert "money > transfer" in stacked.stdout
+    assert "v5, paper head, seed 1" in stacked.stderr
+    assert "others there are: mrl seeds 1, 2; v5 seed 2 (--method, --seed, --run)" in stacked.stderr
+    wide = fitted("search", QUERY, "--method", "mrl", COLUMNS="160")
+    heading = next(line for line in wide.stdout.splitlines() if "64 dims" in line)
+    assert all(f"{dim} dims" in heading for dim in (64, 128, 192, 256))
+
+
+def test_more_texts_than_there_are_gives_all_of_them(fitted):
+    found = fitted.json("search", QUERY, "--method", "v5", "--top", "500")
+    assert {len(prefix["results"]) for prefix in found["prefixes"]} == {len(TRAIN)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("  ",), 1, "TEXT is empty"),
+        ((QUERY, "--method", "joint"), 1, "there are: mrl seeds 1, 2; v5 seeds 1, 2"),
+        ((QUERY, "--dataset", "nowhere"), 1, "no dataset embedded in"),
+        ((QUERY, "--backbone", "e5-small"), 1, "no run was trained on small-"),
+        ((QUERY, "--run", "nothing"), 1, "names 0 runs"),
+        ((QUERY, "--run", "a", "--seed", "1"), 2, "--run names a run by itself"),
+        ((QUERY, "--top", "0"), 2, "--top"),
+    ],
+)
+def test_bad_input_is_said_in_two_lines(fitted, arguments, status, said):
+    assert said in fitted.fails("search", *arguments, status=status)
+
+
+@pytest.mark.parametrize("width", [80, WIDE])
+def test_long_labels_are_wrapped_not_cut(width):
+    labels = (
+        "diseases of the musculoskeletal system and connective tissue",
+        "juvenile osteochondrosis of hip and pelvis",
+    )
+    zoom = Zoom(64, (Hit(0, 0.5, "coxa magna", labels),))
+    console = Console(file=io.StringIO(), width=width)
+    for shown in zoom_table("leg", [zoom], ("chapter", "category"), width):
+        console.print(shown)
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    words = printed.replace("│", " ").split()
+    assert all(words.count(word) >= 2 for label in labels for word in label.split())  # in the title and in the row
+    assert "…" not in printed
+
+
+def test_what_is_written_is_not_guessed_and_what_is_shown_is_the_lowest_seed(fitted, small_csv):
+    artifacts = Artifacts(fitted.artifacts)
+    runs = runs_asked(artifacts, None, None)
+    assert runs_asked(artifacts, str(small_csv), "minilm") == runs_asked(artifacts, "small", None) == runs
+    with pytest.raises(PipelineError, match="4 runs fit: mrl seeds 1, 2; v5 seeds 1, 2"):
+        choose_run(runs, None, None)
+    assert (choose_run(runs, "mrl", None).method, choose_run(runs, "mrl", None).seed) == ("mrl", 1)
+    assert (first_run(runs, None, None).method, first_run(runs, None, None).seed) == ("v5", 1)
+    assert (first_run(runs, None, 2).method, first_run(runs, None, 2).seed) == ("v5", 2)

@@ -1,0 +1,82 @@
+"""Several heads trained in processes at once: the bits of one after the other, and what a lost process costs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.stages.fit import FitSettings, fit
+from pipeline.stages.fit_parallel import WORTH, fit_at_once, orders, processes_for
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.features import labelled_features
+
+METHODS, SEEDS = ("v5", "joint"), (7, 8)
+SETTINGS = FitSettings(epochs=2, batch_size=8)
+
+
+@pytest.fixture
+def at_hand(fitted, tmp_path):
+    """Two artifacts folders with the same features and no runs."""
+    folders = [shutil.copytree(fitted.artifacts, tmp_path / name) for name in ("one", "two")]
+    for folder in folders:
+        shutil.rmtree(folder / "runs")
+    return [(Artifacts(folder), labelled_features(Artifacts(folder))) for folder in folders]
+
+
+def heads_of(artifacts: Artifacts) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in artifacts.runs.glob("*/*/*/[!.]*/head.safetensors")}
+
+
+def test_heads_trained_at_once_are_those_trained_one_by_one_though_a_process_is_killed(at_hand):
+    (one, features), (two, same) = at_hand
+    for method in METHODS:
+        fit(one, features, method, SEEDS, SETTINGS, device="cpu")
+    todo = orders(two, same, METHODS, SEEDS, SETTINGS)
+    assert [order.method for order in todo] == ["v5", "v5", "joint", "joint"]  # two positives an anchor: more to do
+    heard, killed = [], []
+
+    def hear(share: float, what: str) -> None:
+        heard.append((share, what))
+        if not killed and what:
+            killed.extend(processes_of_ours()[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    notes = fit_at_once(two, same, todo, SETTINGS, 2, hear)
+    assert len(notes) == 1 and "SIGKILL" in notes[0]
+    assert heads_of(two) == heads_of(one)
+    assert heads_of(one).keys() == {order.run for order in todo}
+    assert orders(two, same, METHODS, SEEDS, SETTINGS) == []
+    assert heard[-1][0] <= 1 and any("v5 7" in what for _, what in heard)
+
+
+def processes_of_ours() -> list[int]:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_what_cannot_be_fitted_ends_all_in_two_lines(at_hand):
+    artifacts, features = at_hand[0]
+    settings = FitSettings(head="linear", lr=1e30, epochs=1)
+    todo = orders(artifacts, features, METHODS, (1,), settings)
+    with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:
+        fit_at_once(artifacts, features, todo, settings, 2, lambda share, what: None)
+    assert caught.value.remedy
+
+
+def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
+    artifacts, features = at_hand[0]
+    todo = orders(artifacts, features, METHODS, SEEDS, SETTINGS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("pipeline.stages.fit_parallel.threads_each", lambda processes: 3)
+    assert processes_for(todo) == 1  # a few hundred texts
+    long = [replace(order, work=WORTH) for order in todo]
+    assert processes_for(long) == 3
+    assert processes_for(long[:1]) == 1
+    monkeypatch.setattr("pipeline.stages.fit_parallel.choose_devices", lambda devices: ["cuda:0"])
+    assert processes_for(long) == 1

@@ -1,0 +1,199 @@
+"""Sweeps as typed, killed, repeated and side by side; the backbone cannot be loaded in any of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.pipeline.conftest import Pipeline
+from tests.pipeline.small_dataset import rows, write_csv
+
+METHODS, SEEDS, HEADS, LRS = ("v5", "mrl"), (1, 2, 3, 4, 5), ("paper", "linear"), ("1e-4", "1e-3")
+GRID = (
+    *("--methods", ",".join(METHODS), "--seeds", ",".join(map(str, SEEDS)), "--heads", ",".join(HEADS)),
+    *("--lrs", ",".join(LRS), "--epochs", "1"),
+)
+ALL = len(METHODS) * len(SEEDS) * len(HEADS) * len(LRS)
+SMALL_GRID = ("--methods", "mrl", "--heads", "linear", "--epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def no_backbone(tmp_path_factory) -> dict[str, str]:
+    """An environment where the package that loads backbones cannot be imported."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "transformers").mkdir()
+    (folder / "transformers" / "__init__.py").write_text('raise ImportError("the backbone was loaded")\n')
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+
+
+@pytest.fixture(scope="module")
+def embedded_once(tmp_path_factory, small_csv) -> Path:
+    """An artifacts folder with the features of the small dataset."""
+    root = tmp_path_factory.mktemp("embedded")
+    Pipeline(root / "artifacts", root).json("embed", small_csv, "--backbone", "minilm")
+    return root / "artifacts"
+
+
+@pytest.fixture
+def embedded(embedded_once, tmp_path) -> Pipeline:
+    """A copy of it, to fit on."""
+    return Pipeline(shutil.copytree(embedded_once, tmp_path / "artifacts"), tmp_path)
+
+
+def runs_of(pipeline: Pipeline) -> list[Path]:
+    """Folders of whole runs."""
+    found = (path.parent for path in pipeline.workspace.artifacts.glob("runs/*/*/*/*/config.json"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))
+
+
+def files_of(runs: list[Path]) -> dict[Path, tuple[int, bytes]]:
+    """What a fit wrote, and when."""
+    names = ("config.json", "head.safetensors", "history.parquet")
+    return {run / name: ((run / name).stat().st_mtime_ns, (run / name).read_bytes()) for run in runs for name in names}
+
+
+def start(pipeline: Pipeline, *command: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=pipeline.cwd,
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "PIPELINE_ARTIFACTS": str(pipeline.workspace.artifacts),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed_when_half_done(pipeline: Pipeline, **environment: str) -> None:
+    """Starts the sweep and kills it as soon as half of the runs exist."""
+    sweep = start(pipeline, "-m", "pipeline.cli", "sweep", *GRID, **environment)
+    until = time.monotonic() + 60
+    while len(runs_of(pipeline)) < ALL // 2:
+        assert sweep.poll() is None, sweep.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.communicate()
+    assert sweep.returncode == -signal.SIGKILL
+
+
+def left_by_a_kill(folder: Path) -> Path:
+    """An unfinished run of a process of another machine, two hours old."""
+    remains = folder / ".0123456789ab.00000000-1-0123456789ab.partial"
+    remains.mkdir(parents=True)
+    (remains / "head.safetensors").write_bytes(b"half")
+    os.utime(remains, (time.time() - 7200,) * 2)
+    return remains
+
+
+def test_a_killed_sweep_goes_on_and_a_whole_one_trains_nothing(embedded, no_backbone):
+    killed_when_half_done(embedded, **no_backbone)
+    before = files_of(runs_of(embedded))
+    done = len(runs_of(embedded))
+    assert ALL // 2 <= done < ALL
+    remains = left_by_a_kill(runs_of(embedded)[0].parents[1] / "mrl")
+
+    swept = embedded.json("sweep", *GRID, **no_backbone)
+    assert (len(swept["runs"]), swept["trained"]) == (ALL, ALL - done)
+    after = files_of(runs_of(embedded))
+    assert {path: after[path] for path in before} == before
+    assert not remains.exists()
+
+    again = embedded.json("sweep", *GRID, **no_backbone)
+    assert (again["runs"], again["trained"]) == (swept["runs"], 0)
+    assert files_of(runs_of(embedded)) == after
+
+    frame = pl.read_parquet(again["output"])
+    expected = {
+        (run["id"], run["method"], run["seed"], run["head"], dim, level)
+        for run in swept["runs"]
+        for dim in (64, 128, 192, 256)
+        for level in (0, 1)
+    }
+    assert len(expected) == ALL * 4 * 2
+    assert sorted(frame.select("run", "method", "seed", "head", "dim", "level").iter_rows()) == sorted(expected)
+    assert set(frame["lr"]) == {1e-4, 1e-3}
+    assert set(frame["schedule"]) == {"constant"}
+    assert frame["accuracy"].is_between(0, 1).all()
+    assert (frame["ci_low"] <= frame["accuracy"]).all() and (frame["accuracy"] <= frame["ci_high"]).all()
+
+
+def test_a_changed_label_costs_no_embedding_and_that_dataset_s_runs_alone(embedded, no_backbone, tmp_path):
+    """Two datasets of the texts that are embedded, under other names and other labels."""
+    mine = write_csv(tmp_path / "mine.csv", rows())
+    other = write_csv(tmp_path / "other.csv", [(text, f"z{d}", f"y{i}", split) for text, d, i, split in rows()])
+    grid = (*SMALL_GRID, "--seeds", "1,2", "--datasets", f"{mine},{other}")
+    first = embedded.json("sweep", *grid, **no_backbone)
+    assert (len(first["runs"]), first["trained"]) == (4, 4)
+    before = files_of(runs_of(embedded))
+
+    text, domain, intent, split = rows()[0]
+    write_csv(mine, [(text, domain, "transfer" if intent == "balance" else "balance", split), *rows()[1:]])
+    assert embedded.json("embed", mine, "--backbone", "minilm")["computed"] == 0
+    second = embedded.json("sweep", *grid, **no_backbone)
+    assert (len(second["runs"]), second["trained"]) == (4, 2)
+    new = {run["id"]: run for run in second["runs"] if run["id"] not in {one["id"] for one in first["runs"]}}
+    assert len(new) == 2
+    assert {run["dataset"].rsplit("-", 1)[0] for run in new.values()} == {"mine"}
+    after = files_of(runs_of(embedded))
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_schedule_is_an_axis_and_the_method_s_own_is_no_other_run(embedded, no_backbone):
+    own = embedded.json("sweep", *SMALL_GRID, **no_backbone)
+    swept = embedded.json("sweep", *SMALL_GRID, "--schedules", "constant,one-cycle", **no_backbone)
+    assert (len(swept["runs"]), swept["trained"]) == (2, 1)
+    assert swept["runs"][0] == own["runs"][0]
+    frame = pl.read_parquet(swept["output"])
+    assert dict(frame.select("run", "schedule").unique().iter_rows()) == {
+        run["id"]: schedule for run, schedule in zip(swept["runs"], ("constant", "one-cycle"), strict=True)
+    }
+    assert "one-cycle" in embedded.fails("sweep", *SMALL_GRID, "--schedules", "cosine")
+
+
+MEETING = """
+import json, sys, time
+from pathlib import Path
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.features import labelled_features
+from pipeline.stages.fit import FitSettings, fit
+
+artifacts, meeting, own = Artifacts(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+
+def meet(progress):
+    (meeting / own).touch()
+    while len(list(meeting.iterdir())) < 2:
+        time.sleep(0.01)
+
+features = labelled_features(artifacts)
+fitted = fit(artifacts, features, "mrl", [1, 2], FitSettings(head="linear", epochs=1), progress=meet)
+print(json.dumps([[run.id for run in fitted.runs], sorted(fitted.trained)]))
+"""
+
+
+def test_of_two_processes_that_train_the_same_runs_both_succeed_and_one_s_stay(embedded, no_backbone, tmp_path):
+    """Each waits, while it trains, until the other trains too."""
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    both = [start(embedded, "-c", MEETING, embedded.artifacts, meeting, name, **no_backbone) for name in "ab"]
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    (runs, trained), other = (json.loads(out) for out, _ in said)
+    assert other == [runs, trained]
+    assert sorted(runs) == trained
+    assert sorted(run.name for run in runs_of(embedded)) == sorted(runs)
+    assert list(embedded.artifacts.rglob("*.partial")) == []
+    assert len(embedded.json("score", **no_backbone)["scores"]) == 2

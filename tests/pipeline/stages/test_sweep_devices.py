@@ -1,0 +1,163 @@
+"""Sweeps by several processes: the same results as one's, and a process that is lost costs its point alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.stages.sweep import Grid, do_point, points
+from pipeline.stages.sweep_parallel import do_points
+from tests.pipeline.conftest import Pipeline
+from tests.pipeline.stages import sweep_faults
+
+GRID = ("--methods", "v5,mrl", "--seeds", "1,2", "--heads", "paper,linear", "--lrs", "1e-4,1e-3", "--epochs", "1")
+ALL = 16
+
+
+@pytest.fixture(scope="module")
+def embedded_once(tmp_path_factory, small_csv) -> Path:
+    root = tmp_path_factory.mktemp("embedded")
+    Pipeline(root / "artifacts", root).json("embed", small_csv, "--backbone", "minilm")
+    return root / "artifacts"
+
+
+@pytest.fixture
+def embedded(embedded_once, tmp_path) -> Pipeline:
+    return Pipeline(shutil.copytree(embedded_once, tmp_path / "artifacts"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def alone(embedded_once, tmp_path_factory) -> tuple[Pipeline, dict]:
+    """The grid as one process does it."""
+    root = tmp_path_factory.mktemp("alone")
+    one = Pipeline(shutil.copytree(embedded_once, root / "artifacts"), root)
+    return one, one.json("sweep", *GRID, "--devices", "cpu")
+
+
+def files_of(pipeline: Pipeline) -> dict[str, tuple[bytes, bytes]]:
+    """By run: the bytes of its head and of its scores."""
+    heads = pipeline.workspace.artifacts.glob("runs/*/*/*/*/head.safetensors")
+    return {
+        path.parent.name: (path.read_bytes(), (path.parent / "scores.json").read_bytes())
+        for path in heads
+        if path.parent.name[0] != "."
+    }
+
+
+def table_of(swept: dict) -> pl.DataFrame:
+    return pl.read_parquet(swept["output"]).drop("seconds")
+
+
+def processes_of(parent: int) -> list[int]:
+    """The processes that a sweep spawned."""
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    except OSError:
+        return []
+
+
+def start(pipeline: Pipeline, *arguments: str) -> subprocess.Popen:
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "PIPELINE_ARTIFACTS": str(pipeline.workspace.artifacts),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "pipeline.cli", "sweep", *GRID, *arguments]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=pipeline.cwd, env={**os.environ, **environment}, **output)
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_one_of_two_killed_costs_its_point_alone(embedded, alone):
+    sweep = start(embedded, "--devices", "cpu:2", "--json")
+    wait_for(lambda: files_of_runs(embedded) >= 4)
+    child = processes_of(sweep.pid)[0]
+    os.kill(child, signal.SIGSTOP)  # one that was between two points is given the next meanwhile
+    time.sleep(1)
+    os.kill(child, signal.SIGKILL)
+    said, told = sweep.communicate(timeout=120)
+    assert sweep.returncode == 0, told
+    assert f'"trained": {ALL}' in said
+    assert "signal 9 (SIGKILL)" in told and "was done again by another" in told
+    assert files_of(embedded) == files_of(alone[0])
+
+
+def files_of_runs(pipeline: Pipeline) -> int:
+    return len(list(pipeline.workspace.artifacts.glob("runs/*/*/*/[!.]*/config.json")))
+
+
+def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedded, alone):
+    one, expected = alone
+    sweep = start(embedded, "--devices", "cpu:2")
+    wait_for(lambda: files_of_runs(embedded) >= 4)
+    children = processes_of(sweep.pid)
+    assert len(children) == 2
+    sweep.kill()
+    sweep.communicate()
+    wait_for(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
+    done = files_of_runs(embedded)
+    assert 4 <= done < ALL
+    swept = embedded.json("sweep", *GRID, "--devices", "cpu:2")
+    assert [run["id"] for run in swept["runs"]] == [run["id"] for run in expected["runs"]]
+    assert (len(swept["runs"]), swept["trained"]) == (ALL, ALL - done)
+    assert files_of(embedded) == files_of(one)
+    assert table_of(swept).equals(table_of(expected))
+    again = start(embedded, "--devices", "cpu:2", "--json")
+    spawned = []
+    while again.poll() is None:
+        spawned += processes_of(again.pid)
+        time.sleep(0.005)
+    assert '"trained": 0' in again.stdout.read()
+    assert spawned == []
+
+
+def test_what_is_done_needs_no_device(alone):
+    one, expected = alone
+    grid = Grid(methods=("v5",), heads=("paper",), lrs=(1e-4,), epochs=(1,))
+    (point,) = points(grid)
+    done = do_point(one.artifacts, point, (1, 2), "cuda:99")
+    assert done.trained == frozenset()
+    assert {run.id for run in done.runs} < {run["id"] for run in expected["runs"]}
+    with pytest.raises((RuntimeError, AssertionError)):  # which kind depends on how torch was built
+        do_point(one.artifacts, point, (3,), "cuda:99")
+
+
+def test_what_cannot_be_fitted_ends_all_in_two_lines(embedded):
+    grid = Grid(methods=("v5", "mrl"), heads=("linear",), lrs=(1e30,), epochs=(1,))
+    with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:
+        do_points(embedded.artifacts, list(points(grid)), (1,), ["cpu", "cpu"])
+    assert caught.value.remedy
+
+
+def test_a_point_that_kills_whoever_does_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.sweep_parallel._serve", sweep_faults.dies_at_mrl)
+    grid = Grid(methods=("v5", "mrl"), lrs=(1e-4, 1e-3))
+    with pytest.raises(PipelineError, match=r"^2 processes were lost at mrl, paper, the last: .*SIGKILL") as caught:
+        do_points(tmp_path, list(points(grid)), (1,), ["cpu"] * 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_when_every_process_is_lost_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.sweep_parallel._serve", sweep_faults.dies_at_mrl)
+    with pytest.raises(PipelineError, match=r"every process was lost, the last: .*SIGKILL"):
+        do_points(tmp_path, list(points(Grid(methods=("mrl",), lrs=(1e-4, 1e-3)))), (1,), ["cpu"])
+
+
+def test_a_device_that_is_not_there_is_told(pipeline):
+    assert "no GPU" in pipeline.fails("sweep", "--devices", "cuda:0,cuda:1", CUDA_VISIBLE_DEVICES="")
