@@ -329,8 +329,8 @@ def show_accuracy(
     train: np.ndarray, test: np.ndarray, labels: dict[str, np.ndarray], device: str, results: Results
 ) -> None:
     """Ask the test split of the training split at every prefix."""
-    answers = score_embeddings(train, labels["train"], test, labels["test"], device=device)
-    for dim, (domain, intent) in zip(answers.dims, answers.accuracy * 100, strict=True):
+    predictions = score_embeddings(train, labels["train"], test, labels["test"], device=device)
+    for dim, (domain, intent) in zip(predictions.dims, predictions.accuracy * 100, strict=True):
         results.add(f"  intents right at {dim} dims", intent, "%", f"domains {domain:.2f} %", domain=domain)
 
 

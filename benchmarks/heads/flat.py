@@ -60,12 +60,12 @@ def right_of(fitted: list[heads.FitResult], data: Features, device: str) -> list
     galleries = [one.head.embed(train) for one in fitted]
     found = []
     for rows, its_labels in (data.splits["val"], data.splits["test"]):
-        answers = [
+        predictions = [
             score_embeddings(gallery, labels, one.head.embed(rows), its_labels, device=device)
             for one, gallery in zip(fitted, galleries, strict=True)
         ]
-        dims = answers[0].dims
-        found.append({dims[j]: np.stack([some.right[j, :, -1] for some in answers], axis=1) for j in (-1, 0)})
+        dims = predictions[0].dims
+        found.append({dims[j]: np.stack([some.right[j, :, -1] for some in predictions], axis=1) for j in (-1, 0)})
     return found
 
 

@@ -49,7 +49,7 @@ from benchmarks.heads.fit import (
     numbers,
 )
 from pipeline.evaluation import statistics
-from pipeline.evaluation.predictions import Answers
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings
 
 PROTOCOLS = ("gallery", "leave-one-out")
@@ -166,13 +166,13 @@ def measure(features: Features, plan: Plan, options: argparse.Namespace) -> list
         "fit_seconds": time.perf_counter() - began,
         "best_epochs": [result.best_epoch for result in results],
     }
-    answers = [ask(result.head, train, labels, *features.splits["test"], options.device) for result in results]
+    predictions = [ask(result.head, train, labels, *features.splits["test"], options.device) for result in results]
     return [
         {
             **about,
             "protocol": protocol,
-            "dims": answers[0][protocol].dims,
-            "accuracy": [by_protocol[protocol].accuracy.tolist() for by_protocol in answers],
+            "dims": predictions[0][protocol].dims,
+            "accuracy": [by_protocol[protocol].accuracy.tolist() for by_protocol in predictions],
         }
         for protocol in PROTOCOLS
     ]
@@ -185,7 +185,7 @@ def ask(
     test: np.ndarray,
     test_labels: np.ndarray,
     where: str,
-) -> dict[str, Answers]:
+) -> dict[str, Predictions]:
     """Ask one head's test texts by both protocols."""
     head = head.to(where)
     gallery, queries = head.embed(train), head.embed(test)
@@ -220,7 +220,7 @@ class Difference:
 
     dataset: str
     protocol: str
-    subject: str
+    scorable: str
     other: str
     dim: int
     level: str
@@ -231,19 +231,19 @@ class Difference:
     p_holm: float | None
 
 
-def differences(records: Sequence[Record], subject: str) -> list[Difference]:
+def differences(records: Sequence[Record], scorable: str) -> list[Difference]:
     """Compare joint or its wide head with each rival there is, on one dataset by one protocol."""
     by_method = {record["method"]: record for record in records}
-    joint = by_method[subject]
+    joint = by_method[scorable]
     rows, tests = [], []
-    for other in (name for name in RIVALS[subject] if name in by_method):
+    for other in (name for name in RIVALS[scorable] if name in by_method):
         shares = accuracies(joint) - accuracies(by_method[other])
         for j, level in np.ndindex(shares.shape[1:]):
             rows.append((other, joint["dims"][j], joint["levels"][level]))
             tests.append(statistics.paired_test(shares[:, j, level]))
     adjusted = statistics.holm([test.p for test in tests])
     return [
-        Difference(joint["dataset"], joint["protocol"], subject, *row, test.n, test.mean, test.interval, test.p, p)
+        Difference(joint["dataset"], joint["protocol"], scorable, *row, test.n, test.mean, test.interval, test.p, p)
         for row, test, p in zip(rows, tests, adjusted, strict=True)
     ]
 
@@ -306,13 +306,13 @@ class Report:
         self.runs.append(record)
         self.write()
 
-    def compare(self, dataset: str, subject: str) -> None:
+    def compare(self, dataset: str, scorable: str) -> None:
         """Show joint or its wide head against each rival on one dataset."""
         for protocol in PROTOCOLS:
             found = [r for r in self.runs if (r["dataset"], r["protocol"]) == (dataset, protocol)]
-            rows = differences(found, subject)
+            rows = differences(found, scorable)
             self.differences += rows
-            say(f"\n{dataset}, {protocol}, {subject} - other in points, Holm over {len(rows)} rows")
+            say(f"\n{dataset}, {protocol}, {scorable} - other in points, Holm over {len(rows)} rows")
             for row in rows:
                 ends = "" if row.ci95 is None else "[{:+.2f}, {:+.2f}]".format(*(end * 100 for end in row.ci95))
                 p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
@@ -335,9 +335,9 @@ def run(options: argparse.Namespace) -> None:
             for record in measure(features, plan, options):
                 report.add(record)
         names = {plan.name for plan in plans}
-        for subject, rivals in RIVALS.items():
-            if subject in names and names & set(rivals):
-                report.compare(dataset, subject)
+        for scorable, rivals in RIVALS.items():
+            if scorable in names and names & set(rivals):
+                report.compare(dataset, scorable)
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation import statistics
-from pipeline.evaluation.predictions import Answers, steering
+from pipeline.evaluation.predictions import Predictions, steering
 
 Floats = NDArray[np.float64]
 Range = tuple[float, float]
-Quantity = Callable[[Answers], Floats]
+Quantity = Callable[[Predictions], Floats]
 
 DIFFERENCE = "v5 - mrl"
 PERCENT, POINTS = "%", "points"
@@ -70,7 +70,7 @@ class Claim:
     published: Mapping[str, Range]
     tested: str
     unit: str
-    measure: Callable[[Mapping[str, Mapping[int, Answers]]], Measurement | None] | None = None
+    measure: Callable[[Mapping[str, Mapping[int, Predictions]]], Measurement | None] | None = None
     units: Mapping[str, str] = field(default_factory=dict)
 
     def unit_of(self, figure: str) -> str:
@@ -83,32 +83,32 @@ class Claim:
 
 
 def _measure(
-    runs: Mapping[str, Mapping[int, Answers]], quantity: Quantity, span: Range = (0.0, 1.0)
+    runs: Mapping[str, Mapping[int, Predictions]], quantity: Quantity, span: Range = (0.0, 1.0)
 ) -> dict[str, Figure]:
     """The quantity of v5, of mrl, and their difference, each over the same seeds and texts; a text's is in `span`."""
-    v5, mrl = (np.stack([quantity(answers) for answers in runs[method].values()]) for method in ("v5", "mrl"))
-    answers, reach = next(iter(runs["v5"].values())), span[1] - span[0]
+    v5, mrl = (np.stack([quantity(predictions) for predictions in runs[method].values()]) for method in ("v5", "mrl"))
+    predictions, reach = next(iter(runs["v5"].values())), span[1] - span[0]
     measured = (("v5", v5, span), ("mrl", mrl, span), (DIFFERENCE, v5 - mrl, (-reach, reach)))
-    return {name: _figure(values, answers, within) for name, values, within in measured}
+    return {name: _figure(values, predictions, within) for name, values, within in measured}
 
 
-def _figure(values: Floats, answers: Answers, span: Range) -> Figure:
+def _figure(values: Floats, predictions: Predictions, span: Range) -> Figure:
     """Mean of contributions [seeds, m], with an interval over both that stays in their span."""
     seeds = statistics.paired_test(values.mean(axis=1))
-    low, high = statistics.bootstrap_interval(values.mean(axis=0), answers.asked, span=span, seed=answers.seed)
+    low, high = statistics.bootstrap_interval(values.mean(axis=0), predictions.asked, span=span, seed=predictions.seed)
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
     below, above = math.hypot(seeds.mean - low, around), math.hypot(high - seeds.mean, around)
     return Figure(seeds.mean, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
 
 
-def _accuracy(answers: Answers, dim: int, level: int) -> Floats:
-    return np.asarray(answers.right[answers.dims.index(dim), :, level], dtype=np.float64)
+def _accuracy(predictions: Predictions, dim: int, level: int) -> Floats:
+    return np.asarray(predictions.right[predictions.dims.index(dim), :, level], dtype=np.float64)
 
 
-def _has(runs: Mapping[str, Mapping[int, Answers]], *dims: int) -> bool:
+def _has(runs: Mapping[str, Mapping[int, Predictions]], *dims: int) -> bool:
     """Whether the prefixes that a claim is about were scored, and the two levels."""
-    answers = [a for by_seed in runs.values() for a in by_seed.values()]
-    return all(set(dims) <= set(a.dims) and a.labels.shape[1] > 1 for a in answers)
+    predictions = [a for by_seed in runs.values() for a in by_seed.values()]
+    return all(set(dims) <= set(a.dims) and a.labels.shape[1] > 1 for a in predictions)
 
 
 def _above(figure: Figure, bound: float = 0.0) -> bool:
@@ -119,40 +119,40 @@ def _below(figure: Figure, bound: float = 0.0) -> bool:
     return figure.interval is not None and figure.interval[1] < bound
 
 
-def _coarse_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+def _coarse_64(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement | None:
     if not _has(runs, 64):
         return None
-    figures = _measure(runs, lambda answers: _accuracy(answers, 64, 0))
+    figures = _measure(runs, lambda predictions: _accuracy(predictions, 64, 0))
     return Measurement(figures, _above(figures[DIFFERENCE]))
 
 
-def _fine_64(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+def _fine_64(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement | None:
     if not _has(runs, 64):
         return None
-    figures = _measure(runs, lambda answers: _accuracy(answers, 64, -1))
+    figures = _measure(runs, lambda predictions: _accuracy(predictions, 64, -1))
     return Measurement(figures, _below(figures[DIFFERENCE]))
 
 
-def _coarse_loss(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+def _coarse_loss(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement | None:
     if not _has(runs, 64, 256):
         return None
-    figures = _measure(runs, lambda answers: _accuracy(answers, 256, 0) - _accuracy(answers, 64, 0), (-1.0, 1.0))
+    figures = _measure(runs, lambda found: _accuracy(found, 256, 0) - _accuracy(found, 64, 0), (-1.0, 1.0))
     return Measurement(figures, _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]))
 
 
-def _steering(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+def _steering(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement | None:
     if not _has(runs, 64, 256):
         return None
-    figures = _measure(runs, lambda answers: steering(answers.right)[:, 0], (-2.0, 2.0))
+    figures = _measure(runs, lambda predictions: steering(predictions.right)[:, 0], (-2.0, 2.0))
     return Measurement(figures, _above(figures["v5"]) and _above(figures[DIFFERENCE]))
 
 
-def _min_storage(runs: Mapping[str, Mapping[int, Answers]]) -> Measurement | None:
+def _min_storage(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement | None:
     """Fewest dimensions whose mean coarse accuracy over seeds reaches the target; None if none does."""
     if not _has(runs, 64, 256):
         return None
     dims = next(iter(runs["v5"].values())).dims
-    by_dim = {dim: _measure(runs, lambda answers, dim=dim: _accuracy(answers, dim, 0)) for dim in dims}  # type: ignore[misc]
+    by_dim = {dim: _measure(runs, lambda predictions, dim=dim: _accuracy(predictions, dim, 0)) for dim in dims}  # type: ignore[misc]
     needed = {
         method: next((dim for dim in dims if (by_dim[dim][method].value or 0) >= TARGET), None) for method in runs
     }

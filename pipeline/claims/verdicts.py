@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.claims.published import CLAIMS, Claim, Measurement, Range
 from pipeline.evaluation.comparison import Entry, seeds_in_common
-from pipeline.evaluation.predictions import Answers
+from pipeline.evaluation.predictions import Predictions
 
 PUBLISHED, ELSEWHERE = "leave-one-out", "gallery"
 HOLDS = "holds"
@@ -76,22 +76,26 @@ def judge(
     return tuple(_judged(claim, runs, (others or {}).get(claim.id)) for claim in CLAIMS)
 
 
-def _pairs(entries: Sequence[Entry]) -> dict[str, dict[int, Answers]]:
+def _pairs(entries: Sequence[Entry]) -> dict[str, dict[int, Predictions]]:
     """Answers of v5 and mrl by seed, for the seeds that both have; empty if one of them has no run."""
-    runs: dict[str, dict[int, Answers]] = {"v5": {}, "mrl": {}}
+    runs: dict[str, dict[int, Predictions]] = {"v5": {}, "mrl": {}}
     for entry in entries:
         if entry.method in runs:
-            runs[entry.method][entry.seed] = entry.answers
+            runs[entry.method][entry.seed] = entry.predictions
     if not all(runs.values()):
         return {}
     seeds = seeds_in_common(runs["v5"], runs["mrl"], ("v5", "mrl"))
     return {method: {seed: by_seed[seed] for seed in seeds} for method, by_seed in runs.items()}
 
 
-def _judged(claim: Claim, runs: Mapping[str, Mapping[str, Mapping[int, Answers]]], other: Measurement | None) -> Judged:
+def _judged(
+    claim: Claim, runs: Mapping[str, Mapping[str, Mapping[int, Predictions]]], other: Measurement | None
+) -> Judged:
     found = {PUBLISHED: other, ELSEWHERE: None}
     if claim.measure is not None:
-        found = {protocol: claim.measure(answers) if answers else None for protocol, answers in runs.items()}
+        found = {
+            protocol: claim.measure(predictions) if predictions else None for protocol, predictions in runs.items()
+        }
     ours, elsewhere = found[PUBLISHED], found[ELSEWHERE]
     return Judged(
         id=claim.id,
@@ -111,7 +115,7 @@ def _judged(claim: Claim, runs: Mapping[str, Mapping[str, Mapping[int, Answers]]
     )
 
 
-def _seeds(claim: Claim, runs: Mapping[str, Mapping[int, Answers]], ours: Measurement | None) -> int:
+def _seeds(claim: Claim, runs: Mapping[str, Mapping[int, Predictions]], ours: Measurement | None) -> int:
     """How many seeds a claim was measured on."""
     if claim.measure is None:
         return 0 if ours is None else ours.seeds

@@ -18,14 +18,14 @@ from pipeline.terminal.options import NameList, backbone_options, known_methods
 def COMMAND(session: Session, protocol: str, **options: Any) -> dict[str, Any]:
     """Differences between methods, paired by seed: t-test, Holm over all rows, Cohen's d, bootstrap over texts."""
     from pipeline.evaluation.comparison import compare
-    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.evaluation.embeddings import run_scorable
     from pipeline.stages.with_progress import entries_stage, features_of, runs_to_judge
     from pipeline.terminal.tables import comparison_table
 
     features = features_of(session, options)
     runs = runs_to_judge(session, features, options["methods"])
-    subjects = [run_subject(run, features) for run in runs]
-    rows = compare(entries_stage(session, subjects, protocol, options["k"]))
+    scorables = [run_scorable(run, features) for run in runs]
+    rows = compare(entries_stage(session, scorables, protocol, options["k"]))
     levels = features.dataset.levels
     session.console.show(comparison_table(rows, levels))
     for row in rows:

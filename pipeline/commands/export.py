@@ -61,7 +61,7 @@ def _check_free(output: Path, kind: str) -> None:
 
 
 def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
-    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.evaluation.embeddings import run_scorable
     from pipeline.stages.with_progress import runs_to_judge
     from pipeline.workspace.runs import runs_by_id
     from pipeline.workspace.select_run import choose_run, chosen_line
@@ -71,7 +71,7 @@ def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) 
         raise click.UsageError("--run names a run by itself: leave out --method and --seed")
     if options["run_id"]:
         runs = runs_by_id(session.artifacts, [options["run_id"]])
-        run_subject(runs[0], features)  # refuses a run of other features
+        run_scorable(runs[0], features)  # refuses a run of other features
     else:
         runs = runs_to_judge(session, features, None)
     run = choose_run(runs, method, seed)
@@ -83,7 +83,7 @@ def _model(
     session: Session, run: Run, features: LabelledFeatures, output: Path, options: dict[str, Any]
 ) -> dict[str, Any]:
     import cache
-    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.evaluation.embeddings import run_scorable
     from pipeline.evaluation.score import PROTOCOLS, score
     from pipeline.export.model_card import Card
     from pipeline.export.sentence_transformers_folder import TOLERANCE, backbone_of, check_folder, write_folder
@@ -92,10 +92,10 @@ def _model(
     extras.sentence_transformers()
     named = options["backbone"]
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
-    subject = run_subject(run, features)
+    scorable = run_scorable(run, features)
     with session.console.progress("exporting") as bar:
         bar.update(0, 3, "scoring")
-        scores = [score(subject, protocol) for protocol in PROTOCOLS]
+        scores = [score(scorable, protocol) for protocol in PROTOCOLS]
         card = Card(run, session.artifacts.dataset_source(features.dataset.id), scores, output.name).text()
         texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
         with cache.atomic_folder(output) as partial:

@@ -36,7 +36,7 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
     """
     from pipeline.claims.format import claim_lines, claims_table
     from pipeline.claims.verdicts import judge
-    from pipeline.evaluation.embeddings import run_subject
+    from pipeline.evaluation.embeddings import run_scorable
     from pipeline.evaluation.gallery_size import crossing, size_effects
     from pipeline.evaluation.score import PROTOCOLS
     from pipeline.stages.with_progress import entries_stage, features_of, fit_stage, grid_stage
@@ -44,10 +44,10 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
 
     features = features_of(session, options)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
-    subjects = [run_subject(run, features) for run in runs]
+    scorables = [run_scorable(run, features) for run in runs]
     others = {**_cost(options["head"]), **_search(session, features, runs, corpus_size)}
-    claims = judge({protocol: entries_stage(session, subjects, protocol) for protocol in PROTOCOLS}, others)
-    effects = size_effects(grid_stage(session, subjects, None), "v5", "mrl")
+    claims = judge({protocol: entries_stage(session, scorables, protocol) for protocol in PROTOCOLS}, others)
+    effects = size_effects(grid_stage(session, scorables, None), "v5", "mrl")
     levels = features.dataset.levels
     session.console.show(claims_table(claims))
     for line in claim_lines(claims):

@@ -68,11 +68,11 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
 
     features = features_of(session, options)
     runs, device = runs_to_judge(session, features, options["methods"]), device_of(options["device"])
-    subjects = embedders(session.artifacts, features, runs, device)
+    scorables = embedders(session.artifacts, features, runs, device)
     sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
-    plan = _plan(session, subjects, sizes, device, options)
+    plan = _plan(session, scorables, sizes, device, options)
     with session.console.progress("retrieving") as bar:
-        found = experiment(subjects, features, sizes, options["queries"], plan, bar.update)
+        found = experiment(scorables, features, sizes, options["queries"], plan, bar.update)
     facts = {"dataset": features.dataset.id, "backbone": features.backbone, "layer": features.layer}
     result = to_json(found, {**facts, "device": plan.device})
     wanted = Wanted(options["filter_dim"], options["candidates"], engines=bool(options["engines"]))
@@ -85,14 +85,14 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
 
 
 def _plan(
-    session: Session, subjects: list[Embedder], sizes: tuple[int, ...], device: str, options: Mapping[str, Any]
+    session: Session, scorables: list[Embedder], sizes: tuple[int, ...], device: str, options: Mapping[str, Any]
 ) -> Plan:
     """What to measure; says what it chose by itself."""
     from pipeline.errors import PipelineError
     from pipeline.retrieval.engines import faiss_is_there
     from pipeline.retrieval.experiment import Plan
 
-    full = subjects[0].dim
+    full = scorables[0].dim
     filters = options["filter_dim"] or tuple(dim for dim in (64, 128) if dim < full)
     wrong = [dim for dim in filters if not 0 < dim < full]
     if wrong:

@@ -32,7 +32,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
 
     The report is one HTML page about every run on these features; it needs the extra [report].
     """
-    from pipeline.evaluation.embeddings import baselines_of, run_subject
+    from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.recommend import advice
     from pipeline.stages.with_progress import embed_stage, fit_stage, score_stage, show_scores
 
@@ -40,7 +40,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
     features = embedded.features()
     runs = fit_stage(session, features, methods, rest)
-    scores = score_stage(session, [run_subject(run, features) for run in runs], protocols=("gallery",))
+    scores = score_stage(session, [run_scorable(run, features) for run in runs], protocols=("gallery",))
     baselines = score_stage(session, baselines_of(session.artifacts, features), protocols=("gallery",))
     levels = embedded.dataset.levels
     show_scores(session, [*scores, *baselines], levels)

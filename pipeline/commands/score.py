@@ -20,7 +20,7 @@ from pipeline.terminal.options import (
 from pipeline.workspace.artifacts import DatasetSource
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.embeddings import Subject
+    from pipeline.evaluation.embeddings import Scorable
 
 
 @command("score", example="pipeline score --protocol all")
@@ -67,11 +67,11 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
 
     _check_usage(runs, options)
     scored, beside = _embeddings(session, options) if options["embeddings"] else _runs(session, runs, options)
-    levels, subjects = scored[0].hierarchy.names, [*scored, *beside]
+    levels, scorables = scored[0].hierarchy.names, [*scored, *beside]
     if options["gallery_size"]:
-        cells = grid_stage(session, subjects, options["gallery_size"], options["k"])
+        cells = grid_stage(session, scorables, options["gallery_size"], options["k"])
         session.console.show(grid_table(cells, levels))
-        count = len(cells) // len(subjects) * len(scored)
+        count = len(cells) // len(scorables) * len(scored)
         return {"scores": cells[:count], "baselines": cells[count:]}
     protocols = PROTOCOLS if protocol == "all" else (protocol,)
     scores = score_stage(session, scored, protocols, options["k"])
@@ -82,7 +82,7 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
         if options["errors"]:
             _show_errors(session, chosen, levels)
     if options["per_class"]:
-        _write_per_class(session, options["per_class"], subjects, protocols, options["k"])
+        _write_per_class(session, options["per_class"], scorables, protocols, options["k"])
     return {"scores": scores, "baselines": baselines}
 
 
@@ -101,25 +101,25 @@ def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
         raise click.UsageError("--errors and --per-class are of one gallery: leave out --gallery-size")
 
 
-def _runs(session: Session, ids: tuple[str, ...], options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
-    from pipeline.evaluation.embeddings import baselines_of, run_subject
+def _runs(session: Session, ids: tuple[str, ...], options: Mapping[str, Any]) -> tuple[list[Scorable], list[Scorable]]:
+    from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.stages.with_progress import features_of, runs_to_judge
     from pipeline.workspace.runs import runs_by_id
 
     features = features_of(session, options)
     runs = runs_by_id(session.artifacts, ids) if ids else runs_to_judge(session, features, options["methods"])
-    return [run_subject(run, features) for run in runs], baselines_of(session.artifacts, features)
+    return [run_scorable(run, features) for run in runs], baselines_of(session.artifacts, features)
 
 
-def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Subject], list[Subject]]:
-    from pipeline.evaluation.embeddings import outside_subjects
+def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Scorable], list[Scorable]]:
+    from pipeline.evaluation.embeddings import external_scorables
 
     loading, _ = split_loading(dict(options))
     dataset = session.artifacts.load_dataset(session.artifacts.source_as_asked(options["dataset"], loading))
     session.console.say(f"embeddings: {options['embeddings']}, of {dataset.id}")
     for warning in dataset.warnings:
         session.console.say(warning)
-    given, components = outside_subjects(options["embeddings"], dataset, options["dims"], session.console.say)
+    given, components = external_scorables(options["embeddings"], dataset, options["dims"], session.console.say)
     return [given], [components]
 
 
@@ -132,14 +132,14 @@ def _show_errors(session: Session, scores: Sequence[Mapping[str, Any]], levels: 
 
 
 def _write_per_class(
-    session: Session, path: Path, subjects: Sequence[Subject], protocols: Sequence[str], k: int
+    session: Session, path: Path, scorables: Sequence[Scorable], protocols: Sequence[str], k: int
 ) -> None:
     import cache
     from pipeline.evaluation.error_analysis import per_class_frame
-    from pipeline.evaluation.score import answers_of
+    from pipeline.evaluation.score import predictions_of
 
-    answered = [(subject.facts, answers_of(subject, name, k)) for name in protocols for subject in subjects]
-    frame = per_class_frame(answered, subjects[0].hierarchy)
+    predicted = [(scorable.facts, predictions_of(scorable, name, k)) for name in protocols for scorable in scorables]
+    frame = per_class_frame(predicted, scorables[0].hierarchy)
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache.atomic_file(path) as partial:
         frame.write_parquet(partial)

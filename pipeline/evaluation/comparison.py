@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
-from pipeline.evaluation.predictions import STEERABILITY, STEERING_REACH, Answers, steering
+from pipeline.evaluation.predictions import STEERABILITY, STEERING_REACH, Predictions, steering
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Entry:
 
     method: str
     seed: int
-    answers: Answers
+    predictions: Predictions
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def compare(entries: Sequence[Entry]) -> list[Comparison]:
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def seeds_in_common(a: dict[int, Answers], b: dict[int, Answers], names: tuple[str, str]) -> list[int]:
+def seeds_in_common(a: dict[int, Predictions], b: dict[int, Predictions], names: tuple[str, str]) -> list[int]:
     """Seeds that both methods were trained with, ascending.
 
     :raises PipelineError: if there is none.
@@ -123,9 +123,9 @@ def seeds_in_common(a: dict[int, Answers], b: dict[int, Answers], names: tuple[s
     return common
 
 
-def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Answers]]:
+def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Predictions]]:
     """Answers by method and seed, methods in the order met."""
-    methods: dict[str, dict[int, Answers]] = {}
+    methods: dict[str, dict[int, Predictions]] = {}
     for entry in entries:
         seeds = methods.setdefault(entry.method, {})
         if entry.seed in seeds:
@@ -133,21 +133,24 @@ def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Answers]]:
                 f"{entry.method} has two runs with seed {entry.seed}",
                 "name them apart (head, layer, hyper-parameters) or compare one of them",
             )
-        if not _same_questions(entry.answers, entries[0].answers):
+        if not _same_questions(entry.predictions, entries[0].predictions):
             raise PipelineError(
                 f"{entry.method} with seed {entry.seed} was not asked what {entries[0].method} was",
                 "score them on the same dataset with the same protocol, k and prefixes",
             )
-        seeds[entry.seed] = entry.answers
+        seeds[entry.seed] = entry.predictions
     return methods
 
 
-def _same_questions(one: Answers, other: Answers) -> bool:
-    facts = [(answers.protocol, answers.k, answers.dims, answers.gallery, answers.origin) for answers in (one, other)]
+def _same_questions(one: Predictions, other: Predictions) -> bool:
+    facts = [
+        (predictions.protocol, predictions.k, predictions.dims, predictions.gallery, predictions.origin)
+        for predictions in (one, other)
+    ]
     return facts[0] == facts[1] and np.array_equal(one.asked, other.asked) and np.array_equal(one.labels, other.labels)
 
 
-def _rows(a: str, b: str, a_runs: dict[int, Answers], b_runs: dict[int, Answers]) -> Iterator[Comparison]:
+def _rows(a: str, b: str, a_runs: dict[int, Predictions], b_runs: dict[int, Predictions]) -> Iterator[Comparison]:
     """All rows of one pair, p not adjusted yet."""
     seeds = seeds_in_common(a_runs, b_runs, (a, b))
     first = a_runs[seeds[0]]
@@ -179,25 +182,25 @@ def _rows(a: str, b: str, a_runs: dict[int, Answers], b_runs: dict[int, Answers]
         )
 
 
-def _columns(answers: Answers) -> list[tuple[str, int | None, int | None]]:
+def _columns(predictions: Predictions) -> list[tuple[str, int | None, int | None]]:
     """What the columns of `_contributions` are: metric, prefix and level."""
     cells: list[tuple[str, int | None, int | None]] = [
-        ("accuracy", j, level) for j, level in np.ndindex(len(answers.dims), answers.labels.shape[1])
+        ("accuracy", j, level) for j, level in np.ndindex(len(predictions.dims), predictions.labels.shape[1])
     ]
-    return cells + ([] if answers.steerability is None else [(name, None, None) for name in STEERABILITY])
+    return cells + ([] if predictions.steerability is None else [(name, None, None) for name in STEERABILITY])
 
 
-def _contributions(answers: Answers) -> Floats:
+def _contributions(predictions: Predictions) -> Floats:
     """What each answer adds to each metric: float64 [m, columns], whose means over m are the metrics."""
-    right = np.moveaxis(answers.right, 1, 0).reshape(len(answers.asked), -1).astype(np.float64)
-    return right if answers.steerability is None else np.concatenate([right, steering(answers.right)], axis=1)
+    right = np.moveaxis(predictions.right, 1, 0).reshape(len(predictions.asked), -1).astype(np.float64)
+    return right if predictions.steerability is None else np.concatenate([right, steering(predictions.right)], axis=1)
 
 
-def _reach(answers: Answers) -> Floats:
+def _reach(predictions: Predictions) -> Floats:
     """How far from 0 a text can be in each column of a difference, float64 [columns]."""
-    cells = np.ones(len(answers.dims) * answers.labels.shape[1])
-    return cells if answers.steerability is None else np.concatenate([cells, 2 * STEERING_REACH])
+    cells = np.ones(len(predictions.dims) * predictions.labels.shape[1])
+    return cells if predictions.steerability is None else np.concatenate([cells, 2 * STEERING_REACH])
 
 
-def _spelled(runs: dict[int, Answers]) -> str:
+def _spelled(runs: dict[int, Predictions]) -> str:
     return ", ".join(map(str, sorted(runs)))

@@ -28,7 +28,7 @@ Split = Callable[[str], tuple[Vectors, Ints]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class Scorable:
     """Vectors [n, D] of a dataset's texts, to be scored at their prefixes.
 
     `facts` name it in records. `dims`: the prefixes. `split`: from "train" or "test" to vectors and labels [n, L].
@@ -44,7 +44,7 @@ class Subject:
     classify: Callable[[], list[list[float | None]]] | None = None
 
 
-def run_subject(run: Run, features: LabelledFeatures) -> Subject:
+def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
     """A trained head on the features that it was trained on.
 
     :raises PipelineError: if the run was trained on other features.
@@ -70,15 +70,15 @@ def run_subject(run: Run, features: LabelledFeatures) -> Subject:
         features.dataset, features.backbone, run.method, run=run.id, layer=features.layer,
         head=run.record["head"], seed=run.seed, hyperparameters=run.record["hyperparameters"],
     )  # fmt: skip
-    return Subject(facts, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify)
+    return Scorable(facts, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify)
 
 
-def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Subject]:
+def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scorable]:
     """What no training reaches on these features: their plain truncation, and their principal components."""
     width = int(features.store.description["hidden_size"])
     folder = artifacts.runs / features.dataset.id / features.backbone / "untrained"
     return [
-        Subject(
+        Scorable(
             {**_facts(features.dataset, features.backbone, name, layer=features.layer), "untrained": True},
             baseline_dims(_rank(features.dataset, width) if name == "pca" else width),
             _untrained(name, features.split),
@@ -89,9 +89,9 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Subje
     ]
 
 
-def outside_subjects(
+def external_scorables(
     path: Path, dataset: data.Dataset, dims: Sequence[int] | None, say: Callable[[str], None] = lambda line: None
-) -> list[Subject]:
+) -> list[Scorable]:
     """Embeddings of a dataset that were made elsewhere, and their principal components beside them.
 
     :param path: see `read_embeddings`.
@@ -115,8 +115,8 @@ def outside_subjects(
     facts = _facts(dataset, path.name, path.name)
     components = {**facts, "method": "pca", "untrained": True}
     return [
-        Subject(facts, chosen, split, dataset.hierarchy),
-        Subject(components, _within(chosen, _rank(dataset, width)), _untrained("pca", split), dataset.hierarchy),
+        Scorable(facts, chosen, split, dataset.hierarchy),
+        Scorable(components, _within(chosen, _rank(dataset, width)), _untrained("pca", split), dataset.hierarchy),
     ]
 
 

@@ -15,7 +15,7 @@ import polars as pl
 
 import data
 from pipeline.evaluation import metrics
-from pipeline.evaluation.predictions import Answers
+from pipeline.evaluation.predictions import Predictions
 
 _SCHEMA = {
     "run": pl.String,
@@ -32,12 +32,12 @@ _SCHEMA = {
 }
 
 
-def mistakes(answers: Answers, hierarchy: data.Hierarchy, worst: int = 50) -> list[dict[str, Any]]:
+def error_records(predictions: Predictions, hierarchy: data.Hierarchy, worst: int = 50) -> list[dict[str, Any]]:
     """Judge the errors on the finest level, a record a prefix, as `score --json` prints them (see `metrics.Errors`)."""
     finest = hierarchy.depth - 1
-    labels, names = answers.labels[answers.asked, finest], hierarchy.classes[finest]
+    labels, names = predictions.labels[predictions.asked, finest], hierarchy.classes[finest]
     records = []
-    for dim, predicted in zip(answers.dims, answers.predicted[:, :, finest], strict=True):
+    for dim, predicted in zip(predictions.dims, predictions.predicted[:, :, finest], strict=True):
         found = metrics.errors(labels, predicted, hierarchy.parents, finest, worst)
         confusions = [
             {**asdict(one), "truth": names[one.truth], "predicted": names[one.predicted]} for one in found.worst
@@ -46,24 +46,28 @@ def mistakes(answers: Answers, hierarchy: data.Hierarchy, worst: int = 50) -> li
     return records
 
 
-def per_class_frame(answered: Sequence[tuple[Mapping[str, Any], Answers]], hierarchy: data.Hierarchy) -> pl.DataFrame:
+def per_class_frame(
+    predicted: Sequence[tuple[Mapping[str, Any], Predictions]], hierarchy: data.Hierarchy
+) -> pl.DataFrame:
     """Accuracy on every level of the texts of every class of that level and of those above it.
 
     :param answered: what names a subject, and its answers.
     :returns: a row a subject, prefix, level and class: run, method, seed, protocol, k, dim, level (of the answer), by
         (the level of the class), class, queries, accuracy. Classes without a query have no row.
     """
-    rows = [row for facts, answers in answered for row in _per_class(facts, answers, hierarchy)]
+    rows = [row for facts, predictions in predicted for row in _per_class(facts, predictions, hierarchy)]
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def _per_class(facts: Mapping[str, Any], answers: Answers, hierarchy: data.Hierarchy) -> Iterator[dict[str, Any]]:
+def _per_class(
+    facts: Mapping[str, Any], predictions: Predictions, hierarchy: data.Hierarchy
+) -> Iterator[dict[str, Any]]:
     named = {name: facts[name] for name in ("run", "method", "seed")}
-    named |= {"protocol": answers.protocol, "k": answers.k}
-    labels = answers.labels[answers.asked]
+    named |= {"protocol": predictions.protocol, "k": predictions.k}
+    labels = predictions.labels[predictions.asked]
     for by, level in combinations_with_replacement(range(hierarchy.depth), 2):
-        shares, queries = metrics.by_class(labels[:, by], answers.right[:, :, level], len(hierarchy.classes[by]))
-        for j, dim in enumerate(answers.dims):
+        shares, queries = metrics.by_class(labels[:, by], predictions.right[:, :, level], len(hierarchy.classes[by]))
+        for j, dim in enumerate(predictions.dims):
             for number, name in enumerate(hierarchy.classes[by]):
                 if queries[number]:
                     yield {

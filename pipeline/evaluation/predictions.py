@@ -28,7 +28,7 @@ STEERING_REACH: Floats = np.array([2.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Predictions:
     """Answers of k nearest neighbours at J prefixes and L levels, and what follows from them.
 
     `gallery`: rows each query is compared with. `samples`: how often galleries were drawn. `labels`: int64 [t, L], of
@@ -140,7 +140,7 @@ class Answers:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Answers:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Predictions:
         """Read what `to_arrays` wrote."""
         facts = json.loads(str(arrays["facts"]))
         facts["dims"] = tuple(facts["dims"])

@@ -1,7 +1,7 @@
 """How accuracy is measured: which labelled texts a query is compared with.
 
 Each protocol answers "what does a prefix know of a level" by k nearest neighbours (DESIGN.md, section 6) and returns
-`Answers`: every single answer, since intervals, paired tests and confusion need more than shares.
+`Predictions`: every single answer, since intervals, paired tests and confusion need more than shares.
 
 - `score_embeddings` ("gallery"): every query against one gallery of other texts.
 - `leave_one_out`: samples of 500 texts, each text against the other 499; 20 samples, the same for every run.
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from heads.knn import Neighbours, prefix_lengths, prefix_neighbours, vote
 from pipeline.errors import PipelineError
-from pipeline.evaluation.predictions import Answers, Ints, Origin
+from pipeline.evaluation.predictions import Ints, Origin, Predictions
 
 Vectors = NDArray[np.floating[Any]]
 
@@ -49,7 +49,7 @@ def score_embeddings(
     k: int = NEIGHBOURS,
     seed: int = 0,
     device: str | None = None,
-) -> Answers:
+) -> Predictions:
     """Ask every query at every prefix of one gallery: the protocol "gallery".
 
     :param gallery: [g, D], training rows as a rule.
@@ -67,7 +67,7 @@ def score_embeddings(
     _check(queries, query_labels, "queries")
     asking = _Asking(scale_dim, k, device)
     found = [asking.ask(queries, query_labels, gallery, gallery_labels)]
-    return asking.answers("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
+    return asking.predictions("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
 
 
 def leave_one_out(
@@ -80,7 +80,7 @@ def leave_one_out(
     k: int = NEIGHBOURS,
     seed: int = 0,
     device: str | None = None,
-) -> Answers:
+) -> Predictions:
     """Ask each text of a sample of the others of it: the published protocol, averaged over fixed samples.
 
     :param embeddings: [n, D], held-out rows.
@@ -95,7 +95,7 @@ def leave_one_out(
     asking = _Asking(scale_dim, k, device)
     rows = list(sample_rows(len(labels), sample, samples))
     found = [asking.ask_each_other(embeddings[chosen], labels[chosen]) for chosen in rows]
-    return asking.answers("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
+    return asking.predictions("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
 
 
 def gallery_grid(
@@ -110,7 +110,7 @@ def gallery_grid(
     k: int = NEIGHBOURS,
     seed: int = 0,
     device: str | None = None,
-) -> tuple[Answers, ...]:
+) -> tuple[Predictions, ...]:
     """Ask the same texts of galleries of every size, drawn from training rows and from held-out rows.
 
     All held-out rows are asked in every cell and draw. A row that is in its held-out gallery is replaced there by one
@@ -149,7 +149,7 @@ def gallery_grid(
             else:
                 found = [asking.ask_beside(held_out, held_out_labels, size, draw) for draw in range(count)]
             rows = [np.arange(len(held_out))] * count
-            cells.append(asking.answers("gallery-grid", size, held_out, held_out_labels, rows, found, seed, origin))
+            cells.append(asking.predictions("gallery-grid", size, held_out, held_out_labels, rows, found, seed, origin))
     return tuple(cells)
 
 
@@ -221,7 +221,7 @@ class _Asking:
             whole.predicted[:, rows], whole.agreeing[:, rows] = part
         return whole
 
-    def answers(
+    def predictions(
         self,
         protocol: str,
         gallery: int,
@@ -231,9 +231,9 @@ class _Asking:
         found: Sequence[_Found],
         seed: int,
         origin: Origin | None = None,
-    ) -> Answers:
+    ) -> Predictions:
         """Put the samples of a measurement together: `rows` asked and what was `found`, one a sample."""
-        return Answers(
+        return Predictions(
             protocol=protocol,
             k=self.k,
             dims=prefix_lengths(self.scale_dim, queries.shape[1]),

@@ -15,9 +15,9 @@ import numpy as np
 
 import cache
 from pipeline.evaluation.comparison import Entry
-from pipeline.evaluation.embeddings import Subject
-from pipeline.evaluation.error_analysis import mistakes
-from pipeline.evaluation.predictions import Answers
+from pipeline.evaluation.embeddings import Scorable
+from pipeline.evaluation.error_analysis import error_records
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.protocols import gallery_grid, leave_one_out, score_embeddings
 from pipeline.workspace.run_names import names
 
@@ -25,69 +25,71 @@ PROTOCOLS = ("gallery", "leave-one-out")
 SCORING = 3  # a change in how accuracy is measured gets another number: what was kept under an older one is not read
 
 
-def score(subject: Subject, protocol: str, k: int = 5, *, device: str | None = None) -> dict[str, Any]:
+def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> dict[str, Any]:
     """The score record of one subject under one protocol, as `--json` prints it.
 
     :param device: where neighbours are searched, by default the CPU; they are the same everywhere (`heads.knn`).
     """
-    stored = stored_scores(subject.folder)
+    stored = stored_scores(scorable.folder)
     for record in stored:
         if (record["protocol"], record["k"]) == (protocol, k):
             return record
-    answers = answers_of(subject, protocol, k, device=device)
+    predictions = predictions_of(scorable, protocol, k, device=device)
     record = {
-        **subject.facts,
+        **scorable.facts,
         "scoring": SCORING,
-        **answers.to_dict(None if subject.classify is None else subject.classify()),
-        "errors": mistakes(answers, subject.hierarchy),
+        **predictions.to_dict(None if scorable.classify is None else scorable.classify()),
+        "errors": error_records(predictions, scorable.hierarchy),
     }
-    if subject.folder is not None:
-        _write_records(subject.folder / "scores.json", [*stored, record])
+    if scorable.folder is not None:
+        _write_records(scorable.folder / "scores.json", [*stored, record])
     return record
 
 
-def answers_of(subject: Subject, protocol: str, k: int = 5, *, device: str | None = None) -> Answers:
+def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> Predictions:
     """Every answer of nearest neighbours in a subject's vectors, under one of `PROTOCOLS`; `device` as for `score`."""
-    kept = None if subject.folder is None else subject.folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
+    kept = None if scorable.folder is None else scorable.folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
     if kept is not None and (found := _read_answers(kept)) is not None:
         return found
-    test, test_labels = subject.split("test")
+    test, test_labels = scorable.split("test")
     if protocol == "leave-one-out":
-        answers = leave_one_out(test, test_labels, scale_dim=subject.dims, k=k, device=device)
+        predictions = leave_one_out(test, test_labels, scale_dim=scorable.dims, k=k, device=device)
     else:
-        train, train_labels = subject.split("train")
-        answers = score_embeddings(train, train_labels, test, test_labels, scale_dim=subject.dims, k=k, device=device)
+        train, train_labels = scorable.split("train")
+        predictions = score_embeddings(
+            train, train_labels, test, test_labels, scale_dim=scorable.dims, k=k, device=device
+        )
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with cache.atomic_file(kept) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **answers.to_arrays())  # type: ignore[arg-type]
-    return answers
+            np.savez_compressed(file, **predictions.to_arrays())  # type: ignore[arg-type]
+    return predictions
 
 
-def score_grid(subject: Subject, sizes: Sequence[int] | None, k: int = 5) -> list[dict[str, Any]]:
+def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> list[dict[str, Any]]:
     """The 2 x 2: score records of galleries of these sizes, drawn from training rows and from held-out rows.
 
     :param sizes: by default `protocols.grid_sizes`.
     :raises PipelineError: if a size is more than there are rows.
     """
     spelled = "all" if sizes is None else "-".join(map(str, sorted(set(sizes))))
-    kept = None if subject.folder is None else subject.folder / f"galleries-{spelled}-k{k}-{SCORING}.json"
+    kept = None if scorable.folder is None else scorable.folder / f"galleries-{spelled}-k{k}-{SCORING}.json"
     stored = _read_records(kept)
     if stored:
         return stored
-    train, train_labels = subject.split("train")
-    test, test_labels = subject.split("test")
-    cells = gallery_grid(train, train_labels, test, test_labels, sizes=sizes, scale_dim=subject.dims, k=k)
-    records = [{**subject.facts, **cell.to_dict()} for cell in cells]
+    train, train_labels = scorable.split("train")
+    test, test_labels = scorable.split("test")
+    cells = gallery_grid(train, train_labels, test, test_labels, sizes=sizes, scale_dim=scorable.dims, k=k)
+    records = [{**scorable.facts, **cell.to_dict()} for cell in cells]
     if kept is not None:
         _write_records(kept, records)
     return records
 
 
-def entries(subjects: Sequence[Subject], protocol: str, k: int = 5) -> Iterator[Entry]:
+def entries(scorables: Sequence[Scorable], protocol: str, k: int = 5) -> Iterator[Entry]:
     """Every answer of every run, named so that runs are paired over seeds: what comparisons and claims are made of."""
-    for name, subject in zip(names([subject.facts for subject in subjects]), subjects, strict=True):
-        yield Entry(name, subject.facts["seed"], answers_of(subject, protocol, k))
+    for name, scorable in zip(names([scorable.facts for scorable in scorables]), scorables, strict=True):
+        yield Entry(name, scorable.facts["seed"], predictions_of(scorable, protocol, k))
 
 
 def stored_scores(folder: Path | None) -> list[dict[str, Any]]:
@@ -113,10 +115,10 @@ def _write_records(path: Path, records: list[dict[str, Any]]) -> None:
         partial.write_text(json.dumps(records, indent=1), encoding="utf-8")
 
 
-def _read_answers(path: Path) -> Answers | None:
+def _read_answers(path: Path) -> Predictions | None:
     """Read stored answers; None if there are none, or they are damaged (they are computed again)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Answers.from_arrays(arrays)
+            return Predictions.from_arrays(arrays)
     except Exception:  # a flipped bit surfaces as whatever zip, zlib, numpy or JSON make of it
         return None

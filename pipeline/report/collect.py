@@ -19,7 +19,7 @@ from pipeline.claims.search import search_measurements
 from pipeline.claims.verdicts import Judged, judge
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Comparison, Entry, compare
-from pipeline.evaluation.embeddings import Subject, baselines_of, run_subject
+from pipeline.evaluation.embeddings import Scorable, baselines_of, run_scorable
 from pipeline.evaluation.recommend import layer_sentences
 from pipeline.evaluation.score import PROTOCOLS
 from pipeline.report.explorer import Explorer, explore
@@ -37,7 +37,7 @@ _NEEDED = ("method", "filter_dim", "candidates", "recall_at_10", "flops_per_quer
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """What is known of one dataset and backbone.
 
     `methods`: names of the runs' groups over seeds, in order. `scores`, `baselines`, `entries`, `comparisons`: by
@@ -87,20 +87,20 @@ class Material:
         return tuple(self.runs[0].record["dims"])
 
 
-def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *, galleries: bool = True) -> Material:
+def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *, galleries: bool = True) -> ReportData:
     """Collect what there is and measure what is missing, shown as it goes.
 
     :param galleries: whether galleries that were not measured yet are, which takes ten seconds or more a run.
     """
-    subjects = [run_subject(run, features) for run in runs]
+    scorables = [run_scorable(run, features) for run in runs]
     beside = baselines_of(session.artifacts, features)
-    scores = {name: score_stage(session, subjects, (name,)) for name in PROTOCOLS}
+    scores = {name: score_stage(session, scorables, (name,)) for name in PROTOCOLS}
     baselines = {name: score_stage(session, beside, (name,)) for name in PROTOCOLS}
-    entries = {name: entries_stage(session, subjects, name) for name in PROTOCOLS}
-    called = names([subject.facts for subject in subjects])
+    entries = {name: entries_stage(session, scorables, name) for name in PROTOCOLS}
+    called = names([scorable.facts for scorable in scorables])
     methods = tuple(dict.fromkeys(called))
-    firsts = {name: subject for name, subject in reversed(list(zip(called, subjects, strict=True)))}
-    return Material(
+    firsts = {name: scorable for name, scorable in reversed(list(zip(called, scorables, strict=True)))}
+    return ReportData(
         features=features,
         source=session.artifacts.dataset_source(features.dataset.id),
         runs=runs,
@@ -109,7 +109,7 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         baselines=baselines,
         entries=entries,
         comparisons={name: _compared(found) for name, found in entries.items()},
-        cells=_galleries(session, subjects, galleries),
+        cells=_galleries(session, scorables, galleries),
         claims=_judged(entries, runs),
         layers=layer_sentences(
             runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
@@ -161,15 +161,17 @@ def _judged(entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]) -> Sequ
     return judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(None)})
 
 
-def _galleries(session: Session, subjects: Sequence[Subject], measure: bool) -> list[dict[str, Any]]:
-    kept = all(subject.folder is not None and any(subject.folder.glob("galleries-all-k5-*")) for subject in subjects)
-    return grid_stage(session, subjects, None) if measure or kept else []
+def _galleries(session: Session, scorables: Sequence[Scorable], measure: bool) -> list[dict[str, Any]]:
+    kept = all(
+        scorable.folder is not None and any(scorable.folder.glob("galleries-all-k5-*")) for scorable in scorables
+    )
+    return grid_stage(session, scorables, None) if measure or kept else []
 
 
-def _starred(beside: Sequence[Subject]) -> dict[str, Subject]:
-    return {f"{subject.facts['method']}*": subject for subject in beside}
+def _starred(beside: Sequence[Scorable]) -> dict[str, Scorable]:
+    return {f"{scorable.facts['method']}*": scorable for scorable in beside}
 
 
-def _explored(session: Session, features: LabelledFeatures, subjects: Mapping[str, Subject]) -> Explorer | None:
+def _explored(session: Session, features: LabelledFeatures, scorables: Mapping[str, Scorable]) -> Explorer | None:
     with session.console.progress("drawing maps") as bar:
-        return explore(features.dataset, subjects, progress=lambda done, total, note: bar.update(done, total, note))
+        return explore(features.dataset, scorables, progress=lambda done, total, note: bar.update(done, total, note))

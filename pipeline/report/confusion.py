@@ -10,7 +10,7 @@ import polars as pl
 from pipeline.evaluation.comparison import Entry
 from pipeline.report import charts
 from pipeline.report.charts import Spec, Style
-from pipeline.report.collect import Material
+from pipeline.report.collect import ReportData
 from pipeline.report.frames import parent_confusions, parent_errors, titled
 from pipeline.report.html import Html, Section, chart, grid, legend, numbers, table, tag
 from pipeline.report.summary import GALLERY
@@ -18,25 +18,25 @@ from pipeline.report.summary import GALLERY
 MOST_PARENTS = 24
 
 
-def confusion(material: Material, looks: Mapping[str, Style]) -> Section:
+def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """Where the finest level goes wrong: below the right parent or not, for which parents, and between which."""
-    entries, hierarchy = material.entries[GALLERY], material.dataset.hierarchy
+    entries, hierarchy = report_data.entries[GALLERY], report_data.dataset.hierarchy
     frame = parent_errors(entries, hierarchy)
-    coarse, fine = material.levels[0], material.levels[-1]
+    coarse, fine = report_data.levels[0], report_data.levels[-1]
     totals = _totals(frame)
     made, kinds = {}, []
-    for i, dim in enumerate(dict.fromkeys((material.dims[0], material.dims[-1]))):
+    for i, dim in enumerate(dict.fromkeys((report_data.dims[0], report_data.dims[-1]))):
         here = totals.filter(dim=dim)
-        made[f"errors-{i}"] = charts.errors_chart(here, material.methods, float(totals["wrong"].max()) * 1.05 or 1.0)  # type: ignore[arg-type]
+        made[f"errors-{i}"] = charts.errors_chart(here, report_data.methods, float(totals["wrong"].max()) * 1.05 or 1.0)  # type: ignore[arg-type]
         kinds.append(chart(f"errors-{i}", f"At {dim} dims", f"Wrong answers on {fine} at {dim} dims. {_wrong(here)}"))
-    short = frame.filter(dim=material.dims[0])
+    short = frame.filter(dim=report_data.dims[0])
     order = short.group_by("parent").agg(pl.col("wrong").mean()).sort("wrong", "parent", descending=[True, False])
     worst = order["parent"].to_list()[:MOST_PARENTS]
     made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), looks, worst)
-    figures = [chart("parents", f"Wrong on {fine} by {coarse}, at {material.dims[0]} dims",
+    figures = [chart("parents", f"Wrong on {fine} by {coarse}, at {report_data.dims[0]} dims",
                        f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.")]  # fmt: skip
     if hierarchy.depth > 1:
-        made["matrix"], shown = _matrix(material, entries, worst)
+        made["matrix"], shown = _matrix(report_data, entries, worst)
         figures.append(shown)
     words = (
         f"Of the answers on {fine} in the gallery protocol: a wrong {fine} below the right {coarse} is a smaller error "
@@ -54,9 +54,9 @@ def confusion(material: Material, looks: Mapping[str, Style]) -> Section:
     ]
     head = ("method", coarse, "dims", "texts", "wrong, %", f"right {coarse}, %", f"other {coarse}, %")
     body = tag(
-        "div", tag("p", words), key, grid(kinds), legend({n: looks[n] for n in material.methods}), grid(figures),
+        "div", tag("p", words), key, grid(kinds), legend({n: looks[n] for n in report_data.methods}), grid(figures),
         numbers(
-            _pairs_table(material), table(f"Wrong answers on {fine} by {coarse}", head, rows, text=range(2)),
+            _pairs_table(report_data), table(f"Wrong answers on {fine} by {coarse}", head, rows, text=range(2)),
             summary="The numbers as tables, and the most frequent confusions",
         ),
     )  # fmt: skip
@@ -81,12 +81,12 @@ def _totals(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by("method", "dim", maintain_order=True).agg(weighted)
 
 
-def _matrix(material: Material, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Html]:
+def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Html]:
     """The heat map of parents taken for one another, of the method with fewest errors at the shortest prefix."""
-    coarse, dim = material.levels[0], material.dims[0]
-    totals = _totals(parent_errors(entries, material.dataset.hierarchy)).filter(dim=dim)
+    coarse, dim = report_data.levels[0], report_data.dims[0]
+    totals = _totals(parent_errors(entries, report_data.dataset.hierarchy)).filter(dim=dim)
     method = totals.sort("stranger", maintain_order=True)["method"][0]
-    frame = parent_confusions(entries, material.dataset.hierarchy, method, dim)
+    frame = parent_confusions(entries, report_data.dataset.hierarchy, method, dim)
     top = frame.sort("share", descending=True, maintain_order=True).row(0, named=True) if len(frame) else None
     frame = frame.filter(pl.col("truth").is_in(parents), pl.col("answer").is_in(parents))
     caption = f"{method} at {dim} dims: which other {coarse} texts are answered below"
@@ -94,16 +94,16 @@ def _matrix(material: Material, entries: Sequence[Entry], parents: Sequence[str]
     return charts.confusion_chart(frame, parents), chart("matrix", caption, f"{caption}.{most}")
 
 
-def _pairs_table(material: Material) -> Html:
+def _pairs_table(report_data: ReportData) -> Html:
     """The ten most frequent confusions of each method at its shortest prefix."""
     rows = []
-    for name, group in titled(material.scores[GALLERY]).items():
+    for name, group in titled(report_data.scores[GALLERY]).items():
         counts: Counter[tuple[str, str, int]] = Counter()
         for score in group:
             for one in score["errors"][0]["worst"]:
                 counts[one["truth"], one["predicted"], one["distance"]] += one["count"]
         for (truth, answer, distance), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]:
-            kind = f"same {material.levels[-1 - distance]}" if distance < len(material.levels) else "nothing"
+            kind = f"same {report_data.levels[-1 - distance]}" if distance < len(report_data.levels) else "nothing"
             rows.append((name, truth, answer, kind, f"{count / len(group):.1f}"))
-    caption = f"Most frequent confusions on {material.levels[-1]} at {material.dims[0]} dims, texts a seed"
+    caption = f"Most frequent confusions on {report_data.levels[-1]} at {report_data.dims[0]} dims, texts a seed"
     return table(caption, ("method", "truth", "answer", "they share", "texts"), rows, text=range(4))

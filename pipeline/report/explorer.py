@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import cache
 import data
 from heads.knn import prefix_neighbours
-from pipeline.evaluation.embeddings import Subject
+from pipeline.evaluation.embeddings import Scorable
 from pipeline.report.tsne import MOVES, Points, layout, principal_plane, rotation
 
 Ints = NDArray[np.int64]
@@ -96,7 +96,7 @@ class Explorer:
 
 def explore(
     dataset: data.Dataset,
-    subjects: Mapping[str, Subject],
+    scorables: Mapping[str, Scorable],
     *,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Explorer | None:
@@ -110,12 +110,12 @@ def explore(
     rows = dataset.split_rows("test")[shown]
     labels = dataset.labels[rows]
     texts = dataset.texts
-    kept = dict(list(subjects.items())[:MOST_METHODS])
+    kept = dict(list(scorables.items())[:MOST_METHODS])
     maps = _maps(kept, shown, progress)
     views = [_view(name, kept[name], one, maps[next(iter(kept))].places[0], labels) for name, one in maps.items()]
     return Explorer(
         cut([texts[row] for row in rows]), labels, dataset.hierarchy, views[0].dims, views,
-        len(dataset.split_rows("test")), _telling(views, labels), tuple(subjects)[MOST_METHODS:],
+        len(dataset.split_rows("test")), _telling(views, labels), tuple(scorables)[MOST_METHODS:],
     )  # fmt: skip
 
 
@@ -143,17 +143,17 @@ class _Map(NamedTuple):
     places: Points
 
 
-def _maps(subjects: Mapping[str, Subject], shown: Ints, progress: Callable[[int, int, str], None]) -> dict[str, _Map]:
+def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[int, int, str], None]) -> dict[str, _Map]:
     """A map a subject: neighbours one after another (the search takes every core), layouts side by side."""
-    dims = next(iter(subjects.values())).dims
+    dims = next(iter(scorables.values())).dims
     maps: dict[str, _Map] = {}
     drawn = {}
     with ThreadPoolExecutor() as pool:
-        for name, subject in subjects.items():
-            found = _read_map(subject)
-            own = tuple(dict.fromkeys(min(dim, subject.dims[-1]) for dim in dims))
+        for name, scorable in scorables.items():
+            found = _read_map(scorable)
+            own = tuple(dict.fromkeys(min(dim, scorable.dims[-1]) for dim in dims))
             if found is None or found.dims != own or found.neighbours.shape[1] != len(shown):
-                rows = subject.split("test")[0][shown][:, : own[-1]]
+                rows = scorable.split("test")[0][shown][:, : own[-1]]
                 near = prefix_neighbours(rows, rows, own, NEAREST, exclude="same-row")
                 drawn[name] = own, near, pool.submit(_places, near.indices, principal_plane(rows))
             else:
@@ -161,17 +161,17 @@ def _maps(subjects: Mapping[str, Subject], shown: Ints, progress: Callable[[int,
         for done, (name, (own, near, places)) in enumerate(drawn.items()):
             progress(done, len(drawn), name)
             maps[name] = _Map(own, near.indices, near.similarities, places.result())
-            _keep_map(subjects[name], maps[name])
-    return {name: maps[name] for name in subjects}
+            _keep_map(scorables[name], maps[name])
+    return {name: maps[name] for name in scorables}
 
 
-def _map_file(subject: Subject) -> Path | None:
-    return None if subject.folder is None else subject.folder / f"map-{NEAREST}-{DRAWING}.npz"
+def _map_file(scorable: Scorable) -> Path | None:
+    return None if scorable.folder is None else scorable.folder / f"map-{NEAREST}-{DRAWING}.npz"
 
 
-def _read_map(subject: Subject) -> _Map | None:
+def _read_map(scorable: Scorable) -> _Map | None:
     """Read a kept map; None if there is none or it is damaged (it is drawn again)."""
-    path = _map_file(subject)
+    path = _map_file(scorable)
     if path is None:
         return None
     try:
@@ -182,8 +182,8 @@ def _read_map(subject: Subject) -> _Map | None:
         return None
 
 
-def _keep_map(subject: Subject, made: _Map) -> None:
-    path = _map_file(subject)
+def _keep_map(scorable: Scorable, made: _Map) -> None:
+    path = _map_file(scorable)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with cache.atomic_file(path) as partial, partial.open("wb") as file:
@@ -203,13 +203,13 @@ def _places(neighbours: Ints, start: Points) -> Points:
     return np.stack(maps)
 
 
-def _view(name: str, subject: Subject, made: _Map, to: Points, labels: Ints) -> View:
+def _view(name: str, scorable: Scorable, made: _Map, to: Points, labels: Ints) -> View:
     """A map turned as a whole to lie on another's first, scaled between 0 and 1, and what its neighbours share."""
     turned = made.places @ rotation(made.places[0], to)
     reach = np.abs(turned).max(axis=(1, 2), keepdims=True) * 2.04
     places = np.asarray(turned / np.where(reach > 0, reach, 1) + 0.5, np.float32)
     shares = (labels[made.neighbours] == labels[None, :, None]).mean(axis=(1, 2))
-    return View(name, subject.facts["seed"], made.dims, made.neighbours, made.cosines, places, shares)
+    return View(name, scorable.facts["seed"], made.dims, made.neighbours, made.cosines, places, shares)
 
 
 def _telling(views: Sequence[View], labels: Ints) -> int:

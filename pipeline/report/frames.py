@@ -181,14 +181,14 @@ def _parent_matrices(entries: Sequence[Entry], hierarchy: data.Hierarchy) -> dic
     count = hierarchy.sizes[0]
     found: dict[str, dict[int, Any]] = {}
     for method in dict.fromkeys(entry.method for entry in entries):
-        group = [entry.answers for entry in entries if entry.method == method]
+        group = [entry.predictions for entry in entries if entry.method == method]
         for j, dim in enumerate(group[0].dims):
             counts, inside = np.zeros((count, count)), np.zeros(count)
-            for answers in group:
-                labels = answers.labels[answers.asked]
-                answer = to_parent[answers.predicted[j, :, -1]]
+            for predictions in group:
+                labels = predictions.labels[predictions.asked]
+                answer = to_parent[predictions.predicted[j, :, -1]]
                 np.add.at(counts, (labels[:, 0], answer), 1)
-                wrong = (answer == labels[:, 0]) & (answers.predicted[j, :, -1] != labels[:, -1])
+                wrong = (answer == labels[:, 0]) & (predictions.predicted[j, :, -1] != labels[:, -1])
                 inside += np.bincount(labels[wrong, 0], minlength=count)
             texts = counts.sum(axis=1)
             divide = np.maximum(texts, 1)

@@ -21,7 +21,7 @@ from typing import Any
 
 import cache
 from pipeline.report import provenance
-from pipeline.report.collect import Material, gather, page_name
+from pipeline.report.collect import ReportData, gather, page_name
 from pipeline.report.html import Html, Section, escaped, json_script, legend, tag, trusted
 from pipeline.report.sections import looks_of, sections
 from pipeline.report.summary import summary
@@ -47,9 +47,9 @@ def report_stage(
     :raises PipelineError: if the libraries of the extra `report` are not installed.
     """
     check_extra()
-    material = gather(session, features, runs, galleries=galleries)
+    report_data = gather(session, features, runs, galleries=galleries)
     path = output or session.artifacts.root / "reports" / f"{page_name(features)}.html"
-    content = page(material).encode("utf-8")
+    content = page(report_data).encode("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache.atomic_file(path) as partial:
         partial.write_bytes(content)
@@ -59,15 +59,15 @@ def report_stage(
         "bytes": len(content),
         "dataset": features.dataset.id,
         "backbone": features.backbone,
-        "methods": list(material.methods),
-        "seeds": list(material.seeds),
+        "methods": list(report_data.methods),
+        "seeds": list(report_data.seeds),
         "runs": [run.id for run in runs],
-        "galleries": bool(material.cells),
-        "retrieval": material.retrieval is not None,
-        "claims": bool(material.claims),
-        "explorer": None if material.explorer is None else {
-            "texts": len(material.explorer.texts), "total": material.explorer.total,
-            "methods": [view.name for view in material.explorer.views],
+        "galleries": bool(report_data.cells),
+        "retrieval": report_data.retrieval is not None,
+        "claims": bool(report_data.claims),
+        "explorer": None if report_data.explorer is None else {
+            "texts": len(report_data.explorer.texts), "total": report_data.explorer.total,
+            "methods": [view.name for view in report_data.explorer.views],
         },
     }  # fmt: skip
 
@@ -84,14 +84,14 @@ def check_extra() -> None:
     extras.vl_convert()
 
 
-def page(material: Material) -> str:
+def page(report_data: ReportData) -> str:
     """The whole page. The same material gives the same bytes, but for the line with the day."""
     shown = [
-        Section("summary", "In short", summary(material)),
-        explorer_section(material),
-        *sections(material),
-        provenance.claims(material),
-        provenance.settings(material),
+        Section("summary", "In short", summary(report_data)),
+        explorer_section(report_data),
+        *sections(report_data),
+        provenance.claims(report_data),
+        provenance.settings(report_data),
     ]
     present = [section for section in shown if section is not None]
     charts = {name: spec for section in present for name, spec in section.charts.items()}
@@ -100,26 +100,26 @@ def page(material: Material) -> str:
     parts = {
         "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'",
-        "title": f"{material.dataset.id} through {material.features.backbone}",
+        "title": f"{report_data.dataset.id} through {report_data.features.backbone}",
         "style": trusted(_template("style.css")),
-        "header": _header(material),
+        "header": _header(report_data),
         "contents": tag("ul", [tag("li", tag("a", s.title, href=f"#{s.id}")) for s in present]),
         "main": escaped([_spread(section) for section in present]),
         "data": escaped([
             json_script("chart-data", charts),
-            *([json_script("explorer-data", material.explorer.to_json())] if material.explorer else []),
+            *([json_script("explorer-data", report_data.explorer.to_json())] if report_data.explorer else []),
         ]),
         "scripts": trusted("".join(f"<script>{text}</script>\n" for text in (vega_bundle(), *scripts))),
     }  # fmt: skip
     return _filled(_template("page.html"), {name: escaped(part) for name, part in parts.items()})
 
 
-def explorer_section(material: Material) -> Section | None:
+def explorer_section(report_data: ReportData) -> Section | None:
     """The place of the semantic zoom explorer; nothing where there are too few test texts for a map."""
-    explorer = material.explorer
+    explorer = report_data.explorer
     if explorer is None:
         return None
-    coarse, fine = material.levels[0], material.levels[-1]
+    coarse, fine = report_data.levels[0], report_data.levels[-1]
     sampled = "" if explorer.total == len(explorer.texts) else f", a seeded sample of the {explorer.total:,} there are"
     seeds = {view.seed for view in explorer.views if view.seed is not None}
     words = (
@@ -144,17 +144,18 @@ def _spread(section: Section) -> Html:
     )
 
 
-def _header(material: Material) -> Html:
-    looks = {name: look for name, look in looks_of(material).items() if name in material.methods}
+def _header(report_data: ReportData) -> Html:
+    looks = {name: look for name, look in looks_of(report_data).items() if name in report_data.methods}
     sizes = " > ".join(
-        f"{name} ({n:,})" for n, name in zip(material.dataset.hierarchy.sizes, material.levels, strict=True)
+        f"{name} ({n:,})" for n, name in zip(report_data.dataset.hierarchy.sizes, report_data.levels, strict=True)
     )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return tag(
         "header",
         tag("p", "Semantic zoom report", class_="kicker"),
-        tag("h1", f"{material.dataset.name} through {material.features.backbone}"),
-        tag("p", f"{len(material.dataset):,} texts with labels {sizes}. What does a prefix of {_listed(material.dims)} "
+        tag("h1", f"{report_data.dataset.name} through {report_data.features.backbone}"),
+        tag("p", f"{len(report_data.dataset):,} texts with labels {sizes}. What does a prefix of "
+                 f"{_listed(report_data.dims)} "
                  "dimensions still know of each level, and which training makes it so?"),
         legend(looks),
         tag("p", f"Made on {today}; only this line depends on the day.", class_="note"),

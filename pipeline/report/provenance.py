@@ -11,7 +11,7 @@ from typing import Any
 import heads
 from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
-from pipeline.report.collect import Material
+from pipeline.report.collect import ReportData
 from pipeline.report.html import Html, Section, bullets, escaped, not_yet, numbers, table, tag
 from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
@@ -20,13 +20,13 @@ _PACKAGES = ("semantic-zoom", "torch", "transformers", "numpy", "polars", "h5py"
 _OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "lr": "--lr", "schedule": "--schedule"}
 
 
-def claims(material: Material) -> Section:
+def claims(report_data: ReportData) -> Section:
     """The published claims and what became of them, if v5 and mrl are there."""
     title = "The published claims"
-    if not material.claims:
+    if not report_data.claims:
         what = "The published claims are about v5 and mrl, which have no seed in common here"
-        return Section("claims", title, not_yet(what, "fit-head --method v5,mrl", material.options))
-    seeds = max(claim.seeds for claim in material.claims)
+        return Section("claims", title, not_yet(what, "fit-head --method v5,mrl", report_data.options))
+    seeds = max(claim.seeds for claim in report_data.claims)
     words = (
         "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence: those on "
         f"accuracy under the published protocol, leave-one-out, with n = {seeds} seed{'' if seeds == 1 else 's'} here. "
@@ -34,12 +34,12 @@ def claims(material: Material) -> Section:
     )
     rows = [
         (claim.id, claim.claim, _stacked(measured_lines(claim)), _stacked(elsewhere_lines(claim)), claim.verdict)
-        for claim in material.claims
+        for claim in report_data.claims
     ]
     head = ("id", "claim", "measured [95 %]", "with the training gallery [95 %]", "verdict")
-    notes = [f"{claim.id}{line}" for claim in material.claims for line in remarks(claim)]
-    if any(claim.verdict == NOT_MEASURED for claim in material.claims):
-        notes.append(f"Claims on search take minutes to measure: pipeline reproduce {material.options} does it.")
+    notes = [f"{claim.id}{line}" for claim in report_data.claims for line in remarks(claim)]
+    if any(claim.verdict == NOT_MEASURED for claim in report_data.claims):
+        notes.append(f"Claims on search take minutes to measure: pipeline reproduce {report_data.options} does it.")
     body = tag(
         "div",
         tag("p", words),
@@ -49,9 +49,9 @@ def claims(material: Material) -> Section:
     return Section("claims", title, body)
 
 
-def settings(material: Material) -> Section:
+def settings(report_data: ReportData) -> Section:
     """Settings, runs, versions, seeds, and the commands that made the page."""
-    features, dataset = material.features, material.dataset
+    features, dataset = report_data.features, report_data.dataset
     splits = ", ".join(f"{name} {len(dataset.split_rows(name)):,}" for name in ("train", "val", "test"))
     sizes = " > ".join(f"{n:,} {name}" for n, name in zip(dataset.hierarchy.sizes, dataset.levels, strict=True))
     facts = (
@@ -59,16 +59,16 @@ def settings(material: Material) -> Section:
         ("hierarchy", sizes),
         ("backbone", f"{features.backbone}, layer {features.layer}"),
         ("features", f"fingerprint {features.fingerprint}"),
-        ("seeds", ", ".join(map(str, material.seeds))),
+        ("seeds", ", ".join(map(str, report_data.seeds))),
     )
-    runs = [_run_row(run) for run in material.runs]
+    runs = [_run_row(run) for run in report_data.runs]
     head = ("run", "method", "head", "seed", "epochs", "batch", "learning rate", "schedule", "best epoch",
             "parameters", "seconds")  # fmt: skip
     body = tag(
         "div",
         table("What was measured", ("what", "which"), facts, text=range(2)),
         tag("h3", "The commands"),
-        tag("pre", tag("code", "\n".join(commands(material)))),
+        tag("pre", tag("code", "\n".join(commands(report_data)))),
         numbers(
             table("Runs", head, runs, text=range(3)),
             table("Versions", ("package", "version"), list(_versions()), text=range(2)),
@@ -78,31 +78,31 @@ def settings(material: Material) -> Section:
     return Section("settings", "Settings, versions, commands", body)
 
 
-def commands(material: Material) -> list[str]:
+def commands(report_data: ReportData) -> list[str]:
     """What to type to make the page again: embed, a fit for each group of runs, the report."""
-    features, source = material.features, material.source
+    features, source = report_data.features, report_data.source
     options = ["--dtype", str(features.store.description["compute_dtype"])]
-    options += [] if _is_last(material) else ["--layers", str(features.layer)]
+    options += [] if _is_last(report_data) else ["--layers", str(features.layer)]
     options += source.options
-    layer = [] if _is_last(material) else ["--layer", str(features.layer)]
+    layer = [] if _is_last(report_data) else ["--layer", str(features.layer)]
     return [
         shlex.join(["pipeline", "embed", source.source, "--backbone", features.source.source, *options]),
-        *(shlex.join([*_fit_command(group), *layer]) for group in _groups(material)),
-        shlex.join(["pipeline", "report", *material.options.split(), *layer]),
+        *(shlex.join([*_fit_command(group), *layer]) for group in _groups(report_data)),
+        shlex.join(["pipeline", "report", *report_data.options.split(), *layer]),
     ]
 
 
-def _is_last(material: Material) -> bool:
-    config = material.features.store.description["config"]
-    return material.features.layer == int(config.get("text_config", config)["num_hidden_layers"])
+def _is_last(report_data: ReportData) -> bool:
+    config = report_data.features.store.description["config"]
+    return report_data.features.layer == int(config.get("text_config", config)["num_hidden_layers"])
 
 
-def _groups(material: Material) -> list[list[Run]]:
+def _groups(report_data: ReportData) -> list[list[Run]]:
     """Runs that differ in their seed alone."""
-    by_id = {run.id: run for run in material.runs}
+    by_id = {run.id: run for run in report_data.runs}
     return [
         [by_id[str(record["id"])] for record in group]
-        for group in grouped([run.record for run in material.runs]).values()
+        for group in grouped([run.record for run in report_data.runs]).values()
     ]
 
 

@@ -9,17 +9,17 @@ import polars as pl
 
 from pipeline.report import charts
 from pipeline.report.charts import Style
-from pipeline.report.collect import Material
+from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 
 TITLE = "Recall against cost"
 
 
-def recall(material: Material, looks: Mapping[str, Style]) -> Section:
+def recall(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """Recall and label precision against candidates and operations, of the largest corpus searched."""
-    if not material.retrieval:
-        return Section("recall", TITLE, not_yet("Retrieval was not measured yet", "retrieve", material.options))
-    frame, finest = retrieval_frame(material.retrieval), material.levels[-1]
+    if not report_data.retrieval:
+        return Section("recall", TITLE, not_yet("Retrieval was not measured yet", "retrieve", report_data.options))
+    frame, finest = retrieval_frame(report_data.retrieval), report_data.levels[-1]
     looks = {**charts.styles([*looks, *frame["method"].unique(maintain_order=True)]), **looks}
     shown = {name: look for name, look in looks.items() if name in frame["method"].to_list()}
     filters = sorted(frame["dims"].unique().to_list())
@@ -37,7 +37,8 @@ def recall(material: Material, looks: Mapping[str, Style]) -> Section:
         made[f"recall-{i}"] = charts.recall_chart(here, shown, cost, value, reach)
         figures.append(chart(f"recall-{i}", f"{caption}. {axis_note(reach)}", f"{caption}. {_best(here, value)}"))
     body = tag(
-        "div", tag("p", _words(material, filters)), bullets(material.retrieval.get("sentences", ())), legend(shown),
+        "div", tag("p", _words(report_data, filters)), bullets(report_data.retrieval.get("sentences", ())),
+        legend(shown),
         grid(figures), numbers(_table(frame, finest)),
     )  # fmt: skip
     return Section("recall", TITLE, body, made)
@@ -64,9 +65,9 @@ def retrieval_frame(found: Mapping[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _words(material: Material, filters: Sequence[int]) -> str:
-    assert material.retrieval is not None
-    corpus = max(row.get("documents", 0) for row in material.retrieval["results"])
+def _words(report_data: ReportData, filters: Sequence[int]) -> str:
+    assert report_data.retrieval is not None
+    corpus = max(row.get("documents", 0) for row in report_data.retrieval["results"])
     size = f"{corpus:,} documents. " if corpus else ""
     dash = f" Solid lines filter by {filters[0]} dims, dashed ones by more." if len(filters) > 1 else ""
     return (

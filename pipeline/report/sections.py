@@ -10,7 +10,7 @@ from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.gallery_size import crossing, size_effects
 from pipeline.report import charts
 from pipeline.report.charts import Style
-from pipeline.report.collect import Material
+from pipeline.report.collect import ReportData
 from pipeline.report.confusion import confusion
 from pipeline.report.frames import accuracy_frame, gallery_frame, steerability_frame
 from pipeline.report.html import Html, Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
@@ -23,34 +23,34 @@ SPOKEN = {
 }
 
 
-def sections(material: Material) -> list[Section]:
+def sections(report_data: ReportData) -> list[Section]:
     """Every section about the figures, in reading order."""
-    looks = looks_of(material)
+    looks = looks_of(report_data)
     made = [
-        accuracy(material, looks),
-        galleries(material, looks),
-        steerability(material, looks),
-        recall(material, looks),
-        confusion(material, looks),
-        training(material, looks),
+        accuracy(report_data, looks),
+        galleries(report_data, looks),
+        steerability(report_data, looks),
+        recall(report_data, looks),
+        confusion(report_data, looks),
+        training(report_data, looks),
     ]
     return [section for section in made if section is not None]
 
 
-def looks_of(material: Material) -> dict[str, Style]:
+def looks_of(report_data: ReportData) -> dict[str, Style]:
     """Colour and shape of every method and baseline on the page."""
-    beside = [f"{score['method']}*" for score in material.baselines[GALLERY]]
-    return charts.styles([*material.methods, *beside])
+    beside = [f"{score['method']}*" for score in report_data.baselines[GALLERY]]
+    return charts.styles([*report_data.methods, *beside])
 
 
-def accuracy(material: Material, looks: Mapping[str, Style]) -> Section:
+def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """What each prefix knows of each level, under both protocols, untrained baselines beside."""
-    together = {name: [*material.scores[name], *material.baselines[name]] for name in material.scores}
-    frame = accuracy_frame(together, material.levels)
+    together = {name: [*report_data.scores[name], *report_data.baselines[name]] for name in report_data.scores}
+    frame = accuracy_frame(together, report_data.levels)
     made, body = {}, []
     for protocol in together:
         figures = []
-        for i, level in enumerate(material.levels):
+        for i, level in enumerate(report_data.levels):
             here = frame.filter(protocol=protocol, level=level)
             reach = charts.reach_of(here["low"], here["high"])
             place = f"accuracy-{protocol}-{i}"
@@ -60,7 +60,7 @@ def accuracy(material: Material, looks: Mapping[str, Style]) -> Section:
         body += [
             tag("h3", SPOKEN[protocol]),
             grid(figures),
-            numbers(_accuracy_table(frame, protocol, material.levels)),
+            numbers(_accuracy_table(frame, protocol, report_data.levels)),
         ]
     words = (
         "Prefix j is the truncated vector, normalised. Lines are means over seeds, upright bars 95 % intervals; points "
@@ -70,45 +70,52 @@ def accuracy(material: Material, looks: Mapping[str, Style]) -> Section:
     return Section("accuracy", "Accuracy against prefix", tag("div", tag("p", words), legend(looks), *body), made)
 
 
-def galleries(material: Material, looks: Mapping[str, Style]) -> Section:
+def galleries(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """How accuracy at the shortest prefix depends on the gallery's size and origin."""
     title = "Accuracy against the gallery's size"
-    if not material.cells:
+    if not report_data.cells:
         return Section(
-            "galleries", title, not_yet("The galleries were not measured for these runs", "report", material.options)
+            "galleries", title, not_yet("The galleries were not measured for these runs", "report", report_data.options)
         )
-    frame = gallery_frame(material.cells, material.levels)
-    dim = material.dims[0]
+    frame = gallery_frame(report_data.cells, report_data.levels)
+    dim = report_data.dims[0]
     made, figures = {}, []
-    for i in dict.fromkeys((0, len(material.levels) - 1)):
-        here = frame.filter(level=material.levels[i], dim=dim)
+    for i in dict.fromkeys((0, len(report_data.levels) - 1)):
+        here = frame.filter(level=report_data.levels[i], dim=dim)
         reach = charts.reach_of(here["low"], here["high"])
         made[f"galleries-{i}"] = charts.gallery_chart(here, looks, reach)
-        alt = f"Accuracy on {material.levels[i]} at {dim} dims by size of the gallery. {_sizes(here)}"
-        figures.append(chart(f"galleries-{i}", f"{material.levels[i]} at {dim} dims. {axis_note(reach)}", alt))
+        alt = f"Accuracy on {report_data.levels[i]} at {dim} dims by size of the gallery. {_sizes(here)}"
+        figures.append(chart(f"galleries-{i}", f"{report_data.levels[i]} at {dim} dims. {axis_note(reach)}", alt))
     words = (
         "The same test texts are asked in every gallery; drawn five times. Solid: rows that the heads were trained on. "
         "Dashed: held-out rows. Where the two lie on one another, it is the size that matters, not the training."
     )
-    head = ("method", "rows from", "gallery", "dims", *material.levels, f"own {material.levels[-1]}, % of neighbours")
+    head = (
+        "method",
+        "rows from",
+        "gallery",
+        "dims",
+        *report_data.levels,
+        f"own {report_data.levels[-1]}, % of neighbours",
+    )
     rows = [
         (name, origin, f"{size:,}", width, *(figure(r) for r in part.to_dicts()), f"{part['own'][-1]:.0f}")
         for (name, origin, size, width), part in frame.group_by("method", "rows", "gallery", "dim", maintain_order=True)
     ]
     body = tag(
-        "div", tag("p", words), *_crossings(material), legend({n: looks[n] for n in material.methods}),
+        "div", tag("p", words), *_crossings(report_data), legend({n: looks[n] for n in report_data.methods}),
         grid(figures), numbers(table("Accuracy in % [95 %] by gallery", head, rows, text=range(2))),
     )  # fmt: skip
     return Section("galleries", title, body, made)
 
 
-def steerability(material: Material, looks: Mapping[str, Style]) -> Section | None:
+def steerability(report_data: ReportData, looks: Mapping[str, Style]) -> Section | None:
     """S and its two terms; nothing where there is one level or one prefix."""
-    frame = steerability_frame(material.scores)
+    frame = steerability_frame(report_data.scores)
     if frame.is_empty():
         return None
     reach = (min(0.0, float(frame["low"].min())) - 0.5, max(0.0, float(frame["high"].max())) + 0.5)  # type: ignore[arg-type]
-    coarse, fine, short, full = material.levels[0], material.levels[-1], material.dims[0], material.dims[-1]
+    coarse, fine, short, full = report_data.levels[0], report_data.levels[-1], report_data.dims[0], report_data.dims[-1]
     captions = {
         "S": "S, the sum of the two terms",
         "coarse gain": f"Coarse gain: {coarse} at {short} dims minus at {full}",
@@ -128,19 +135,19 @@ def steerability(material: Material, looks: Mapping[str, Style]) -> Section | No
         for (name, protocol), part in frame.group_by("method", "protocol", maintain_order=True)
     ]
     data = table("Steerability in points [95 %]", ("method", "protocol", *captions), rows, text=range(2))
-    shown = {name: looks[name] for name in material.methods}
+    shown = {name: looks[name] for name in report_data.methods}
     return Section(
         "steerability", "Steerability", tag("div", tag("p", words), legend(shown), grid(figures), numbers(data)), made
     )
 
 
-def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
+def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | None:
     """Loss and validation accuracies by epoch; nothing where no run has a history."""
-    frame = material.histories
+    frame = report_data.histories
     if frame.is_empty():
         return None
     made, figures = {}, []
-    shown = [*dict.fromkeys((material.levels[0], material.levels[-1])), "loss"]
+    shown = [*dict.fromkeys((report_data.levels[0], report_data.levels[-1])), "loss"]
     for i, quantity in enumerate(name for name in shown if name in frame["quantity"]):
         here = frame.filter(quantity=quantity)
         reach = None if quantity == "loss" else charts.reach_of(here["value"])
@@ -152,7 +159,7 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
             else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(reach)}"
         )
         figures.append(chart(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
-    words = " ".join(["A line a seed; the point marks the epoch that was kept.", *material.layers])
+    words = " ".join(["A line a seed; the point marks the epoch that was kept.", *report_data.layers])
     rows = [
         (
             r["method"],
@@ -164,7 +171,7 @@ def training(material: Material, looks: Mapping[str, Style]) -> Section | None:
         for r in frame.to_dicts()
     ]
     data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, text=range(3)))
-    shown_looks = {name: looks[name] for name in material.methods}
+    shown_looks = {name: looks[name] for name in report_data.methods}
     body = tag("div", tag("p", words), legend(shown_looks), grid(figures), data)
     return Section("training", "Training", body, made)
 
@@ -204,13 +211,13 @@ def _curves(frame: pl.DataFrame) -> str:
     return "At the epochs kept, mean over seeds: " + ", ".join(f"{n} {v:.3g}" for n, v in kept.iter_rows()) + "."
 
 
-def _crossings(material: Material) -> list[Html]:
+def _crossings(report_data: ReportData) -> list[Html]:
     """Who leads at which sizes: v5 and mrl if both are there, else the first two methods."""
-    pair = ("v5", "mrl") if {"v5", "mrl"} <= set(material.methods) else material.methods[:2]
-    if len(pair) < 2 or not _share_a_seed(material.entries[GALLERY], pair):
+    pair = ("v5", "mrl") if {"v5", "mrl"} <= set(report_data.methods) else report_data.methods[:2]
+    if len(pair) < 2 or not _share_a_seed(report_data.entries[GALLERY], pair):
         return []
     a, b = pair
-    sentences = crossing(size_effects(material.cells, a, b), a, b, material.levels)
+    sentences = crossing(size_effects(report_data.cells, a, b), a, b, report_data.levels)
     if len(sentences) == 1:
         return [tag("p", sentences[0])]
     return [

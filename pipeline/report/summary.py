@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.metrics import smallest_prefix
 from pipeline.evaluation.recommend import advice
-from pipeline.report.collect import Material
+from pipeline.report.collect import ReportData
 from pipeline.report.frames import accuracy_frame, titled
 from pipeline.report.html import Html, bullets, table, tag
 
@@ -21,44 +21,44 @@ GALLERY, PUBLISHED = "gallery", "leave-one-out"
 _MOST = 6
 
 
-def summary(material: Material) -> Html:
+def summary(report_data: ReportData) -> Html:
     """The words at the head of the page."""
-    scores = material.scores[GALLERY]
-    lost = does_not_survive(material)
+    scores = report_data.scores[GALLERY]
+    lost = does_not_survive(report_data)
     few = "" if lost else "Nothing that the small-gallery protocol tells apart is undone by the realistic gallery."
     return tag(
         "div",
         [
             tag("p", sentence, class_="lead" if i == 0 else None)
-            for i, sentence in enumerate(advice(scores, material.levels))
+            for i, sentence in enumerate(advice(scores, report_data.levels))
         ],
-        needs_table(material),
-        prefix_table(material),
+        needs_table(report_data),
+        prefix_table(report_data),
         tag("h3", "What does not survive a realistic gallery"),
-        tag("p", _protocols(material)),
+        tag("p", _protocols(report_data)),
         bullets(lost) if lost else tag("p", few),
         tag("h3", "What training buys"),
-        bullets(against_untrained(material)),
-        tag("p", sample_sentence(material), class_="note"),
+        bullets(against_untrained(report_data)),
+        tag("p", sample_sentence(report_data), class_="note"),
     )
 
 
-def needs_table(material: Material) -> Html:
+def needs_table(report_data: ReportData) -> Html:
     """For each level, at the shortest prefix and in full: who is first, and whether that is more than luck."""
-    scores = titled(material.scores[GALLERY])
-    frame = accuracy_frame({GALLERY: material.scores[GALLERY]}, material.levels)
+    scores = titled(report_data.scores[GALLERY])
+    frame = accuracy_frame({GALLERY: report_data.scores[GALLERY]}, report_data.levels)
     rows = []
-    for dim in dict.fromkeys((material.dims[0], material.dims[-1])):
-        for level, name in enumerate(material.levels):
+    for dim in dict.fromkeys((report_data.dims[0], report_data.dims[-1])):
+        for level, name in enumerate(report_data.levels):
             here = frame.filter(dim=dim, level=name).sort("value", descending=True, maintain_order=True).to_dicts()
             first = here[0]
-            rest = [_against(material, first["method"], other["method"], dim, level) for other in here[1:]]
+            rest = [_against(report_data, first["method"], other["method"], dim, level) for other in here[1:]]
             need = f"{name} from {dim} dims"
-            level_with = [other["method"] for other in here[1:] if not _ahead(material, first, other, dim, level)]
+            level_with = [other["method"] for other in here[1:] if not _ahead(report_data, first, other, dim, level)]
             take = first["method"] if not level_with else f"level: {', '.join((first['method'], *level_with))}"
             rows.append((need, take, figure(first), "; ".join(rest) or "one method only"))
     caption = (
-        f"Which method for which need: {material.features.backbone}, gallery protocol, accuracy in % with its 95 % "
+        f"Which method for which need: {report_data.features.backbone}, gallery protocol, accuracy in % with its 95 % "
         f"interval, {_seeds_of(scores)}"
     )
     return table(
@@ -66,29 +66,29 @@ def needs_table(material: Material) -> Html:
     )
 
 
-def prefix_table(material: Material) -> Html:
+def prefix_table(report_data: ReportData) -> Html:
     """The smallest prefix of every method that loses no more than a point against its full vector, by level."""
     rows = []
-    for name, group in titled(material.scores[GALLERY]).items():
+    for name, group in titled(report_data.scores[GALLERY]).items():
         dims = [prefix["dim"] for prefix in group[0]["prefixes"]]
         needed = []
-        for level in range(len(material.levels)):
+        for level in range(len(report_data.levels)):
             curve = [mean(s["prefixes"][j]["levels"][level]["accuracy"] for s in group) for j in range(len(dims))]
             dim = smallest_prefix(curve, dims)
             needed.append(f"{dim} dims ({dim * 4:,} bytes)")
         rows.append((name, *needed))
     caption = "Smallest prefix within one point of the full vector (gallery protocol, float32 bytes)"
-    return table(caption, ("method", *material.levels), rows)
+    return table(caption, ("method", *report_data.levels), rows)
 
 
-def does_not_survive(material: Material) -> list[str]:
+def does_not_survive(report_data: ReportData) -> list[str]:
     """Leads of the small-gallery protocol that the training gallery does not show, largest first."""
-    small = [row for row in material.comparisons[PUBLISHED] if row.metric == "accuracy" and leader(row)]
-    large = {_place(row): row for row in material.comparisons[GALLERY]}
+    small = [row for row in report_data.comparisons[PUBLISHED] if row.metric == "accuracy" and leader(row)]
+    large = {_place(row): row for row in report_data.comparisons[GALLERY]}
     lost = [(row, large[_place(row)]) for row in small if leader(large[_place(row)]) != leader(row)]
-    ends = [(row, other) for row, other in lost if row.dim in (material.dims[0], material.dims[-1])]
+    ends = [(row, other) for row, other in lost if row.dim in (report_data.dims[0], report_data.dims[-1])]
     ends.sort(key=lambda pair: -abs(pair[0].mean_difference))
-    sentences = [_lost(material, row, other) for row, other in ends[:_MOST]]
+    sentences = [_lost(report_data, row, other) for row, other in ends[:_MOST]]
     left = len(lost) - len(sentences)
     return [*sentences, *([f"And {left} more among other prefixes, levels and methods."] if left else [])]
 
@@ -99,13 +99,13 @@ def leader(row: Comparison) -> int:
     return int(all(low > 0 for low, _ in intervals)) - int(all(high < 0 for _, high in intervals))
 
 
-def against_untrained(material: Material) -> list[str]:
+def against_untrained(report_data: ReportData) -> list[str]:
     """For each level at the shortest prefix: what the best embedding that no one trained reaches, and who beats it."""
-    dim = material.dims[0]
-    trained = accuracy_frame({GALLERY: material.scores[GALLERY]}, material.levels)
-    untrained = accuracy_frame({GALLERY: material.baselines[GALLERY]}, material.levels)
+    dim = report_data.dims[0]
+    trained = accuracy_frame({GALLERY: report_data.scores[GALLERY]}, report_data.levels)
+    untrained = accuracy_frame({GALLERY: report_data.baselines[GALLERY]}, report_data.levels)
     sentences = []
-    for level in material.levels:
+    for level in report_data.levels:
         beside = untrained.filter(dim=dim, level=level).sort("value", descending=True, maintain_order=True).to_dicts()
         if not beside:
             continue
@@ -126,11 +126,11 @@ def against_untrained(material: Material) -> list[str]:
     return sentences
 
 
-def sample_sentence(material: Material) -> str:
+def sample_sentence(report_data: ReportData) -> str:
     """How many texts, seeds and neighbours stand behind the figures."""
-    score = material.scores[GALLERY][0]
-    seeds = ", ".join(map(str, material.seeds))
-    several = len(material.seeds) > 1
+    score = report_data.scores[GALLERY][0]
+    seeds = ", ".join(map(str, report_data.seeds))
+    several = len(report_data.seeds) > 1
     spread = (
         "Intervals are 95 % and cover other seeds and other texts."
         if several
@@ -139,7 +139,7 @@ def sample_sentence(material: Material) -> str:
     tests = "Each difference is told apart by itself; pipeline compare adjusts for reading many at once."
     return (
         f"{score['queries']:,} test texts, {score['gallery']:,} training texts as gallery, k = {score['k']}; "
-        f"{'seeds' if several else 'seed'} {seeds} (n = {len(material.seeds)}). {spread} {tests}"
+        f"{'seeds' if several else 'seed'} {seeds} (n = {len(report_data.seeds)}). {spread} {tests}"
     )
 
 
@@ -148,22 +148,22 @@ def figure(row: dict[str, Any]) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def _protocols(material: Material) -> str:
-    small, large = (material.scores[name][0] for name in (PUBLISHED, GALLERY))
+def _protocols(report_data: ReportData) -> str:
+    small, large = (report_data.scores[name][0] for name in (PUBLISHED, GALLERY))
     return (
         f"The published protocol searches {small['queries']:,} test texts among themselves; an index holds the "
         f"{large['gallery']:,} training texts. What the first shows and the second does not:"
     )
 
 
-def _lost(material: Material, row: Comparison, other: Comparison) -> str:
+def _lost(report_data: ReportData, row: Comparison, other: Comparison) -> str:
     ahead = leader(row) > 0
     first, second = (row.a, row.b) if ahead else (row.b, row.a)
     now = leader(other)
     became = "they are not told apart" if not now else f"{other.a if now > 0 else other.b} is ahead"
     assert row.level is not None
     return (
-        f"{first} ahead of {second} on {material.levels[row.level]} at {row.dim} dims: {_gap(row, ahead)} points in "
+        f"{first} ahead of {second} on {report_data.levels[row.level]} at {row.dim} dims: {_gap(row, ahead)} points in "
         f"the small gallery, {_gap(other, ahead)} in the realistic one, where {became}."
     )
 
@@ -176,19 +176,19 @@ def _gap(row: Comparison, as_is: bool) -> str:
     return f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
 
 
-def _ahead(material: Material, first: dict[str, Any], other: dict[str, Any], dim: int, level: int) -> bool:
+def _ahead(report_data: ReportData, first: dict[str, Any], other: dict[str, Any], dim: int, level: int) -> bool:
     """Whether the first is told apart from another, in what is printed and by every interval."""
     pair = {first["method"], other["method"]}
     told = any(
         leader(row)
-        for row in material.comparisons[GALLERY]
+        for row in report_data.comparisons[GALLERY]
         if {row.a, row.b} == pair and (row.metric, row.dim, row.level) == ("accuracy", dim, level)
     )
     return told and f"{first['value']:.1f}" != f"{other['value']:.1f}"
 
 
-def _against(material: Material, first: str, other: str, dim: int, level: int) -> str:
-    for row in material.comparisons[GALLERY]:
+def _against(report_data: ReportData, first: str, other: str, dim: int, level: int) -> str:
+    for row in report_data.comparisons[GALLERY]:
         if {row.a, row.b} == {first, other} and (row.metric, row.dim, row.level) == ("accuracy", dim, level):
             told = "" if leader(row) else ", not told apart"
             return f"{other} {_gap(row, row.a == first)}{told}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.baselines import untrained
-from pipeline.evaluation.embeddings import baselines_of, run_subject
+from pipeline.evaluation.embeddings import baselines_of, run_scorable
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import Run
@@ -44,7 +44,9 @@ def embedders(
     :raises PipelineError: if a run was trained on other features.
     """
     heads = [trained(run, features, device) for run in runs]
-    beside = [_untrained(dict(subject.facts), subject.dims, features) for subject in baselines_of(artifacts, features)]
+    beside = [
+        _untrained(dict(scorable.facts), scorable.dims, features) for scorable in baselines_of(artifacts, features)
+    ]
     return [*heads, *beside]
 
 
@@ -53,8 +55,8 @@ def trained(run: Run, features: LabelledFeatures, device: str = "cpu") -> Embedd
 
     :raises PipelineError: if the run was trained on other features.
     """
-    subject = run_subject(run, features)
-    return Embedder(subject.facts, subject.dims, cache(lambda: run.load().to(device).embed))
+    scorable = run_scorable(run, features)
+    return Embedder(scorable.facts, scorable.dims, cache(lambda: run.load().to(device).embed))
 
 
 def _untrained(facts: dict[str, Any], dims: tuple[int, ...], features: LabelledFeatures) -> Embedder:

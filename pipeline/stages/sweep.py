@@ -34,7 +34,7 @@ from cache.devices import current
 from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 from pipeline.errors import PipelineError
-from pipeline.evaluation.embeddings import run_subject
+from pipeline.evaluation.embeddings import run_scorable
 from pipeline.evaluation.score import score, stored_scores
 from pipeline.stages.fit import FitSettings, fit, run_folders
 from pipeline.workspace.artifacts import Artifacts
@@ -53,7 +53,7 @@ class PointDone:
     trained: frozenset[str]
 
 
-class FeaturesAtHand:
+class LoadedFeatures:
     """The features of points: datasets are loaded once, vectors kept while points on them follow one another."""
 
     def __init__(self, artifacts: Artifacts) -> None:
@@ -89,18 +89,18 @@ def do_point(
 
     :param artifacts: the artifacts folder.
     :param device: "auto", "cpu", "cuda" or "cuda:N", for the fit and the search for neighbours.
-    :param features: the point's, where they are at hand (`FeaturesAtHand`); else they are read.
+    :param features: the point's, where they are at hand (`LoadedFeatures`); else they are read.
     :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
     :raises PipelineError: if no store or several fit, or texts of the dataset were not embedded.
     """
     where = Artifacts(artifacts)
-    features = features or FeaturesAtHand(where).of(point)
+    features = features or LoadedFeatures(where).of(point)
     folders = run_folders(where, features, point.method, seeds, point.settings)
     # a device is not asked for, which may be lost by now, where there is nothing to do
     with contextlib.nullcontext() if _is_done(folders) else current(device):
         fitted = fit(where, features, point.method, seeds, point.settings, device=device)
         searching = device if device.startswith("cuda") else None
-        scores = [score(run_subject(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
+        scores = [score(run_scorable(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
     return PointDone(fitted.runs, scores, fitted.trained)
 
 
@@ -112,7 +112,7 @@ class ToDo:
     untrained: frozenset[str]
 
 
-def to_do(artifacts: Artifacts, points: Iterable[Point], seeds: Sequence[int], at_hand: FeaturesAtHand) -> ToDo:
+def to_do(artifacts: Artifacts, points: Iterable[Point], seeds: Sequence[int], at_hand: LoadedFeatures) -> ToDo:
     """Look what `do_point` would not find there; reads datasets and records, no vector.
 
     :raises heads.HeadsError: if a method or a setting cannot be used.

@@ -13,7 +13,7 @@ from typing import Any
 
 from cache.devices import threads_each
 from cache.workers.process_pool import Line
-from pipeline.stages.sweep import FeaturesAtHand, Point, do_point
+from pipeline.stages.sweep import LoadedFeatures, Point, do_point
 from pipeline.stages.work_queue import Dealer, Done
 from pipeline.workspace.artifacts import Artifacts
 
@@ -48,7 +48,7 @@ def _serve(line: Line, artifacts: Path, seeds: Sequence[int], device: str, threa
     import torch
 
     torch.set_num_threads(threads)
-    at_hand = FeaturesAtHand(Artifacts(artifacts))
+    at_hand = LoadedFeatures(Artifacts(artifacts))
     for point in iter(line.ask, None):
         do_point(artifacts, point, seeds, device, features=at_hand.of(point))
         line.say(Done())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.stages.sweep import FeaturesAtHand, Grid, Point, do_point, points, to_do
+from pipeline.stages.sweep import Grid, LoadedFeatures, Point, do_point, points, to_do
 from pipeline.stages.with_progress import Swept, sweep_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts
@@ -36,7 +36,7 @@ def sweep_on_cluster(session: Session, grid: Grid, devices: str, ray_address: st
     """
     if devices not in DEVICES:
         raise PipelineError(f"--devices {devices} with --engine ray", f"use one of {', '.join(DEVICES)}")
-    lacking = to_do(session.artifacts, list(points(grid)), grid.seeds, FeaturesAtHand(session.artifacts))
+    lacking = to_do(session.artifacts, list(points(grid)), grid.seeds, LoadedFeatures(session.artifacts))
     if lacking.points:
         with session.console.progress("sweeping") as bar:
             where = do_points_on_cluster(
@@ -154,6 +154,6 @@ def fit_and_score(
 
 
 @functools.cache
-def _at_hand(artifacts: str) -> FeaturesAtHand:
+def _at_hand(artifacts: str) -> LoadedFeatures:
     """The features that this process read last: Ray gives it one point after another."""
-    return FeaturesAtHand(Artifacts(Path(artifacts)))
+    return LoadedFeatures(Artifacts(Path(artifacts)))

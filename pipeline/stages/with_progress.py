@@ -12,12 +12,12 @@ from typing import Any
 import cache
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
-from pipeline.evaluation.embeddings import Subject
+from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.stages.embed import Embedded, EmbeddedTexts, embed
 from pipeline.stages.fit import FitSettings, Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, orders, processes_for
-from pipeline.stages.sweep import FeaturesAtHand, Grid, ToDo, do_point, points, to_do
+from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
 from pipeline.terminal.tables import score_table, steerability_lines
@@ -170,27 +170,27 @@ def _fit_at_once(
 
 
 def score_stage(
-    session: Session, subjects: Sequence[Subject], protocols: Sequence[str], k: int = 5
+    session: Session, scorables: Sequence[Scorable], protocols: Sequence[str], k: int = 5
 ) -> list[dict[str, Any]]:
     """Stage three, shown: one record a subject and protocol, protocols outermost."""
     scores: list[dict[str, Any]] = []
     with session.console.progress("scoring") as bar:
         for protocol in protocols:
-            for subject in subjects:
-                bar.update(len(scores), len(subjects) * len(protocols), f"{subject.facts['method']}, {protocol}")
-                scores.append(score(subject, protocol, k))
+            for scorable in scorables:
+                bar.update(len(scores), len(scorables) * len(protocols), f"{scorable.facts['method']}, {protocol}")
+                scores.append(score(scorable, protocol, k))
     return scores
 
 
 def grid_stage(
-    session: Session, subjects: Sequence[Subject], sizes: Sequence[int] | None, k: int = 5
+    session: Session, scorables: Sequence[Scorable], sizes: Sequence[int] | None, k: int = 5
 ) -> list[dict[str, Any]]:
     """The 2 x 2 of gallery size and origin, shown as it goes: a record a subject and cell."""
     cells: list[dict[str, Any]] = []
     with session.console.progress("scoring galleries") as bar:
-        for done, subject in enumerate(subjects):
-            bar.update(done, len(subjects), str(subject.facts["method"]))
-            cells += score_grid(subject, sizes, k)
+        for done, scorable in enumerate(scorables):
+            bar.update(done, len(scorables), str(scorable.facts["method"]))
+            cells += score_grid(scorable, sizes, k)
     return cells
 
 
@@ -201,14 +201,14 @@ def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: S
         session.console.show(line)
 
 
-def entries_stage(session: Session, subjects: Sequence[Subject], protocol: str, k: int = 5) -> list[Entry]:
+def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str, k: int = 5) -> list[Entry]:
     """Every answer of every run under one protocol, shown as it comes."""
     with session.console.progress(f"answering, {protocol}") as bar:
-        answered = []
-        for entry in entries(subjects, protocol, k):
-            answered.append(entry)
-            bar.update(len(answered), len(subjects), entry.method)
-    return answered
+        predicted = []
+        for entry in entries(scorables, protocol, k):
+            predicted.append(entry)
+            bar.update(len(predicted), len(scorables), entry.method)
+    return predicted
 
 
 def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:
@@ -240,7 +240,7 @@ def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)
     On several devices each has a process, and what is below then finds everything done.
     """
     todo = list(points(grid))
-    at_hand = FeaturesAtHand(session.artifacts)
+    at_hand = LoadedFeatures(session.artifacts)
     trained = _sweep_at_once(session, grid, to_do(session.artifacts, todo, grid.seeds, at_hand), devices)
     runs: list[Run] = []
     scores: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from pipeline.claims.published import CLAIMS, DIFFERENCE, Figure, Measurement
 from pipeline.claims.verdicts import judge
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
-from tests.pipeline.evaluation.answered import answered
+from tests.pipeline.evaluation.predicted import predicted
 
 SEEDS = (1, 2, 3, 4, 5)
 PUBLISHED = {
@@ -28,7 +28,7 @@ def runs(accuracies, protocol, seeds=SEEDS, texts=4000):
         Entry(
             method,
             seed,
-            answered(
+            predicted(
                 np.array(shares) + np.random.default_rng(seed).uniform(-0.002, 0.002),
                 texts=texts,
                 seed=2 * seed + (method == "v5"),  # or one method's errors would be among the other's

@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry, compare
-from tests.pipeline.evaluation.answered import DIMS, answered
+from tests.pipeline.evaluation.predicted import DIMS, predicted
 
 
 def entries(methods, seeds=(1, 2, 3, 4, 5), **more):
@@ -18,7 +18,7 @@ def entries(methods, seeds=(1, 2, 3, 4, 5), **more):
     for place, (method, shares) in enumerate(methods.items()):
         for seed in seeds:
             jitter = np.random.default_rng([place, seed]).uniform(-0.02, 0.02, np.shape(shares))
-            made.append(Entry(method, seed, answered(np.clip(shares + jitter, 0, 1), seed=seed, **more)))
+            made.append(Entry(method, seed, predicted(np.clip(shares + jitter, 0, 1), seed=seed, **more)))
     return made
 
 
@@ -33,7 +33,7 @@ class TestRows:
     def test_are_paired_t_tests_of_scipy_with_the_holm_of_statsmodels(self):
         given = entries(THREE)
         rows = compare(given)
-        accuracy = {(entry.method, entry.seed): entry.answers.accuracy for entry in given}
+        accuracy = {(entry.method, entry.seed): entry.predictions.accuracy for entry in given}
         for row in (row for row in rows if row.metric == "accuracy"):
             a, b = (
                 np.array([accuracy[name, seed][row.prefix - 1, row.level] for seed in (1, 2, 3, 4, 5)])
@@ -77,7 +77,9 @@ class TestSentences:
     def test_claim_no_win_from_seeds_that_differ_alike(self):
         """Few texts make the differences of two seeds equal by chance, which is no certainty."""
         shares = {"v5": np.array([[0.5, 0.5]] * 4), "mrl": np.array([[0.5, 0.75]] * 4)}
-        given = [Entry(name, seed, answered(at, texts=12, seed=seed)) for name, at in shares.items() for seed in (1, 2)]
+        given = [
+            Entry(name, seed, predicted(at, texts=12, seed=seed)) for name, at in shares.items() for seed in (1, 2)
+        ]
         row = next(row for row in compare(given) if (row.level, row.prefix) == (1, 1))
         assert (row.n, row.p, row.ci95) == (2, None, None)
         assert "beats" not in row.sentence()

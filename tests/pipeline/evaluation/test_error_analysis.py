@@ -7,17 +7,17 @@ import polars as pl
 import pytest
 
 from data.hierarchy import Hierarchy
-from pipeline.evaluation.error_analysis import mistakes, per_class_frame
-from tests.pipeline.evaluation.answered import answered
+from pipeline.evaluation.error_analysis import error_records, per_class_frame
+from tests.pipeline.evaluation.predicted import predicted
 
 TREE = Hierarchy(
     ("domain", "intent"), (("money", "travel"), ("balance", "bill", "flight", "hotel")), (np.array([0, 0, 1, 1]),)
 )
-ANSWERS = answered([[0.9, 0.6], [0.9, 0.7], [0.95, 0.8], [1.0, 1.0]])
+ANSWERS = predicted([[0.9, 0.6], [0.9, 0.7], [0.95, 0.8], [1.0, 1.0]])
 
 
 def test_names_stand_for_numbers_and_counts_add_up():
-    records = mistakes(ANSWERS, TREE)
+    records = error_records(ANSWERS, TREE)
     assert [record["dim"] for record in records] == [64, 128, 192, 256]
     first = records[0]
     assert (first["level"], first["errors"], first["queries"]) == (1, 160, 400)

@@ -8,7 +8,7 @@ import pytest
 
 import data
 from pipeline.errors import PipelineError
-from pipeline.evaluation.embeddings import outside_subjects
+from pipeline.evaluation.embeddings import external_scorables
 from pipeline.evaluation.external_embeddings import read_embeddings
 from pipeline.evaluation.protocols import score_embeddings
 from pipeline.evaluation.score import score
@@ -160,13 +160,13 @@ class TestFaults:
     def test_a_prefix_longer_than_the_vectors(self, dataset, vectors, tmp_path):
         np.save(tmp_path / "mine.npy", vectors)
         with pytest.raises(PipelineError, match="96 dimensions, not 128"):
-            outside_subjects(tmp_path / "mine.npy", dataset, (64, 128))
+            external_scorables(tmp_path / "mine.npy", dataset, (64, 128))
 
 
 class TestScoring:
     def test_is_that_of_the_vectors_by_hand(self, dataset, vectors, tmp_path):
         np.save(tmp_path / "mine.npy", vectors)
-        given, components = outside_subjects(tmp_path / "mine.npy", dataset, None)
+        given, components = external_scorables(tmp_path / "mine.npy", dataset, None)
         train, test = dataset.split_rows("train"), dataset.split_rows("test")
         expected = score_embeddings(
             vectors[train], dataset.labels[train], vectors[test], dataset.labels[test], scale_dim=(64, 96)

@@ -8,7 +8,7 @@ import scipy.stats
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.gallery_size import crossing, size_effects
-from tests.pipeline.evaluation.answered import answered
+from tests.pipeline.evaluation.predicted import predicted
 
 AHEAD = {500: 0.05, 1000: 0.0, 2000: -0.05}
 """By how much v5 is ahead on level 0 at 64 dims, by gallery size."""
@@ -22,9 +22,9 @@ def cells(seeds=(1, 2, 3)):
                 for method, coarse in (("v5", 0.9 + lead), ("mrl", 0.9)):
                     jitter = np.random.default_rng([seed, method == "v5"]).uniform(-0.01, 0.01)
                     shares = [[coarse + jitter, 0.7]] + [[0.9, 0.8]] * 3
-                    answers = answered(shares, texts=2000, seed=seed, gallery=size, origin=origin)
+                    predictions = predicted(shares, texts=2000, seed=seed, gallery=size, origin=origin)
                     facts = {"run": "r", "method": method, "seed": seed, "head": "paper", "layer": 6}
-                    made.append({**facts, "hyperparameters": {}, **answers.to_dict()})
+                    made.append({**facts, "hyperparameters": {}, **predictions.to_dict()})
     return made
 
 

@@ -22,12 +22,12 @@ def ancestors(label):
     return [PARENTS[0][middle], middle, label]
 
 
-answers = arrays(np.int64, (2, 30), elements=st.integers(0, 6))
+predictions = arrays(np.int64, (2, 30), elements=st.integers(0, 6))
 
 
 class TestAccuracies:
     @settings(deadline=None)
-    @given(pair=answers)
+    @given(pair=predictions)
     def test_are_those_of_scikit_learn(self, pair):
         labels, predicted = pair
         both, guesses = labels[:, None], predicted[None, :, None]
@@ -42,7 +42,7 @@ class TestAccuracies:
         np.testing.assert_array_equal(queries, np.bincount(labels, minlength=7))
 
     @settings(deadline=None)
-    @given(pair=answers)
+    @given(pair=predictions)
     def test_of_a_parent_are_over_the_queries_below_it(self, pair):
         labels, predicted = pair
         shares, queries = metrics.by_class(PARENTS[1][labels], predicted == labels, 3)
@@ -60,7 +60,7 @@ class TestAccuracies:
 
 class TestErrors:
     @settings(deadline=None)
-    @given(pair=answers)
+    @given(pair=predictions)
     def test_equal_a_loop_over_the_tree(self, pair):
         labels, predicted = pair
         report = metrics.errors(labels, predicted, PARENTS, 2, worst=50)

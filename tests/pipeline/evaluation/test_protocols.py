@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.predictions import Answers
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.protocols import gallery_grid, grid_sizes, leave_one_out, sample_rows, score_embeddings
 
 
@@ -245,7 +245,7 @@ class TestRecord:
         scores = leave_one_out(*made(80), sample=40, samples=4, scale_dim=4)
         np.savez_compressed(tmp_path / "answers.npz", **scores.to_arrays())
         with np.load(tmp_path / "answers.npz", allow_pickle=False) as arrays:
-            again = Answers.from_arrays(arrays)
+            again = Predictions.from_arrays(arrays)
         assert again.to_dict() == scores.to_dict()
         np.testing.assert_array_equal(again.predicted, scores.predicted)
         np.testing.assert_array_equal(again.agreeing, scores.agreeing)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation.embeddings import run_subject
+from pipeline.evaluation.embeddings import run_scorable
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 from pipeline.workspace.runs import runs_of
@@ -216,7 +216,7 @@ def test_a_phone_needs_no_sideways_scrolling(whole, visit):
 def test_neighbours_shown_are_the_nearest_by_cosine_at_every_prefix_for_both_methods(made, visit):
     features = labelled_features(Artifacts(made.pipeline.artifacts))
     runs = {run.method: run for run in runs_of(Artifacts(made.pipeline.artifacts), features) if run.seed == 1}
-    vectors = [run_subject(runs[name], features).split("test")[0].astype(np.float64) for name in ("v5", "mrl")]
+    vectors = [run_scorable(runs[name], features).split("test")[0].astype(np.float64) for name in ("v5", "mrl")]
     texts = [features.dataset.texts[row] for row in features.dataset.split_rows("test")]
     visitor = visit(made.path)
     slider = visitor.page.locator("#zoom-dim")

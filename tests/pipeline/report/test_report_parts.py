@@ -16,7 +16,7 @@ from pipeline.report.frames import estimate, parent_confusions, parent_errors
 from pipeline.report.html import Html, json_script, table, tag
 from pipeline.report.summary import leader
 from pipeline.report.tsne import _repulsion, layout, principal_plane, rotation
-from tests.pipeline.evaluation.answered import answered
+from tests.pipeline.evaluation.predicted import predicted
 
 TREE = data.Hierarchy(("top", "leaf"), (("a", "b"), ("a0", "a1", "b0", "b1")), (np.array([0, 0, 1, 1]),))
 
@@ -103,11 +103,11 @@ def test_a_method_looks_the_same_whatever_stands_beside_it():
 
 
 def test_errors_by_parent_agree_with_a_loop_over_answers():
-    entries = [Entry("m", seed, answered([(0.9, 0.6)] * 4, texts=200, seed=seed)) for seed in (1, 2)]
+    entries = [Entry("m", seed, predicted([(0.9, 0.6)] * 4, texts=200, seed=seed)) for seed in (1, 2)]
     wrong = {"a": [0, 0, 0], "b": [0, 0, 0]}
     pairs = {("a", "b"): 0, ("b", "a"): 0}
     for entry in entries:
-        for text, guess in zip(entry.answers.labels, entry.answers.predicted[0], strict=True):
+        for text, guess in zip(entry.predictions.labels, entry.predictions.predicted[0], strict=True):
             parent, answer = "ab"[text[1] // 2], "ab"[guess[1] // 2]
             wrong[parent][0] += 1
             wrong[parent][1] += guess[1] != text[1] and answer == parent

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from pipeline.evaluation.predictions import Answers
+from pipeline.evaluation.predictions import Predictions
 
 DIMS = (64, 128, 192, 256)
 
 
-def answered(shares, *, texts=400, seed=0, protocol="gallery", gallery=100, dims=DIMS, origin=None):
+def predicted(shares, *, texts=400, seed=0, protocol="gallery", gallery=100, dims=DIMS, origin=None):
     """Answers about `texts` texts whose shares of right ones are `shares` [J, L], spread at random by `seed`.
 
     Level 0 has two classes, level 1 four; a wrong answer is another class of the same parent.
@@ -21,7 +21,7 @@ def answered(shares, *, texts=400, seed=0, protocol="gallery", gallery=100, dims
             wrong = rng.permutation(texts)[: round(texts * (1 - share))]
             predicted[j, wrong, level] ^= 1
     agreeing = np.where(predicted == labels, 4, 1)
-    return Answers(
+    return Predictions(
         protocol=protocol,
         k=5,
         dims=dims,
