@@ -3,8 +3,8 @@
 Five backbones have a row in a table; anything else on the hub or on disk says itself how it wants to be pooled, in the
 files that sentence-transformers writes beside a model. A checkpoint without those files is read by its architecture: a
 decoder by its last token, an encoder by the mean. Resolving reads a few small JSON files and loads neither weights nor
-torch, so that listing, planning and refusing a misspelt name stay instant. The alternative, one class a backbone, would
-put five facts in five files.
+torch, so that listing, planning and refusing a misspelt name stay instant. The alternative, one class per backbone,
+would put five facts in five files.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ _MODES = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean
 
 
 def _pooling_mode(config: dict[str, Any], source: str) -> str:
-    """Translate both spellings of a 1_Pooling/config.json: one flag a mode, or `pooling_mode`."""
+    """Translate both spellings of a 1_Pooling/config.json: one flag per mode, or `pooling_mode`."""
     modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True and "pooling_mode_" in key]
     if isinstance(config.get("pooling_mode"), str):
         modes = [config["pooling_mode"]]

@@ -8,8 +8,8 @@ share with the one before. Laid out in that order (preorder), node k is an ances
 
 where end[k] is one past the last node of k's subtree: one comparison is the whole attention mask. It saves a third of
 CLINC's tokens, three quarters where an instruction precedes every text, and repeated texts cost nothing; sorting and
-building take microseconds a text, in numpy, without a loop over tokens. The alternative, sharing whole cache blocks of
-16 tokens as inference servers do, shares nothing among texts of ten tokens.
+building take microseconds per text, in numpy, without a loop over tokens. The alternative, sharing whole cache blocks
+of 16 tokens as inference servers do, shares nothing among texts of ten tokens.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _EXPRESSIONS = (_LETTERS + r"\p{N}" + _REST, _LETTERS + r"\p{N}{1,3}" + _REST)
 """Of Qwen 2, 2.5 and 3; and of Llama 3, GPT-4 (cl100k) and what derives from them."""
 
 
-class Words:
+class TokenCache:
     """The words seen so far and their ids, for one tokenizer."""
 
     def __init__(self, tokenizer: Any, encode: Callable[[Sequence[str]], Sequences]) -> None:

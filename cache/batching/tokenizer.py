@@ -15,7 +15,7 @@ import numpy as np
 
 from cache.backbone.hub import locate
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
-from cache.batching.token_cache import Words, cuts_at_blanks
+from cache.batching.token_cache import TokenCache, cuts_at_blanks
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TextTokenizer:
         self._tokenizer = _load(folder, backbone)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._words = Words(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
+        self._token_cache = TokenCache(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
         before, after = self._around(backbone)
         self._before = np.array(before, np.int32)
         self._after = np.array(after, np.int32)
@@ -68,7 +68,7 @@ class TextTokenizer:
         texts = [self._prompt + text for text in texts] if self._prompt else list(texts)
         # an encoding holds a hundred bytes a token until it is let go
         slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
-        bare = self._whole if self._words is None else self._words.encode
+        bare = self._whole if self._token_cache is None else self._token_cache.encode
         return self._close(Sequences.concatenated([bare(part) for part in slices]))
 
     def _whole(self, texts: Sequence[str]) -> Sequences:

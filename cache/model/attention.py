@@ -1,13 +1,15 @@
 """Attention over packed texts, run inside transformers' own models through their attention interface.
 
 A model loaded with `attn_implementation=INTERFACE` hands query, key and value of the one long packed sequence to
-`attend`, which asks the plan of the batch. Three plans, none of which ever builds a nodes x nodes mask:
+`attend`, which asks the attention plan of the batch. Three plans, none of which builds a nodes x nodes mask:
 
 - `Runs`: bidirectional texts, sorted by length, as runs of equal length: a run is a rectangle without padding, so that
   the fastest kernel runs unmasked and a text cannot see another at all.
 - `Blocks`: a trie, eagerly: blocks of queries against the blocks of keys that they can see, grouped by how many these
-  are, with a mask a block pair. For the CPU and for corpora too small to pay for compilation.
-- `Flex`: a trie, compiled: FlexAttention with the same block structure.
+  are, with one mask per block pair.
+- `Chain`: one text alone, plainly causal.
+
+On a GPU the native layers attend to a trie in a fused kernel instead (`cache.model.native.triton_ops`).
 
 The alternative for tries, a dense mask, costs 2 GB at 32,768 nodes and computes a hundred times what is visible.
 """
@@ -83,8 +85,8 @@ class Runs:
         """
         if window is not None:
             raise CannotPack("local attention in a bidirectional backbone")
-        pieces = [self._run(query, key, value, scale, *run) for run in self.runs]
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[None]
+        parts = [self._run(query, key, value, scale, *run) for run in self.runs]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
 
     @staticmethod
     def _run(query: Tensor, key: Tensor, value: Tensor, scale: float, start: int, texts: int, length: int) -> Tensor:
@@ -138,7 +140,7 @@ class Blocks:
         heads, nodes, dim = query.shape[1:]
         kv_heads = key.shape[1]
         fold = heads // kv_heads
-        pieces = []
+        parts = []
         for number, (rows, columns) in enumerate(self.groups):
             groups, block = rows.shape
             # the last block may reach past the nodes: its spare rows repeat the last node and are dropped again
@@ -149,8 +151,8 @@ class Blocks:
             mask = self._mask(number, window, query.dtype, fold)
             out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
             out = out.view(groups, kv_heads, fold, block, dim).permute(0, 3, 1, 2, 4)
-            pieces.append(out.reshape(groups * block, heads, dim))
-        return torch.cat(pieces).index_select(0, self.restore)[None]
+            parts.append(out.reshape(groups * block, heads, dim))
+        return torch.cat(parts).index_select(0, self.restore)[None]
 
     def _mask(self, number: int, window: int | None, dtype: torch.dtype, fold: int) -> Tensor:
         """Return the additive mask [g, 1, fold * block, seen] of a group, made once a batch and window."""

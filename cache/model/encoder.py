@@ -19,7 +19,7 @@ from cache.batching.block_mask import HostTrie
 from cache.batching.packing import pack
 from cache.model.native.config import FAMILIES
 from cache.model.native.load import NativeDecoder, open_native
-from cache.model.pooling import agree
+from cache.model.pooling import within_tolerance
 from cache.workers.tokenizer_pool import Packing
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cache.batching.ragged import Sequences
     from cache.model.native.load import NativeBert
     from cache.model.native.triton_ops import FusedKernels
-    from cache.model.transformers_model import HostedModel
+    from cache.model.transformers_model import TransformersModel
 
 _CPU_BUDGET = 2048
 _GPU_BUDGET = 32768
@@ -45,7 +45,7 @@ _SAMPLE_NODES = 4096
 class Fetched(NamedTuple):
     """A batch on the host: each text's largest magnitude float32 [layers, texts], and each layer's features [texts, H].
 
-    A value past its store's range is infinite there, and told by `largest`.
+    A value past its store's range is infinite there, and shown by `largest`.
     """
 
     largest: NDArray[np.float32]
@@ -139,7 +139,7 @@ class Encoder:
 
             self._fused = FusedKernels()
             laid_out = replace(sample, laid_out=HostTrie.of(sample, windowed=self.packing.windowed))
-            if agree(self.features(laid_out), expected, self._dtype):
+            if within_tolerance(self.features(laid_out), expected, self._dtype):
                 return
             reason = "the fused kernels' results differ"
         except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
@@ -162,13 +162,16 @@ class Encoder:
 
 def _open(
     folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
-) -> NativeDecoder | NativeBert | HostedModel:
+) -> NativeDecoder | NativeBert | TransformersModel:
     native = open_native(folder, backbone, layers, dtype, device)
     if native is not None:
         return native
-    from cache.model.transformers_model import HostedModel
+    from cache.model.transformers_model import TransformersModel
 
-    hosted = HostedModel(folder, backbone, layers, dtype, device)
+    model = TransformersModel(folder, backbone, layers, dtype, device)
     if read_json(folder / "config.json").get("model_type") in FAMILIES:
-        hosted.notes = (*hosted.notes, "transformers' own layers: the checkpoint holds more than our own know")
-    return hosted
+        model.notes = (
+            *model.notes,
+            "transformers' own layers: the checkpoint holds settings that the native layers do not know",
+        )
+    return model

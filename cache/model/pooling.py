@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
-def agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+def within_tolerance(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
     """Tell whether the largest relative difference of features [..., H], computed in `dtype`, is rounding."""
     return bool(((one - other).norm(dim=-1) <= _TOLERANCE[dtype] * other.norm(dim=-1)).all())
 

@@ -1,8 +1,8 @@
 """Backbones that run in transformers' own layers: every architecture that `cache.model.native.load` does not know.
 
-Only their attention is ours, through the attention interface, and it is checked before it is believed: three short
-texts that share a prefix go through packed and each alone, and where the two disagree (an attention with terms we do
-not compute, positions counted otherwise) the padded path takes over and a note says so. The check costs a few tiny
+Their attention is replaced by this package's, through transformers' attention interface, and checked first: three short
+texts that share a prefix are computed packed and each alone. Where the two differ (an attention with further terms,
+positions counted in another way) batches are padded instead, and a note says so. The check costs a few tiny
 forward passes; the alternative, a list of architectures, is silently wrong with the next release.
 
 transformers without its bars and warnings, wherever what they would say is checked or compared afterwards.
@@ -22,7 +22,7 @@ from cache.batching.ragged import Sequences
 from cache.errors import CacheError
 from cache.model.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
 from cache.model.native.load import EAGER_BLOCK, does_not_fit
-from cache.model.pooling import agree, pool
+from cache.model.pooling import pool, within_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def quiet_transformers() -> Iterator[None]:
 _PROBE = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
 
 
-class HostedModel:
+class TransformersModel:
     """A transformers model. `layout` says how it wants its sequences packed, `notes` what it chose by itself."""
 
     def __init__(
@@ -73,7 +73,7 @@ class HostedModel:
         self.windowed = bool(getattr(self._config, "sliding_window", None))
         if getattr(self._config, "attn_logit_softcapping", None):
             self._model.set_attn_implementation("eager")  # the other implementations leave the cap out
-        self._offset = 0  # of the first position: RoBERTa's kin count from the padding index
+        self._offset = 0  # of the first position: RoBERTa and its relatives count from the padding index
         self.layout = self._choose_layout(self._probe("padded", 1))
 
     @torch.inference_mode()
@@ -126,7 +126,7 @@ class HostedModel:
                 self._offset = offset
                 # a backbone that cannot be packed says so in its own way: no plan, unknown argument, index out of range
                 with contextlib.suppress(CannotPack, TypeError, ValueError, IndexError, RuntimeError):
-                    if agree(self._probe(layout, 1 << 20), alone, self._model.dtype):
+                    if within_tolerance(self._probe(layout, 1 << 20), alone, self._model.dtype):
                         return layout
             self._model.set_attn_implementation(native)
         return self._fall_back("its attention cannot be packed")

@@ -34,11 +34,11 @@ def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: 
     """Compute the missing features of DATASET, once.
 
     DATASET is a built-in name (clinc, icd10cm) or a path or URL of a CSV, Parquet or JSONL file with a text column, one
-    column a level (level0, level1, ... coarsest first) and, if it has one, a split column (train, val, test).
+    column per level (level0, level1, ... coarsest first) and, if it has one, a split column (train, val, test).
 
     With --engine ray it may also be Parquet without labels: a file, a folder, a quoted pattern or a URL of either. Such
     texts are read on the cluster and embedded, nothing else: there is nothing to fit a head on. --devices auto takes
-    every GPU of the cluster, else an actor a node; cpu:N takes N actors a node.
+    every GPU of the cluster, else one actor per node; cpu:N takes N actors per node.
     """
     from pipeline.stages.with_progress import corpus_stage, embed_stage
 

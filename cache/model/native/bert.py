@@ -1,4 +1,4 @@
-"""The forward pass of BERT over packed texts, on weights read here: MiniLM, BGE, E5 and their kin.
+"""The forward pass of BERT over packed texts, on weights read here: MiniLM, BGE, E5 and other BERTs.
 
 One product makes query, key and value, each run of texts of equal length attends without a mask, residuals and biases
 are added in place. On two CPU cores that is what separates this from transformers' own layers; on any machine it saves

@@ -1,4 +1,4 @@
-"""The forward pass of Qwen3's kin over packed nodes, on weights read here.
+"""The forward pass of Qwen3, Qwen2, Llama and Mistral over packed nodes, on weights read here.
 
 Four families differ in little: root-mean-square norms, rotary positions, grouped heads, a gated feed-forward; with or
 without norms of the heads (Qwen3), biases (Qwen2), local windows (Mistral). For these, and for these only, the layers

@@ -1,4 +1,4 @@
-"""Backbones that run here, without transformers' models: Qwen3's kin as tries, BERT's as runs.
+"""Backbones that run here, without transformers' models: decoders as tries, BERTs as runs.
 
 `open_native` answers None where configuration or tensors hold anything that is not known (`cache.model.native.config`),
 and the backbone runs in transformers' layers instead. Reading a checkpoint so takes its bytes and nothing else;

