@@ -158,8 +158,8 @@ def test_runs_list_and_show(fitted):
 
 
 def test_a_mistyped_folder_is_not_called_verified(pipeline, fitted):
-    assert str(pipeline.workspace.artifacts) in pipeline.fails("cache", "verify")
-    pipeline.workspace.artifacts.mkdir()
+    assert str(pipeline.artifacts) in pipeline.fails("cache", "verify")
+    pipeline.artifacts.mkdir()
     assert "no features" in pipeline.fails("cache", "verify")
     (store,) = fitted.json("cache", "list")["stores"]
     assert fitted.json("cache", "verify", store["store"])["rows"] == store["rows"]

@@ -51,7 +51,7 @@ def embedded(embedded_once, tmp_path) -> Pipeline:
 
 def runs_of(pipeline: Pipeline) -> list[Path]:
     """Folders of whole runs."""
-    found = (path.parent for path in pipeline.workspace.artifacts.glob("runs/*/*/*/*/config.json"))
+    found = (path.parent for path in pipeline.artifacts.glob("runs/*/*/*/*/config.json"))
     return sorted(folder for folder in found if not folder.name.startswith("."))
 
 
@@ -68,7 +68,7 @@ def start(pipeline: Pipeline, *command: object, **environment: str) -> subproces
         env={
             **os.environ,
             "HF_HUB_OFFLINE": "1",
-            "PIPELINE_ARTIFACTS": str(pipeline.workspace.artifacts),
+            "PIPELINE_ARTIFACTS": str(pipeline.artifacts),
             **environment,
         },
         stdout=subprocess.PIPE,

@@ -45,7 +45,7 @@ def alone(embedded_once, tmp_path_factory) -> tuple[Pipeline, dict]:
 
 def files_of(pipeline: Pipeline) -> dict[str, tuple[bytes, bytes]]:
     """By run: the bytes of its head and of its scores."""
-    heads = pipeline.workspace.artifacts.glob("runs/*/*/*/*/head.safetensors")
+    heads = pipeline.artifacts.glob("runs/*/*/*/*/head.safetensors")
     return {
         path.parent.name: (path.read_bytes(), (path.parent / "scores.json").read_bytes())
         for path in heads
@@ -69,7 +69,7 @@ def processes_of(parent: int) -> list[int]:
 def start(pipeline: Pipeline, *arguments: str) -> subprocess.Popen:
     environment = {
         "HF_HUB_OFFLINE": "1",
-        "PIPELINE_ARTIFACTS": str(pipeline.workspace.artifacts),
+        "PIPELINE_ARTIFACTS": str(pipeline.artifacts),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "pipeline.cli", "sweep", *GRID, *arguments]
@@ -99,7 +99,7 @@ def test_one_of_two_killed_costs_its_point_alone(embedded, alone):
 
 
 def files_of_runs(pipeline: Pipeline) -> int:
-    return len(list(pipeline.workspace.artifacts.glob("runs/*/*/*/[!.]*/config.json")))
+    return len(list(pipeline.artifacts.glob("runs/*/*/*/[!.]*/config.json")))
 
 
 def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedded, alone):

@@ -131,7 +131,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(pipeline, small_csv, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, "embed", small_csv, "--backbone", "minilm"],
         cwd=tmp_path,
-        env={**os.environ, "PIPELINE_ARTIFACTS": str(pipeline.workspace.artifacts), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PIPELINE_ARTIFACTS": str(pipeline.artifacts), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -139,6 +139,6 @@ def test_a_full_disk_is_said_and_nothing_is_lost(pipeline, small_csv, tmp_path):
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1
-    assert not list(pipeline.workspace.artifacts.glob("features/*/*.h5"))
+    assert not list(pipeline.artifacts.glob("features/*/*.h5"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     assert pipeline.json("embed", small_csv, "--backbone", "minilm")["computed"] > 0
