@@ -25,7 +25,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
 
     Labels and confidences are those of the head's own classifiers at that many dimensions ("classifier" in
     `score --json`), not of nearest neighbours. FILE is CSV, Parquet or JSONL
-    with a text column, or .txt with one text a line.
+    with a text column, or .txt with one text per line.
     """
     import cache
     from pipeline.stages.encode import encode, read_texts

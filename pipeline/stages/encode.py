@@ -23,7 +23,7 @@ from pipeline.workspace.runs import Run
 
 @dataclass(frozen=True)
 class Encoded:
-    """A frame [text, embedding (array of float32), a label and a confidence column a level], and the embed's report."""
+    """A frame [text, embedding (array of float32), label and confidence column per level], and the embed's report."""
 
     frame: pl.DataFrame
     report: cache.EmbedReport
@@ -110,5 +110,5 @@ def read_texts(path: Path, column: str) -> list[str]:
         raise PipelineError(f"{path} is not UTF-8 (byte {error.start:,})", "convert it to UTF-8") from error
     empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
     if empty:
-        raise PipelineError(f"line {empty[0]:,} of {path} is empty", "write one text a line")
+        raise PipelineError(f"line {empty[0]:,} of {path} is empty", "write one text per line")
     return lines

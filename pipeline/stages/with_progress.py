@@ -20,6 +20,7 @@ from pipeline.stages.fit_parallel import fit_at_once, orders, processes_for
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
+from pipeline.terminal.durations import duration
 from pipeline.terminal.tables import score_table, steerability_lines
 from pipeline.workspace.artifacts import DatasetSource
 from pipeline.workspace.features import LabelledFeatures, labelled_features
@@ -27,7 +28,7 @@ from pipeline.workspace.runs import Run, runs_of
 
 
 def rate_of(progress: cache.EmbedProgress) -> str:
-    """Texts a second, once there is a rate to speak of."""
+    """Texts per second, once there is a rate to speak of."""
     return f"{progress.texts_per_second:,.0f} texts/s" if progress.texts_per_second else progress.stage
 
 
@@ -73,7 +74,7 @@ def corpus_stage(
 
 
 def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
-    """What was noticed and chosen, and what an embed did."""
+    """Warnings and choices, and what an embed did."""
     for line in (*embedded.warnings, *embedded.report.notes):
         session.console.say(line)
     for line in embed_lines(embedded):
@@ -85,10 +86,10 @@ def embed_lines(embedded: EmbeddedTexts) -> list[str]:
     report = embedded.report
     lines = [
         f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
-        f"{report.computed:,} computed, {report.reused:,} reused, {report.seconds:.1f} s"
+        f"{report.computed:,} computed, {report.reused:,} reused, {duration(report.seconds)}"
     ]
     if report.computed:
-        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items() if seconds >= 0.05)
+        stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.stages.items() if seconds >= 0.05)
         padding = report.padding / (report.nodes + report.padding)
         lines.append(
             f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {padding:.1%}, "
@@ -101,18 +102,20 @@ def embed_lines(embedded: EmbeddedTexts) -> list[str]:
 def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset()) -> str:
     """One line on what a fit did.
 
-    :param at_once: ids of runs trained just before, some at a time, whose own seconds are told.
+    :param at_once: ids of runs trained just before, several at a time: their seconds add up to CPU-seconds.
     """
     seeds = ", ".join(str(run.seed) for run in fitted.runs)
     first = fitted.runs[0].record
     beside = [run for run in fitted.runs if run.id in at_once]
     trained = len(fitted.trained) + len(beside)
     if not trained:
-        return f"{method}: seeds {seeds} were trained before, nothing to do"
+        return f"{method}: trained before with {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}, nothing to do"
     seconds = sum((float(run.record["seconds"]) for run in beside), fitted.seconds if fitted.trained else 0.0)
     epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
+    which = "" if trained == len(fitted.runs) else f"{trained} of {len(fitted.runs)} "
+    took = f"{seconds:,.0f} CPU-seconds" if beside else duration(seconds)
     return (
-        f"{method}: {trained} of seeds {seeds} trained in {seconds:.1f} s{' of a core' if beside else ''}, "
+        f"{method}, {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}: {which}trained in {took}, "
         f"{first['head']} head, {first['parameters']:,} parameters, best epoch {epochs}"
     )
 
@@ -172,7 +175,7 @@ def _fit_at_once(
 def score_stage(
     session: Session, scorables: Sequence[Scorable], protocols: Sequence[str], k: int = 5
 ) -> list[dict[str, Any]]:
-    """Stage three, shown: one record a subject and protocol, protocols outermost."""
+    """Stage three, shown: one record per scorable and protocol, protocols outermost."""
     scores: list[dict[str, Any]] = []
     with session.console.progress("scoring") as bar:
         for protocol in protocols:
@@ -185,7 +188,7 @@ def score_stage(
 def grid_stage(
     session: Session, scorables: Sequence[Scorable], sizes: Sequence[int] | None, k: int = 5
 ) -> list[dict[str, Any]]:
-    """The 2 x 2 of gallery size and origin, shown as it goes: a record a subject and cell."""
+    """The 2 x 2 of gallery size and origin, shown as it goes: one record per scorable and cell."""
     cells: list[dict[str, Any]] = []
     with session.console.progress("scoring galleries") as bar:
         for done, scorable in enumerate(scorables):
@@ -202,8 +205,8 @@ def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: S
 
 
 def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str, k: int = 5) -> list[Entry]:
-    """Every answer of every run under one protocol, shown as it comes."""
-    with session.console.progress(f"answering, {protocol}") as bar:
+    """Every prediction of every run under one protocol, shown as it comes."""
+    with session.console.progress(f"predicting, {protocol}") as bar:
         predicted = []
         for entry in entries(scorables, protocol, k):
             predicted.append(entry)

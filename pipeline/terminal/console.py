@@ -17,7 +17,10 @@ from typing import Any, NoReturn
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from pipeline.terminal.durations import duration
 
 QUIET_SECONDS = 2.0
 PLAIN_LINE_SECONDS = 10.0
@@ -55,6 +58,16 @@ class _Stream(RichConsole):
         leave_quietly()
 
 
+class _TimeLeft(ProgressColumn):
+    """Time left of a bar, in the words of `duration`."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Nothing until there is a rate."""
+        return Text("" if task.time_remaining is None else f"{duration(task.time_remaining)} left")
+
+
 class ProgressBar:
     """One piece of work with a known or unknown amount; `update` may be called as often as one likes."""
 
@@ -90,7 +103,7 @@ class ProgressBar:
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(compact=True),
+                _TimeLeft(),
             )
             self._live = Progress(*columns, console=self._console, transient=True)
             self._live.start()
@@ -101,8 +114,8 @@ class ProgressBar:
     def _plain_line(self, done: float, total: float | None, note: str, now: float) -> str:
         if not total:
             return f"{self._title}: {done:,.0f} {note}".rstrip()
-        left = (now - self._began) * (total - done) / done if done else float("inf")
-        remaining = f", about {left:,.0f} s left" if done and left != float("inf") else ""
+        left = (now - self._began) * (total - done) / done if done else 0.0
+        remaining = f", about {duration(left)} left" if done else ""
         return f"{self._title}: {done / total:.0%} {note}{remaining}"
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from data.summary import Spread, Summary
 from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.gallery_size import SizeEffect
+from pipeline.terminal.durations import duration
 from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
 
@@ -54,7 +55,7 @@ def _facts(run: Run) -> Table:
         "prefixes": f"{', '.join(map(str, record['dims']))} dims",
         "seed": record["seed"],
         "settings": ", ".join(f"{name} {value}" for name, value in record["hyperparameters"].items()),
-        "trained in": f"{record['seconds']:.1f} s",
+        "trained in": duration(record["seconds"]),
         "folder": run.folder,
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -144,7 +145,7 @@ def dataset_lines(summary: Summary) -> list[str | Table]:
     if summary.out_of_scope:
         lines.append("out of scope, left out: " + ", ".join(f"{s} {n:,}" for s, n in summary.out_of_scope.items()))
     table = Table(
-        "level", "classes", "children a class", "rows a class", "balance", "bits", "bits given the level above"
+        "level", "classes", "children per class", "rows per class", "balance", "bits", "bits given the level above"
     )
     for level in summary.levels:
         children = _spread(level.branching) if level.branching else "-"
@@ -156,7 +157,7 @@ def dataset_lines(summary: Summary) -> list[str | Table]:
     lines.append(table)
     for unit, spread in summary.lengths.items():
         lines.append(
-            f"{unit} a text: mean {spread.mean:.1f}, median {spread.median}, 95 % {spread.p95}, max {spread.max}"
+            f"{unit} per text: mean {spread.mean:.1f}, median {spread.median}, 95 % {spread.p95}, max {spread.max}"
         )
     lines.append(
         f"{summary.distinct:,} distinct texts; {summary.duplicates:,} rows repeat one, {summary.in_two_splits:,} texts "

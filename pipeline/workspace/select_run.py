@@ -56,9 +56,9 @@ def choose_run(runs: Sequence[Run], method: str | None, seed: int | None) -> Run
     kinds = {(name, run.record["dataset"], run.record["fingerprint"]) for name, run in zip(named, left, strict=True)}
     if len(kinds) > 1:
         if len({run.method for run in left}) > 1:
-            raise PipelineError(f"{len(left)} runs fit: {listed(left)}", "name one: --method M --seed S, or --run ID")
+            raise PipelineError(f"{len(left)} runs match: {listed(left)}", "name one: --method M --seed S, or --run ID")
         ids = ", ".join(f"{run.id} ({name}, seed {run.seed})" for name, run in zip(named, left, strict=True))
-        raise PipelineError(f"{len(left)} runs fit: {ids}", "name one: --run ID")
+        raise PipelineError(f"{len(left)} runs match: {ids}", "name one: --run ID")
     return min(left, key=lambda run: run.seed)
 
 

@@ -121,7 +121,7 @@ def test_what_is_written_is_not_guessed_and_what_is_shown_is_the_lowest_seed(fit
     artifacts = Artifacts(fitted.artifacts)
     runs = runs_asked(artifacts, None, None)
     assert runs_asked(artifacts, str(small_csv), "minilm") == runs_asked(artifacts, "small", None) == runs
-    with pytest.raises(PipelineError, match="4 runs fit: mrl seeds 1, 2; v5 seeds 1, 2"):
+    with pytest.raises(PipelineError, match="4 runs match: mrl seeds 1, 2; v5 seeds 1, 2"):
         choose_run(runs, None, None)
     assert (choose_run(runs, "mrl", None).method, choose_run(runs, "mrl", None).seed) == ("mrl", 1)
     assert (first_run(runs, None, None).method, first_run(runs, None, None).seed) == ("v5", 1)
