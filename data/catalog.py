@@ -1,6 +1,6 @@
-"""What there is to load: the built-in datasets, a row of a table each, and anything else as the user's own file.
+"""Loads a dataset: a built-in one by name, anything else as the user's own file.
 
-A new built-in is one row of `BUILT_IN` and a function that returns its rows.
+A new built-in dataset is one row of `BUILT_IN` and a function that returns its rows.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def check(
     drop_incomplete: bool = False,
     folder: Path | None = None,
 ) -> tuple[Finding, ...]:
-    """Return everything that is wrong or odd with `source`, errors first; empty if nothing is.
+    """Return all errors and warnings about `source`, errors first; empty if there are none.
 
-    A source that cannot be read at all gives one finding. Takes what `load` takes.
+    A source that cannot be read gives one finding. Takes the arguments of `load`.
     """
     try:
         rows = read(
@@ -147,7 +147,7 @@ def read(
 
 
 def _check_name(source: str) -> None:
-    """Refuse what is neither a file nor looks like one, which is then a misspelt name."""
+    """Refuse a misspelt name: neither a file nor anything that looks like one."""
     if source and (is_url(source) or Path(source).suffix or "/" in source or is_there(source)):
         return
     near = difflib.get_close_matches(source, BUILT_IN, n=1)

@@ -1,9 +1,9 @@
-"""What can be wrong with rows of texts and labels, found all at once, each with the rows and the way out.
+"""Checks of rows of texts and labels: all faults at once, each with its rows and what to do.
 
-One small function a check, all of them listed in `CHECKS`: `Dataset` refuses the first error, ``data check`` prints
-everything. Each is a polars expression or grouping over whole columns, a few milliseconds at 100,000 rows, so a
-dataset can afford to be checked every time it is built. The alternative, checking where a value is used, finds one
-fault a run and after the backbone's minutes.
+One small function per check, all of them listed in `CHECKS`: `Dataset` refuses the first error, ``data check`` prints
+all findings. Each is a polars expression or grouping over whole columns and takes a few milliseconds at 100,000 rows,
+so a dataset is checked every time it is built. Checking where a value is used would find one fault per command, and
+only after the backbone has run.
 
 Rows are numbered from 1, the first row of data (below a CSV's header, blank lines counted), as a reader sees them.
 "Same text" means equal byte for byte here, which is what makes two rows share one stored feature.
@@ -28,7 +28,7 @@ the rest of a file behind an unclosed quotation mark, and embedding its first pa
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault or oddity: `severity`, the check's short name, one line of problem, one line of remedy.
+    """One error or warning: `severity`, the check's short name, one line of problem, one line of remedy.
 
     `rows` are the first few offending row numbers (1-based), `count` how many rows or classes are concerned.
     """
@@ -47,11 +47,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read, before anything is believed about them.
+    """Rows as read, not yet checked.
 
     `frame`: columns text, the levels, split, all String, nulls where a value is missing. `source`: the path or URL
     they came from, for messages. `numbers`: for each row the number its reader sees; None counts from 1.
-    `made_splits`: the split column was made here, not read. `notes`: what the reader decided by itself, a line each.
+    `made_splits`: the split column was made here, not read. `notes`: what the reader decided by itself, one line each.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Rows:
 
     @property
     def place(self) -> str:
-        """What messages call it: the path or URL, else the name."""
+        """How messages name it: the path or URL, else the name."""
         return self.source or self.name
 
     def number(self, positions: pl.Series) -> list[int]:
@@ -76,11 +76,11 @@ class Rows:
 
 
 def findings(rows: Rows) -> tuple[Finding, ...]:
-    """Return everything that is wrong or odd with `rows`, errors first, each check in the order of `CHECKS`."""
+    """Return all errors and warnings about `rows`, errors first, each in the order of `CHECKS`."""
     if fault := level_fault(rows.place, rows.levels):
         return (Finding("error", "levels", fault.problem, fault.remedy, len(rows.levels)),)
     if rows.frame.height == 0:
-        return (Finding("error", "rows", f"{rows.place} has no rows", "give at least one row a split and class", 0),)
+        return (Finding("error", "rows", f"{rows.place} has no rows", "give at least one row per split and class", 0),)
     found = [finding for check in CHECKS for finding in check(rows)]
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
@@ -98,8 +98,8 @@ def raise_first(found: Sequence[Finding]) -> None:
 
 def level_fault(place: str, levels: Sequence[str]) -> DataError | None:
     """Return what keeps `levels` from being the levels of the dataset at `place`, or None."""
-    if len(levels) < 2:
-        problem, remedy = counted(len(levels), "level"), "name two or more columns: --levels COARSE,FINE"
+    if not levels:
+        problem, remedy = "no level", "name the columns of labels, coarsest first: --levels COARSE,FINE"
     elif len(set(levels)) < len(levels):
         problem, remedy = f"levels {listed(levels)} name a column twice", "name each column once"
     elif reserved := sorted({"text", "split"} & set(levels)):
@@ -143,18 +143,47 @@ def _long_texts(rows: Rows) -> Iterator[Finding]:
 
 
 def _missing_labels(rows: Rows) -> Iterator[Finding]:
-    for level in rows.levels:
+    """A row needs a label of the first level, and no gap above its finest one; it may stop at any level."""
+    for depth, level in enumerate(rows.levels):
         mask = rows.frame.get_column(level).is_null()
+        finer = rows.levels[depth + 1 :]
+        below = rows.frame.select(pl.any_horizontal(pl.lit(False), pl.col(finer).is_not_null())).to_series()
+        problem = f"no label in column {level}"
+        if depth:
+            mask, problem = mask & below, f"{problem}, but one in a finer column"
         if mask.any():
             count, places, numbers = _where(rows, mask)
             yield Finding(
                 "error",
                 "missing-label",
-                f"{rows.place}, {places}: no label in column {level}",
+                f"{rows.place}, {places}: {problem}",
                 "fill it in, or add --drop-incomplete to leave such rows out",
                 count,
                 numbers,
             )
+
+
+def _uneven_depth(rows: Rows) -> Iterator[Finding]:
+    """Rows that stop above the finest level are counted; a level that no row of train or test has is an error."""
+    for level in rows.levels[1:]:
+        column = rows.frame.get_column(level)
+        missing = column.null_count()
+        if not missing:
+            continue
+        problem = f"{missing:,} of {counted(len(column), 'row')} have no label of level {level}: used on coarser levels"
+        yield Finding(
+            "warning",
+            "uneven-depth",
+            problem,
+            "nothing, if no finer label is known; --drop-incomplete leaves such rows out",
+            missing,
+            tuple(rows.number(column.is_null().arg_true().head(10))),
+        )
+        labelled = set(rows.frame.get_column("split").filter(column.is_not_null()))
+        for split in ("train", "test"):
+            if split in rows.frame.get_column("split") and split not in labelled:
+                problem = f"{rows.place}: no {split} row has a label of level {level}"
+                yield Finding("error", "empty-level", problem, "leave that column out with --levels, or add labels", 0)
 
 
 def _unknown_splits(rows: Rows) -> Iterator[Finding]:
@@ -200,7 +229,7 @@ def _empty_splits(rows: Rows) -> Iterator[Finding]:
             yield Finding("error", "empty-split", f"{rows.place}: no row has split {split}", remedy, 0)
 
 
-def _lonely_classes(rows: Rows) -> Iterator[Finding]:
+def _small_classes(rows: Rows) -> Iterator[Finding]:
     """Classes with one training row have no positive pair; classes that only test or val knows cannot be learned."""
     for level in rows.levels:
         counts = (
@@ -241,7 +270,12 @@ def _repeated_texts(rows: Rows) -> Iterator[Finding]:
     for check, mask, said, remedy in (
         ("same-text", texts["labels"] == 1, "on several rows with the same labels", "keep one row of each"),
         ("contradiction", texts["labels"] > 1, "on several rows with different labels", "decide for one label"),
-        ("two-splits", texts["splits"] > 1, "in two splits, so test is easier than it looks", "keep one split a text"),
+        (
+            "two-splits",
+            texts["splits"] > 1,
+            "in two splits, so accuracy on test is too high",
+            "keep each text in one split",
+        ),
     ):
         count = int(mask.sum())
         if count:
@@ -252,7 +286,7 @@ def _repeated_texts(rows: Rows) -> Iterator[Finding]:
 
 
 def _similar_labels(rows: Rows) -> Iterator[Finding]:
-    """``Billing`` beside ``billing ``: two classes by the letter, one to whoever wrote them."""
+    """``Billing`` beside ``billing ``: two different classes that probably mean the same."""
     for level in rows.levels:
         labels = rows.frame.get_column(level).drop_nulls().unique().sort().to_frame("label")
         folded = pl.col("label").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
@@ -275,10 +309,11 @@ CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (
     _empty_texts,
     _long_texts,
     _missing_labels,
+    _uneven_depth,
     _unknown_splits,
     _two_parents,
     _empty_splits,
-    _lonely_classes,
+    _small_classes,
     _repeated_texts,
     _similar_labels,
 )

@@ -1,8 +1,9 @@
-"""A dataset: one row a text, its label at every level and its split, checked when it is made.
+"""A dataset: one row per text, with its labels and its split, checked when it is made.
 
-A polars frame is the whole of it; classes, indices and the content address follow from the frame. Because nothing
-unchecked can be constructed, no later stage asks again whether a label is missing or a hierarchy whole. The checks
-cost some tens of milliseconds at 100,000 rows.
+Everything follows from one polars frame: classes, indices and the content address. An unchecked dataset cannot be
+constructed, so no later stage checks labels or the hierarchy again. A text has as many labels as are known of it: a
+missing finer label is null in the frame and -1 in `Dataset.labels`. The checks cost some tens of milliseconds at
+100,000 rows.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from data.errors import DataError, quoted
 from data.hierarchy import Hierarchy, Indices
 from data.splits import SPLITS
 
+_MISSING = 2**64 - 1
+"""The length that a missing label has in the content address: no label is so long."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Texts with labels and splits, their hierarchy, and what was noticed about them.
+    """Texts with labels and splits, their hierarchy, and the warnings about them.
 
-    `frame`: columns text, one a level (coarsest first), split; all String, no nulls. `out_of_scope`: texts that belong
-    to no class, columns text and split, or None. `warnings`: one line each, nothing that stops anything.
+    `frame`: columns text, one per level (coarsest first), split; all String. A level below the first may be null, where
+    every finer level is null too; nothing else is. `out_of_scope`: texts that belong
+    to no class, columns text and split, or None. `warnings`: one line each; none of them stops anything.
 
     :raises DataError: on construction, for the first fault that `data check` would report, or if `hierarchy` is not
         that of the rows.
@@ -52,7 +57,7 @@ class Dataset:
 
     @classmethod
     def from_rows(cls, rows: Rows) -> Dataset:
-        """Check `rows`, read the hierarchy off them, and return the dataset, with the reader's notes and all warnings.
+        """Check `rows`, read the hierarchy from them, and return the dataset with the reader's notes and all warnings.
 
         :raises DataError: for the first fault, with the row numbers of the file the rows came from.
         """
@@ -69,7 +74,7 @@ class Dataset:
         for field in (self.name, *self.levels):
             digest.update(len(field.encode()).to_bytes(8, "little") + field.encode())
         for column in self.frame.iter_columns():
-            digest.update(column.str.len_bytes().cast(pl.UInt64).to_numpy().tobytes())
+            digest.update(column.str.len_bytes().cast(pl.UInt64).fill_null(_MISSING).to_numpy().tobytes())
             digest.update(column.str.join("").item().encode())
         return f"{_path_safe(self.name)}-{digest.hexdigest()}"
 
@@ -85,13 +90,13 @@ class Dataset:
 
     @cached_property
     def labels(self) -> Indices:
-        """int64 [n, L], read-only: for each row and level the index in ``hierarchy.classes[level]``."""
+        """int64 [n, L], read-only: per row and level the index in ``hierarchy.classes[level]``, -1 for no label."""
         labels = self.hierarchy.labels(self.frame)
         labels.flags.writeable = False
         return labels
 
     def split_rows(self, split: str) -> Indices:
-        """Return the rows of `split` (train, val or test), ascending: int64.
+        """Return the row indices of `split` (train, val or test), ascending: int64.
 
         :raises DataError: for any other word.
         """
@@ -105,5 +110,5 @@ class Dataset:
 
 
 def _path_safe(name: str) -> str:
-    """Return `name` as one plain folder name: ids name folders of runs."""
+    """Return `name` as a plain folder name: dataset ids are used as folder names."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "dataset"

@@ -1,7 +1,7 @@
-"""What this package says when its input is bad: one line with the fault, one line with the way out.
+"""The error of this package: one line says what is wrong, one line says what to do.
 
-Costs nothing; the alternative, a bare ``ValueError``, leaves the remedy to whoever prints it. Values quoted in a
-problem are shortened and escaped, so that a line stays one line whatever a file holds.
+A bare ``ValueError`` would leave the remedy to whoever prints it. Values quoted in a message are shortened and escaped,
+so that a message stays one line whatever a file holds.
 """
 
 from __future__ import annotations

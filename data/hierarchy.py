@@ -1,8 +1,8 @@
 """The tree of labels: levels from coarse to fine, every label below the first with exactly one parent.
 
-Held as sorted class names a level and one integer array of parents a level, so that labels are small integers, a
-parent is one indexing, and the order of rows in a file never changes a class's number. The alternative, a graph of
-nodes, would cost objects per class and give nothing that an array lacks.
+Stored per level as sorted class names and an integer array of parents. Labels are then small integers, the parent of
+a class is one array lookup, and the order of rows in a file never changes the index of a class. A graph of node objects
+would need more memory and offer nothing more.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Hierarchy:
             raise DataError(
                 f"{counted(len(self.names), 'level')} with {counted(len(self.classes), 'class list')} and "
                 f"{counted(len(self.parents), 'parent array')}",
-                "give one class list a level and one parent array a level below the first",
+                "give one class list per level and one parent array per level below the first",
             )
         for name, classes in zip(self.names, self.classes, strict=True):
             if any(one >= other for one, other in pairwise(classes)):
@@ -69,18 +69,20 @@ class Hierarchy:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame, names: Sequence[str]) -> Hierarchy:
-        """Read the tree off a frame whose columns `names` hold the labels of each level, coarsest first.
+        """Read the tree from a frame whose columns `names` hold the labels of each level, coarsest first.
+
+        A null means that the row has no label of that level.
 
         :raises DataError: if a label stands under two parents, naming labels, parents and rows (1-based).
         """
         conflicts = find_conflicts(frame, names)
         if conflicts:
             raise conflict_error(conflicts, names)
-        classes = tuple(tuple(frame.get_column(name).unique().sort().to_list()) for name in names)
+        classes = tuple(tuple(frame.get_column(name).drop_nulls().unique().sort().to_list()) for name in names)
         parents = []
         for level in range(len(names) - 1):
             coarse, fine = names[level], names[level + 1]
-            pairs = frame.select(coarse, fine).unique(subset=[fine], keep="any").sort(fine)
+            pairs = frame.select(coarse, fine).drop_nulls(fine).unique(subset=[fine], keep="any").sort(fine)
             parents.append(class_indices(pairs.get_column(coarse), classes[level]))
         return cls(tuple(names), classes, tuple(parents))
 
@@ -91,7 +93,7 @@ class Hierarchy:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Number of classes a level, coarsest first."""
+        """Number of classes per level, coarsest first."""
         return tuple(len(classes) for classes in self.classes)
 
     def children(self, level: int) -> Indices:
@@ -99,7 +101,7 @@ class Hierarchy:
         return np.bincount(self.parents[level], minlength=self.sizes[level]).astype(np.int64)
 
     def labels(self, frame: pl.DataFrame) -> Indices:
-        """Return the labels of `frame` as indices in `classes`: int64 [n, L], coarsest first.
+        """Return the labels of `frame` as indices in `classes`: int64 [n, L], coarsest first, -1 for no label.
 
         :raises DataError: if the frame holds a label that is not a class of this hierarchy.
         """
@@ -124,7 +126,7 @@ class Hierarchy:
 def find_conflicts(frame: pl.DataFrame, names: Sequence[str]) -> list[Conflict]:
     """Return every label of `frame` that stands under two parents, level by level, then by label.
 
-    Rows where either label is missing (null) are passed over: they are another fault, reported elsewhere.
+    Rows where either label is missing (null) are skipped: `data.checks` reports those.
     """
     found: list[Conflict] = []
     for level in range(1, len(names)):
@@ -179,19 +181,20 @@ def qualified(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
 
 
 def class_indices(column: pl.Series, classes: Sequence[str]) -> Indices:
-    """Return the position of each value of `column` in the sorted `classes`: int64 [n].
+    """Return the position of each value of `column` in the sorted `classes`: int64 [n], -1 for null.
 
     :raises DataError: if a value is not among them.
     """
     numbers = column.replace_strict(
         pl.Series(classes, dtype=pl.String), np.arange(len(classes)), default=None, return_dtype=pl.Int64
     )
-    if numbers.null_count():
-        stranger = column.filter(numbers.is_null())[0]
+    unknown = numbers.is_null() & column.is_not_null()
+    if unknown.any():
+        stranger = column.filter(unknown)[0]
         raise DataError(
             f"{column.name} {quoted(stranger)} is not a class of this hierarchy", "rebuild the hierarchy from the rows"
         )
-    return numbers.to_numpy().astype(np.int64)
+    return numbers.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _check_parents(hierarchy: Hierarchy, level: int, array: Indices) -> None:

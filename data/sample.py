@@ -1,18 +1,19 @@
-"""Fewer rows of a dataset that still has its shape: a part of the tree, not a thin slice of all of it.
+"""A smaller dataset with the shape of the whole hierarchy: fewer classes, not fewer rows of every class.
 
-A random tenth of a deep dataset leaves most of its finest classes with one row or none, which can neither train nor be
-scored; a run of whole classes in the file's order leaves one branch. So classes are taken whole-ish and from
-everywhere, in *rings*: at every node the children are put in an order (by seeded hash), a finest class belongs to the
-ring of its farthest step along its path from the root, and rings are taken from the inside out. The first k rings are
-the tree with at most k children a node: every level branches from the start. Rows a class are bounded (`MOST`), since
-150 rows of six classes say less about a hierarchy than 20 of fifty; within a class train, val and test keep their
-shares. What is taken for a smaller limit is, but for the last few classes, part of what is taken for a larger one, so
-stored features are used again.
+A random tenth of a deep dataset leaves most of its finest classes with one row or none, which can be neither trained
+nor scored; the first tenth of the file is often one branch. So some classes are taken, with most of their rows, from
+all branches. At every node the children are ordered by a seeded hash. The ring of a finest class is the largest
+position along its path from the root, and rings are taken in ascending order: the first k rings are the tree with at
+most k children per node, so every level branches from the start. A text that stops at a coarser label counts as a
+finest class of its own below that label. Rows per class are bounded (`MOST`): 20 rows of fifty classes say more about a
+hierarchy than 150 rows of six. Within a class train, val and test keep their shares. A smaller limit takes, but for
+the last few classes, a subset of what a larger one takes, so stored features are reused.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import polars as pl
 
@@ -39,7 +40,7 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
     if rows.frame.height <= limit:
         return rows
     cap = min(MOST, max(LEAST, limit // 3 ** len(rows.levels)))
-    tree = rows.frame.select(pl.col(name).alias(f"level{depth}") for depth, name in enumerate(rows.levels))
+    tree = _full_depth(rows.frame.select(pl.col(name).alias(f"level{depth}") for depth, name in enumerate(rows.levels)))
     finest = tree.columns[-1]
     table = _places(rows, tree.get_column(finest), seed).join(_class_order(tree, seed), on=finest)
     first = table.filter(pl.col("place") < cap).sort("order")
@@ -54,6 +55,13 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
             raise DataError(f"{rows.place}: a limit of {limit} rows leaves no {split} row", "give a larger --limit")
     numbers = pl.Series(rows.number(kept), dtype=pl.Int64)
     return replace(rows, frame=rows.frame[kept], numbers=numbers)
+
+
+def _full_depth(tree: pl.DataFrame) -> pl.DataFrame:
+    """Return `tree` with a class of its own in place of every missing label, below the last known one."""
+    for coarse, fine in pairwise(tree.columns):
+        tree = tree.with_columns(pl.coalesce(fine, pl.concat_str(coarse, pl.lit("\0"))))
+    return tree
 
 
 def _places(rows: Rows, finest: pl.Series, seed: int) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Train, val and test: the words a split column may hold, and splits made where there is none.
+"""Train, val and test: the values of a split column, and splits made where there is no such column.
 
 A made split is a seeded hash of the normalised text, so a row's split depends on that row alone: adding, removing or
 reordering rows moves no other, and two rows that differ in case, width or spacing always share a split (no leak from
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import polars as pl
 
 SPLITS = ("train", "val", "test")
-"""The three words, in the order in which they are reported."""
+"""The three splits, in the order in which they are reported."""
 
 SPELLINGS = {
     "training": "train",
@@ -24,7 +24,7 @@ SPELLINGS = {
     "dev": "val",
     "testing": "test",
 }
-"""Other spellings that are taken, as the hub's datasets write them."""
+"""Other spellings in use, and which split they mean."""
 
 SHARES = (0.8, 0.1, 0.1)
 """Shares of train, val and test in a made split."""
@@ -43,7 +43,7 @@ def assign_splits(texts: Iterable[str], seed: int = 42) -> list[str]:
 def read_splits(column: pl.Series) -> pl.Series:
     """Return a split column in the three words: case and outer white space dropped, other spellings translated.
 
-    Values that mean no split are left as they stand, for the checks to name; missing ones stay null.
+    Values that mean no split are left as they are, for the checks to report; missing ones stay null.
     """
     words = column.str.strip_chars().str.to_lowercase()
     words = words.replace(list(SPELLINGS), list(SPELLINGS.values()))

@@ -1,9 +1,10 @@
-"""What a dataset is made of, in figures: what `data show` prints.
+"""Statistics of a dataset: what `data show` prints.
 
-Entropies are in bits, over all rows. A finer label determines the coarser, so the chain rule makes every conditional
-entropy a difference: H(L1 | L0) = H(L1) - H(L0). They say what a prefix must hold: log2(10) = 3.32 bits name a CLINC
-domain, log2(15) = 3.91 more the intent. Counting takes milliseconds; lengths in tokens need a tokenizer, which this
-package does not have, so a function may be handed in.
+Entropies are in bits, over the rows that have a label of the level. A finer label determines the coarser, so the chain
+rule makes every conditional entropy a difference over these rows: H(L1 | L0) = H(L1) - H(L0). They say how much
+information a prefix must hold: 3.32 bits (log2 of 10) for a CLINC domain, 3.91 more (log2 of 15) for the intent.
+Counting takes milliseconds; lengths in tokens need a tokenizer, which this package does not have, so the caller passes
+a function.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Level:
-    """One level: classes, what they branch into, how much they say, how evenly rows fall on them.
+    """One level: its classes, their children, the level's entropy, and how evenly rows are distributed over classes.
 
-    `branching`: children a class, None at the finest level. `entropy`: H(level), bits. `conditional_entropy`:
-    H(level | level above), bits, H(level) itself at the first. `rows`, `train_rows`: rows a class, in all and in train
-    (a class without any counts as 0). `balance`: entropy over its maximum log2(classes), 1 where all classes are equal.
+    `branching`: children per class, None at the finest level. `entropy`: H(level), bits. `conditional_entropy`:
+    H(level | level above), bits, H(level) itself at the first. `labelled`: rows with a label of this level. `rows`,
+    `train_rows`: rows per class, in all and in train (0 for a class without any). `balance`: entropy over its maximum
+    log2(classes), 1 where all classes are equal.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Level:
     branching: Spread | None
     entropy: float
     conditional_entropy: float
+    labelled: int
     rows: Spread
     train_rows: Spread
     balance: float
@@ -55,11 +58,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Summary:
-    """A dataset in figures.
+    """Statistics of a dataset.
 
-    `splits`, `out_of_scope`: rows a split. `distinct`: distinct texts; `contradictions`: texts that stand under
+    `splits`, `out_of_scope`: rows per split. `distinct`: distinct texts; `contradictions`: texts that stand under
     different labels; `in_two_splits`: texts that stand in two or more splits. `lengths`: characters, words and, where
-    a tokenizer was handed in, tokens a row.
+    a tokenizer was given, tokens per row.
     """
 
     name: str
@@ -123,11 +126,14 @@ def entropy(counts: npt.NDArray[np.int64]) -> float:
 
 
 def _levels(dataset: Dataset) -> tuple[Level, ...]:
-    levels, above = [], 0.0
+    levels = []
     train = dataset.split_rows("train")
     for index, (name, size) in enumerate(zip(dataset.levels, dataset.hierarchy.sizes, strict=True)):
-        rows = np.bincount(dataset.labels[:, index], minlength=size)
+        labels = dataset.labels[dataset.labels[:, index] >= 0]
+        rows = np.bincount(labels[:, index], minlength=size)
         bits = entropy(rows)
+        above = entropy(np.bincount(labels[:, index - 1])) if index else 0.0
+        in_train = dataset.labels[train, index]
         finest = index + 1 == len(dataset.levels)
         levels.append(
             Level(
@@ -137,11 +143,11 @@ def _levels(dataset: Dataset) -> tuple[Level, ...]:
                 entropy=bits,
                 conditional_entropy=bits - above,
                 rows=_spread(rows),
-                train_rows=_spread(np.bincount(dataset.labels[train, index], minlength=size)),
+                labelled=len(labels),
+                train_rows=_spread(np.bincount(in_train[in_train >= 0], minlength=size)),
                 balance=bits / float(np.log2(size)) if size > 1 else 1.0,
             )
         )
-        above = bits
     return tuple(levels)
 
 

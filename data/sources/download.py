@@ -18,7 +18,7 @@ from pathlib import Path
 from data.errors import DataError
 
 SECONDS = 30
-"""How long a silent connection is waited for."""
+"""Timeout of a connection that sends nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _sha256(path: Path) -> str:
 
 
 def _download(file: PublishedFile, target: Path) -> None:
-    """Fetch `file` to `target` by way of a partial file beside it, which no failure leaves behind."""
+    """Fetch `file` to `target` through a partial file beside it, which is removed on failure."""
     content = _fetch(file, target)
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:

@@ -38,7 +38,7 @@ _FRACTURE = {"open", "closed", "type", "i", "ii", "iii", "iiia", "iiib", "iiic",
 _SEVERITY = {"mild", "moderate", "severe", "severity"}
 _TRIMESTER = {"first", "second", "third", "trimester"}
 DROPPED = frozenset(_LATERALITY | _ENCOUNTER | _HEALING | _FRACTURE | _SEVERITY | _TRIMESTER)
-"""Words that do not tell two descriptions of a category apart."""
+"""Words that do not distinguish two descriptions of a category."""
 
 _DIGITS = re.compile(r"\d+")
 _WORD = re.compile(r"[^\s,;()\[\]]+")
@@ -55,12 +55,12 @@ class Code(NamedTuple):
 
     @property
     def group(self) -> tuple[str, ...]:
-        """The words that tell it apart within its category, sorted; near-duplicates have the same."""
+        """The words that distinguish it within its category, sorted; near-duplicates have the same."""
         return tuple(sorted(set(_WORD.findall(_DIGITS.sub("", self.description.lower()))) - DROPPED))
 
 
 def read_icd10cm(all_rows: bool = False, seed: int = 42) -> Rows:
-    """Return one description a near-duplicate group, in the order of the codes.
+    """Return one description per near-duplicate group, in the order of the codes.
 
     With `all_rows`, every distinct description of a category or a code below it, inner codes included and categories
     of any size: 97,449; a group then shares one split. (The package holds 97,729 distinct descriptions; the other 280
@@ -90,7 +90,7 @@ def _package() -> ModuleType:
 
 
 def _codes(tree: ModuleType) -> Iterator[Code]:
-    """Walk the tree once, in its own order; a block that shares its only category's name is told apart from it."""
+    """Walk the tree once, in its own order; a block that shares its only category's name is kept distinct from it."""
     for chapter in filter(tree.is_chapter, tree.get_all_codes()):
         chapter_label = _titled(tree.get_description(chapter))
         for block in tree.get_children(chapter):

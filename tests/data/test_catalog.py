@@ -38,7 +38,7 @@ def test_what_cannot_be_loaded(source, options, problem, remedy):
 def test_check_reports_all_that_is_wrong_at_once(write):
     path = write(
         "t.csv",
-        "text,level0,level1,split\none,a,x,train\n,a,x,train\ntwo,b,x,nowhere\nthree,a,,test\nfour,a,y,test\n",
+        "text,level0,level1,split\none,a,x,train\n,a,x,train\ntwo,b,x,nowhere\nthree,,x,test\nfour,a,y,test\n",
     )
     found = check(path)
     assert [one.check for one in found if one.severity == "error"] == [

@@ -40,7 +40,6 @@ def test_nothing_is_said_of_good_rows(rows_of):
             "quotation",
             (7,),
         ),
-        ([("x", "a", None, "val")], "missing-label", "row 7: no label in column fine", "--drop-incomplete", (7,)),
         ([("x", None, "a1", "val")], "missing-label", "row 7: no label in column coarse", "--drop-incomplete", (7,)),
         ([("x", "a", "a1", "Holdout")], "unknown-split", "row 7: split is 'Holdout'", "train, val, test", (7,)),
         ([("x", "a", "a1", None)], "unknown-split", "row 7: split is none", "remove the column", (7,)),
@@ -81,7 +80,7 @@ def test_no_rows_at_all(rows_of):
 
 
 @pytest.mark.parametrize(
-    ("levels", "said"), [(("fine",), "1 level"), (("fine", "fine"), "twice"), (("split", "fine"), "called split")]
+    ("levels", "said"), [((), "no level"), (("fine", "fine"), "twice"), (("split", "fine"), "called split")]
 )
 def test_columns_that_cannot_be_levels(rows_of, levels, said):
     rows = rows_of(*GOOD)
@@ -92,6 +91,7 @@ def test_columns_that_cannot_be_levels(rows_of, levels, said):
 @pytest.mark.parametrize(
     ("more", "check", "problem"),
     [
+        ([("x", "a", None, "val")], "uneven-depth", "1 of 7 rows have no label of level fine"),
         ([("x", "a", "a2", "train")], "one-training-row", "1 class ('a2') of level fine with one training row"),
         ([("x", "a", "a2", "test")], "unseen-class", "1 class ('a2') of level fine in test and never in train"),
         ([("one", "a", "a1", "train")], "same-text", "1 text on several rows with the same labels (row 1: 'one')"),
@@ -108,7 +108,9 @@ def test_each_warning(rows_of, more, check, problem):
 
 
 def test_all_faults_are_reported_at_once_errors_first(rows_of):
-    found = findings(rows_of(*GOOD, ("", "a", "a1", "train"), ("x", "a", None, "nowhere"), ("one", "a", "a1", "train")))
+    found = findings(
+        rows_of(*GOOD, ("", "a", "a1", "train"), ("x", None, "a1", "nowhere"), ("one", "a", "a1", "train"))
+    )
     assert [one.check for one in found] == ["empty-text", "missing-label", "unknown-split", "same-text"]
     with pytest.raises(DataError, match=r"row 7: the text is empty \(and 2 more errors"):
         raise_first(found)

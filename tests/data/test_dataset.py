@@ -49,6 +49,21 @@ def test_what_a_dataset_gives():
         dataset.split_rows("dev")
 
 
+def test_a_missing_label_and_an_empty_word_differ_in_the_id_and_complete_rows_keep_theirs():
+    uneven = dataset_of([*ROWS, ("six", "a", None, "train")])
+    assert uneven.labels.tolist()[-1] == [0, -1]
+    assert uneven.id != dataset_of([*ROWS, ("six", "a", "a1", "train")]).id
+    for gap in [("six", None, "a1", "train"), ("six", None, None, "train")]:
+        with pytest.raises(DataError, match="row 6: no label in column coarse"):
+            dataset_of([*ROWS, gap])
+
+
+def test_a_level_that_no_test_row_has_is_refused():
+    rows = [row if row[3] != "test" else (*row[:2], None, row[3]) for row in ROWS]
+    with pytest.raises(DataError, match="no test row has a label of level fine"):
+        dataset_of(rows)
+
+
 def test_it_cannot_be_changed():
     dataset = dataset_of(ROWS)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -49,6 +49,20 @@ def test_classes_parents_and_labels_are_those_of_the_rows(rows):
     assert back == rows
 
 
+@given(trees(), st.data())
+def test_rows_cut_at_any_depth_have_minus_one_below(rows, data):
+    cut = [row[: (depth := data.draw(st.integers(1, 3)))] + (None,) * (3 - depth) for row in rows]
+    hierarchy = Hierarchy.from_frame(table(cut), NAMES)
+    for level in range(3):
+        assert hierarchy.classes[level] == tuple(sorted({row[level] for row in cut} - {None}))
+    labels = hierarchy.labels(table(cut))
+    assert [
+        tuple(None if index < 0 else hierarchy.classes[level][index] for level, index in enumerate(row))
+        for row in labels
+    ] == cut
+    assert (labels >= -1).all()
+
+
 @given(trees(), st.randoms())
 def test_the_order_of_rows_does_not_matter(rows, random):
     shuffled = list(rows)

@@ -93,3 +93,15 @@ def test_too_few_rows_for_a_hierarchy():
         with pytest.raises(DataError, match="limit") as caught:
             limited(tree(2, 2, 2, 10), limit)
         assert "10 or more" in caught.value.remedy
+
+
+def test_rows_of_uneven_depth_are_sampled_like_the_others():
+    whole = tree(3, 3, 3, 20)
+    cut = whole.frame.with_columns(
+        low=pl.when(pl.col("low").str.ends_with("2")).then(None).otherwise("low"),
+        mid=pl.when(pl.col("mid") == "2.2").then(None).otherwise("mid"),
+    ).with_columns(low=pl.when(pl.col("mid").is_null()).then(None).otherwise("low"))
+    part = limited(Rows("tree", cut, whole.levels), 200)
+    assert part.frame.height <= 200
+    assert 0 < part.frame.get_column("low").null_count() < part.frame.height
+    assert not [one for one in findings(part) if one.severity == "error"]

@@ -107,12 +107,18 @@ def test_missing_splits_are_made_and_said(write):
     assert more.frame.slice(1, 80).equals(first.frame)
 
 
-def test_rows_without_a_finer_label_are_refused_or_dropped(write):
+def test_rows_without_a_finer_label_keep_what_they_have_or_are_dropped(write):
     path = write("t.csv", GOOD + "five,03,,test\nsix,, ,test\nseven,01,1.50,train\n")
     with pytest.raises(DataError) as caught:
         load(path)
     assert f"{path}, row 6: no label in column level0" in str(caught.value)
     assert "--drop-incomplete" in caught.value.remedy
+    kept = load(write("u.csv", GOOD + "five,03,,test\n"))
+    assert kept.frame.row(4) == ("five", "03", None, "test")
+    assert kept.labels[4].tolist() == [2, -1]
+    assert any("1 of 5 rows have no label of level level1" in warning for warning in kept.warnings)
+    with pytest.raises(DataError, match="row 5: no label in column level0"):
+        load(write("u.csv", GOOD + "five,,x,test\n"))
     dataset = load(path, drop_incomplete=True)
     assert dataset.frame.rows() == [*ROWS, ("seven", "01", "1.50", "train")]
     assert "2 rows without a label left out: 5, 6" in dataset.warnings
@@ -151,10 +157,9 @@ HEADER = "text,level0,level1,split\n"
         ("t.csv", "txt,level0,level1\na,b,c\n", "no column 'text'", "it has 'txt', 'level0', 'level1'.*--text"),
         ("t.csv", "text;level0;level1\na;b;c\n", "separated by ';'", "commas"),
         ("t.csv", "text,domain,intent\na,b,c\n", "it has 'text', 'domain', 'intent'", "--levels"),
-        ("t.csv", "text,level0\na,b\n", "1 level", "two or more"),
         ("t.csv", "text,level0,level2\na,b,c\n", "levels level0, level2: one is missing", "gap"),
         ("t.csv", "text,level0,level1,level1\na,b,c,d\n", "two columns 'level1'", "rename"),
-        ("t.csv", GOOD + "five,01\n", "row 5: no label in column level1", "--drop-incomplete"),
+        ("t.csv", GOOD + "five,01\n", "row 5: split is none", "remove the column"),
         ("t.csv", GOOD + "five, six,01,1.50,test\n", r"row 5 \(line 6\): 5 fields under 4 columns", "quotation"),
         ("t.csv", GOOD + '"five,01,1.50,test\nsix,01,1.50,test\n', r"row 5 \(line 6\): a quotation mark", "close"),
         ("t.csv", GOOD.encode() + "café,01,1.50,test\n".encode("latin-1"), "line 6: byte 0xE9 is not UTF-8", "iconv"),
@@ -234,7 +239,7 @@ def test_a_directory_and_a_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "levels", [["text", "level1"], ["split", "level1"], ["level0"], ["level0", "level0"], ["level0", "nope"], []]
+    "levels", [["text", "level1"], ["split", "level1"], ["level0", "level0"], ["level0", "nope"], []]
 )
 @pytest.mark.parametrize("text", ["text", "level1", "split"])
 def test_names_that_cannot_be_columns(write, levels, text):
