@@ -18,13 +18,13 @@ import numpy as np
 from cache.backbone.registry import DEFAULT, Backbone, resolve
 from cache.devices import check_devices, choose_devices, native_dtype
 from cache.errors import CacheError
-from cache.lookup import Lookup, Readers, readers_for
+from cache.lookup import Lookup, LookupPool, lookup_processes
 from cache.plan import Plan, make_plan
 from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
 from cache.store.hashing import text_keys
 from cache.store.store import FeatureStore
 from cache.workers.scheduler import run_jobs
-from cache.workers.work_items import PIECE_TEXTS
+from cache.workers.work_items import ITEM_TEXTS
 from cache.workers.worker import Job
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def embed_missing(
         used = ", ".join(dict.fromkeys(names))
         job = Job(plan.folder, backbone, plan.layers, plan.dtype, "", None, plan.stores, prompt, meter.total)
         with contextlib.ExitStack() as stack:
-            if count := readers_for(names, meter.total):
-                readers = Readers(count, prompt, PIECE_TEXTS["cuda"], len(names))
-                chunks = lookup.missing_pieces(stack.enter_context(readers))
+            if count := lookup_processes(names, meter.total):
+                readers = LookupPool(count, prompt, ITEM_TEXTS["cuda"], len(names))
+                chunks = lookup.missing_items(stack.enter_context(readers))
             tally = run_jobs(job, names, _chain(first, chunks), meter.count)
         tally.stages["loading"] += planned
     meter.finish()

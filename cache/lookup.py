@@ -6,7 +6,7 @@ that a corpus larger than memory streams through. What other processes store mea
 twice, and the first row counts.
 
 Hashing, sorting and packing take most of the time. For several GPUs readers, processes of their own, do them, and half
-is left here (`benchmarks/cache/deal.py`).
+is left here (`benchmarks/cache/scheduler.py`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from cache.devices import cores
 from cache.errors import CacheError
 from cache.store.hashing import text_keys
-from cache.store.index import GrowingKeys, KeyIndex
-from cache.workers.helper_processes import Asides
-from cache.workers.work_items import Chunk, PackedTexts, cut
+from cache.store.index import IncrementalKeys, KeyIndex
+from cache.workers.helper_processes import HelperProcesses
+from cache.workers.work_items import PackedTexts, WorkItem, split_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from cache.store.store import FeatureStore
 
-FIRST_WINDOW, WINDOW = 1 << 13, 1 << 16
-_WINDOW_CHARACTERS = 1 << 25
+FIRST_READ, READ_TEXTS = 1 << 13, 1 << 16
+_READ_CHARACTERS = 1 << 25
 _SLICE = 256
 _READERS = 4
 _CORES_A_READER = 8
@@ -47,28 +47,28 @@ class Lookup:
         self.texts = 0
         self.reused = 0
         self._source = iter(texts)
-        self._size = FIRST_WINDOW
+        self._size = FIRST_READ
         self._prompt = prompt
         self._there = [store.index for store in stores]
-        self._found_missing = GrowingKeys()
+        self._found_missing = IncrementalKeys()
 
-    def missing(self) -> Iterator[Chunk]:
+    def missing(self) -> Iterator[WorkItem]:
         """Yield the texts that some store lacks, once each, a chunk a window that has any; may be called again.
 
         :raises CacheError: a text is empty or no string.
         """
-        for first, texts in self._windows():
+        for first, texts in self._reads():
             keys = text_keys(texts, self._prompt)
             at, absent = self._missing_of(keys)
             if len(at):
-                yield Chunk([texts[i] for i in at], at + first, keys[at], absent)
+                yield WorkItem([texts[i] for i in at], at + first, keys[at], absent)
 
-    def missing_pieces(self, readers: Readers) -> Iterator[Chunk]:
+    def missing_items(self, readers: LookupPool) -> Iterator[WorkItem]:
         """Yield the texts that some store lacks, once each, in packed pieces.
 
         :raises CacheError: a text is empty or no string; a reader was killed.
         """
-        for (first, _), (keys, pieces) in readers.in_turns(self._windows(), lambda window: window[1]):
+        for (first, _), (keys, pieces) in readers.map(self._reads(), lambda window: window[1]):
             at, absent = self._missing_of(keys)
             place = np.full(len(keys), -1)
             place[at] = np.arange(len(at))
@@ -80,21 +80,21 @@ class Lookup:
                 # a few of many: whoever gets them would be sent all that they were packed with
                 few = 2 * len(wanted) < len(places)
                 some = PackedTexts.pack([texts[i] for i in wanted]) if few else texts.take(wanted)
-                yield Chunk(some, rows + first, keys[rows], absent[place[rows]])
+                yield WorkItem(some, rows + first, keys[rows], absent[place[rows]])
 
-    def _windows(self) -> Iterator[tuple[int, list[str]]]:
+    def _reads(self) -> Iterator[tuple[int, list[str]]]:
         """Read a window after another, larger ones, each with the number of the texts before it."""
         first = self.texts
-        while texts := self._window(self._size, first):
-            self._size = min(2 * self._size, WINDOW)
+        while texts := self._read_next(self._size, first):
+            self._size = min(2 * self._size, READ_TEXTS)
             yield first, texts
             first += len(texts)
 
-    def _window(self, size: int, first: int) -> list[str]:
+    def _read_next(self, size: int, first: int) -> list[str]:
         """Read the next `size` texts, fewer where they are long."""
         texts: list[str] = []
         characters = 0
-        while len(texts) < size and characters < _WINDOW_CHARACTERS:
+        while len(texts) < size and characters < _READ_CHARACTERS:
             some = list(itertools.islice(self._source, min(_SLICE, size - len(texts))))
             if not some:
                 break
@@ -117,20 +117,20 @@ class Lookup:
         return at, absent[at]
 
 
-class Readers(Asides):
-    """Processes that hash, sort and pack texts: a `with` block around `Lookup.missing_pieces`."""
+class LookupPool(HelperProcesses):
+    """Processes that hash, sort and pack texts: a `with` block around `Lookup.missing_items`."""
 
     def __init__(self, count: int, prompt: str, most: int, least: int) -> None:
         """Start them.
 
-        :param most: texts a piece, and `least` pieces a window (`cache.workers.work_items.cut`).
+        :param most: texts a piece, and `least` pieces a window (`cache.workers.work_items.split_texts`).
         """
         super().__init__(f"{__name__}.reading", count, prompt, most, least)
 
 
-def readers_for(devices: Sequence[str], total: int) -> int:
+def lookup_processes(devices: Sequence[str], total: int) -> int:
     """Return how many readers so many texts (0: unknown) for these devices are worth: none unless several are GPUs."""
-    many = not total or total >= len(devices) * WINDOW
+    many = not total or total >= len(devices) * READ_TEXTS
     if len(devices) == 1 or devices[0] == "cpu" or not many:
         return 0
     return min(_READERS, len(devices), cores() // _CORES_A_READER)
@@ -140,7 +140,7 @@ def reading(prompt: str, most: int, least: int) -> Callable[[list[str]], Read]:
     """Return what a reader does with the texts of a window."""
 
     def work(texts: list[str]) -> Read:
-        pieces = [(places, PackedTexts.pack([texts[i] for i in places])) for places in cut(texts, most, least)]
+        pieces = [(places, PackedTexts.pack([texts[i] for i in places])) for places in split_texts(texts, most, least)]
         return text_keys(texts, prompt), pieces
 
     return work

@@ -23,8 +23,8 @@ from cache.cluster.reader import chunks_of
 from cache.devices import lost_device
 from cache.errors import CacheError
 from cache.store.store import FeatureStore
-from cache.workers.in_flight import Receipts
-from cache.workers.work_items import Chunk
+from cache.workers.in_flight import Acknowledgements
+from cache.workers.work_items import WorkItem
 from cache.workers.worker import Job, Worker
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Embedder:
         """Start loading the backbone."""
         self._job = job
         self._node = node
-        self._orders: queue.Queue[Chunk | None] = queue.Queue()
-        self._receipts = Receipts()
+        self._orders: queue.Queue[WorkItem | None] = queue.Queue()
+        self._receipts = Acknowledgements()
         self._loaded: Future[None] = Future()
         self._stopping = threading.Event()
         self._computed = 0
@@ -115,7 +115,7 @@ class Embedder:
                 self._loaded.set_exception(error)
             self._receipts.fail(error)
 
-    def _stream(self, first: Chunk) -> Iterator[Chunk]:
+    def _stream(self, first: WorkItem) -> Iterator[WorkItem]:
         yield first
         while True:
             try:
@@ -133,7 +133,7 @@ class Embedder:
         self._computed += texts
         self._stage = stage
 
-    def _still_missing(self, chunk: Chunk) -> Chunk | None:
+    def _still_missing(self, chunk: WorkItem) -> WorkItem | None:
         stores = [FeatureStore.open(folder) for folder, _ in self._job.stores]
         absent = np.stack([~store.contains(chunk.keys) for store in stores], axis=1)
         at = np.flatnonzero(absent.any(1))

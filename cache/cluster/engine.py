@@ -28,7 +28,7 @@ from cache.cluster.connection import (
 )
 from cache.cluster.parquet import Corpus
 from cache.cluster.reader import Distinct, Feed, piece_size, pieces
-from cache.cluster.scheduler import Dealer, Outcome
+from cache.cluster.scheduler import Outcome, Scheduler
 from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
 from cache.errors import CacheError, file_error
@@ -169,7 +169,7 @@ class _Work:
         size = piece_size(self._distinct, actors)
         plan, job = self._plan, self._job()
         tally = Tally()
-        with Dealer(job, self._devices, -(-self._distinct // size), self._tell) as dealer:
+        with Scheduler(job, self._devices, -(-self._distinct // size), self._tell) as dealer:
             for _ in range(_PASSES):
                 outcome = self._pass(dealer, stores, size, actors, readers)
                 tally.add(outcome.tally)
@@ -187,7 +187,7 @@ class _Work:
         self._tell(self._distinct, 0, "done")
         return report_of(plan, self._backbone, tally, self._total, dealer.description, time.perf_counter() - began)
 
-    def _pass(self, dealer: Dealer, stores: Sequence[FeatureStore], size: int, actors: int, readers: int) -> Outcome:
+    def _pass(self, dealer: Scheduler, stores: Sequence[FeatureStore], size: int, actors: int, readers: int) -> Outcome:
         feed = Feed(pieces(self._texts, stores, self._prompt, size, readers), _BLOCKS_AHEAD * max(1, actors))
         try:
             return dealer.run(feed, expecting=not all(len(store) for store in stores))

@@ -24,8 +24,8 @@ from cache.cluster.parquet import Corpus
 from cache.errors import CacheError
 from cache.lookup import check_texts
 from cache.store.hashing import KEY_BYTES, text_keys
-from cache.workers.background import hand_over
-from cache.workers.work_items import Chunk
+from cache.workers.background import put_until_stopped
+from cache.workers.work_items import WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -202,14 +202,14 @@ def _parts(texts: list[str], at: Any) -> Iterator[Any]:
     yield from (part for part in np.split(at, np.flatnonzero(np.diff(ends // _PIECE_CHARACTERS)) + 1) if len(part))
 
 
-def chunks_of(table: Any, number: int) -> tuple[list[Chunk], int]:
+def chunks_of(table: Any, number: int) -> tuple[list[WorkItem], int]:
     """Return the texts of a block of pieces, as `number`, and how many texts were looked up for it."""
     chunks = []
     for row in table.to_pylist():
         if row["texts"]:
             keys = np.frombuffer(row["keys"], np.uint8).reshape(-1, KEY_BYTES)
             absent = np.frombuffer(row["absent"], np.bool_).reshape(len(keys), -1)
-            chunks.append(Chunk(row["texts"], np.frombuffer(row["rows"], "<i8"), keys, absent, number))
+            chunks.append(WorkItem(row["texts"], np.frombuffer(row["rows"], "<i8"), keys, absent, number))
     return chunks, sum(table["seen"].to_pylist())
 
 
@@ -257,7 +257,7 @@ class Feed:
 
 
 def _read(dataset: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:
-    put = partial(hand_over, line=line, stopped=stopped)
+    put = partial(put_until_stopped, line=line, stopped=stopped)
     try:
         ray = import_ray()
         for bundle in dataset.iter_internal_ref_bundles():

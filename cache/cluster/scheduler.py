@@ -47,7 +47,7 @@ class Order:
 
 
 @dataclass
-class _Member:
+class _Worker:
     actor: Any
     place: Place
     ready: bool = False
@@ -67,7 +67,7 @@ class Outcome:
     whole: bool = True
 
 
-class Dealer:
+class Scheduler:
     """A `with` block around `run`: leaving it commits what was computed and ends the actors."""
 
     def __init__(self, job: Job, devices: str, most: int, tell: Callable[[int, int, str], None]) -> None:
@@ -79,9 +79,9 @@ class Dealer:
         """
         self._ray = import_ray()
         self._job, self._devices, self._most, self._tell = job, devices, most, tell
-        self._members: list[_Member] = []
+        self._members: list[_Worker] = []
         # reference -> who was asked, and what: "ready", "progress" or an order by its number
-        self._asked: dict[Any, tuple[_Member, str | int]] = {}
+        self._asked: dict[Any, tuple[_Worker, str | int]] = {}
         self._waiting: deque[Order] = deque()
         self._losses: Counter[tuple[str, int]] = Counter()
         self._lost: list[str] = []
@@ -99,7 +99,7 @@ class Dealer:
 
     def __exit__(self, *_: object) -> None:
         """Commit and end."""
-        self._dismiss()
+        self._stop_workers()
 
     @property
     def description(self) -> str:
@@ -126,16 +126,16 @@ class Dealer:
         self._outcome = Outcome()
         self._expecting = expecting
         while not self._done(feed):
-            self._deal(feed)
-            self._recruit()
-            self._listen()
+            self._hand_out(feed)
+            self._start_workers()
+            self._receive_answers()
             self._report()
         return self._outcome
 
     def _done(self, feed: Feed) -> bool:
         return feed.exhausted and not self._waiting and not any(member.orders for member in self._members)
 
-    def _deal(self, feed: Feed) -> None:
+    def _hand_out(self, feed: Feed) -> None:
         """Give orders to ready actors that have few, least first."""
         while True:
             free = [member for member in self._members if member.ready and len(member.orders) < _ORDERS]
@@ -158,7 +158,7 @@ class Dealer:
                 return
             self._outcome.seen += block.seen
 
-    def _recruit(self) -> None:
+    def _start_workers(self) -> None:
         """Start an actor in every place that has none, once there is work, and from time to time: nodes come and go.
 
         :raises CacheError: there is no place left to start one.
@@ -188,11 +188,11 @@ class Dealer:
             "max_concurrency": _ORDERS + 4,
             "scheduling_strategy": on_node(place.node),
         }
-        member = _Member(self._ray.remote(Embedder).options(**options).remote(job, place.node.name), place)
+        member = _Worker(self._ray.remote(Embedder).options(**options).remote(job, place.node.name), place)
         self._members.append(member)
         self._asked[member.actor.ready.remote()] = (member, "ready")
 
-    def _listen(self) -> None:
+    def _receive_answers(self) -> None:
         """Take in what actors answered; wait a moment for it."""
         now = time.monotonic()
         for member in self._members:
@@ -206,11 +206,11 @@ class Dealer:
         for reference in answered:
             member, what = self._asked.pop(reference)
             try:
-                self._hear(member, what, self._ray.get(reference))
+                self._note_answer(member, what, self._ray.get(reference))
             except self._ray.exceptions.RayError as error:
-                self._miss(member, what, error)
+                self._note_error(member, what, error)
 
-    def _hear(self, member: _Member, what: str | int, answer: Any) -> None:
+    def _note_answer(self, member: _Worker, what: str | int, answer: Any) -> None:
         if isinstance(answer, Done):
             assert isinstance(what, int)
             del member.orders[what]
@@ -223,7 +223,7 @@ class Dealer:
         else:
             member.computed, member.stage = answer
 
-    def _miss(self, member: _Member, what: str | int, error: Exception) -> None:
+    def _note_error(self, member: _Worker, what: str | int, error: Exception) -> None:
         """An actor that is gone leaves its orders to the others; a block that is gone waits for the next pass.
 
         :raises CacheError: what the actor raised.
@@ -231,7 +231,7 @@ class Dealer:
         gone = self._ray.exceptions
         found = reason_of(error)
         if isinstance(found, DeviceError):
-            self._lose(member, CacheError(found.problem, found.remedy))
+            self._fail_worker(member, CacheError(found.problem, found.remedy))
         elif isinstance(found, CacheError):
             raise CacheError(found.problem, found.remedy) from error
         elif isinstance(error, gone.ObjectLostError) and isinstance(what, int):
@@ -240,9 +240,9 @@ class Dealer:
         elif isinstance(error, gone.RayTaskError):
             raise error  # a defect of this package
         else:  # the actor died, its node did, or is gone before the actor could be started there
-            self._lose(member, _lost_on(member.place.node))
+            self._fail_worker(member, _lost_on(member.place.node))
 
-    def _lose(self, member: _Member, reason: CacheError) -> None:
+    def _fail_worker(self, member: _Worker, reason: CacheError) -> None:
         if member not in self._members:
             return
         self._reason = reason
@@ -266,7 +266,7 @@ class Dealer:
         stage = next((stage for stage in ("computing", "writing", *stages) if stage in stages), "reading")
         self._tell(self._outcome.seen, underway, stage)
 
-    def _dismiss(self) -> None:
+    def _stop_workers(self) -> None:
         """End the actors: they commit what they have computed, and say what it took."""
         stopping = [member.actor.stop.remote() for member in self._members if member.ready]
         with contextlib.suppress(Exception):

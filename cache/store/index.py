@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 10
 
 
-class GrowingKeys:
+class IncrementalKeys:
     """A set of keys to which many are added at a time."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class GrowingKeys:
         return found
 
 
-class LaterKeys:
+class IncrementalStoreKeys:
     """Which keys came to a store's folder since the last look; those that are there at the start are not read."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ class _End:
         self.error = error
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """An iterator over `items`, which a thread computes up to `depth` in advance, from now on.
 
     The items' exception comes out of `next`. Closing it, or letting go of it, ends the thread at its next item.
@@ -64,7 +64,7 @@ class Ahead(Generic[T]):
         self.close()
 
 
-def hand_over(item: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:
+def put_until_stopped(item: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:
     """Put an item into a queue, waiting while it is full, unless nobody wants it any more."""
     while not stopped.is_set():
         try:
@@ -74,7 +74,7 @@ def hand_over(item: Any, line: queue.Queue[Any], stopped: threading.Event) -> No
 
 
 def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Event) -> None:
-    put = partial(hand_over, line=line, stopped=stopped)
+    put = partial(put_until_stopped, line=line, stopped=stopped)
     try:
         for item in items:
             put(item)
@@ -85,7 +85,7 @@ def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Ev
         put(_End(error))
 
 
-class Behind(Generic[T]):
+class BackgroundWriter(Generic[T]):
     """A `with` block whose `put` hands items to `consume`, which a thread runs; at most `depth` items wait.
 
     `consume` gets an iterator. Leaving the block waits until it has taken everything, after an exception too: what was

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cache.errors import DeviceError
-from cache.workers.background import Ahead, Behind
+from cache.workers.background import BackgroundWriter, Prefetcher
 from cache.workers.process_pool import incoming
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _ORDERS_EACH = 2  # one to work on and one to go on with
 _PIPE_BYTES = 1 << 20  # an order takes megabytes, and every 64 KiB a change of processes
 
 
-class Asides:
+class HelperProcesses:
     """Some such processes: a `with` block around what is asked of them."""
 
     def __init__(self, what: str, count: int, *arguments: Any, environment: Mapping[str, str] | None = None) -> None:
@@ -40,7 +40,7 @@ class Asides:
         :param what: a function by its full name; called in each with `arguments`, it returns what is done to an order.
         :param environment: variables for them, where this process has none of that name.
         """
-        self._all = [_Aside(what, arguments, environment or {}) for _ in range(count)]
+        self._all = [_HelperProcess(what, arguments, environment or {}) for _ in range(count)]
 
     def __enter__(self) -> Self:
         """Use them."""
@@ -61,23 +61,23 @@ class Asides:
         self._all[0].order(order)
         return self._all[0].answer()
 
-    def in_turns(self, items: Iterable[T], order_of: Callable[[T], Any]) -> Answers[T]:
+    def map(self, items: Iterable[T], order_of: Callable[[T], Any]) -> Results[T]:
         """Return an iterator over items and what was answered to each one's order; work begins at once."""
-        return Answers(self._all, items, order_of)
+        return Results(self._all, items, order_of)
 
 
-class Answers(Generic[T]):
+class Results(Generic[T]):
     """Yields items with their answers, in the items' order, some in advance for every process."""
 
-    def __init__(self, asides: list[_Aside], items: Iterable[T], order_of: Callable[[T], Any]) -> None:
+    def __init__(self, asides: list[_HelperProcess], items: Iterable[T], order_of: Callable[[T], Any]) -> None:
         """Hand out the first orders."""
 
-        def handed_out() -> Iterator[tuple[T, _Aside]]:
+        def handed_out() -> Iterator[tuple[T, _HelperProcess]]:
             for item, aside in zip(items, itertools.cycle(asides), strict=False):
                 aside.order(order_of(item))
                 yield item, aside
 
-        self._underway = Ahead(handed_out(), _ORDERS_EACH * len(asides) - 1)
+        self._underway = Prefetcher(handed_out(), _ORDERS_EACH * len(asides) - 1)
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         """Yield in the items' order.
@@ -88,7 +88,7 @@ class Answers(Generic[T]):
             yield item, aside.answer()
 
 
-class _Aside:
+class _HelperProcess:
     """One process and the pipes to it."""
 
     def __init__(self, what: str, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> None:
@@ -149,8 +149,8 @@ def serve() -> None:
         for what, arguments in itertools.islice(received, 1):
             module, _, name = what.rpartition(".")
             work = getattr(importlib.import_module(module), name)(*arguments)
-            with Behind[Any](partial(_send, answers), 1) as sending:
-                for order in Ahead(received, 1):
+            with BackgroundWriter[Any](partial(_send, answers), 1) as sending:
+                for order in Prefetcher(received, 1):
                     sending.put(work(order))
     except Exception as error:  # raised in the parent
         _send(answers, iter([error]))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.progress import Tally
-from cache.store.index import LaterKeys
+from cache.store.index import IncrementalStoreKeys
 from cache.store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cache.batching.packing import Batch
     from cache.store.index import KeyIndex
     from cache.store.writer import ShardWriter
-    from cache.workers.work_items import Chunk
+    from cache.workers.work_items import WorkItem
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Order:
     marks: list[int] | None = None
 
 
-class Receipts:
+class Acknowledgements:
     """Orders by number, each with the promise that it will be stored; may be used from several threads."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Receipts:
                 self._orders[number] = order
         return order.promise
 
-    def written(self, chunk: Chunk, batch: Batch, writers: Sequence[ShardWriter]) -> None:
+    def written(self, chunk: WorkItem, batch: Batch, writers: Sequence[ShardWriter]) -> None:
         """Note that a batch was handed to the writers, and see how far they have come."""
         with self._lock:
             order = self._orders[chunk.piece]
@@ -110,7 +110,7 @@ _FEW_TEXTS = 1 << 16
 class Piece:
     """Texts to compute; `suspicions` counts the processes that were lost while they had one of them in hand."""
 
-    chunk: Chunk
+    chunk: WorkItem
     suspicions: int = 0
 
     def __len__(self) -> int:
@@ -122,13 +122,13 @@ class Piece:
         return replace(self, chunk=self.chunk.take(at))
 
 
-class Ledger:
+class InFlight:
     """Pieces by the process that has them, as far as they are not stored."""
 
     def __init__(self, stores: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
         """Note which shards there are: what is handed out is in none of them."""
         self._stores = stores
-        self._later = [LaterKeys(*store) for store in stores]
+        self._later = [IncrementalStoreKeys(*store) for store in stores]
         self._open: dict[int, list[Piece]] = defaultdict(list)
         self._forgotten: dict[int, int] = defaultdict(int)
         self._texts, self._look_at = 0, _FEW_TEXTS

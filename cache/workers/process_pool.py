@@ -50,19 +50,19 @@ _END_SECONDS = 2.0  # to end in, for a process whose pipe has ended
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A process waits for something to do, and will read what it is told."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class Finished:
     """A process has finished; `result` is what its work returned."""
 
     result: Any
 
 
 @dataclass(frozen=True)
-class Lost:
+class ProcessFailed:
     """A process ended without finishing through no fault of its work: killed, or its device failed."""
 
     reason: str
@@ -70,14 +70,14 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Failed:
+class JobFailed:
     """What the process was given to do cannot be done: the two lines of its error, or no remedy and a trace."""
 
     problem: str
     remedy: str | None
 
 
-class Line:
+class Channel:
     """A process's end of its pipe, for all its threads."""
 
     def __init__(self, connection: Connection) -> None:
@@ -85,17 +85,17 @@ class Line:
         self._connection, self._told = connection, incoming(connection)
         self._speaking = threading.Lock()
 
-    def say(self, what: Any) -> None:
+    def send(self, what: Any) -> None:
         """Tell the listener; a listener that is gone is told nothing."""
         with self._speaking, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(what)
 
-    def ask(self) -> Any:
+    def request(self) -> Any:
         """Ask for something to do and return it; None if there is nothing more, or nobody to ask."""
-        self.say(Asked())
-        return self.listen()
+        self.send(Request())
+        return self.receive()
 
-    def listen(self) -> Any:
+    def receive(self) -> Any:
         """Return what one is told; None if nobody is there any more.
 
         :raises Exception: what unpickling it raises.
@@ -104,38 +104,38 @@ class Line:
 
 
 @dataclass
-class _Member:
+class _Worker:
     process: Any
     connection: Connection | None
 
 
-class Crew:
-    """Runs `work(line, *arguments)` in a process for each of some devices' arguments, and hears what they say.
+class ProcessPool:
+    """Runs `work(channel, *arguments)` in one process per device and receives their messages.
 
-    A process's last word is `Ended`, `Lost` or `Failed`. For a `with` block: leaving it ends whoever is still there.
+    The last message of a process is `Finished`, `ProcessFailed` or `JobFailed`. Leaving the `with` block ends all.
     """
 
     def __init__(self, work: Callable[..., Any], devices: Sequence[str], arguments: Sequence[tuple[Any, ...]]) -> None:
         """Start the processes, all at once: each takes seconds to import what it needs."""
         context = multiprocessing.get_context("spawn")
         self._devices = devices
-        self._members: list[_Member] = []
+        self._members: list[_Worker] = []
         try:
             for device, _ in zip(devices, arguments, strict=True):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_live, args=(work, device, theirs), daemon=True)
-                with _deaf_children():
+                process = context.Process(target=_run_process, args=(work, device, theirs), daemon=True)
+                with _interrupts_blocked():
                     process.start()
                 theirs.close()  # the pipe ends with the process
-                self._members.append(_Member(process, ours))
+                self._members.append(_Worker(process, ours))
             # not with the process: what is larger than a pipe's buffer would be waited for until that process reads it
             for number, given in enumerate(arguments):
-                self.tell(number, given)
+                self.send(number, given)
         except BaseException:  # there is no `with` block yet that would end those that were started
             self.__exit__()
             raise
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessPool:
         """Use it."""
         return self
 
@@ -152,37 +152,39 @@ class Crew:
                 member.process.kill()
                 member.process.join()
 
-    def hear(self, seconds: float) -> list[tuple[int, Any]]:
+    def receive(self, seconds: float) -> list[tuple[int, Any]]:
         """Return what was said, with the number of the process that said it; nothing if none speaks for `seconds`."""
         talking = {member.connection: i for i, member in enumerate(self._members) if member.connection is not None}
         ready = wait(list(talking), seconds)
         if not ready:  # a child of a dead process's may hold its pipe open: ask the system
             ready = [line for line, i in talking.items() if self._members[i].process.exitcode is not None]
-        return [(talking[line], self._word(talking[line], line)) for line in ready]  # type: ignore[index, arg-type]
+        return [(talking[line], self._receive_from(talking[line], line)) for line in ready]  # type: ignore[index, arg-type]
 
-    def tell(self, number: int, what: Any) -> None:
+    def send(self, number: int, what: Any) -> None:
         """Tell a process that listens; that it is gone will be heard."""
         connection, told = self._members[number].connection, pickle.dumps(what)
         with contextlib.suppress(OSError):
             if connection is not None:
                 connection.send_bytes(told)
 
-    def _word(self, number: int, connection: Connection) -> Any:
+    def _receive_from(self, number: int, connection: Connection) -> Any:
         try:
             if not connection.poll():
                 raise EOFError
             said = connection.recv()
         except (EOFError, OSError):
-            said = self._silence(number)
-        if isinstance(said, Ended | Lost | Failed):
+            said = self._reason_it_ended(number)
+        if isinstance(said, Finished | ProcessFailed | JobFailed):
             connection.close()
             self._members[number].connection = None
-        if isinstance(said, Lost):  # what it computed is written; a device that has failed may keep it from ending
+        if isinstance(
+            said, ProcessFailed
+        ):  # what it computed is written; a device that has failed may keep it from ending
             self._members[number].process.kill()
             self._members[number].process.join()
         return said
 
-    def _silence(self, number: int) -> Lost:
+    def _reason_it_ended(self, number: int) -> ProcessFailed:
         """Say why a process went without a word."""
         process = self._members[number].process
         process.join(_END_SECONDS)
@@ -198,7 +200,7 @@ class Crew:
         remedy = (
             "its memory may have run out: run again to go on, with fewer processes" if code else "run again to go on"
         )
-        return Lost(f"the process on {self._devices[number]} {how}", remedy)
+        return ProcessFailed(f"the process on {self._devices[number]} {how}", remedy)
 
 
 def _name_of(number: int) -> str:
@@ -210,7 +212,7 @@ def _name_of(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     """Have processes started in a `with` block wait with an interrupt until they say what they do with it.
 
     Blocked, not ignored: one that comes meanwhile still reaches this process.
@@ -223,28 +225,28 @@ def _deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _live(work: Callable[..., Any], device: str, connection: Connection) -> None:
-    """Be a process of a crew."""
+def _run_process(work: Callable[..., Any], device: str, connection: Connection) -> None:
+    """Be a process of a pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    line = Line(connection)
+    channel = Channel(connection)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            given = line.listen()
+            given = channel.receive()
             if given is not None:
-                line.say(Ended(work(line, *given)))
+                channel.send(Finished(work(channel, *given)))
         except Exception as error:
-            line.say(_last_word(error, device))
+            channel.send(_last_message(error, device))
 
 
-def _last_word(error: Exception, device: str) -> Lost | Failed:
+def _last_message(error: Exception, device: str) -> ProcessFailed | JobFailed:
     lost = lost_device(error, device)
     if lost is not None:
-        return Lost(lost.problem, lost.remedy)
+        return ProcessFailed(lost.problem, lost.remedy)
     remedy = getattr(error, "remedy", None)
     if isinstance(remedy, str):
-        return Failed(str(error), remedy)
-    return Failed("".join(traceback.format_exception(error)), None)
+        return JobFailed(str(error), remedy)
+    return JobFailed("".join(traceback.format_exception(error)), None)
 
 
 def _interrupt(number: int, frame: object) -> None:

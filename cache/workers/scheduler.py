@@ -24,10 +24,10 @@ import numpy as np
 from cache.devices import lost_device, threads_each
 from cache.errors import CacheError
 from cache.progress import Tally
-from cache.workers.background import Ahead
-from cache.workers.in_flight import Ledger, Piece
-from cache.workers.process_pool import Asked, Crew, Ended, Failed, Line, Lost
-from cache.workers.work_items import PIECE_TEXTS, PIECES_READY, Chunk, in_pieces
+from cache.workers.background import Prefetcher
+from cache.workers.in_flight import InFlight, Piece
+from cache.workers.process_pool import Channel, Finished, JobFailed, ProcessFailed, ProcessPool, Request
+from cache.workers.work_items import ITEM_TEXTS, ITEMS_READY, WorkItem, split_items
 from cache.workers.worker import Job, Worker, run_job, short_turns
 
 if TYPE_CHECKING:
@@ -43,19 +43,23 @@ _POLL_SECONDS = 0.5
 _UNDERWAY = {"cpu": 1, "cuda": 8}  # batches a device may have in hand: kernels are launched ahead of what they compute
 
 
-def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+def run_jobs(
+    job: Job, devices: Sequence[str], chunks: Iterable[WorkItem], on_batch: Callable[[int, str], None]
+) -> Tally:
     """Compute and store `chunks` on `devices`, a process each if there are several.
 
     :raises CacheError: what a process raises; that every process was lost; that some texts cost several of them.
     """
     if len(devices) == 1:
         return _run_here(replace(job, device=devices[0]), chunks, on_batch)
-    texts = PIECE_TEXTS[devices[0].partition(":")[0]]
-    pieces: Iterator[Piece] = (Piece(chunk) for chunk in Ahead(in_pieces(chunks, texts, len(devices)), PIECES_READY))
+    texts = ITEM_TEXTS[devices[0].partition(":")[0]]
+    pieces: Iterator[Piece] = (
+        Piece(chunk) for chunk in Prefetcher(split_items(chunks, texts, len(devices)), ITEMS_READY)
+    )
     tally, devices = Tally(), list(devices)
     first = list(itertools.islice(pieces, len(devices)))
     while first:
-        shift = _Shift(job, devices, first, pieces, on_batch)
+        shift = _Scheduler(job, devices, first, pieces, on_batch)
         tally.add(shift.run())
         # whoever was lost when the others had ended left work for others yet
         devices = [device for device, member in zip(devices, shift.members, strict=False) if not member.lost] + devices[
@@ -66,7 +70,7 @@ def run_jobs(job: Job, devices: Sequence[str], chunks: Iterable[Chunk], on_batch
     return tally
 
 
-def _run_here(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+def _run_here(job: Job, chunks: Iterable[WorkItem], on_batch: Callable[[int, str], None]) -> Tally:
     try:
         return run_job(job, chunks, on_batch)
     except Exception as error:
@@ -80,7 +84,7 @@ def _run_here(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], 
 
 
 @dataclass(frozen=True)
-class _Begun:
+class Started:
     """A batch goes to the device: the rows of its texts, and what the tally counts of it."""
 
     rows: NDArray[np.integer]
@@ -88,25 +92,25 @@ class _Begun:
 
 
 @dataclass(frozen=True)
-class _Did:
+class Progress:
     """So many texts were computed, or a stage begins."""
 
     texts: int
     stage: str
 
 
-def _serve(line: Line, job: Job, first: Chunk) -> Tally:
+def _serve(channel: Channel, job: Job, first: WorkItem) -> Tally:
     """Compute `first` and what comes, until nothing more comes."""
 
-    def begin(chunk: Chunk, batch: Batch) -> None:
+    def begin(chunk: WorkItem, batch: Batch) -> None:
         rows = chunk.rows.astype(np.min_scalar_type(chunk.rows.max()))  # a full pipe would keep the device waiting
-        line.say(_Begun(rows, (batch.tokens, batch.nodes, batch.padding)))
+        channel.send(Started(rows, (batch.tokens, batch.nodes, batch.padding)))
 
-    def orders() -> Iterator[Chunk]:
+    def orders() -> Iterator[WorkItem]:
         yield first
-        yield from iter(line.ask, None)
+        yield from iter(channel.request, None)
 
-    worker = Worker(job, lambda texts, stage: line.say(_Did(texts, stage)), on_begin=begin)
+    worker = Worker(job, lambda texts, stage: channel.send(Progress(texts, stage)), on_begin=begin)
     worker.run(orders())
     return worker.tally
 
@@ -115,7 +119,7 @@ def _serve(line: Line, job: Job, first: Chunk) -> Tally:
 
 
 @dataclass
-class _Member:
+class _Worker:
     """What the dealer knows of one process."""
 
     device: str
@@ -128,9 +132,9 @@ class _Member:
     counts: tuple[int, int, int] = (0, 0, 0)
     in_hand: deque[NDArray[np.integer]] = field(default_factory=deque)
 
-    def note(self, said: _Begun | _Did) -> None:
+    def note(self, said: Started | Progress) -> None:
         """Keep which texts are in hand, and count what is computed."""
-        if isinstance(said, _Begun):
+        if isinstance(said, Started):
             self.in_hand.append(said.rows)
             self.counts = said.counts
             while len(self.in_hand) > _UNDERWAY[self.device.partition(":")[0]]:
@@ -147,7 +151,7 @@ class _Member:
         return self.asks and self.tally.computed >= self.given
 
 
-class _Shift:
+class _Scheduler:
     """A crew at work: from its start until every process has ended, was lost, or all are told to end."""
 
     def __init__(
@@ -161,11 +165,11 @@ class _Shift:
         """Know what is to be done: `first` pieces, one a process, and those that follow."""
         self._again: deque[Piece] = deque()
         self._suspects: deque[Piece] = deque()
-        self.members = [_Member(device) for device in devices[: len(first)]]
+        self.members = [_Worker(device) for device in devices[: len(first)]]
         self._spare = len(devices) - len(self.members)  # not needed so far, and there to do again what is lost
         self._job = replace(job, threads=threads_each(len(first)), share=len(first))
         self._first, self._pieces, self._on_batch = first, pieces, on_batch
-        self._ledger = Ledger(job.stores)
+        self._ledger = InFlight(job.stores)
         self._tally = Tally()
 
     def run(self) -> Tally:
@@ -180,11 +184,11 @@ class _Shift:
         for number, piece in enumerate(self._first):
             self._note_given(number, piece)
         # texts are looked up in another thread, which would keep this one from every message for 5 ms
-        with short_turns(), Crew(_serve, devices, given) as crew:
+        with short_turns(), ProcessPool(_serve, devices, given) as pool:
             while not all(member.gone for member in self.members):
-                for number, said in crew.hear(_POLL_SECONDS):
-                    self._take(number, said)
-                self._deal(crew)
+                for number, said in pool.receive(_POLL_SECONDS):
+                    self._receive(number, said)
+                self._hand_out(pool)
         return self._tally
 
     @property
@@ -203,7 +207,7 @@ class _Shift:
         self._ledger.hand_out(number, piece)
         self.members[number].given += len(piece)
 
-    def _deal(self, crew: Crew) -> None:
+    def _hand_out(self, pool: ProcessPool) -> None:
         """Give a piece to each process that asked for one, or tell all to end when all have computed what there is."""
         for number, member in enumerate(self.members):
             if member.asks and not member.gone and not member.dismissed:
@@ -212,7 +216,7 @@ class _Shift:
                     break
                 self._note_given(number, piece)
                 member.asks = False
-                crew.tell(number, piece.chunk)
+                pool.send(number, piece.chunk)
         else:
             return
         there = [(number, member) for number, member in enumerate(self.members) if not member.gone]
@@ -220,29 +224,29 @@ class _Shift:
             for number, member in there:
                 if not member.dismissed:
                     member.dismissed = True
-                    crew.tell(number, None)
+                    pool.send(number, None)
 
-    def _take(self, number: int, said: Any) -> None:
+    def _receive(self, number: int, said: Any) -> None:
         member = self.members[number]
-        if isinstance(said, Asked):
+        if isinstance(said, Request):
             member.asks = True
-        elif isinstance(said, _Begun):
+        elif isinstance(said, Started):
             member.note(said)
-        elif isinstance(said, _Did):
+        elif isinstance(said, Progress):
             member.note(said)
             self._on_batch(said.texts, said.stage)
-        elif isinstance(said, Ended):
+        elif isinstance(said, Finished):
             member.gone = True
             self._tally.add(said.result)
-        elif isinstance(said, Lost):
+        elif isinstance(said, ProcessFailed):
             member.gone = member.lost = True
-            self._lose(number, said)
-        elif isinstance(said, Failed):
+            self._fail_worker(number, said)
+        elif isinstance(said, JobFailed):
             if said.remedy is None:
                 raise RuntimeError(f"in an embedding process: {said.problem}")
             raise CacheError(said.problem, said.remedy)
 
-    def _lose(self, number: int, lost: Lost) -> None:
+    def _fail_worker(self, number: int, lost: ProcessFailed) -> None:
         """Count what a lost process has stored, and put what it has not where others find it.
 
         :raises CacheError: no process is left; or the texts it had in hand have cost several by now.

@@ -20,7 +20,7 @@ from cache.batching.block_mask import HostTrie
 from cache.batching.packing import Batch, pack
 from cache.batching.tokenizer import TextTokenizer
 from cache.devices import cores
-from cache.workers.helper_processes import Asides
+from cache.workers.helper_processes import HelperProcesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ _MOST = 3
 _THREADS = "RAYON_NUM_THREADS"
 
 
-def helper_share(processes: int) -> tuple[int, int]:
+def tokenizer_share(processes: int) -> tuple[int, int]:
     """Return how many helpers each of so many processes of this host, a device each, should have, of how many threads.
 
     One core of each process's share stays its own.
@@ -62,7 +62,7 @@ class Packing:
             yield replace(batch, laid_out=HostTrie.of(batch, windowed=self.windowed)) if self.laid_out else batch
 
 
-class Helpers(Asides):
+class TokenizerPool(HelperProcesses):
     """Processes that tokenize and pack, in turns: a `with` block around `prepare`."""
 
     def __init__(self, folder: Path, backbone: Backbone, prompt: str, count: int, threads: int) -> None:
@@ -81,23 +81,25 @@ class Helpers(Asides):
         sequences: Sequences = self.ask((texts, None))
         return sequences
 
-    def prepare(self, chunks: Iterable[T], texts_of: Callable[[T], Sequence[str]], packing: Packing) -> Prepared[T]:
+    def prepare(
+        self, chunks: Iterable[T], texts_of: Callable[[T], Sequence[str]], packing: Packing
+    ) -> PreparedItems[T]:
         """Return an iterator over each chunk with its batches; the helpers set to work at once."""
-        return Prepared(self, chunks, texts_of, packing)
+        return PreparedItems(self, chunks, texts_of, packing)
 
 
-class Prepared(Generic[T]):
+class PreparedItems(Generic[T]):
     """Yields each chunk with the batches of its texts and the seconds they took.
 
     `packing` may be set anew: chunks that are handed out later follow it.
     """
 
     def __init__(
-        self, helpers: Asides, chunks: Iterable[T], texts_of: Callable[[T], Sequence[str]], packing: Packing
+        self, helpers: HelperProcesses, chunks: Iterable[T], texts_of: Callable[[T], Sequence[str]], packing: Packing
     ) -> None:
         """Hand out the first chunks."""
         self.packing = packing
-        self._answers = helpers.in_turns(chunks, lambda chunk: (texts_of(chunk), self.packing))
+        self._answers = helpers.map(chunks, lambda chunk: (texts_of(chunk), self.packing))
 
     def __iter__(self) -> Iterator[tuple[T, list[Batch], float]]:
         """Yield in the chunks' order.

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PIECE_TEXTS = {"cpu": 4096, "cuda": 16384}  # a moment's work on a CPU; on a GPU a few batches of the best size
+ITEM_TEXTS = {"cpu": 4096, "cuda": 16384}  # a moment's work on a CPU; on a GPU a few batches of the best size
 _PIECE_CHARACTERS = 1 << 22  # what is handed out late must not take a device long
-PIECES_READY = 8  # for who wants one next, while more texts are looked up
+ITEMS_READY = 8  # for who wants one next, while more texts are looked up
 
 
 class PackedTexts(Sequence[str]):
@@ -66,7 +66,7 @@ class PackedTexts(Sequence[str]):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class WorkItem:
     """Texts to compute: `rows` int64 [n] are their places in the caller's texts, `keys` uint8 [n, 16].
 
     `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not. `piece` numbers the
@@ -79,17 +79,17 @@ class Chunk:
     absent: NDArray[np.bool_]
     piece: int = 0
 
-    def take(self, at: NDArray[np.integer]) -> Chunk:
+    def take(self, at: NDArray[np.integer]) -> WorkItem:
         """Return the texts `at`, in that order."""
         texts = self.texts.take(at) if isinstance(self.texts, PackedTexts) else [self.texts[i] for i in at]
-        return Chunk(texts, self.rows[at], self.keys[at], self.absent[at], self.piece)
+        return WorkItem(texts, self.rows[at], self.keys[at], self.absent[at], self.piece)
 
     def name(self, i: int) -> str:
         """Return what to call a text in a message: by its row, or, where a stream has none (-1), as it begins."""
         return f"text {self.rows[i]}" if self.rows[i] >= 0 else f"text {self.texts[i][:40]!r}"
 
 
-def cut(texts: Sequence[str], most: int, least: int) -> list[NDArray[np.int64]]:
+def split_texts(texts: Sequence[str], most: int, least: int) -> list[NDArray[np.int64]]:
     """Cut texts into pieces of at most so many, neighbours in sorted order, and into at least so many pieces.
 
     Pieces of long texts are smaller.
@@ -102,10 +102,10 @@ def cut(texts: Sequence[str], most: int, least: int) -> list[NDArray[np.int64]]:
     return [part for part in np.array_split(np.array(order, np.int64), count) if len(part)]
 
 
-def in_pieces(chunks: Iterable[Chunk], most: int, least: int = 1) -> Iterator[Chunk]:
-    """Cut each chunk into pieces (`cut`), but for what has been cut and packed."""
+def split_items(chunks: Iterable[WorkItem], most: int, least: int = 1) -> Iterator[WorkItem]:
+    """Cut each chunk into pieces (`split_texts`), but for what has been cut and packed."""
     for chunk in chunks:
         if isinstance(chunk.texts, PackedTexts):
             yield chunk
         else:
-            yield from (chunk.take(part) for part in cut(chunk.texts, most, least))
+            yield from (chunk.take(part) for part in split_texts(chunk.texts, most, least))

@@ -23,9 +23,9 @@ from cache.devices import current
 from cache.errors import CacheError, DeviceError
 from cache.progress import Tally
 from cache.store.writer import ShardWriter
-from cache.workers.background import Ahead, Behind
-from cache.workers.tokenizer_pool import Helpers, Prepared, helper_share
-from cache.workers.work_items import PIECE_TEXTS, Chunk, in_pieces
+from cache.workers.background import BackgroundWriter, Prefetcher
+from cache.workers.tokenizer_pool import PreparedItems, TokenizerPool, tokenizer_share
+from cache.workers.work_items import ITEM_TEXTS, WorkItem, split_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -64,16 +64,16 @@ class Job:
     on_host: int = 0
 
 
-OnBegin = Callable[[Chunk, "Batch"], None]
-OnWritten = Callable[[Chunk, "Batch", Sequence[ShardWriter]], None]
+OnBegin = Callable[[WorkItem, "Batch"], None]
+OnWritten = Callable[[WorkItem, "Batch", Sequence[ShardWriter]], None]
 # a batch on its way: its texts in order, itself, and what waits for the device and returns its features
-Underway = tuple[Chunk, "Batch", "Callable[[], Fetched]"]
+ComputedBatch = tuple[WorkItem, "Batch", "Callable[[], Fetched]"]
 _LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
     ("float32", "bfloat16"), float(np.finfo(np.float32).max)
 )
 
 
-def run_job(job: Job, chunks: Iterable[Chunk], on_batch: Callable[[int, str], None]) -> Tally:
+def run_job(job: Job, chunks: Iterable[WorkItem], on_batch: Callable[[int, str], None]) -> Tally:
     """Compute and store every text of `chunks`; `on_batch(texts, stage)` is called after each batch.
 
     :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
@@ -118,7 +118,7 @@ class Worker:
                 self._encoder = _load(self._job)
         return self._encoder
 
-    def run(self, chunks: Iterable[Chunk]) -> None:
+    def run(self, chunks: Iterable[WorkItem]) -> None:
         """Compute and store every text of `chunks`: when it returns, all of them are on the disk.
 
         :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
@@ -126,11 +126,11 @@ class Worker:
         chunks = iter(chunks)
         with contextlib.ExitStack() as stack:
             stack.enter_context(short_turns())
-            helpers, (count, threads) = None, helper_share(self._job.on_host or self._job.share)
+            helpers, (count, threads) = None, tokenizer_share(self._job.on_host or self._job.share)
             if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
                 job = self._job
-                helpers = stack.enter_context(Helpers(job.folder, job.backbone, job.prompt, count, threads))
-            tokenized = Ahead(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
+                helpers = stack.enter_context(TokenizerPool(job.folder, job.backbone, job.prompt, count, threads))
+            tokenized = Prefetcher(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
             with self._timed("loading"):
                 stack.enter_context(current(self._job.device))
             encoder = self.load()
@@ -140,8 +140,8 @@ class Worker:
                 return
             rest = self._start(encoder, first, chunks, helpers)
             ready = self._batches(encoder, first, rest)
-            batches = stack.enter_context(contextlib.closing(Ahead(ready, _BATCHES_WAITING)))
-            writing = stack.enter_context(Behind[Underway](self._write, _WRITES_WAITING))
+            batches = stack.enter_context(contextlib.closing(Prefetcher(ready, _BATCHES_WAITING)))
+            writing = stack.enter_context(BackgroundWriter[ComputedBatch](self._write, _WRITES_WAITING))
             for chunk, batch in batches:
                 with self._timed("computing"):
                     self._compute(encoder, chunk, batch, writing)
@@ -156,7 +156,9 @@ class Worker:
         yield
         self.tally.stages[stage] += time.perf_counter() - began
 
-    def _tokenize(self, chunks: Iterable[Chunk], helpers: Helpers | None) -> Iterator[tuple[Chunk, Sequences]]:
+    def _tokenize(
+        self, chunks: Iterable[WorkItem], helpers: TokenizerPool | None
+    ) -> Iterator[tuple[WorkItem, Sequences]]:
         """Tokenize here, or have a helper do it: loading a tokenizer holds Python's lock while weights are read."""
         job = self._job
         tokenizer = TextTokenizer(job.folder, job.backbone, job.prompt) if helpers is None else helpers
@@ -170,18 +172,22 @@ class Worker:
         return self._job.total / self._job.share if self._job.total else float("inf")
 
     def _start(
-        self, encoder: Encoder, first: tuple[Chunk, Sequences], rest: Iterator[Chunk], helpers: Helpers | None
-    ) -> Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]:
+        self,
+        encoder: Encoder,
+        first: tuple[WorkItem, Sequences],
+        rest: Iterator[WorkItem],
+        helpers: TokenizerPool | None,
+    ) -> Iterable[tuple[WorkItem, Sequences]] | PreparedItems[WorkItem]:
         """Have the rest prepared, and compile meanwhile if the first texts say that the tokens to come are worth it."""
         _, sequences = first
         tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
         compiling = encoder.worth_compiling(tokens)
         packing = replace(encoder.packing, laid_out=compiling or encoder.packing.laid_out)
-        prepared: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk]
+        prepared: Iterable[tuple[WorkItem, Sequences]] | PreparedItems[WorkItem]
         if helpers is None:
-            prepared = Ahead(self._tokenize(rest, None), 1)
+            prepared = Prefetcher(self._tokenize(rest, None), 1)
         else:
-            prepared = helpers.prepare(in_pieces(rest, PIECE_TEXTS["cuda"]), lambda chunk: chunk.texts, packing)
+            prepared = helpers.prepare(split_items(rest, ITEM_TEXTS["cuda"]), lambda chunk: chunk.texts, packing)
         if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
@@ -191,12 +197,12 @@ class Worker:
     def _batches(
         self,
         encoder: Encoder,
-        first: tuple[Chunk, Sequences],
-        rest: Iterable[tuple[Chunk, Sequences]] | Prepared[Chunk],
-    ) -> Iterator[tuple[Chunk, Batch]]:
+        first: tuple[WorkItem, Sequences],
+        rest: Iterable[tuple[WorkItem, Sequences]] | PreparedItems[WorkItem],
+    ) -> Iterator[tuple[WorkItem, Batch]]:
         """Yield batches and their texts: the first chunk's at once, then what this process or helpers prepare."""
         yield from self._packed(encoder, [first])
-        if not isinstance(rest, Prepared):
+        if not isinstance(rest, PreparedItems):
             yield from self._packed(encoder, rest)
             return
         rest.packing = encoder.packing
@@ -205,7 +211,9 @@ class Worker:
             rest.packing = encoder.packing
             yield from ((chunk.take(batch.rows), batch) for batch in batches)
 
-    def _packed(self, encoder: Encoder, tokenized: Iterable[tuple[Chunk, Sequences]]) -> Iterator[tuple[Chunk, Batch]]:
+    def _packed(
+        self, encoder: Encoder, tokenized: Iterable[tuple[WorkItem, Sequences]]
+    ) -> Iterator[tuple[WorkItem, Batch]]:
         for chunk, sequences in tokenized:
             began = time.perf_counter()
             for batch in encoder.packing.batches(sequences):
@@ -213,7 +221,9 @@ class Worker:
                 yield chunk.take(batch.rows), batch
                 began = time.perf_counter()
 
-    def _compute(self, encoder: Encoder, chunk: Chunk, batch: Batch, writing: Behind[Underway]) -> None:
+    def _compute(
+        self, encoder: Encoder, chunk: WorkItem, batch: Batch, writing: BackgroundWriter[ComputedBatch]
+    ) -> None:
         """Compute a batch, in smaller ones where the device's memory does not suffice.
 
         :raises CacheError: a text has no tokens.
@@ -245,7 +255,7 @@ class Worker:
         self.tally.padding += batch.padding
         self._on_batch(len(batch.rows), "computing")
 
-    def _write(self, items: Iterator[Underway]) -> None:
+    def _write(self, items: Iterator[ComputedBatch]) -> None:
         """Append features to each layer's store until there are no more."""
         with contextlib.ExitStack() as stack:
             # the stores are there, and a writer needs no index of what they hold: opening them would read every key
@@ -261,7 +271,7 @@ class Worker:
                             writer.append(chunk.keys[absent], features[absent])
                 self._on_written(chunk, batch, writers)
 
-    def _check(self, chunk: Chunk, batch: Batch, fetched: Fetched) -> None:
+    def _check(self, chunk: WorkItem, batch: Batch, fetched: Fetched) -> None:
         """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
 
         :raises CacheError: a feature is not finite even so, or too large for the store's dtype; names the text.

@@ -17,12 +17,12 @@ import data
 import heads
 from cache import FeatureStore
 from cache.devices import choose_devices, threads_each
-from cache.workers.process_pool import Line
+from cache.workers.process_pool import Channel
 from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost.head import step
 from pipeline.stages.fit import FitSettings, fit, run_folders
-from pipeline.stages.work_queue import Dealer, Done
+from pipeline.stages.work_queue import Done, Scheduler
 from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
@@ -90,13 +90,13 @@ def fit_at_once(
     """Train every order; return a line for each process that was lost, whose order another took.
 
     :param on_news: called now and then with the share of all work that is done, and what is being done.
-    :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `Dealer.run`.
+    :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `Scheduler.run`.
     """
-    dealer = Dealer(todo, _named)
+    dealer = Scheduler(todo, _named)
     steps: dict[Order, _Step] = {}
     total = sum(order.work for order in todo)
 
-    def hear(number: int, said: Any) -> None:
+    def receive(number: int, said: Any) -> None:
         if isinstance(said, _Step):
             steps[dealer.at[number]] = said
         underway = [order for order in dealer.at.values() if order in steps]
@@ -104,12 +104,12 @@ def fit_at_once(
         on_news(done, "; ".join(f"{_named(order)} {steps[order].said}" for order in underway[:2]))
 
     given = (artifacts.root, features.dataset, features.store.folder, features.source, settings)
-    dealer.run(_serve, ["cpu"] * processes, [(*given, max(1, threads_each(1) // processes))] * processes, hear)
+    dealer.run(_serve, ["cpu"] * processes, [(*given, max(1, threads_each(1) // processes))] * processes, receive)
     return tuple(dealer.notes)
 
 
 def _serve(
-    line: Line,
+    channel: Channel,
     root: Path,
     dataset: data.Dataset,
     store: Path,
@@ -123,13 +123,13 @@ def _serve(
     torch.set_num_threads(threads)
     features = LabelledFeatures(dataset, FeatureStore.open(store), source)
 
-    def tell(p: heads.FitProgress) -> None:
-        line.say(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
+    def send(p: heads.FitProgress) -> None:
+        channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
 
-    for order in iter(line.ask, None):
-        fit(Artifacts(root), features, order.method, [order.seed], settings, device="cpu", progress=tell)
-        line.say(_Step(1.0, "done"))
-        line.say(Done())
+    for order in iter(channel.request, None):
+        fit(Artifacts(root), features, order.method, [order.seed], settings, device="cpu", progress=send)
+        channel.send(_Step(1.0, "done"))
+        channel.send(Done())
 
 
 def _work(features: LabelledFeatures, method: str, settings: FitSettings) -> float:

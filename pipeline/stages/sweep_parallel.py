@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cache.devices import threads_each
-from cache.workers.process_pool import Line
+from cache.workers.process_pool import Channel
 from pipeline.stages.sweep import LoadedFeatures, Point, do_point
-from pipeline.stages.work_queue import Dealer, Done
+from pipeline.stages.work_queue import Done, Scheduler
 from pipeline.workspace.artifacts import Artifacts
 
 
@@ -28,30 +28,30 @@ def do_points(
     """Do every point, a process a device; return a line for each device that was lost.
 
     :param on_done: called with the number of points done and what is being done.
-    :raises PipelineError: see `Dealer.run`.
+    :raises PipelineError: see `Scheduler.run`.
     """
     devices = devices[: len(points)]
-    dealer = Dealer(points, _named)
+    dealer = Scheduler(points, _named)
     threads = threads_each(len(devices))
     given = [(artifacts, tuple(seeds), device, threads) for device in devices]
 
-    def tell(number: int, said: Any) -> None:
+    def send(number: int, said: Any) -> None:
         underway = "; ".join(f"{point.method}, {point.settings.head}" for point in list(dealer.at.values())[:2])
         on_done(len(points) - dealer.left, underway)
 
-    dealer.run(_serve, devices, given, tell)
+    dealer.run(_serve, devices, given, send)
     return tuple(dealer.notes)
 
 
-def _serve(line: Line, artifacts: Path, seeds: Sequence[int], device: str, threads: int) -> None:
+def _serve(channel: Channel, artifacts: Path, seeds: Sequence[int], device: str, threads: int) -> None:
     """Do points until no more come."""
     import torch
 
     torch.set_num_threads(threads)
     at_hand = LoadedFeatures(Artifacts(artifacts))
-    for point in iter(line.ask, None):
+    for point in iter(channel.request, None):
         do_point(artifacts, point, seeds, device, features=at_hand.of(point))
-        line.say(Done())
+        channel.send(Done())
 
 
 def _named(point: Point) -> str:

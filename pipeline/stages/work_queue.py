@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cache.workers.process_pool import Asked, Crew, Ended, Failed, Lost
+from cache.workers.process_pool import Finished, JobFailed, ProcessFailed, ProcessPool, Request
 from pipeline.errors import PipelineError
 
 _LOSSES = 2
@@ -27,7 +27,7 @@ class Done:
     """A process has done the item that it was given."""
 
 
-class Dealer(Generic[T]):
+class Scheduler(Generic[T]):
     """Which items wait, who is at which, and how many processes each has cost."""
 
     def __init__(self, items: Sequence[T], named: Callable[[T], str]) -> None:
@@ -48,22 +48,22 @@ class Dealer(Generic[T]):
         given: Sequence[tuple[Any, ...]],
         on_news: Callable[[int, Any], None],
     ) -> None:
-        """Run `serve(line, *given[i])` in a process for each device until every item is done.
+        """Run `serve(channel, *given[i])` in a process for each device until every item is done.
 
         :param on_news: called with a process's number and what it says about its item, and now and then with -1, None.
         :raises PipelineError: what a process raises; that every process was lost; that an item cost several.
         """
         self._there = set(range(len(devices)))
-        with Crew(serve, devices, given) as crew:
+        with ProcessPool(serve, devices, given) as pool:
             while self.left:
                 on_news(-1, None)
-                for number, said in crew.hear(_POLL_SECONDS):
-                    if not self._take(number, said):
+                for number, said in pool.receive(_POLL_SECONDS):
+                    if not self._receive(number, said):
                         on_news(number, said)
-                for number, item in self._deal():
-                    crew.tell(number, item)
+                for number, item in self._hand_out():
+                    pool.send(number, item)
 
-    def _deal(self) -> list[tuple[int, T]]:
+    def _hand_out(self) -> list[tuple[int, T]]:
         """Give waiting items to processes that asked."""
         dealt = []
         while self._asking and self._waiting:
@@ -72,18 +72,18 @@ class Dealer(Generic[T]):
             dealt.append((number, item))
         return dealt
 
-    def _take(self, number: int, said: Any) -> bool:
+    def _receive(self, number: int, said: Any) -> bool:
         """Take in what a process says; False if it is not about dealing."""
-        if isinstance(said, Asked):
+        if isinstance(said, Request):
             self._asking.append(number)
         elif isinstance(said, Done):
             del self.at[number]
             self.left -= 1
-        elif isinstance(said, Lost):
-            self._lose(number, said)
-        elif isinstance(said, Ended):  # before it was told that nothing is left
-            self._lose(number, Lost("a process ended before its work", "run again to go on"))
-        elif isinstance(said, Failed):
+        elif isinstance(said, ProcessFailed):
+            self._fail_worker(number, said)
+        elif isinstance(said, Finished):  # before it was told that nothing is left
+            self._fail_worker(number, ProcessFailed("a process ended before its work", "run again to go on"))
+        elif isinstance(said, JobFailed):
             if said.remedy is None:
                 raise RuntimeError(f"in a process: {said.problem}")
             raise PipelineError(said.problem, said.remedy)
@@ -91,7 +91,7 @@ class Dealer(Generic[T]):
             return False
         return True
 
-    def _lose(self, number: int, lost: Lost) -> None:
+    def _fail_worker(self, number: int, lost: ProcessFailed) -> None:
         self._there.remove(number)
         if number in self._asking:
             self._asking.remove(number)

@@ -114,9 +114,9 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["before its first order", "between orders"])
 def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, moment):
-    from cache.workers.tokenizer_pool import Helpers, Packing
+    from cache.workers.tokenizer_pool import Packing, TokenizerPool
 
-    with Helpers(Path(qwen.source), qwen, "", 2, 1) as helpers:
+    with TokenizerPool(Path(qwen.source), qwen, "", 2, 1) as helpers:
         if moment == "between orders":
             helpers.encode(["a b"])
         for helper in helpers._all:

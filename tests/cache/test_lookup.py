@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore, embed_missing, resolve, text_keys
-from cache.lookup import Lookup, Readers, readers_for
-from cache.workers.work_items import PIECE_TEXTS
+from cache.lookup import Lookup, LookupPool, lookup_processes
+from cache.workers.work_items import ITEM_TEXTS
 
 DESCRIPTION = {"hidden_size": 2, "store_dtype": "float32", "fingerprint": "0" * 64}
 
@@ -31,12 +31,12 @@ def readers(request):
     if not request.param:
         yield None
         return
-    with Readers(request.param, "ask: ", 7, 2) as some:
+    with LookupPool(request.param, "ask: ", 7, 2) as some:
         yield some
 
 
 def found_by(lookup, readers):
-    return list(lookup.missing() if readers is None else lookup.missing_pieces(readers))
+    return list(lookup.missing() if readers is None else lookup.missing_items(readers))
 
 
 def test_every_missing_text_comes_once_with_what_belongs_to_it(tmp_path_factory, monkeypatch, readers):
@@ -67,8 +67,8 @@ def test_readers_go_on_where_the_first_chunk_ended(tmp_path, monkeypatch):
     texts = [f"text {i % 150}" for i in range(300)]
     lookup = Lookup(texts, stores_with(tmp_path, (set(texts[:20]),), ""), "")
     first = next(lookup.missing())
-    with Readers(2, "", 5, 1) as readers:
-        chunks = [first, *lookup.missing_pieces(readers)]
+    with LookupPool(2, "", 5, 1) as readers:
+        chunks = [first, *lookup.missing_items(readers)]
     assert sorted(row for chunk in chunks for row in chunk.rows) == list(range(20, 150))
     assert max(len(chunk.rows) for chunk in chunks[1:]) <= 5
     assert lookup.texts == 300
@@ -79,7 +79,7 @@ def test_a_bad_text_is_named_by_its_row_and_what_came_before_is_yielded(tmp_path
     monkeypatch.setattr("cache.lookup._SLICE", 4)
     texts = [*[f"text {i}" for i in range(4)], "fine", " "]
     lookup = Lookup(texts, stores_with(tmp_path, (set(),), "ask: "), "ask: ")
-    chunks = lookup.missing() if readers is None else lookup.missing_pieces(readers)
+    chunks = lookup.missing() if readers is None else lookup.missing_items(readers)
     got = []
     with pytest.raises(CacheError, match="text 5 is empty"):
         got.extend(row for chunk in chunks for row in chunk.rows)
@@ -88,22 +88,22 @@ def test_a_bad_text_is_named_by_its_row_and_what_came_before_is_yielded(tmp_path
 
 def test_a_reader_that_is_killed_is_an_error_that_says_so(tmp_path):
     lookup = Lookup(["a", "b"], stores_with(tmp_path, (set(),), ""), "")
-    with Readers(1, "", 5, 1) as readers:
+    with LookupPool(1, "", 5, 1) as readers:
         readers._all[0]._process.kill()
         readers._all[0]._process.wait()
         with pytest.raises(CacheError, match="a reading process ended"):
-            list(lookup.missing_pieces(readers))
+            list(lookup.missing_items(readers))
 
 
 def test_readers_are_for_several_gpus_with_much_to_read(monkeypatch):
     monkeypatch.setattr("cache.lookup.cores", lambda: 32)
     gpus = [f"cuda:{i}" for i in range(8)]
-    assert [readers_for(gpus[:n], 10**7) for n in (1, 2, 3, 8)] == [0, 2, 3, 4]
-    assert readers_for(gpus[:2], 0) == 2  # a stream of unknown length
-    assert readers_for(gpus[:2], 100_000) == 0
-    assert readers_for(["cpu", "cpu"], 10**7) == 0
+    assert [lookup_processes(gpus[:n], 10**7) for n in (1, 2, 3, 8)] == [0, 2, 3, 4]
+    assert lookup_processes(gpus[:2], 0) == 2  # a stream of unknown length
+    assert lookup_processes(gpus[:2], 100_000) == 0
+    assert lookup_processes(["cpu", "cpu"], 10**7) == 0
     monkeypatch.setattr("cache.lookup.cores", lambda: 4)
-    assert readers_for(gpus[:2], 10**7) == 0
+    assert lookup_processes(gpus[:2], 10**7) == 0
 
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
@@ -114,7 +114,7 @@ def test_features_by_readers_and_helpers_are_those_without(tmp_path, checkpoint,
     plain = embed_missing(texts, qwen, tmp_path / "a", devices="cpu", **options)
     monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
     monkeypatch.setattr("cache.embedding.readers_for", lambda devices, total: 2)
-    monkeypatch.setitem(PIECE_TEXTS, "cuda", 9)
+    monkeypatch.setitem(ITEM_TEXTS, "cuda", 9)
     monkeypatch.setattr("cache.workers.worker._HELPED_DEVICES", ("cpu",))  # in this process: that of one device
     monkeypatch.setattr("cache.workers.worker._HELPED_TEXTS", 0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -23,7 +23,7 @@ from cache.cluster.engine import embed_on_cluster
 from cache.cluster.parquet import open_corpus
 from cache.cluster.reader import LEAST_TEXTS, MOST_TEXTS, piece_size
 from cache.cluster.scheduler import job_at
-from cache.workers.in_flight import Receipts
+from cache.workers.in_flight import Acknowledgements
 from cache.workers.worker import Job, Worker
 
 pytest.importorskip("ray.data", reason="needs the extra [ray]")
@@ -241,7 +241,7 @@ def test_an_order_is_done_when_all_its_rows_are_committed_and_not_before(batches
     sizes = dict.fromkeys(range(4), 0)
     for number, texts, _ in batches:
         sizes[number] += texts
-    receipts = Receipts()
+    receipts = Acknowledgements()
     promises = {number: receipts.expect(number, size) for number, size in sizes.items()}
     appended: deque[int] = deque()
     writer = SimpleNamespace(rows=0, committed=0)
@@ -260,7 +260,7 @@ def test_an_order_is_done_when_all_its_rows_are_committed_and_not_before(batches
 
 
 def test_an_order_whose_actor_fails_is_told_so():
-    receipts = Receipts()
+    receipts = Acknowledgements()
     before, error = receipts.expect(1, 5), CacheError("a", "b")
     receipts.fail(error)
     assert before.exception(0) is receipts.expect(2, 5).exception(0) is error

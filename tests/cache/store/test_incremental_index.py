@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cache import FeatureStore, compact, text_keys
-from cache.store.index import GrowingKeys, KeyIndex, LaterKeys
+from cache.store.index import IncrementalKeys, IncrementalStoreKeys, KeyIndex
 
 DESCRIPTION = {"hidden_size": 2, "store_dtype": "float32", "fingerprint": "0" * 64}
 KEYS = text_keys([str(i) for i in range(4000)])
@@ -13,7 +13,7 @@ KEYS = text_keys([str(i) for i in range(4000)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_set_holds_what_was_added(seed):
     generator = np.random.default_rng(seed)
-    growing, held = GrowingKeys(), np.zeros(len(KEYS), bool)
+    growing, held = IncrementalKeys(), np.zeros(len(KEYS), bool)
     for _ in range(40):
         chosen = generator.choice(len(KEYS), int(generator.integers(0, 200)))
         growing.add(KeyIndex.build(KEYS[chosen]))
@@ -28,7 +28,7 @@ def test_each_look_finds_what_came_since_the_last(tmp_path, seed):
     store = FeatureStore.create(tmp_path / "store", DESCRIPTION)
     with store.writer() as writer:
         writer.append(KEYS[:10], np.zeros((10, 2), np.float32))
-    later, held = LaterKeys(store.folder, store.description), np.zeros(len(KEYS), bool)
+    later, held = IncrementalStoreKeys(store.folder, store.description), np.zeros(len(KEYS), bool)
     held[:10] = True
     for step in range(25):
         before = held.copy()

@@ -9,35 +9,35 @@ import time
 
 from cache.errors import DeviceError
 from cache.workers import scheduler
-from cache.workers.process_pool import Line
+from cache.workers.process_pool import Channel
 
 POISON = "Z"
 _POISON_ID = 4 + ord(POISON) - ord("!")  # the tests' tokenizer has a token a byte
 _SERVE = scheduler._serve
 
 
-def dies_of_a_text(line, job, first):
+def dies_of_a_text(channel, job, first):
     """Killed by whatever computes a text with the poison letter."""
-    return _computing(lambda batch: _die() if (batch.ids == _POISON_ID).any() else None, line, job, first)
+    return _computing(lambda batch: _die() if (batch.ids == _POISON_ID).any() else None, channel, job, first)
 
 
-def dies_at_its_third_batch(line, job, first):
-    return _computing(_at_the_third(_die), line, job, first)
+def dies_at_its_third_batch(channel, job, first):
+    return _computing(_at_the_third(_die), channel, job, first)
 
 
-def dies_once(line, job, first):
+def dies_once(channel, job, first):
     """Killed at its third batch, unless another was."""
-    return _computing(_at_the_third(lambda: _die() if _first() else None), line, job, first)
+    return _computing(_at_the_third(lambda: _die() if _first() else None), channel, job, first)
 
 
-def has_no_room_once(line, job, first):
+def has_no_room_once(channel, job, first):
     """The first device has no room for the backbone."""
     if _first():
         raise DeviceError(f"no room on {job.device}", "free it")
-    return _SERVE(line, job, first)
+    return _SERVE(channel, job, first)
 
 
-def loses_its_gpu(line, job, first):
+def loses_its_gpu(channel, job, first):
     import torch
 
     def fail():
@@ -46,10 +46,10 @@ def loses_its_gpu(line, job, first):
                 "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"
             )
 
-    return _computing(_at_the_third(fail), line, job, first)
+    return _computing(_at_the_third(fail), channel, job, first)
 
 
-def poisons_its_context(line, job, first):
+def poisons_its_context(channel, job, first):
     """A real fault: after an index beyond its tensor no kernel of this process runs any more."""
     import torch
 
@@ -57,10 +57,10 @@ def poisons_its_context(line, job, first):
         if _first():
             torch.zeros(1, device=job.device)[torch.full((1,), 1 << 20, device=job.device)].sum().item()
 
-    return _computing(_at_the_third(fail), line, job, first)
+    return _computing(_at_the_third(fail), channel, job, first)
 
 
-def runs_out_of_memory(line, job, first):
+def runs_out_of_memory(channel, job, first):
     """From its third batch on there is room for nothing."""
     import torch
 
@@ -73,39 +73,39 @@ def runs_out_of_memory(line, job, first):
         if out:
             raise torch.OutOfMemoryError
 
-    return _computing(_at_the_third(fail), line, job, first)
+    return _computing(_at_the_third(fail), channel, job, first)
 
 
-def dies_when_told_to_end(line, job, first):
+def dies_when_told_to_end(channel, job, first):
     """Killed when there is nothing more to compute and its last rows are not written yet."""
 
-    class Deadly(Line):
-        def ask(self):
-            order = super().ask()
+    class Deadly(Channel):
+        def request(self):
+            order = super().request()
             if order is None and _first():
                 _die()
             return order
 
-    return _SERVE(Deadly(line._connection), job, first)
+    return _SERVE(Deadly(channel._connection), job, first)
 
 
-def fails_by_a_defect(line, job, first):
+def fails_by_a_defect(channel, job, first):
     return {}["a key that is not there"]
 
 
-def tidies_up(line, folder):
+def tidies_up(channel, folder):
     """Work without end, which takes a second to put away when it is told to stop."""
     try:
-        line.say("ready")
+        channel.send("ready")
         time.sleep(60)
     finally:
         time.sleep(1)
         (folder / str(os.getpid())).touch()
 
 
-def goes_quietly(line, how):
+def goes_quietly(channel, how):
     """Ends without a word: its pipe closes, and `how` says what comes of the process."""
-    line._connection.close()
+    channel._connection.close()
     if how == "stays":
         time.sleep(60)
     if how == "real time":
@@ -137,7 +137,7 @@ class Unreadable:
         return _fail_to_load, ()
 
 
-def says_how_many_bytes(line, some):
+def says_how_many_bytes(channel, some):
     return len(some)
 
 
@@ -158,7 +158,7 @@ def _fail_to_load():
     raise OSError("libcudart.so: cannot open shared object file")
 
 
-def _computing(before, line, job, first):
+def _computing(before, channel, job, first):
     """Serve, calling `before(batch)` whenever a batch is computed, and committing a shard every few rows."""
     from cache.model.encoder import Encoder
     from cache.store.writer import ShardWriter
@@ -172,7 +172,7 @@ def _computing(before, line, job, first):
         return honest(self, batch)
 
     Encoder.features = features
-    return _SERVE(line, job, first)
+    return _SERVE(channel, job, first)
 
 
 def _at_the_third(act):

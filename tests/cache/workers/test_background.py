@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cache.workers.background import Ahead, Behind
+from cache.workers.background import BackgroundWriter, Prefetcher
 
 
 def test_items_come_in_order_and_an_exception_after_them():
@@ -15,8 +15,8 @@ def test_items_come_in_order_and_an_exception_after_them():
 
     taken = []
     with pytest.raises(OSError, match="gone"):
-        taken.extend(Ahead(failing(), 2))
-    assert list(Ahead(range(5), 2)) == list(range(5))
+        taken.extend(Prefetcher(failing(), 2))
+    assert list(Prefetcher(range(5), 2)) == list(range(5))
 
 
 @pytest.mark.parametrize("fails_after", [0, 1, 10, None])
@@ -29,7 +29,7 @@ def test_a_consumer_that_fails_at_any_item_or_after_the_last_hangs_nobody(fails_
                 raise OSError("full")
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), Behind(consume, 2) as behind:
+    with pytest.raises(OSError, match="full"), BackgroundWriter(consume, 2) as behind:
         for item in range(30):
             behind.put(item)
 
@@ -42,7 +42,7 @@ def test_work_begins_before_it_is_asked_for_and_ends_when_nobody_can_ask_any_mor
             made.append(threading.current_thread())
             yield len(made)
 
-    items = Ahead(endless(), 2)
+    items = Prefetcher(endless(), 2)
     while len(made) < 3:
         time.sleep(0.01)
     assert next(items) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import DeviceError
-from cache.workers.helper_processes import Asides
+from cache.workers.helper_processes import HelperProcesses
 from tests.cache.workers import faults
 
 
@@ -28,26 +28,26 @@ def doubling(limit):
 
 
 def asides(count, limit=None):
-    return Asides(f"{__name__}.doubling", count, limit)
+    return HelperProcesses(f"{__name__}.doubling", count, limit)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_answers_come_in_the_items_order(count):
     with asides(count) as some:
         assert some.ask(21) == 42
-        assert list(some.in_turns(range(50), lambda item: item + 1)) == [(i, 2 * i + 2) for i in range(50)]
+        assert list(some.map(range(50), lambda item: item + 1)) == [(i, 2 * i + 2) for i in range(50)]
 
 
 def test_what_the_work_raises_is_raised_where_its_answer_is_due_and_an_operating_system_s_error_too():
     with asides(2, limit=30) as some:
         got = []
         with pytest.raises(OSError, match="no room for that number"):
-            got.extend(answer for _, answer in some.in_turns(range(100), lambda item: item))
+            got.extend(answer for _, answer in some.map(range(100), lambda item: item))
     assert got == [2 * i for i in range(30)]
 
 
 def test_work_that_cannot_begin_says_why():
-    with Asides(f"{__name__}.doubling", 1) as some, pytest.raises(TypeError, match="limit"):
+    with HelperProcesses(f"{__name__}.doubling", 1) as some, pytest.raises(TypeError, match="limit"):
         some.ask(1)
 
 
@@ -60,14 +60,14 @@ def test_a_killed_process_is_an_error_that_says_so():
     with asides(2) as some:
         got = []
         with pytest.raises(DeviceError, match="a doubling process ended"):
-            got.extend(answer for _, answer in some.in_turns([1, 2, 3, -1, 5, 6, 7, 8], lambda item: item))
+            got.extend(answer for _, answer in some.map([1, 2, 3, -1, 5, 6, 7, 8], lambda item: item))
     assert got in ([2], [2, 4, 6])  # its last answer may have been on its way
 
 
 def test_leaving_the_block_ends_them_whatever_they_are_at():
     began = time.monotonic()
     with asides(2) as some:
-        waiting = some.in_turns(iter(range(10**9)), lambda item: item)
+        waiting = some.map(iter(range(10**9)), lambda item: item)
         next(iter(waiting))
         processes = [aside._process for aside in some._all]
     assert all(process.poll() is not None for process in processes)
@@ -77,8 +77,8 @@ def test_leaving_the_block_ends_them_whatever_they_are_at():
 def test_they_end_when_the_parent_was_killed():
     script = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from cache.workers.helper_processes import Asides\n"
-        f"some = Asides('{__name__}.doubling', 1, None)\n"
+        "from cache.workers.helper_processes import HelperProcesses\n"
+        f"some = HelperProcesses('{__name__}.doubling', 1, None)\n"
         "some.ask(1)\n"
         "print(some._all[0]._process.pid, flush=True)\n"
         "time.sleep(60)\n"

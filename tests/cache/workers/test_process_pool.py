@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.workers.process_pool import Crew, Ended
+from cache.workers.process_pool import Finished, ProcessPool
 from tests.cache.workers import faults
 
 
@@ -25,10 +25,10 @@ class TestTheEnd:
         "from cache.workers.process_pool import Crew\n"
         "from tests.cache.workers import faults\n"
         "try:\n"
-        "    with Crew(faults.tidies_up, ['cpu'] * 2, [(Path(sys.argv[1]),)] * 2) as crew:\n"
+        "    with Crew(faults.tidies_up, ['cpu'] * 2, [(Path(sys.argv[1]),)] * 2) as pool:\n"
         "        print('started', flush=True)\n"
         "        while True:\n"
-        "            for _, said in crew.hear(0.1): print(said, flush=True)\n"
+        "            for _, said in pool.receive(0.1): print(said, flush=True)\n"
         "except KeyboardInterrupt: print('interrupted')\n"
     )
 
@@ -57,8 +57,8 @@ class TestTheEnd:
         ],
     )
     def test_without_a_word(self, how, reason, remedy):
-        with Crew(faults.goes_quietly, ["cpu"], [(how,)]) as crew:
-            while not (heard := crew.hear(1)):
+        with ProcessPool(faults.goes_quietly, ["cpu"], [(how,)]) as pool:
+            while not (heard := pool.receive(1)):
                 pass
         ((_, lost),) = heard
         assert lost.reason == f"the process on cpu {reason}"
@@ -69,21 +69,21 @@ class TestTheEnd:
 class TestTheBeginning:
     def last_words(self, devices, given):
         words = {}
-        with Crew(faults.says_how_many_bytes, devices, given) as crew:
+        with ProcessPool(faults.says_how_many_bytes, devices, given) as pool:
             while len(words) < len(devices):
-                words |= dict(crew.hear(1))
+                words |= dict(pool.receive(1))
         return words
 
     def test_all_are_started_before_one_that_is_slow_to_start_has_read_what_it_begins_with(self, tmp_path):
         devices = [faults.Waits(tmp_path / "there"), faults.Touches(tmp_path / "there")]
-        assert self.last_words(devices, [(b"0" * (4 << 20),), (b"1",)]) == {0: Ended(4 << 20), 1: Ended(1)}
+        assert self.last_words(devices, [(b"0" * (4 << 20),), (b"1",)]) == {0: Finished(4 << 20), 1: Finished(1)}
 
     def test_what_cannot_be_read_is_told_with_its_trace(self):
         said = self.last_words(["cpu", "cpu"], [(b"123",), (faults.Unreadable(),)])
-        assert said[0] == Ended(3)
+        assert said[0] == Finished(3)
         assert "libcudart.so: cannot open" in said[1].problem
 
     def test_every_device_needs_its_own(self):
         with pytest.raises(ValueError, match="shorter"):
-            Crew(faults.says_how_many_bytes, ["cpu", "cpu"], [(b"",)])
+            ProcessPool(faults.says_how_many_bytes, ["cpu", "cpu"], [(b"",)])
         assert multiprocessing.active_children() == []

@@ -14,9 +14,9 @@ import pytest
 from cache import CacheError, FeatureStore, embed_missing, resolve, text_keys, verify
 from cache.devices import check_devices, choose_devices, lost_device, threads_each
 from cache.errors import DeviceError
-from cache.workers.in_flight import Ledger, Piece
-from cache.workers.tokenizer_pool import helper_share
-from cache.workers.work_items import PIECE_TEXTS, Chunk
+from cache.workers.in_flight import InFlight, Piece
+from cache.workers.tokenizer_pool import tokenizer_share
+from cache.workers.work_items import ITEM_TEXTS, WorkItem
 from tests.cache.workers import faults
 
 EXACT = {"dtype": "float32", "store_dtype": "float32"}
@@ -35,8 +35,8 @@ def goes_wrong(monkeypatch, tmp_path):
         monkeypatch.setenv("FAULT_FILE", str(tmp_path / "fault"))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setattr("cache.workers.scheduler._serve", fault)
-        for kind in PIECE_TEXTS:
-            monkeypatch.setitem(PIECE_TEXTS, kind, 64)
+        for kind in ITEM_TEXTS:
+            monkeypatch.setitem(ITEM_TEXTS, kind, 64)
 
     return install
 
@@ -345,7 +345,7 @@ class TestChoice:
         ):
             monkeypatch.setattr("cache.devices.cores", lambda cores=cores: cores)
             monkeypatch.setattr("cache.workers.tokenizer_pool.cores", lambda cores=cores: cores)
-            assert (helper_share(processes), threads_each(processes)) == (helpers, threads)
+            assert (tokenizer_share(processes), threads_each(processes)) == (helpers, threads)
         monkeypatch.setattr("cache.devices.cores", lambda: 16)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
         assert threads_each(2) == 3
@@ -359,7 +359,7 @@ def test_the_ledger_knows_what_is_not_stored_whoever_stored_it(tmp_path, seed, m
     described = {"hidden_size": 2, "store_dtype": "float32", "fingerprint": "0" * 64}
     stores = [(tmp_path / name, {**described, "layer": layer}) for layer, name in enumerate("ab")]
     opened = [FeatureStore.create(*store) for store in stores]
-    ledger = Ledger(stores)
+    ledger = InFlight(stores)
     open_rows: dict[int, set[tuple[int, int]]] = {process: set() for process in range(4)}
     given = dict.fromkeys(range(4), 0)
     keys = text_keys([str(row) for row in range(1000)])
@@ -370,7 +370,7 @@ def test_the_ledger_knows_what_is_not_stored_whoever_stored_it(tmp_path, seed, m
         first += count
         absent = generator.random((count, 2)) < 0.7
         absent[~absent.any(axis=1)] = True
-        ledger.hand_out(process, Piece(Chunk([str(row) for row in rows], rows, keys[rows], absent)))
+        ledger.hand_out(process, Piece(WorkItem([str(row) for row in rows], rows, keys[rows], absent)))
         given[process] += count
         open_rows[process] |= {
             (int(row), layer) for row, lacks in zip(rows, absent, strict=True) for layer in np.flatnonzero(lacks)
@@ -413,12 +413,12 @@ def test_a_shard_s_keys_are_read_once_and_by_the_ledger_only_if_it_came_later(tm
     read.clear()
     store = FeatureStore.open(report.stores[0].folder)
     before = {shard.path.name for shard in store.shards}
-    ledger = Ledger([(store.folder, store.description)])
+    ledger = InFlight([(store.folder, store.description)])
     keys = text_keys(texts[20:])
     with store.writer() as writer:
         writer.append(keys[:4], np.ones((4, store.dim), np.float32))
     read.clear()
-    ledger.hand_out(0, Piece(Chunk(texts[20:], np.arange(20, 30), keys, np.ones((10, 1), bool))))
+    ledger.hand_out(0, Piece(WorkItem(texts[20:], np.arange(20, 30), keys, np.ones((10, 1), bool))))
     assert len(read) == 1
     assert read[0] not in before
     (left,), stored = ledger.close(0)

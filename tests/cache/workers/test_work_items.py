@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.workers.work_items import Chunk, in_pieces
+from cache.workers.work_items import WorkItem, split_items
 
 TEXTS = st.lists(st.text("ab ", min_size=1, max_size=40), min_size=1, max_size=60)
 
@@ -15,7 +15,7 @@ TEXTS = st.lists(st.text("ab ", min_size=1, max_size=40), min_size=1, max_size=6
 def chunk_of(texts, first):
     rows = np.arange(first, first + len(texts))
     keys = np.repeat(rows[:, None].astype(np.uint8), 16, axis=1)
-    return Chunk(texts, rows, keys, (rows % 2 == 0)[:, None], first)
+    return WorkItem(texts, rows, keys, (rows % 2 == 0)[:, None], first)
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -25,7 +25,7 @@ def test_pieces_hold_every_text_once_in_sorted_order(chunks, least, texts, chara
     given_chunks = [chunk_of(some, int(at)) for some, at in zip(chunks, starts, strict=False)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cache.workers.work_items._PIECE_CHARACTERS", characters)
-        pieces = list(in_pieces(given_chunks, texts, least))
+        pieces = list(split_items(given_chunks, texts, least))
     for chunk in given_chunks:
         own = [piece for piece in pieces if piece.piece == chunk.piece]
         assert [text for piece in own for text in piece.texts] == sorted(chunk.texts)
@@ -40,5 +40,5 @@ def test_pieces_hold_every_text_once_in_sorted_order(chunks, least, texts, chara
 
 def test_a_piece_of_long_texts_is_short():
     long = ["x" * 2000 + str(i) for i in range(5000)]
-    pieces = list(in_pieces([chunk_of(long, 0)], 1 << 14))
+    pieces = list(split_items([chunk_of(long, 0)], 1 << 14))
     assert max(sum(map(len, piece.texts)) for piece in pieces) < 1.05 * 2**22

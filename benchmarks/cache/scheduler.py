@@ -1,6 +1,6 @@
 """How fast texts are looked up and dealt out to processes that compute nothing: what bounds many GPUs of one host.
 
-    python benchmarks/cache/deal.py --texts icd10cm.txt.gz --instructions 24 --readers 0 1 2
+    python benchmarks/cache/scheduler.py --texts icd10cm.txt.gz --instructions 24 --readers 0 1 2
 
 The processes take pieces and say what those of a GPU would, and store nothing. The figure that counts is processor time
 of the dealing process: where everyone has a core, that is what a text takes. `--readers 0` has it do all itself.
@@ -23,31 +23,31 @@ import numpy as np
 
 from benchmarks.cache.embed_devices import Repeated
 from cache import FeatureStore
-from cache.lookup import Lookup, Readers
+from cache.lookup import Lookup, LookupPool
 from cache.progress import Tally
 from cache.workers import scheduler
-from cache.workers.work_items import PIECE_TEXTS
+from cache.workers.work_items import ITEM_TEXTS
 from cache.workers.worker import Job
 from pipeline.cost.measure import processor
 
 if TYPE_CHECKING:
-    from cache.workers.process_pool import Line
-    from cache.workers.work_items import Chunk
+    from cache.workers.process_pool import Channel
+    from cache.workers.work_items import WorkItem
 
 BATCH_TEXTS = 5000
 DESCRIPTION = {"store_dtype": "float16", "hidden_size": 1024}
 
 
-def computing_nothing(line: Line, job: Job, first: Chunk) -> Tally:
+def computing_nothing(channel: Channel, job: Job, first: WorkItem) -> Tally:
     """Do what `cache.workers.scheduler` has a process do, but for the work."""
     tally = Tally()
     piece: Any = first
     while piece is not None:
         for part in np.array_split(piece.rows, -(-len(piece.rows) // BATCH_TEXTS)):
-            line.say(scheduler._Begun(part.astype(np.min_scalar_type(part.max())), (0, 0, 0)))
-            line.say(scheduler._Did(len(part), "computing"))
+            channel.send(scheduler.Started(part.astype(np.min_scalar_type(part.max())), (0, 0, 0)))
+            channel.send(scheduler.Progress(len(part), "computing"))
         tally.computed += len(piece.rows)
-        piece = line.ask()
+        piece = channel.request()
     return tally
 
 
@@ -60,7 +60,7 @@ def dealt(corpus: Repeated, count: int, readers: int) -> tuple[float, float]:
         lookup = Lookup(corpus, [store], "")
         chunks = lookup.missing()
         if readers:
-            chunks = lookup.missing_pieces(stack.enter_context(Readers(readers, "", PIECE_TEXTS["cuda"], count)))
+            chunks = lookup.missing_items(stack.enter_context(LookupPool(readers, "", ITEM_TEXTS["cuda"], count)))
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         tally = scheduler.run_jobs(job, ["cpu"] * count, chunks, lambda texts, stage: None)
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
@@ -80,7 +80,7 @@ def main() -> None:
     with gzip.open(options.texts, "rt") as file:
         corpus = Repeated([line.rstrip("\n") for line in file], options.instructions)
     scheduler._serve = computing_nothing  # type: ignore[assignment]
-    PIECE_TEXTS["cpu"] = PIECE_TEXTS["cuda"]
+    ITEM_TEXTS["cpu"] = ITEM_TEXTS["cuda"]
     print(f"n = {len(corpus):,}, {options.processes} processes, {processor()}, {os.cpu_count()} cores")
     print(f"python {platform.python_version()}, numpy {np.__version__}")
     for readers in options.readers:
