@@ -89,8 +89,8 @@ assert not {{"torch", "transformers"}} & sys.modules.keys(), "loaded for nothing
 def test_features_do_not_depend_on_how_the_stream_is_cut(tmp_path, qwen, monkeypatch):
     texts = corpus(300)
     whole = embed_missing(texts, qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
-    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
-    monkeypatch.setattr("cache.lookup.WINDOW", 37)
+    monkeypatch.setattr("cache.lookup.FIRST_READ", 16)
+    monkeypatch.setattr("cache.lookup.READ_TEXTS", 37)
     parts = embed_missing(
         (t for t in [*texts, *texts]), qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu"
     )
@@ -105,7 +105,7 @@ def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
     plain = embed_missing(texts, qwen, tmp_path / "a", **options)
     monkeypatch.setattr("cache.workers.worker._HELPED_DEVICES", ("cpu",))
     monkeypatch.setattr("cache.workers.worker._HELPED_TEXTS", 0)
-    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
+    monkeypatch.setattr("cache.lookup.FIRST_READ", 16)
     helped = embed_missing(texts, qwen, tmp_path / "b", **options)
     assert (helped.computed, helped.tokens) == (200, plain.tokens)
     a, b = features_of(plain, texts), features_of(helped, texts)

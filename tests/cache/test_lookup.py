@@ -40,8 +40,8 @@ def found_by(lookup, readers):
 
 
 def test_every_missing_text_comes_once_with_what_belongs_to_it(tmp_path_factory, monkeypatch, readers):
-    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 4)
-    monkeypatch.setattr("cache.lookup.WINDOW", 16)
+    monkeypatch.setattr("cache.lookup.FIRST_READ", 4)
+    monkeypatch.setattr("cache.lookup.READ_TEXTS", 16)
     words = st.sampled_from([f"text {i}" for i in range(40)])
 
     @settings(max_examples=40, deadline=None, database=None)
@@ -63,7 +63,7 @@ def test_every_missing_text_comes_once_with_what_belongs_to_it(tmp_path_factory,
 
 
 def test_readers_go_on_where_the_first_chunk_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 8)
+    monkeypatch.setattr("cache.lookup.FIRST_READ", 8)
     texts = [f"text {i % 150}" for i in range(300)]
     lookup = Lookup(texts, stores_with(tmp_path, (set(texts[:20]),), ""), "")
     first = next(lookup.missing())
@@ -75,7 +75,7 @@ def test_readers_go_on_where_the_first_chunk_ended(tmp_path, monkeypatch):
 
 
 def test_a_bad_text_is_named_by_its_row_and_what_came_before_is_yielded(tmp_path, monkeypatch, readers):
-    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 4)
+    monkeypatch.setattr("cache.lookup.FIRST_READ", 4)
     monkeypatch.setattr("cache.lookup._SLICE", 4)
     texts = [*[f"text {i}" for i in range(4)], "fine", " "]
     lookup = Lookup(texts, stores_with(tmp_path, (set(),), "ask: "), "ask: ")
@@ -112,8 +112,8 @@ def test_features_by_readers_and_helpers_are_those_without(tmp_path, checkpoint,
     texts = [f"{word} {i % 70}" for i in range(200) for word in ("alpha", "beta")]
     options = {"dtype": "float32", "store_dtype": "float32", "prompt": "ask: "}
     plain = embed_missing(texts, qwen, tmp_path / "a", devices="cpu", **options)
-    monkeypatch.setattr("cache.lookup.FIRST_WINDOW", 16)
-    monkeypatch.setattr("cache.embedding.readers_for", lambda devices, total: 2)
+    monkeypatch.setattr("cache.lookup.FIRST_READ", 16)
+    monkeypatch.setattr("cache.embedding.lookup_processes", lambda devices, total: 2)
     monkeypatch.setitem(ITEM_TEXTS, "cuda", 9)
     monkeypatch.setattr("cache.workers.worker._HELPED_DEVICES", ("cpu",))  # in this process: that of one device
     monkeypatch.setattr("cache.workers.worker._HELPED_TEXTS", 0)

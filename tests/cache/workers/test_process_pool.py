@@ -22,10 +22,10 @@ class TestTheEnd:
     CALLER = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from cache.workers.process_pool import Crew\n"
+        "from cache.workers.process_pool import ProcessPool\n"
         "from tests.cache.workers import faults\n"
         "try:\n"
-        "    with Crew(faults.tidies_up, ['cpu'] * 2, [(Path(sys.argv[1]),)] * 2) as pool:\n"
+        "    with ProcessPool(faults.tidies_up, ['cpu'] * 2, [(Path(sys.argv[1]),)] * 2) as pool:\n"
         "        print('started', flush=True)\n"
         "        while True:\n"
         "            for _, said in pool.receive(0.1): print(said, flush=True)\n"

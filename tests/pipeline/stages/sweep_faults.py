@@ -4,12 +4,12 @@ import os
 import signal
 
 
-def dies_at_mrl(line, artifacts, seeds, device, threads):
+def dies_at_mrl(channel, artifacts, seeds, device, threads):
     """Leaves a file a point; killed by each point of mrl."""
     from pipeline.stages.work_queue import Done
 
-    for point in iter(line.ask, None):
+    for point in iter(channel.request, None):
         if point.method == "mrl":
             os.kill(os.getpid(), signal.SIGKILL)
         (artifacts / f"{point.method}-{point.settings.head}-{point.settings.lr}").touch()
-        line.say(Done())
+        channel.send(Done())
