@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.stages.fit import FitSettings, fit
 from pipeline.stages.fit_parallel import WORTH, fit_at_once, orders, processes_for
-from pipeline.artifacts import Artifacts
+from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 
 METHODS, SEEDS = ("v5", "joint"), (7, 8)

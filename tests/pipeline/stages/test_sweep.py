@@ -167,7 +167,7 @@ def test_a_schedule_is_an_axis_and_the_method_s_own_is_no_other_run(embedded, no
 MEETING = """
 import json, sys, time
 from pathlib import Path
-from pipeline.artifacts import Artifacts
+from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 from pipeline.stages.fit import FitSettings, fit
 

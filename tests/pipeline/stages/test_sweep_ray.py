@@ -21,7 +21,7 @@ from pipeline.stages.embed import corpus_of
 from pipeline.stages.fit import FitSettings
 from pipeline.stages.sweep import Point
 from pipeline.stages.sweep_ray import do_points_on_cluster, explained, fit_and_score
-from pipeline.artifacts import DatasetSource
+from pipeline.workspace.artifacts import DatasetSource
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
