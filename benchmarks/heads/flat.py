@@ -33,20 +33,20 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
     flat = (regression == test_labels[:, -1])[:, None]
     show(f"{data.name}: logistic regression on {train.shape[1]} features, {remark}", flat, results, n=data.rows)
     raw = score_embeddings(train, labels, test, test_labels, scale_dim=(train.shape[1],), device=options.device)
-    show(f"{data.name}: neighbours on {train.shape[1]} features", raw.right[0, :, -1:], results)
+    show(f"{data.name}: neighbours on {train.shape[1]} features", raw.correct[0, :, -1:], results)
     best, chosen = -1.0, ""
     for head, epochs in product(options.heads, options.epochs):
         fitted = fitted_to(data, options.device, seeds=options.seeds, method="joint", head=head, epochs=epochs)
         took = sum(one.seconds for one in fitted)
-        known, asked = right_of(fitted, data, options.device)
-        validation = np.mean([right.mean() for right in known.values()])
+        known, query_index = right_of(fitted, data, options.device)
+        validation = np.mean([correct.mean() for correct in known.values()])
         setting = f"{data.name}: joint, {head}, {epochs} epochs"
         results.add(f"{setting}, validation, mean of both prefixes", validation * 100, "%", f"fits {took:.1f} s")
         if validation > best:
             best, chosen = float(validation), setting
-        for dim, right in asked.items():
-            gap = right.astype(float) - flat
-            show(f"{setting}, {dim} dims", right, results)
+        for dim, correct in query_index.items():
+            gap = correct.astype(float) - flat
+            show(f"{setting}, {dim} dims", correct, results)
             show("  - logistic regression", gap, results, unit="points", setting=setting, dims=dim)
     results.add(f"{chosen}: chosen on validation", best * 100, "%")
 
@@ -65,16 +65,16 @@ def right_of(fitted: list[heads.FitResult], data: Features, device: str) -> list
             for one, gallery in zip(fitted, galleries, strict=True)
         ]
         dims = predictions[0].dims
-        found.append({dims[j]: np.stack([some.right[j, :, -1] for some in predictions], axis=1) for j in (-1, 0)})
+        found.append({dims[j]: np.stack([some.correct[j, :, -1] for some in predictions], axis=1) for j in (-1, 0)})
     return found
 
 
 def show(what: str, outcomes: np.ndarray, results: Results, unit: str = "%", **more: Any) -> None:
     """Add a row: the mean of outcomes [texts, seeds], with its interval over texts and each text's seeds."""
     texts, seeds = outcomes.shape
-    about = np.repeat(np.arange(texts), seeds)
+    query_index = np.repeat(np.arange(texts), seeds)
     span = (0.0, 1.0) if unit == "%" else (-1.0, 1.0)
-    low, high = bootstrap_interval(outcomes.ravel(), about, span=span) * 100
+    low, high = bootstrap_interval(outcomes.ravel(), query_index, span=span) * 100
     over = f"texts and {seeds} seeds" if seeds > 1 else "texts"
     each = (outcomes.mean(axis=0) * 100).tolist()
     results.add(what, outcomes.mean() * 100, unit, f"[{low:.2f}, {high:.2f}] over {over}", each_seed=each, **more)
@@ -106,9 +106,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=numbers, default=[heads.hyperparameters("joint")["epochs"], 40])
     parser.add_argument("--seeds", type=numbers, default=list(SEEDS))
     options = parser.parse_args()
-    about = {**machine(options.device), "rows": options.rows}
-    print(" | ".join(f"{key} {value}" for key, value in about.items()))
-    results = Results(about, options.json)
+    query_index = {**machine(options.device), "rows": options.rows}
+    print(" | ".join(f"{key} {value}" for key, value in query_index.items()))
+    results = Results(query_index, options.json)
     for data in datasets_of(options).values():
         measure(data, options, results)
 

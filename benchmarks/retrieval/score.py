@@ -7,8 +7,8 @@ Vectors are drawn around class centres, float32, of CLINC's size by default (4,5
 in 10, 256 dimensions): time depends on the numbers of rows, little on what they hold. `prefixes` is all of scoring
 (search, vote and count, two levels), `longest` the same with the full vector alone. `peak` is a float64 matrix product
 of the same run; the share of it counts 2 x queries x gallery x dimensions and nothing else. `scikit-learn` is
-`KNeighborsClassifier` (brute force, cosine) once a prefix and once a level, on the CPU; `plain` is what one writes in
-torch: float32 cosines of a prefix, `topk`, a vote, once a prefix. Medians of `--repeats`, after one call that is not
+`KNeighborsClassifier` (brute force, cosine) once per prefix and level, on the CPU; `plain` is what one writes in
+torch: float32 cosines of a prefix, `topk`, a vote, once per prefix. Medians of `--repeats`, after one call that is not
 counted.
 """
 

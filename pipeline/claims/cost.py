@@ -48,7 +48,7 @@ def cost_measurements(head: str = "paper") -> dict[str, Measurement]:
 
     loss-flops: `v5`, `mrl`: products of the losses' forward pass on 24 anchors. `... one text classified`: with the
     classifiers counted for one text of the 24, which gives the published figures. `v5 backward`, `mrl backward`: the
-    head's backward pass a text; `... batch`: of a batch's distinct texts. Passed if v5's losses and backward are fewer.
+    head's backward pass per text; `... batch`: of a batch's distinct texts. Passed if v5's are fewer.
 
     encoding: `v5`, `mrl`: backbone and head, a text of 128 tokens; `head`: the head alone; `all pairs`: with the pairs
     that the causal mask throws away. Passed if both are equal.

@@ -1,4 +1,4 @@
-"""Claims in figures: what was published and what is measured, in one unit a claim, for the terminal and the page alike.
+"""Claims in figures: what was published and what is measured, one unit per claim, for terminal and page.
 
 Records keep shares, as all of `--json` does. A person reads per cents and points, and beside them counts: the unit
 stands with every figure, so that 0.961 and 96.1 are never both on one page.
@@ -38,7 +38,7 @@ def claim_lines(claims: Sequence[Judged]) -> list[str]:
 
 
 def published_lines(claim: Judged) -> list[str]:
-    """A line each published figure."""
+    """One line per published figure."""
     return [f"{name} {_range(claim.id, name, low, high)}" for name, (low, high) in claim.published.items()]
 
 

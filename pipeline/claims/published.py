@@ -95,14 +95,16 @@ def _measure(
 def _figure(values: Floats, predictions: Predictions, span: Range) -> Figure:
     """Mean of contributions [seeds, m], with an interval over both that stays in their span."""
     seeds = statistics.paired_test(values.mean(axis=1))
-    low, high = statistics.bootstrap_interval(values.mean(axis=0), predictions.asked, span=span, seed=predictions.seed)
+    low, high = statistics.bootstrap_interval(
+        values.mean(axis=0), predictions.query_index, span=span, seed=predictions.seed
+    )
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
     below, above = math.hypot(seeds.mean - low, around), math.hypot(high - seeds.mean, around)
     return Figure(seeds.mean, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
 
 
 def _accuracy(predictions: Predictions, dim: int, level: int) -> Floats:
-    return np.asarray(predictions.right[predictions.dims.index(dim), :, level], dtype=np.float64)
+    return np.asarray(predictions.correct[predictions.dims.index(dim), :, level], dtype=np.float64)
 
 
 def _has(runs: Mapping[str, Mapping[int, Predictions]], *dims: int) -> bool:
@@ -143,7 +145,7 @@ def _coarse_loss(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement |
 def _steering(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement | None:
     if not _has(runs, 64, 256):
         return None
-    figures = _measure(runs, lambda predictions: steering(predictions.right)[:, 0], (-2.0, 2.0))
+    figures = _measure(runs, lambda predictions: steering(predictions.correct)[:, 0], (-2.0, 2.0))
     return Measurement(figures, _above(figures["v5"]) and _above(figures[DIFFERENCE]))
 
 
@@ -164,14 +166,14 @@ def _min_storage(runs: Mapping[str, Mapping[int, Predictions]]) -> Measurement |
 CLAIMS = (
     Claim(
         "training-tie",
-        "training costs the same: four backbone forwards a batch of 24, heads and losses 0.001 % apart (GFLOPs)",
+        "training costs the same: four backbone passes per batch of 24, heads and losses 0.001 % apart (GFLOPs)",
         {"v5": (360.03, 360.03), "mrl": (360.04, 360.04)},
         "with four backbone passes an anchor, v5 and mrl differ by no more than 0.001 % a batch",
         "GFLOP",
     ),
     Claim(
         "loss-flops",
-        "losses cost less with V5, 2 terms against 5, and so does the head's backward pass (MFLOPs a batch)",
+        "losses cost less with V5, 2 terms against 5, and so does the head's backward pass (MFLOPs per batch)",
         {"v5": (1.36, 1.36), "mrl": (3.4, 3.4), "v5 backward": (10, 10), "mrl backward": (12, 12)},
         "v5's losses take fewer products than mrl's, and so does the head's backward pass",
         "MFLOP",
@@ -185,16 +187,16 @@ CLAIMS = (
     ),
     Claim(
         "search-cost",
-        "a search costs 2 d N FLOPs a query (FLOPs a document at each length)",
+        "a search costs 2 d N FLOPs per query (FLOPs per document at each length)",
         {"64": (128, 128), "128": (256, 256), "256": (512, 512)},
-        "an exact search multiplies and adds 2 d times a document, counted while it runs",
+        "an exact search multiplies and adds 2 d times per document, counted while it runs",
         "FLOP",
     ),
     Claim(
         "storage",
-        "4 bytes a dimension (bytes a document at each length)",
+        "4 bytes per dimension (bytes per document at each length)",
         {"64": (256, 256), "128": (512, 512), "256": (1024, 1024)},
-        "a stored float32 vector takes 4 bytes a dimension",
+        "a stored float32 vector takes 4 bytes per dimension",
         "bytes",
     ),
     Claim(
@@ -223,7 +225,7 @@ CLAIMS = (
     ),
     Claim(
         "two-stage",
-        "1M documents, 1,000 candidates by 64 dims, re-ranked by 256: recall 98 % against 91 %, 128.5 MFLOPs a query",
+        "1M documents, 1,000 candidates by 64 dims, re-ranked by 256: recall 98 % against 91 %, 128.5 MFLOPs per query",
         {"v5": (0.975, 0.985), "mrl": (0.905, 0.915), "MFLOPs at a million": (128.5, 128.5)},
         "filtered by 64 dims to 0.1 % of the documents, v5's recall@10 is above mrl's",
         PERCENT,
@@ -231,7 +233,7 @@ CLAIMS = (
     ),
     Claim(
         "compensation",
-        "to match, MRL needs 2,000 candidates, 129 MFLOPs, or a 128-dim filter, 256.5 (MFLOPs a query)",
+        "to match, MRL needs 2,000 candidates, 129 MFLOPs, or a 128-dim filter, 256.5 (MFLOPs per query)",
         {"mrl's candidates / v5's": (2, 2), "2,000 candidates": (129, 129), "128 dims": (256.5, 256.5)},
         "for the recall of v5's 0.1 % candidates mrl needs more",
         "times",

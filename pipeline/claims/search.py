@@ -59,7 +59,7 @@ def search_measurements(found: Experiment | None) -> dict[str, Measurement]:
 
 
 def _search_cost() -> Measurement:
-    """Count the operations of a real search with torch's own counter, a document each."""
+    """Count the operations of a real search with torch's own counter, per document."""
     figures = {}
     for dim in (FILTER, WIDER, FULL):
         vectors = torch.ones(_COUNTED, dim)
@@ -67,7 +67,9 @@ def _search_cost() -> Measurement:
             search(vectors[:_ASKED], stored(vectors, dim), 1)
         figures[str(dim)] = Figure(counter.get_total_flops() / (_ASKED * _COUNTED), None)
     passed = all(figure.value == 2 * int(name) for name, figure in figures.items())
-    return Measurement(figures, passed, "operations counted in a search of ours; finding the nearest is not counted")
+    return Measurement(
+        figures, passed, "operations counted in a search of this package; finding the nearest is not counted"
+    )
 
 
 def _storage() -> Measurement:
@@ -77,7 +79,7 @@ def _storage() -> Measurement:
         for dim in (FILTER, WIDER, FULL)
     }
     passed = all(figure.value == 4 * int(name) for name, figure in figures.items())
-    note = "a two-stage search keeps both: 64 and 256 dims are 1,280 bytes a document"
+    note = "a two-stage search keeps both: 64 and 256 dims are 1,280 bytes per document"
     return Measurement(figures, passed, "float32 vectors as stored", note)
 
 

@@ -47,7 +47,7 @@ class Judged:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Spell the row out for JSON."""
+        """The row as JSON."""
         return asdict(self)
 
 

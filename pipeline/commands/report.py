@@ -24,7 +24,7 @@ def COMMAND(session: Session, output: Path | None, methods: tuple[str, ...] | No
     """Everything measured on a dataset and backbone as one HTML page that opens from disk and needs no network.
 
     Scores, answers and galleries kept beside the runs are read; what is missing is measured, galleries at ten
-    seconds or more a run. Recall against cost is there once `pipeline retrieve` has run.
+    seconds or more per run. Recall against cost is there once `pipeline retrieve` has run.
     """
     from pipeline.report.page import check_extra, report_stage
     from pipeline.stages.with_progress import features_of, runs_to_judge

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1000),
     default=100_000,
     show_default=True,
-    help="Documents of the two-stage search; published were 1000000, which take about a minute a run.",
+    help="Documents of the two-stage search; published were 1000000, which take about a minute per run.",
 )
 @fitting_options
 @backbone_options

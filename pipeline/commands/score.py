@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gallery-size",
     type=IntegerList(),
-    help="Instead: galleries of these sizes, from training rows and from held-out rows, a cell each.",
+    help="Instead: galleries of these sizes, from training rows and from held-out rows, one cell each.",
 )
 @click.option("--errors", is_flag=True, help="Show where the finest level goes wrong: siblings or strangers, and who.")
 @click.option(
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     "--embeddings",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE.npy|.parquet",
-    help="Score these instead of runs: a vector a row of the dataset, in order or joined by a text column.",
+    help="Score these instead of runs: one vector per row of the dataset, in order or joined by a text column.",
 )
 @click.option("--dims", type=IntegerList(), help="With --embeddings: the prefixes to score.")
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")

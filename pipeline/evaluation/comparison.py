@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
-from pipeline.evaluation.predictions import STEERABILITY, STEERING_REACH, Predictions, steering
+from pipeline.evaluation.predictions import STEERABILITY, STEERING_SPAN, Predictions, steering
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class Comparison:
     texts_ci95: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Spell the row out as `compare --json` prints it."""
+        """The row as `compare --json` prints it."""
         return {**asdict(self), "sentence": self.sentence()}
 
     def sentence(self, levels: Sequence[str] | None = None) -> str:
@@ -72,10 +72,11 @@ class Comparison:
         where = self.metric.replace("_", " ")
         if self.level is not None:
             where = f"{levels[self.level] if levels else f'level {self.level}'} at {self.dim} dims"
+        equal = f"no significant difference between {self.a} and {self.b} on {where}"
         low, high = self.texts_ci95 if self.ci95 is None else self.ci95
         if self.p_holm is not None and self.p_holm >= LEVEL:
             gap = f"{self.mean_difference * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]"
-            return f"{self.a} and {self.b} are not told apart on {where}: {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
+            return f"{equal}: {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
         ahead = self.mean_difference >= 0
         first, second = (self.a, self.b) if ahead else (self.b, self.a)
         low, high = (low, high) if ahead else (-high, -low)
@@ -83,7 +84,7 @@ class Comparison:
         if self.p_holm is None:
             sure = f"{gap} over texts, n={self.n}, too few seeds to test"
             if low <= 0:
-                return f"{self.a} and {self.b} are not told apart on {where}: {sure}"
+                return f"{equal}: {sure}"
             return f"{first} is ahead of {second} on {where} by {sure}"
         return f"{first} beats {second} on {where} by {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
 
@@ -133,7 +134,7 @@ def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Predictions]]:
                 f"{entry.method} has two runs with seed {entry.seed}",
                 "name them apart (head, layer, hyper-parameters) or compare one of them",
             )
-        if not _same_questions(entry.predictions, entries[0].predictions):
+        if not _same_queries(entry.predictions, entries[0].predictions):
             raise PipelineError(
                 f"{entry.method} with seed {entry.seed} was not asked what {entries[0].method} was",
                 "score them on the same dataset with the same protocol, k and prefixes",
@@ -142,24 +143,30 @@ def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Predictions]]:
     return methods
 
 
-def _same_questions(one: Predictions, other: Predictions) -> bool:
+def _same_queries(one: Predictions, other: Predictions) -> bool:
     facts = [
         (predictions.protocol, predictions.k, predictions.dims, predictions.gallery, predictions.origin)
         for predictions in (one, other)
     ]
-    return facts[0] == facts[1] and np.array_equal(one.asked, other.asked) and np.array_equal(one.labels, other.labels)
+    return (
+        facts[0] == facts[1]
+        and np.array_equal(one.query_index, other.query_index)
+        and np.array_equal(one.labels, other.labels)
+    )
 
 
 def _rows(a: str, b: str, a_runs: dict[int, Predictions], b_runs: dict[int, Predictions]) -> Iterator[Comparison]:
     """All rows of one pair, p not adjusted yet."""
     seeds = seeds_in_common(a_runs, b_runs, (a, b))
     first = a_runs[seeds[0]]
-    ours, theirs = (np.stack([_contributions(runs[seed]) for seed in seeds]) for runs in (a_runs, b_runs))
-    reach = _reach(first)
-    intervals = statistics.bootstrap_interval(
-        (ours - theirs).mean(axis=0), first.asked, span=(-reach, reach), seed=first.seed
+    first_values, second_values = (
+        np.stack([_contributions(runs[seed]) for seed in seeds]) for runs in (a_runs, b_runs)
     )
-    means_a, means_b = ours.mean(axis=1), theirs.mean(axis=1)
+    reach = _span_of(first)
+    intervals = statistics.bootstrap_interval(
+        (first_values - second_values).mean(axis=0), first.query_index, span=(-reach, reach), seed=first.seed
+    )
+    means_a, means_b = first_values.mean(axis=1), second_values.mean(axis=1)
     for column, (metric, prefix, level) in enumerate(_columns(first)):
         test = statistics.paired_test(means_a[:, column] - means_b[:, column])
         yield Comparison(
@@ -192,14 +199,18 @@ def _columns(predictions: Predictions) -> list[tuple[str, int | None, int | None
 
 def _contributions(predictions: Predictions) -> Floats:
     """What each answer adds to each metric: float64 [m, columns], whose means over m are the metrics."""
-    right = np.moveaxis(predictions.right, 1, 0).reshape(len(predictions.asked), -1).astype(np.float64)
-    return right if predictions.steerability is None else np.concatenate([right, steering(predictions.right)], axis=1)
+    correct = np.moveaxis(predictions.correct, 1, 0).reshape(len(predictions.query_index), -1).astype(np.float64)
+    return (
+        correct
+        if predictions.steerability is None
+        else np.concatenate([correct, steering(predictions.correct)], axis=1)
+    )
 
 
-def _reach(predictions: Predictions) -> Floats:
+def _span_of(predictions: Predictions) -> Floats:
     """How far from 0 a text can be in each column of a difference, float64 [columns]."""
     cells = np.ones(len(predictions.dims) * predictions.labels.shape[1])
-    return cells if predictions.steerability is None else np.concatenate([cells, 2 * STEERING_REACH])
+    return cells if predictions.steerability is None else np.concatenate([cells, 2 * STEERING_SPAN])
 
 
 def _spelled(runs: dict[int, Predictions]) -> str:

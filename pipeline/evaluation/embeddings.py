@@ -1,7 +1,7 @@
 """What can be scored: a trained head, features that no one trained, embeddings that were made elsewhere.
 
 All three are vectors of a dataset's texts, cut into prefixes, so all three are asked the same questions by the same
-code (`score.py`). A subject makes its vectors when they are asked for and not before: a stored score needs none.
+code (`score.py`). It makes its vectors when they are asked for and not before: a stored score needs none.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def external_scorables(
 
     :param path: see `read_embeddings`.
     :param dims: prefixes to score; by default 64, 128, 192, 256 as far as they reach, and the full length.
-    :param say: told what is odd about the file, a line each.
+    :param say: told what to know about the file, one line each.
     :raises PipelineError: if the file does not go with the dataset, or a prefix is longer than the embeddings.
     """
     vectors = read_embeddings(path, dataset, say)

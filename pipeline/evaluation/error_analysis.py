@@ -33,9 +33,9 @@ _SCHEMA = {
 
 
 def error_records(predictions: Predictions, hierarchy: data.Hierarchy, worst: int = 50) -> list[dict[str, Any]]:
-    """Judge the errors on the finest level, a record a prefix, as `score --json` prints them (see `metrics.Errors`)."""
+    """Judge the errors on the finest level, one record per prefix (see `metrics.Errors`)."""
     finest = hierarchy.depth - 1
-    labels, names = predictions.labels[predictions.asked, finest], hierarchy.classes[finest]
+    labels, names = predictions.labels[predictions.query_index, finest], hierarchy.classes[finest]
     records = []
     for dim, predicted in zip(predictions.dims, predictions.predicted[:, :, finest], strict=True):
         found = metrics.errors(labels, predicted, hierarchy.parents, finest, worst)
@@ -51,8 +51,8 @@ def per_class_frame(
 ) -> pl.DataFrame:
     """Accuracy on every level of the texts of every class of that level and of those above it.
 
-    :param answered: what names a subject, and its answers.
-    :returns: a row a subject, prefix, level and class: run, method, seed, protocol, k, dim, level (of the answer), by
+    :param predicted: what names a scorable, and its predictions.
+    :returns: one row per prefix, level and class: run, method, seed, protocol, k, dim, level (of the answer), by
         (the level of the class), class, queries, accuracy. Classes without a query have no row.
     """
     rows = [row for facts, predictions in predicted for row in _per_class(facts, predictions, hierarchy)]
@@ -64,9 +64,9 @@ def _per_class(
 ) -> Iterator[dict[str, Any]]:
     named = {name: facts[name] for name in ("run", "method", "seed")}
     named |= {"protocol": predictions.protocol, "k": predictions.k}
-    labels = predictions.labels[predictions.asked]
+    labels = predictions.labels[predictions.query_index]
     for by, level in combinations_with_replacement(range(hierarchy.depth), 2):
-        shares, queries = metrics.by_class(labels[:, by], predictions.right[:, :, level], len(hierarchy.classes[by]))
+        shares, queries = metrics.by_class(labels[:, by], predictions.correct[:, :, level], len(hierarchy.classes[by]))
         for j, dim in enumerate(predictions.dims):
             for number, name in enumerate(hierarchy.classes[by]):
                 if queries[number]:

@@ -45,7 +45,7 @@ class SizeEffect:
         return int(self.ci95[0] > 0) - int(self.ci95[1] < 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Spell the row out for JSON."""
+        """The row as JSON."""
         return asdict(self)
 
 
@@ -93,8 +93,10 @@ def _by_seed(cells: Sequence[Score], origin: str, size: int) -> dict[int, Score]
 
 def _effect(a: Mapping[int, Score], b: Mapping[int, Score], level: int) -> SizeEffect:
     seeds = sorted(a.keys() & b.keys())
-    ours, theirs = ([cells[seed]["prefixes"][0]["levels"][level] for seed in seeds] for cells in (a, b))
-    test = statistics.paired_test([x["accuracy"] - y["accuracy"] for x, y in zip(ours, theirs, strict=True)])
+    first_values, second_values = ([cells[seed]["prefixes"][0]["levels"][level] for seed in seeds] for cells in (a, b))
+    test = statistics.paired_test(
+        [x["accuracy"] - y["accuracy"] for x, y in zip(first_values, second_values, strict=True)]
+    )
     first = a[seeds[0]]
     return SizeEffect(
         origin=first["origin"],
@@ -104,6 +106,6 @@ def _effect(a: Mapping[int, Score], b: Mapping[int, Score], level: int) -> SizeE
         n=test.n,
         difference=test.mean,
         ci95=test.interval,
-        precision_a=mean(row["precision"] for row in ours),
-        precision_b=mean(row["precision"] for row in theirs),
+        precision_a=mean(row["precision"] for row in first_values),
+        precision_b=mean(row["precision"] for row in second_values),
     )

@@ -33,7 +33,7 @@ def accuracy(labels: Ints, predicted: Ints) -> Floats:
     return np.asarray((predicted == labels).mean(axis=-2), dtype=np.float64)
 
 
-def by_class(classes: Ints, right: NDArray[np.bool_], count: int = 0) -> tuple[Floats, Ints]:
+def by_class(classes: Ints, correct: NDArray[np.bool_], count: int = 0) -> tuple[Floats, Ints]:
     """Accuracy over the queries of each class, be it the class asked for or one above it.
 
     :param classes: [q], the class of each query.
@@ -42,10 +42,10 @@ def by_class(classes: Ints, right: NDArray[np.bool_], count: int = 0) -> tuple[F
     :returns: float64 [..., C], NaN where a class has no query; int64 [C], the queries of each.
     """
     queries = np.bincount(classes, minlength=count)
-    rows = right.reshape(-1, len(classes)).astype(np.float64)
+    rows = correct.reshape(-1, len(classes)).astype(np.float64)
     hits = np.stack([np.bincount(classes, weights=row, minlength=count) for row in rows])
     shares = np.divide(hits, queries, out=np.full(hits.shape, np.nan), where=queries > 0)
-    return shares.reshape(*right.shape[:-1], len(queries)), queries
+    return shares.reshape(*correct.shape[:-1], len(queries)), queries
 
 
 def macro(labels: Ints, predicted: Ints) -> Floats:
@@ -110,7 +110,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of one level, by how far they miss.
+    """The errors of one level, by distance in the tree.
 
     `within` stay below the right parent, `across` leave it. `by_distance[d - 1]` counts the errors of distance d.
     `mean_distance` is over errors, None without any; `chance_distance` is what errors would have that fell on any other

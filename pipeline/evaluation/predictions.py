@@ -1,9 +1,8 @@
-"""Every single answer of a measurement, and the figures that follow from them.
+"""Every single prediction of a measurement, and the figures that follow from them.
 
-A protocol (`protocols.py`) asks texts and gets labels; what it hands on is not shares but answers: which text, which
-label, at every prefix and level. Accuracies, intervals, paired tests between methods, confusions and differences
-between galleries are then all counted from one record, and none of them can be of another sample than its neighbour.
-It costs J x L integers an answer.
+A protocol (`protocols.py`) returns predictions instead of shares: which query, which label, at every prefix and level.
+Accuracies, intervals, paired tests, confusions and differences between galleries are all counted from them, so all of
+them are of the same sample. It costs J x L integers per prediction.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Origin = Literal["train", "held-out"]
 STEERABILITY = ("steerability", "coarse_gain", "fine_gain")
-STEERING_REACH: Floats = np.array([2.0, 1.0, 1.0])
-"""How far from 0 one answer can move each of them."""
+STEERING_SPAN: Floats = np.array([2.0, 1.0, 1.0])
+"""How far from 0 one prediction can move each of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Answers of k nearest neighbours at J prefixes and L levels, and what follows from them.
+    """Labels predicted by k nearest neighbours at J prefixes and L levels, and what follows from them.
 
     `gallery`: rows each query is compared with. `samples`: how often galleries were drawn. `labels`: int64 [t, L], of
-    the t texts there are. `asked`: int64 [m], which text each of the m answers is about. `predicted`: int64 [J, m, L].
-    `agreeing`: int64 [J, m, L], how many of the neighbours have the text's own label.
+    the t texts. `query_index`: int64 [m], which text each of the m predictions is of. `predicted`: int64 [J, m, L].
+    `matching`: int64 [J, m, L], how many of the neighbours have the text's own label.
     `origin`: where the gallery's rows come from, if the protocol makes a point of it. `seed`: of the bootstrap.
     """
 
@@ -43,42 +42,42 @@ class Predictions:
     gallery: int
     samples: int
     labels: Ints
-    asked: Ints
+    query_index: Ints
     predicted: Ints
-    agreeing: Ints
+    matching: Ints
     origin: Origin | None = None
     seed: int = 0
 
     @property
     def queries(self) -> int:
-        """Texts asked in one sample."""
-        return len(self.asked) // self.samples
+        """Queries in one sample."""
+        return len(self.query_index) // self.samples
 
     @cached_property
-    def right(self) -> NDArray[np.bool_]:
-        """Which answers are right, [J, m, L]."""
-        right: NDArray[np.bool_] = self.predicted == self.labels[self.asked]
-        return right
+    def correct(self) -> NDArray[np.bool_]:
+        """Which predictions are correct, [J, m, L]."""
+        correct: NDArray[np.bool_] = self.predicted == self.labels[self.query_index]
+        return correct
 
     @cached_property
     def accuracy(self) -> Floats:
-        """Share of right answers, float64 [J, L]."""
-        return metrics.accuracy(self.labels[self.asked], self.predicted)
+        """Share of correct predictions, float64 [J, L]."""
+        return metrics.accuracy(self.labels[self.query_index], self.predicted)
 
     @cached_property
     def macro(self) -> Floats:
-        """Mean over the classes asked of the accuracy of each, float64 [J, L]."""
-        return metrics.macro(self.labels[self.asked], self.predicted)
+        """Mean over the classes that have a query of the accuracy of each, float64 [J, L]."""
+        return metrics.macro(self.labels[self.query_index], self.predicted)
 
     @cached_property
     def precision(self) -> Floats:
         """Mean share of the neighbours that have the text's own label, float64 [J, L]."""
-        return np.asarray(self.agreeing.mean(axis=1) / min(self.k, self.gallery), dtype=np.float64)
+        return np.asarray(self.matching.mean(axis=1) / min(self.k, self.gallery), dtype=np.float64)
 
     @cached_property
     def interval(self) -> Floats:
         """95 % bootstrap intervals of the accuracies, float64 [J, L, 2]."""
-        return statistics.bootstrap_interval(np.moveaxis(self.right, 1, 0), self.asked, seed=self.seed)
+        return statistics.bootstrap_interval(np.moveaxis(self.correct, 1, 0), self.query_index, seed=self.seed)
 
     @cached_property
     def steerability(self) -> metrics.Steerability | None:
@@ -91,9 +90,9 @@ class Predictions:
         return tuple(metrics.smallest_prefix(column, self.dims) for column in self.accuracy.T)
 
     def to_dict(self, classifier: Sequence[Sequence[float | None]] | None = None) -> dict[str, Any]:
-        """Spell the scores out as `score --json` prints them, without what names the run.
+        """The scores as `score --json` prints them, without what names the run.
 
-        :param classifier: [J, L] accuracies of the head's own classifiers, to stand beside; None where there is none.
+        :param classifier: [J, L] accuracies of the head's own classifiers, None where there is none.
         """
         prefixes = [
             {
@@ -126,7 +125,7 @@ class Predictions:
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Spell the answers out for `numpy.savez_compressed`, without pickles: some 50 KB for 4,500 texts."""
+        """Arrays for `numpy.savez_compressed`, without pickles: some 50 KB for 4,500 texts."""
         facts = {
             name: getattr(self, name) for name in ("protocol", "k", "dims", "gallery", "samples", "origin", "seed")
         }
@@ -134,24 +133,25 @@ class Predictions:
         return {
             "facts": np.array(json.dumps(facts)),
             "labels": self.labels.astype(small),
-            "asked": self.asked.astype(np.int32),
+            "asked": self.query_index.astype(np.int32),
             "predicted": self.predicted.astype(small),
-            "agreeing": self.agreeing.astype(np.min_scalar_type(self.k)),
+            "agreeing": self.matching.astype(np.min_scalar_type(self.k)),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Predictions:
         """Read what `to_arrays` wrote."""
-        facts = json.loads(str(arrays["facts"]))
+        facts: dict[str, Any] = json.loads(str(arrays["facts"]))
         facts["dims"] = tuple(facts["dims"])
-        facts |= {name: arrays[name].astype(np.int64) for name in ("labels", "asked", "predicted", "agreeing")}
+        stored = {"labels": "labels", "query_index": "asked", "predicted": "predicted", "matching": "agreeing"}
+        facts |= {field: arrays[name].astype(np.int64) for field, name in stored.items()}
         return cls(**facts)
 
     def _steerability(self) -> dict[str, Any]:
         if self.steerability is None:
             return dict.fromkeys((*STEERABILITY, *(f"{name}_ci95" for name in STEERABILITY)))
         intervals = statistics.bootstrap_interval(
-            steering(self.right), self.asked, span=(-STEERING_REACH, STEERING_REACH), seed=self.seed
+            steering(self.correct), self.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=self.seed
         )
         return {
             "steerability": self.steerability.total,
@@ -161,8 +161,8 @@ class Predictions:
         }
 
 
-def steering(right: NDArray[Any]) -> Floats:
-    """What each answer adds to S, its coarse gain and its fine gain: float64 [m, 3], of right answers [J, m, L]."""
-    first, last = np.asarray(right[0], dtype=np.float64), np.asarray(right[-1], dtype=np.float64)
+def steering(correct: NDArray[Any]) -> Floats:
+    """What each prediction adds to S, its coarse gain and its fine gain: float64 [m, 3], of `correct` [J, m, L]."""
+    first, last = np.asarray(correct[0], dtype=np.float64), np.asarray(correct[-1], dtype=np.float64)
     coarse, fine = first[:, 0] - last[:, 0], last[:, -1] - first[:, -1]
     return np.stack([coarse + fine, coarse, fine], axis=1)

@@ -1,7 +1,7 @@
 """How accuracy is measured: which labelled texts a query is compared with.
 
-Each protocol answers "what does a prefix know of a level" by k nearest neighbours (DESIGN.md, section 6) and returns
-`Predictions`: every single answer, since intervals, paired tests and confusion need more than shares.
+Each protocol answers "what does a prefix know of a level" by k nearest neighbours and returns
+`Predictions`: every single prediction, since intervals, paired tests and confusion need more than shares.
 
 - `score_embeddings` ("gallery"): every query against one gallery of other texts.
 - `leave_one_out`: samples of 500 texts, each text against the other 499; 20 samples, the same for every run.
@@ -65,9 +65,9 @@ def score_embeddings(
     """
     _check(gallery, gallery_labels, "gallery")
     _check(queries, query_labels, "queries")
-    asking = _Asking(scale_dim, k, device)
-    found = [asking.ask(queries, query_labels, gallery, gallery_labels)]
-    return asking.predictions("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
+    search = _Search(scale_dim, k, device)
+    found = [search.classify(queries, query_labels, gallery, gallery_labels)]
+    return search.predictions("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
 
 
 def leave_one_out(
@@ -85,17 +85,17 @@ def leave_one_out(
 
     :param embeddings: [n, D], held-out rows.
     :param labels: int64 [n, L].
-    :param sample: texts a sample; if there are no more than that, one sample of all of them.
+    :param sample: texts per sample; if there are no more than that, one sample of all of them.
     :param samples: how many. Which rows they hold depends on n and `sample` alone.
     :param seed: of the bootstrap, not of the samples.
     :raises PipelineError: if embeddings and labels do not go together, or there is no row.
     :raises heads.HeadsError: if the embeddings cannot be searched, or a sample has one row.
     """
     _check(embeddings, labels, "embeddings")
-    asking = _Asking(scale_dim, k, device)
+    search = _Search(scale_dim, k, device)
     rows = list(sample_rows(len(labels), sample, samples))
-    found = [asking.ask_each_other(embeddings[chosen], labels[chosen]) for chosen in rows]
-    return asking.predictions("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
+    found = [search.classify_each_other(embeddings[chosen], labels[chosen]) for chosen in rows]
+    return search.predictions("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
 
 
 def gallery_grid(
@@ -120,9 +120,9 @@ def gallery_grid(
     :param train: [g, D], embeddings that the head was trained on; `train_labels` int64 [g, L].
     :param held_out: [n, D], embeddings that it was not trained on; `held_out_labels` int64 [n, L].
     :param sizes: rows of a gallery, by default `grid_sizes(g, n)`; a size that one origin alone has gives one cell.
-    :param draws: galleries drawn a cell, the same for every run; one where the gallery is all that there is.
+    :param draws: galleries drawn per cell, the same for every run; one where the gallery is all that there is.
     :param seed: of the bootstrap, not of the draws.
-    :returns: a cell each, by size, training rows before held-out ones; `gallery` and `origin` name it.
+    :returns: one cell each, by size, training rows before held-out ones; `gallery` and `origin` name it.
     :raises PipelineError: if embeddings and labels do not go together, or a size is more than either origin has.
     :raises heads.HeadsError: if the embeddings cannot be searched.
     """
@@ -137,19 +137,20 @@ def gallery_grid(
                 f"{len(held_out):,} held-out rows but one",
                 f"give sizes from 1 to {max(most.values())}",
             )
-    asking = _Asking(scale_dim, k, device)
+    search = _Search(scale_dim, k, device)
     cells = []
     for size in wanted:
         for origin in (name for name, rows in most.items() if size <= rows):
             count = 1 if size == most[origin] else draws
             if origin == "train":
                 found = [
-                    asking.ask_some(held_out, held_out_labels, train, train_labels, size, draw) for draw in range(count)
+                    search.classify_by_subset(held_out, held_out_labels, train, train_labels, size, draw)
+                    for draw in range(count)
                 ]
             else:
-                found = [asking.ask_beside(held_out, held_out_labels, size, draw) for draw in range(count)]
+                found = [search.classify_all_by_subset(held_out, held_out_labels, size, draw) for draw in range(count)]
             rows = [np.arange(len(held_out))] * count
-            cells.append(asking.predictions("gallery-grid", size, held_out, held_out_labels, rows, found, seed, origin))
+            cells.append(search.predictions("gallery-grid", size, held_out, held_out_labels, rows, found, seed, origin))
     return tuple(cells)
 
 
@@ -173,52 +174,52 @@ def _order(total: int, draw: int) -> Ints:
     return np.random.default_rng(draw).permutation(total)
 
 
-class _Found(NamedTuple):
-    """What neighbours say of q queries, and how many of them share each one's label: both int64 [J, q, L]."""
+class _Votes(NamedTuple):
+    """Labels that the neighbours of q queries vote for, and how many neighbours share the query's: int64 [J, q, L]."""
 
     predicted: Ints
-    agreeing: Ints
+    matching: Ints
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """How neighbours are searched, the same in all samples of a measurement."""
+class _Search:
+    """The settings of the neighbour search, the same in all samples of a measurement."""
 
     scale_dim: int | Sequence[int]
     k: int
     device: str | None
 
-    def ask(self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints) -> _Found:
+    def classify(self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints) -> _Votes:
         """Label queries [q, D] by a gallery [g, D] with labels [g, L]."""
         found = prefix_neighbours(queries, gallery, self.scale_dim, self.k, device=self.device)
-        return _judged(found, query_labels, labels)
+        return _votes_of(found, query_labels, labels)
 
-    def ask_each_other(self, embeddings: Vectors, labels: Ints) -> _Found:
+    def classify_each_other(self, embeddings: Vectors, labels: Ints) -> _Votes:
         """Label each row [n, D] by all the others."""
         found = prefix_neighbours(
             embeddings, embeddings, self.scale_dim, self.k, exclude="same-row", device=self.device
         )
-        return _judged(found, labels, labels)
+        return _votes_of(found, labels, labels)
 
-    def ask_some(
+    def classify_by_subset(
         self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints, size: int, draw: int
-    ) -> _Found:
+    ) -> _Votes:
         """Label queries by the first `size` rows of the draw's shuffle of a gallery."""
         rows = np.sort(_order(len(gallery), draw)[:size])
-        return self.ask(queries, query_labels, gallery[rows], labels[rows])
+        return self.classify(queries, query_labels, gallery[rows], labels[rows])
 
-    def ask_beside(self, embeddings: Vectors, labels: Ints, size: int, draw: int) -> _Found:
+    def classify_all_by_subset(self, embeddings: Vectors, labels: Ints, size: int, draw: int) -> _Votes:
         """Label all rows by the first `size` of their shuffle; for each of these the next row takes its place."""
         order = _order(len(embeddings), draw)
         gallery, inside, outside = np.sort(order[:size]), np.sort(order[: size + 1]), order[size + 1 :]
-        parts = [(inside, self.ask_each_other(embeddings[inside], labels[inside]))]
+        parts = [(inside, self.classify_each_other(embeddings[inside], labels[inside]))]
         if len(outside):
-            asked = self.ask(embeddings[outside], labels[outside], embeddings[gallery], labels[gallery])
-            parts.append((outside, asked))
+            votes = self.classify(embeddings[outside], labels[outside], embeddings[gallery], labels[gallery])
+            parts.append((outside, votes))
         shape = (len(parts[0][1].predicted), *labels.shape)
-        whole = _Found(np.empty(shape, np.int64), np.empty(shape, np.int64))
+        whole = _Votes(np.empty(shape, np.int64), np.empty(shape, np.int64))
         for rows, part in parts:
-            whole.predicted[:, rows], whole.agreeing[:, rows] = part
+            whole.predicted[:, rows], whole.matching[:, rows] = part
         return whole
 
     def predictions(
@@ -228,11 +229,11 @@ class _Asking:
         queries: Vectors,
         labels: Ints,
         rows: Sequence[Ints],
-        found: Sequence[_Found],
+        found: Sequence[_Votes],
         seed: int,
         origin: Origin | None = None,
     ) -> Predictions:
-        """Put the samples of a measurement together: `rows` asked and what was `found`, one a sample."""
+        """Put the samples of a measurement together: `rows` queried and votes `found`, one entry per sample."""
         return Predictions(
             protocol=protocol,
             k=self.k,
@@ -240,21 +241,21 @@ class _Asking:
             gallery=gallery,
             samples=len(rows),
             labels=labels,
-            asked=np.concatenate(rows),
+            query_index=np.concatenate(rows),
             predicted=np.concatenate([part.predicted for part in found], axis=1),
-            agreeing=np.concatenate([part.agreeing for part in found], axis=1),
+            matching=np.concatenate([part.matching for part in found], axis=1),
             origin=origin,
             seed=seed,
         )
 
 
-def _judged(found: Neighbours, query_labels: Ints, labels: Ints) -> _Found:
+def _votes_of(found: Neighbours, query_labels: Ints, labels: Ints) -> _Votes:
     """Let neighbours vote, and count those that share the query's label [q, L], of gallery labels [g, L]."""
-    agreeing = [
+    matching = [
         (column[found.indices] == own[:, None]).sum(axis=2)
         for column, own in zip(labels.T, query_labels.T, strict=True)
     ]
-    return _Found(vote(*found, labels), np.stack(agreeing, axis=2))
+    return _Votes(vote(*found, labels), np.stack(matching, axis=2))
 
 
 def _check(embeddings: Vectors, labels: Ints, name: str) -> None:

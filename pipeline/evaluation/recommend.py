@@ -1,8 +1,6 @@
 """What the scores mean for someone who must choose: a few plain sentences, each computed, none assumed.
 
-A figure that is not told apart from the best is level with it, and so is one that prints the same: nobody is called the
-best for standing first in a list. Half-widths of two intervals are put together as independent errors are, which for
-methods that were asked the same texts errs on the side of "level"; `pipeline compare` pairs them.
+A figure that does not differ significantly from the best shares its place, and so does one that prints the same.
 
 Which layer makes the better feature: what the validation split says of heads trained on several.
 
@@ -65,7 +63,7 @@ FEW = 10
 
 
 @dataclass(frozen=True)
-class Known:
+class Figure:
     """A share and its 95 % interval."""
 
     value: float
@@ -73,7 +71,7 @@ class Known:
     high: float
 
 
-def level_with_best(figures: Mapping[str, Known]) -> list[str]:
+def level_with_best(figures: Mapping[str, Figure]) -> list[str]:
     """Names that share the first place, the highest figure first: those that print the same as it, or may be as high.
 
     Nobody behind one that is not level is: a wide interval earns no place.
@@ -85,7 +83,7 @@ def level_with_best(figures: Mapping[str, Known]) -> list[str]:
     return list(takewhile(lambda name: _level(figures[name], first), ranked))
 
 
-def _level(figure: Known, best: Known) -> bool:
+def _level(figure: Figure, best: Figure) -> bool:
     gap = best.value - figure.value
     return f"{figure.value:.1%}" == f"{best.value:.1%}" or gap <= math.hypot(
         best.value - best.low, figure.high - figure.value
@@ -101,7 +99,7 @@ def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
     """Sentences on one protocol's scores: the method to take, the prefix each level needs, what 64 dims cost."""
     queries = int(scores[0]["queries"])
     if queries < FEW:
-        return [f"{queries} test texts tell nothing apart: give more rows, or a split column that puts more into test."]
+        return [f"{queries} test texts are too few to compare methods: give more rows, or a split with more test rows."]
     groups = grouped(scores)
     means = {name: _mean_accuracies(group) for name, group in groups.items()}
     dims = [prefix["dim"] for prefix in scores[0]["prefixes"]]
@@ -129,25 +127,25 @@ def _mean_accuracies(group: Sequence[Score]) -> list[list[float]]:
     ]
 
 
-def _overall(group: Sequence[Score]) -> Known:
+def _overall(group: Sequence[Score]) -> Figure:
     """Mean over all prefixes and levels; its interval is the mean of theirs, for the same texts make them all."""
     count = len(group[0]["prefixes"][0]["levels"])
     cells = [_cell(group, j, level) for j in range(len(group[0]["prefixes"])) for level in range(count)]
     value, low, high = (mean(getattr(cell, name) for cell in cells) for name in ("value", "low", "high"))
-    return Known(value, low, high)
+    return Figure(value, low, high)
 
 
-def _cell(group: Sequence[Score], prefix: int, level: int) -> Known:
+def _cell(group: Sequence[Score], prefix: int, level: int) -> Figure:
     """Accuracy over the seeds of a method, with the mean interval over texts."""
     rows = [score["prefixes"][prefix]["levels"][level] for score in group]
-    return Known(
+    return Figure(
         mean(row["accuracy"] for row in rows),
         mean(row["ci95"][0] for row in rows),
         mean(row["ci95"][1] for row in rows),
     )
 
 
-def _choice(overall: Mapping[str, Known], means: Mapping[str, Any], dims: Sequence[int], levels: Sequence[str]) -> str:
+def _choice(overall: Mapping[str, Figure], means: Mapping[str, Any], dims: Sequence[int], levels: Sequence[str]) -> str:
     each = ", ".join(f"{name} {figure.value:.1%}" for name, figure in overall.items())
     named = level_with_best(overall)
     if len(named) > 1:

@@ -1,7 +1,7 @@
 """Stage three: what each prefix of an embedding knows of each level of the hierarchy.
 
-The answers of a run, and the scores made of them, are stored beside it under their protocol and k and computed at most
-once: `compare`, `reproduce` and a second `score` read them.
+A run's predictions and scores are stored beside it under their protocol and k and computed at most once: `compare`,
+`reproduce` and a second `score` read them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCORING = 3  # a change in how accuracy is measured gets another number: what wa
 
 
 def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> dict[str, Any]:
-    """The score record of one subject under one protocol, as `--json` prints it.
+    """The score record of one scorable under one protocol, as `--json` prints it.
 
     :param device: where neighbours are searched, by default the CPU; they are the same everywhere (`heads.knn`).
     """
@@ -47,7 +47,7 @@ def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None =
 
 
 def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> Predictions:
-    """Every answer of nearest neighbours in a subject's vectors, under one of `PROTOCOLS`; `device` as for `score`."""
+    """Predictions from nearest neighbours, under one of `PROTOCOLS`; `device` as for `score`."""
     kept = None if scorable.folder is None else scorable.folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
     if kept is not None and (found := _read_answers(kept)) is not None:
         return found
@@ -87,7 +87,7 @@ def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> l
 
 
 def entries(scorables: Sequence[Scorable], protocol: str, k: int = 5) -> Iterator[Entry]:
-    """Every answer of every run, named so that runs are paired over seeds: what comparisons and claims are made of."""
+    """Predictions of every run, named so that runs are paired over seeds, for comparisons and claims."""
     for name, scorable in zip(names([scorable.facts for scorable in scorables]), scorables, strict=True):
         yield Entry(name, scorable.facts["seed"], predictions_of(scorable, protocol, k))
 
@@ -116,7 +116,7 @@ def _write_records(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def _read_answers(path: Path) -> Predictions | None:
-    """Read stored answers; None if there are none, or they are damaged (they are computed again)."""
+    """Read stored predictions; None if there are none, or they are damaged (they are computed again)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Predictions.from_arrays(arrays)

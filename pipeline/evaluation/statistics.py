@@ -1,10 +1,10 @@
 """How sure a figure is: intervals, tests and effect sizes, from numpy alone.
 
-Two things vary when an accuracy is measured again: the texts that are asked and the seed that trained the head. Texts
+Two things vary when an accuracy is measured again: the texts that are queried and the seed that trained the head. Texts
 are resampled (bootstrap); seeds are few, so their differences are tested with Student's t, which knows that. Neither
 stands for the other, so what compares methods shows both.
 
-A text that was asked several times, in overlapping samples, is still one text: it is resampled with all its answers,
+A text that is queried several times, in overlapping samples, is still one text: it is resampled with all its answers,
 and these among themselves (a bootstrap of two stages). With the first stage alone 95 % intervals of leave-one-out
 covered 86-93 % in simulation, because such texts are one another's neighbours too; with both it is 93-98 %.
 
@@ -32,27 +32,27 @@ from pipeline.errors import PipelineError
 
 Floats = NDArray[np.float64]
 
-DRAWS = 4000
+RESAMPLES = 4000
 """Bootstrap resamples: the ends of a 95 % interval are then themselves good to 1 % of its width."""
-SAME = 1e-9
+TOLERANCE = 1e-9
 """Differences nearer to one another are the same: shares of texts differ by far more, and rounding by far less."""
-VARIANTS = 16
+INNER_RESAMPLES = 16
 """How often the answers of each text are resampled beforehand; resampled texts draw from these."""
 
 
 def bootstrap_interval(
     values: ArrayLike,
-    about: NDArray[np.int64] | None = None,
+    query_index: NDArray[np.int64] | None = None,
     *,
     span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
     confidence: float = 0.95,
-    draws: int = DRAWS,
+    draws: int = RESAMPLES,
     seed: int = 0,
 ) -> Floats:
-    """Percentile intervals of means, by resampling texts with replacement; at least as long as `unseen` allows.
+    """Percentile intervals of means, by resampling texts; at least as long as `unobserved_bounds`.
 
-    :param values: [m] or [m, ...], outcomes of m answers: right or wrong, or a difference between two such.
-    :param about: int64 [m], which text each answer is about; by default each is about its own.
+    :param values: [m] or [m, ...], outcomes of m predictions: correct or not, or a difference between two such.
+    :param about: int64 [m], which text each prediction is of; by default each has its own.
     :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
     :param confidence: the share of resampled means between the ends.
     :param draws: number of resamples.
@@ -63,14 +63,14 @@ def bootstrap_interval(
     outcomes = np.asarray(values, dtype=np.float64)
     if not len(outcomes):
         raise PipelineError("no answer to resample", "score at least one query")
-    sums, times = _texts(outcomes.reshape(len(outcomes), -1), about, seed)
+    sums, times = _texts(outcomes.reshape(len(outcomes), -1), query_index, seed)
     ends = [_interval(column, times, confidence, draws, seed) for column in sums]
     low, high = np.moveaxis(np.array(ends).reshape(*outcomes.shape[1:], 2), -1, 0)
-    least, most = unseen(outcomes.mean(axis=0), times.shape[1], span, confidence)
+    least, most = unobserved_bounds(outcomes.mean(axis=0), times.shape[1], span, confidence)
     return np.stack([np.minimum(low, least), np.maximum(high, most)], axis=-1)
 
 
-def unseen(
+def unobserved_bounds(
     means: ArrayLike, texts: int, span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0), confidence: float = 0.95
 ) -> tuple[Floats, Floats]:
     """How low and how high means over n texts may be for an outcome at an end of `span` that none of the texts had.
@@ -82,22 +82,22 @@ def unseen(
     return values - share * (values - low), values + share * (high - values)
 
 
-def _texts(outcomes: Floats, about: NDArray[np.int64] | None, seed: int) -> tuple[Floats, Floats]:
+def _texts(outcomes: Floats, query_index: NDArray[np.int64] | None, seed: int) -> tuple[Floats, Floats]:
     """Put each text's answers together, resampled among themselves in some variants v.
 
     :returns: [columns, v, t] sums and [v, t] numbers of answers, of t texts.
     """
-    if about is None or np.bincount(about).max() == 1:
+    if query_index is None or np.bincount(query_index).max() == 1:
         return outcomes.T[:, None], np.ones((1, len(outcomes)))
-    outcomes = outcomes[np.argsort(about, kind="stable")]
-    times = np.bincount(about)
+    outcomes = outcomes[np.argsort(query_index, kind="stable")]
+    times = np.bincount(query_index)
     times = times[times > 0]
     starts = np.cumsum(times) - times
     first, choices = np.repeat(starts, times), np.repeat(times, times)
     rng = np.random.default_rng(seed)
-    picks = first + (rng.random((VARIANTS, len(outcomes))) * choices).astype(np.int64)
+    picks = first + (rng.random((INNER_RESAMPLES, len(outcomes))) * choices).astype(np.int64)
     sums = np.array([np.add.reduceat(outcomes[pick], starts) for pick in picks])
-    return np.moveaxis(sums, 2, 0), np.tile(times, (VARIANTS, 1)).astype(np.float64)
+    return np.moveaxis(sums, 2, 0), np.tile(times, (INNER_RESAMPLES, 1)).astype(np.float64)
 
 
 def _interval(sums: Floats, times: Floats, confidence: float, draws: int, seed: int) -> Floats:
@@ -129,7 +129,7 @@ class PairedTest:
 def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95) -> PairedTest:
     """Student's two-sided t-test of paired differences, with interval and Cohen's d (mean over SD of the differences).
 
-    :param differences: n differences a - b, one a pair.
+    :param differences: n differences a - b, one per pair.
     :param confidence: of the interval for the mean difference.
     :raises PipelineError: if there is no difference.
     """
@@ -140,8 +140,8 @@ def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95)
     mean = float(values.mean())
     if n == 1:
         return PairedTest(1, mean, None, None, None, None)
-    if np.ptp(values) < SAME:
-        if abs(mean) < SAME:
+    if np.ptp(values) < TOLERANCE:
+        if abs(mean) < TOLERANCE:
             return PairedTest(n, 0.0, 0.0, None, 1.0, 0.0)
         return PairedTest(n, mean, 0.0, None, None, None)
     sd = float(values.std(ddof=1))

@@ -112,11 +112,11 @@ def steerability_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: t
 
 
 def recall_chart(frame: pl.DataFrame, looks: Mapping[str, Style], cost: str, value: str, reach: Reach) -> Spec:
-    """A share in percent against a cost, a line a method and filter: the shortest solid, longer ones dashed."""
+    """A share in percent against a cost, one line per method and filter: the shortest solid, longer ones dashed."""
     import altair as alt
 
     titles = {
-        "candidates": "candidates kept (log scale)", "flops": "operations a query (log scale)",
+        "candidates": "candidates kept (log scale)", "flops": "operations per query (log scale)",
         "recall": "recall at 10, %", "precision": "precision at 10, %",
     }  # fmt: skip
     filters = sorted(frame["dims"].unique().to_list())
@@ -157,7 +157,7 @@ def errors_chart(frame: pl.DataFrame, names: Sequence[str], top: float) -> Spec:
 
 
 def parents_chart(frame: pl.DataFrame, looks: Mapping[str, Style], parents: Sequence[str]) -> Spec:
-    """Wrong finest answers by level-0 class, a row each in the order given, a point a method."""
+    """Wrong finest answers by level-0 class, one row each in the order given, one point per method."""
     import altair as alt
 
     x = alt.X("wrong:Q", title="wrong, % of the class's texts", scale=alt.Scale(zero=True, nice=True))
@@ -205,7 +205,7 @@ def confusion_chart(frame: pl.DataFrame, parents: Sequence[str]) -> Spec:
 
 
 def training_chart(frame: pl.DataFrame, looks: Mapping[str, Style], title: str, reach: Reach | None) -> Spec:
-    """A quantity by epoch: a thin line a seed, a point where the epoch was kept."""
+    """A quantity by epoch: one thin line per seed, a point where the epoch was kept."""
     import altair as alt
 
     scale = alt.Scale(zero=False) if reach is None else alt.Scale(domain=list(reach), nice=False)

@@ -90,7 +90,7 @@ class ReportData:
 def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *, galleries: bool = True) -> ReportData:
     """Collect what there is and measure what is missing, shown as it goes.
 
-    :param galleries: whether galleries that were not measured yet are, which takes ten seconds or more a run.
+    :param galleries: whether galleries that were not measured yet are, which takes ten seconds or more per run.
     """
     scorables = [run_scorable(run, features) for run in runs]
     beside = baselines_of(session.artifacts, features)

@@ -105,5 +105,5 @@ def _pairs_table(report_data: ReportData) -> Html:
         for (truth, answer, distance), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]:
             kind = f"same {report_data.levels[-1 - distance]}" if distance < len(report_data.levels) else "nothing"
             rows.append((name, truth, answer, kind, f"{count / len(group):.1f}"))
-    caption = f"Most frequent confusions on {report_data.levels[-1]} at {report_data.dims[0]} dims, texts a seed"
+    caption = f"Most frequent confusions on {report_data.levels[-1]} at {report_data.dims[0]} dims, texts per seed"
     return table(caption, ("method", "truth", "answer", "they share", "texts"), rows, text=range(4))

@@ -3,9 +3,9 @@
 Neighbours are exact, searched among the texts shown (`heads.knn`), and all of them are computed here: a browser
 then only looks up. A map takes seconds, so it is kept beside the run as answers are.
 
-Packed as typed arrays in base64, a text costs 45 bytes a prefix and method for ten neighbours, their cosines and its
+Packed as typed arrays in base64, a text costs 45 bytes per prefix and method for ten neighbours, their cosines and its
 place, so 5,000 texts x 4 prefixes x 6 methods are 5.4 MB; of more texts than that a seeded sample is shown. Embeddings
-would be 5 MB a method, and the search a stutter.
+would be 5 MB per method, and the search a stutter.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class View:
 
 @dataclass(frozen=True)
 class Explorer:
-    """Texts [n], their labels [n, L], a view a method.
+    """Texts [n], their labels [n, L], one view per method.
 
     `total`: texts there are, of which n are shown. `first`: the one to begin with. `left_out`: methods without a view.
     """

@@ -1,4 +1,4 @@
-"""Score records as tidy polars frames, a row a point to draw, each with an interval: charts and tables read the same.
+"""Scores as tidy polars frames, one row per point to draw, each with an interval: charts and tables read the same.
 
 An interval covers other texts, and other seeds where there are several: the half-widths of the bootstrap over texts and
 of Student's interval over seeds are added as independent errors are, as `claims.py` does.
@@ -42,7 +42,7 @@ def estimate(
 ) -> Estimate:
     """Put the seeds of one figure together.
 
-    :param values: one a seed.
+    :param values: one per seed.
     :param intervals: each seed's own 95 % interval over texts.
     :param span: least and greatest value there can be, which an interval does not leave.
     """
@@ -185,7 +185,7 @@ def _parent_matrices(entries: Sequence[Entry], hierarchy: data.Hierarchy) -> dic
         for j, dim in enumerate(group[0].dims):
             counts, inside = np.zeros((count, count)), np.zeros(count)
             for predictions in group:
-                labels = predictions.labels[predictions.asked]
+                labels = predictions.labels[predictions.query_index]
                 answer = to_parent[predictions.predicted[j, :, -1]]
                 np.add.at(counts, (labels[:, 0], answer), 1)
                 wrong = (answer == labels[:, 0]) & (predictions.predicted[j, :, -1] != labels[:, -1])

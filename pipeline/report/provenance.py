@@ -138,5 +138,5 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _stacked(lines: Sequence[str]) -> Html:
-    """A line each."""
+    """One line each."""
     return escaped([tag("span", line, class_="line") for line in lines] or "-")

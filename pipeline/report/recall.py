@@ -98,6 +98,6 @@ def _table(frame: pl.DataFrame, finest: str) -> Any:
         )
         for row in frame.to_dicts()
     ]  # fmt: skip
-    head = ("method", "filter dims", "candidates", "recall at 10, %", f"{finest} at 10, %", "FLOPs a query",
-            "ms a query", "bytes a document")  # fmt: skip
+    head = ("method", "filter dims", "candidates", "recall at 10, %", f"{finest} at 10, %", "FLOPs per query",
+            "ms per query", "bytes per document")  # fmt: skip
     return table("Two-stage search", head, rows)

@@ -159,7 +159,7 @@ def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | N
             else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(reach)}"
         )
         figures.append(chart(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
-    words = " ".join(["A line a seed; the point marks the epoch that was kept.", *report_data.layers])
+    words = " ".join(["One line per seed; the point marks the epoch that was kept.", *report_data.layers])
     rows = [
         (
             r["method"],

@@ -25,7 +25,7 @@ def summary(report_data: ReportData) -> Html:
     """The words at the head of the page."""
     scores = report_data.scores[GALLERY]
     lost = does_not_survive(report_data)
-    few = "" if lost else "Nothing that the small-gallery protocol tells apart is undone by the realistic gallery."
+    few = "" if lost else "Nothing that the small-gallery protocol shows to differ is undone by the realistic gallery."
     return tag(
         "div",
         [
@@ -94,7 +94,7 @@ def does_not_survive(report_data: ReportData) -> list[str]:
 
 
 def leader(row: Comparison) -> int:
-    """1 if a is ahead, -1 if b is, 0 if they are not told apart: every 95 % interval that there is excludes zero."""
+    """1 if a is ahead, -1 if b is, else 0; ahead: every 95 % interval that there is excludes zero."""
     intervals = [row.texts_ci95] if row.ci95 is None else [row.texts_ci95, row.ci95]
     return int(all(low > 0 for low, _ in intervals)) - int(all(high < 0 for _, high in intervals))
 
@@ -136,7 +136,7 @@ def sample_sentence(report_data: ReportData) -> str:
         if several
         else "One seed: intervals are 95 % over texts alone, and a difference may be that seed's."
     )
-    tests = "Each difference is told apart by itself; pipeline compare adjusts for reading many at once."
+    tests = "Each difference is tested by itself; pipeline compare adjusts for reading many at once."
     return (
         f"{score['queries']:,} test texts, {score['gallery']:,} training texts as gallery, k = {score['k']}; "
         f"{'seeds' if several else 'seed'} {seeds} (n = {len(report_data.seeds)}). {spread} {tests}"
@@ -160,7 +160,7 @@ def _lost(report_data: ReportData, row: Comparison, other: Comparison) -> str:
     ahead = leader(row) > 0
     first, second = (row.a, row.b) if ahead else (row.b, row.a)
     now = leader(other)
-    became = "they are not told apart" if not now else f"{other.a if now > 0 else other.b} is ahead"
+    became = "they do not differ significantly" if not now else f"{other.a if now > 0 else other.b} is ahead"
     assert row.level is not None
     return (
         f"{first} ahead of {second} on {report_data.levels[row.level]} at {row.dim} dims: {_gap(row, ahead)} points in "
@@ -177,7 +177,7 @@ def _gap(row: Comparison, as_is: bool) -> str:
 
 
 def _ahead(report_data: ReportData, first: dict[str, Any], other: dict[str, Any], dim: int, level: int) -> bool:
-    """Whether the first is told apart from another, in what is printed and by every interval."""
+    """Whether the first differs significantly from another, in what is printed and by every interval."""
     pair = {first["method"], other["method"]}
     told = any(
         leader(row)
@@ -190,7 +190,7 @@ def _ahead(report_data: ReportData, first: dict[str, Any], other: dict[str, Any]
 def _against(report_data: ReportData, first: str, other: str, dim: int, level: int) -> str:
     for row in report_data.comparisons[GALLERY]:
         if {row.a, row.b} == {first, other} and (row.metric, row.dim, row.level) == ("accuracy", dim, level):
-            told = "" if leader(row) else ", not told apart"
+            told = "" if leader(row) else ", no significant difference"
             return f"{other} {_gap(row, row.a == first)}{told}"
     return f"{other}: no seed in common"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.recommend import Known, joined, level_with_best
+from pipeline.evaluation.recommend import Figure, joined, level_with_best
 
 Record = Mapping[str, Any]
 
@@ -29,7 +29,7 @@ def _ahead(rows: Sequence[Record], level: str, documents: int) -> str:
     """Who is ahead by labels, and whether agreement with the own full vector says the same."""
     first = rows[0]
     by_labels = level_with_best({row["method"]: _labels(row) for row in rows})
-    by_recall = level_with_best({row["method"]: Known(row["recall_at_10"], *row["recall_ci95"]) for row in rows})
+    by_recall = level_with_best({row["method"]: Figure(row["recall_at_10"], *row["recall_ci95"]) for row in rows})
     of = {row["method"]: row for row in rows}
     where = f"{documents:,} documents, {first['candidates']:,} candidates by {first['filter_dim']} dims"
     precision = ", ".join(f"{name} {_labels(of[name]).value:.1%}" for name in by_labels)
@@ -46,9 +46,9 @@ def _ahead(rows: Sequence[Record], level: str, documents: int) -> str:
     )
 
 
-def _labels(row: Record) -> Known:
+def _labels(row: Record) -> Figure:
     """Precision on the finest labels."""
-    return Known(row["precision_at_10"][-1], *row["precision_ci95"][-1])
+    return Figure(row["precision_at_10"][-1], *row["precision_ci95"][-1])
 
 
 def _leading(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 `results` are the two-stage searches, `single_stage` each prefix alone, `storage` the smaller formats beside float32,
 `pareto` the points of both with the fronts they are on, `candidates_needed` the fewest candidates for a recall.
-Shares are fractions; lists are a level each, coarsest first; every row names its corpus by `documents`.
+Shares are fractions; lists have one entry per level, coarsest first; every row names its corpus by `documents`.
 
 Which ways to search are worth having: those that no other beats in both quality and cost.
 
@@ -12,11 +12,10 @@ the same for all, so its front is over all methods.
 
 Outcomes of several seeds put together: mean, SD over seeds, and an interval over seeds and texts.
 
-As everywhere here (`pipeline.claims.published`), a 95 % interval covers another seed and other texts at once: the
+As everywhere here, a 95 % interval covers another seed and other texts at once: the
 half-widths of Student's interval over seeds and of the normal one over texts, whose means have a thousand terms, are
 added as independent errors are. It does not leave the range of what is averaged, and where all texts have one and the
-same value it is as long as `statistics.unseen` allows: a recall that was 1 for each of some texts is not thereby
-certain.
+same value it is at least as long as `statistics.unobserved_bounds`: a recall of 1 on some texts is not a certain 1.
 """
 
 from __future__ import annotations
@@ -62,17 +61,17 @@ def estimate(values: Floats, span: tuple[float, float] = (0.0, 1.0)) -> Estimate
     by_text, seeds = known.mean(axis=0), statistics.paired_test(known.mean(axis=1))
     texts = _NORMAL * float(by_text.std(ddof=1)) / math.sqrt(len(by_text)) if len(by_text) > 1 else 0.0
     around = 0.0 if seeds.interval is None else seeds.interval[1] - seeds.mean
-    hidden = [abs(float(end) - seeds.mean) for end in statistics.unseen(seeds.mean, len(by_text), span)]
+    hidden = [abs(float(end) - seeds.mean) for end in statistics.unobserved_bounds(seeds.mean, len(by_text), span)]
     below, above = (math.hypot(max(texts, one), around) for one in hidden)
     return Estimate(seeds.mean, seeds.sd, (max(span[0], seeds.mean - below), min(span[1], seeds.mean + above)))
 
 
 def record(outcomes: Sequence[Outcome], *, itself: bool = False) -> dict[str, Any]:
-    """The figures of one way to search, of one outcome a seed, as `--json` prints them.
+    """The figures of one way to search, of one outcome per seed, as `--json` prints them.
 
     `itself`: it is the search that recall compares with, whose recall is 1 by definition.
 
-    `precision_at_10` and `level_recall` are lists, a level each, coarsest first; None where a level has no figure.
+    `precision_at_10` and `level_recall` are lists, one entry per level, coarsest first; None where one has no figure.
     """
     recall = estimate(np.stack([o.recall for o in outcomes]))
     columns = {"precision": _by_level([o.precision for o in outcomes])}
@@ -148,7 +147,7 @@ _TIMED = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_p95_ms", "
 
 
 def to_json(found: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell an experiment out.
+    """An experiment as JSON.
 
     :param facts: of the dataset and the backbone, put first.
     """
@@ -208,7 +207,7 @@ def _method(group: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _rows(group: Sequence[Trial], found: Experiment) -> list[dict[str, Any]]:
-    """A row a way to search, figures over seeds."""
+    """One row per way to search, figures over seeds."""
     first = group[0]
     itself = (first.embedder.dim, None, "float32")
     rows = []

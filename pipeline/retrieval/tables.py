@@ -122,7 +122,7 @@ def _ms(row: Record, *, spread: bool) -> str:
 
 def _storage(rows: Sequence[Record], levels: Sequence[str]) -> Table:
     kinds = list(dict.fromkeys(row["storage"] for row in rows))
-    title = f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes a document"
+    title = f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes per document"
     table = _compact(title, ("method", "dims", *kinds), ("method",))
     seen = None
     for method, dim in sorted({(row["method"], row["filter_dim"]) for row in rows}, key=_order(rows)):
@@ -172,12 +172,12 @@ def _pareto(points: Sequence[Record], levels: Sequence[str]) -> Table:
             f"{point['flops_per_query'] / 1e6:,.1f}", f"{point['bytes_per_document']:,}",
             f"{point['latency_ms']:.2f}", " ".join(COSTS[cost] for cost in point["precision_front"]),
         )  # fmt: skip
-    table.caption = "best at: F FLOPs, B bytes a document, ms latency of a query alone"
+    table.caption = "best at: F FLOPs, B bytes per document, ms latency of a query alone"
     return table
 
 
 def needed_lines(rows: Sequence[Record]) -> Iterator[str]:
-    """The candidates that each method needs for the same recall, a line a filter and method."""
+    """The candidates that each method needs for the same recall, one line per filter and method."""
     for dim in dict.fromkeys(row["filter_dim"] for row in rows):
         yield f"candidates needed by a filter of {dim} dims:"
         for method in dict.fromkeys(row["method"] for row in rows):

@@ -20,7 +20,7 @@ def predicted(shares, *, texts=400, seed=0, protocol="gallery", gallery=100, dim
         for level, share in enumerate(row):
             wrong = rng.permutation(texts)[: round(texts * (1 - share))]
             predicted[j, wrong, level] ^= 1
-    agreeing = np.where(predicted == labels, 4, 1)
+    matching = np.where(predicted == labels, 4, 1)
     return Predictions(
         protocol=protocol,
         k=5,
@@ -28,8 +28,8 @@ def predicted(shares, *, texts=400, seed=0, protocol="gallery", gallery=100, dim
         gallery=gallery,
         samples=1,
         labels=labels,
-        asked=np.arange(texts),
+        query_index=np.arange(texts),
         predicted=predicted,
-        agreeing=agreeing,
+        matching=matching,
         origin=origin,
     )

@@ -91,7 +91,7 @@ class TestSentences:
         assert found["v5", "mrl", 64, 0].startswith("v5 beats mrl on domain at 64 dims by ")
         assert found["v5", "mrl", 64, 1].startswith("mrl beats v5 on intent at 64 dims by ")
         assert "n=5" in found["v5", "mrl", 64, 1]
-        assert "are not told apart on intent at 256 dims" in found["mrl", "joint", 256, 1]
+        assert "no significant difference between mrl and joint on intent at 256 dims" in found["mrl", "joint", 256, 1]
 
     def test_say_levels_by_number_without_names(self):
         assert "on level 0 at 64 dims" in compare(entries(THREE))[0].sentence()

@@ -33,11 +33,11 @@ def test_names_stand_for_numbers_and_counts_add_up():
 def test_every_class_of_a_level_and_of_those_above_has_its_accuracy():
     frame = per_class_frame([({"run": "abc", "method": "v5", "seed": 1}, ANSWERS)], TREE)
     assert frame.height == 4 * (2 + 2 + 4)
-    labels = ANSWERS.labels[ANSWERS.asked]
+    labels = ANSWERS.labels[ANSWERS.query_index]
     for row in frame.iter_rows(named=True):
         level, by = TREE.names.index(row["level"]), TREE.names.index(row["by"])
         chosen = labels[:, by] == TREE.classes[by].index(row["class"])
-        right = ANSWERS.right[ANSWERS.dims.index(row["dim"]), chosen, level]
+        correct = ANSWERS.correct[ANSWERS.dims.index(row["dim"]), chosen, level]
         assert row["queries"] == chosen.sum()
-        assert row["accuracy"] == pytest.approx(right.mean())
+        assert row["accuracy"] == pytest.approx(correct.mean())
     assert frame.filter(pl.col("level") == "domain")["by"].unique().to_list() == ["domain"]

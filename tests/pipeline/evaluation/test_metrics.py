@@ -32,13 +32,13 @@ class TestAccuracies:
         labels, predicted = pair
         both, guesses = labels[:, None], predicted[None, :, None]
         assert metrics.accuracy(both, guesses)[0, 0] == pytest.approx(accuracy_score(labels, predicted))
-        asked = np.unique(labels)
-        expected = recall_score(labels, predicted, labels=asked, average="macro", zero_division=0)
+        query_index = np.unique(labels)
+        expected = recall_score(labels, predicted, labels=query_index, average="macro", zero_division=0)
         assert metrics.macro(both, guesses)[0, 0] == pytest.approx(expected)
         shares, queries = metrics.by_class(labels, predicted == labels, 7)
-        recalls = recall_score(labels, predicted, labels=asked, average=None, zero_division=0)
-        np.testing.assert_allclose(shares[asked], recalls)
-        assert np.isnan(np.delete(shares, asked)).all()
+        recalls = recall_score(labels, predicted, labels=query_index, average=None, zero_division=0)
+        np.testing.assert_allclose(shares[query_index], recalls)
+        assert np.isnan(np.delete(shares, query_index)).all()
         np.testing.assert_array_equal(queries, np.bincount(labels, minlength=7))
 
     @settings(deadline=None)

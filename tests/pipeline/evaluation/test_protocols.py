@@ -102,8 +102,8 @@ class TestGallery:
             for i, query in enumerate(queries[0]):
                 near = slow_nearest(query, gallery[0], length, k)
                 own = [sum(gallery[1][row, level] == queries[1][i, level] for row in near) for level in (0, 1)]
-                assert scores.agreeing[j, i].tolist() == own
-        expected = scores.agreeing.mean(axis=1) / min(k, len(gallery[0]))
+                assert scores.matching[j, i].tolist() == own
+        expected = scores.matching.mean(axis=1) / min(k, len(gallery[0]))
         np.testing.assert_allclose(scores.precision, expected)
 
 
@@ -125,14 +125,14 @@ class TestLeaveOneOut:
             for rows in samples
         ]
         np.testing.assert_array_equal(scores.predicted, np.concatenate(expected, axis=1))
-        np.testing.assert_array_equal(scores.asked, np.concatenate(samples))
+        np.testing.assert_array_equal(scores.query_index, np.concatenate(samples))
         shares = [(part == labels[rows]).mean(axis=1) for part, rows in zip(expected, samples, strict=True)]
         np.testing.assert_allclose(scores.accuracy, np.mean(shares, axis=0))
 
     def test_samples_are_fixed_whatever_is_scored(self):
         one = leave_one_out(*made(80), sample=20, scale_dim=4, seed=1)
         other = leave_one_out(*made(80, seed=5), sample=20, scale_dim=8, k=3, seed=2)
-        np.testing.assert_array_equal(one.asked, other.asked)
+        np.testing.assert_array_equal(one.query_index, other.query_index)
         assert (one.samples, one.queries, one.gallery) == (20, 20, 19)
         rows = np.stack(list(sample_rows(4500)))
         assert rows.shape == (20, 500)
@@ -193,7 +193,7 @@ class TestGrid:
         ]
         for cell in cells:
             assert cell.queries == 40
-            np.testing.assert_array_equal(np.bincount(cell.asked), cell.samples)
+            np.testing.assert_array_equal(np.bincount(cell.query_index), cell.samples)
 
     def test_its_corners_are_the_two_protocols(self):
         train, held_out = made(90), made(40, seed=1)
@@ -248,7 +248,7 @@ class TestRecord:
             again = Predictions.from_arrays(arrays)
         assert again.to_dict() == scores.to_dict()
         np.testing.assert_array_equal(again.predicted, scores.predicted)
-        np.testing.assert_array_equal(again.agreeing, scores.agreeing)
+        np.testing.assert_array_equal(again.matching, scores.matching)
 
     def test_is_the_same_every_time(self):
         first, second = (leave_one_out(*made(80), sample=40, scale_dim=4).to_dict() for _ in range(2))

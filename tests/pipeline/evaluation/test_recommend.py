@@ -1,10 +1,10 @@
-"""Whoever is not told apart from the best is level with it, wherever it stands in the list."""
+"""What does not differ significantly from the best shares its place, wherever it stands in the list."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipeline.evaluation.recommend import Known, advice, level_with_best
+from pipeline.evaluation.recommend import Figure, advice, level_with_best
 from pipeline.retrieval.recommend import sentences
 
 LEVELS = ("domain", "intent")
@@ -41,7 +41,7 @@ def test_equal_to_the_printed_digit_is_level_in_any_order(order):
 
 def test_a_few_texts_are_said_to_be_too_few():
     (said,) = advice([score("v5", [[1.0, 0.7]], queries=3), score("mrl", [[1.0, 0.7]], queries=3)], LEVELS)
-    assert said.startswith("3 test texts tell nothing apart")
+    assert said.startswith("3 test texts too few to compare methods")
 
 
 def test_what_the_intervals_do_not_tell_apart_is_level_and_what_they_do_is_not():
@@ -56,7 +56,7 @@ def test_what_the_intervals_do_not_tell_apart_is_level_and_what_they_do_is_not()
 
 
 def test_the_best_come_first_and_an_interval_counts_towards_the_other_side_alone():
-    figures = {"a": Known(0.90, 0.80, 0.901), "b": Known(0.95, 0.949, 1.0), "c": Known(0.94, 0.9, 0.95)}
+    figures = {"a": Figure(0.90, 0.80, 0.901), "b": Figure(0.95, 0.949, 1.0), "c": Figure(0.94, 0.9, 0.95)}
     assert level_with_best(figures) == ["b", "c"]
 
 

@@ -49,11 +49,11 @@ class TestPaired:
         if np.ptp(a - b) < 1e-9:
             return
         found = statistics.paired_test(a - b)
-        theirs = scipy.stats.ttest_rel(a, b)
-        assert found.p == pytest.approx(theirs.pvalue, rel=1e-7)
-        assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-7, abs=1e-12)
+        second_values = scipy.stats.ttest_rel(a, b)
+        assert found.p == pytest.approx(second_values.pvalue, rel=1e-7)
+        assert found.interval == pytest.approx(tuple(second_values.confidence_interval(0.95)), rel=1e-7, abs=1e-12)
         assert found.interval == pytest.approx(DescrStatsW(a - b).tconfint_mean(0.05), rel=1e-7, abs=1e-12)
-        assert found.cohens_d == pytest.approx(theirs.statistic / np.sqrt(len(a)), rel=1e-9)
+        assert found.cohens_d == pytest.approx(second_values.statistic / np.sqrt(len(a)), rel=1e-9)
         assert (found.n, found.mean) == (len(a), pytest.approx((a - b).mean()))
 
     def test_one_pair_is_a_difference_and_no_test(self):
@@ -86,18 +86,18 @@ class TestHolm:
 class TestBootstrap:
     def test_is_near_that_of_scipy(self):
         values = (np.random.default_rng(0).random((400, 2)) < [0.9, 0.6]).astype(float)
-        ours = statistics.bootstrap_interval(values, draws=20_000)
-        theirs = scipy.stats.bootstrap(
+        first_values = statistics.bootstrap_interval(values, draws=20_000)
+        second_values = scipy.stats.bootstrap(
             (values,), lambda x, axis: x.mean(axis=axis), method="percentile", n_resamples=20_000, axis=0, rng=1
         ).confidence_interval
-        np.testing.assert_allclose(ours, np.stack([theirs.low, theirs.high], axis=1), atol=0.003)
+        np.testing.assert_allclose(first_values, np.stack([second_values.low, second_values.high], axis=1), atol=0.003)
 
     def test_of_paired_differences_is_near_that_of_scipy(self):
         rng = np.random.default_rng(1)
         a = rng.random(500) < 0.8
         b = np.where(rng.random(500) < 0.8, a, rng.random(500) < 0.7)
-        ours = statistics.bootstrap_interval(a.astype(float) - b, draws=20_000)
-        theirs = scipy.stats.bootstrap(
+        first_values = statistics.bootstrap_interval(a.astype(float) - b, draws=20_000)
+        second_values = scipy.stats.bootstrap(
             (a.astype(float), b.astype(float)),
             lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
             method="percentile",
@@ -105,13 +105,13 @@ class TestBootstrap:
             n_resamples=20_000,
             rng=1,
         ).confidence_interval
-        np.testing.assert_allclose(ours, [theirs.low, theirs.high], atol=0.003)
+        np.testing.assert_allclose(first_values, [second_values.low, second_values.high], atol=0.003)
 
     def test_is_the_same_every_time_and_another_with_another_seed(self):
-        values, about = np.random.default_rng(2).random((300, 3)) < 0.7, np.arange(300) // 3
-        first = statistics.bootstrap_interval(values, about, seed=4)
-        np.testing.assert_array_equal(first, statistics.bootstrap_interval(values, about, seed=4))
-        assert (first != statistics.bootstrap_interval(values, about, seed=5)).any()
+        values, query_index = np.random.default_rng(2).random((300, 3)) < 0.7, np.arange(300) // 3
+        first = statistics.bootstrap_interval(values, query_index, seed=4)
+        np.testing.assert_array_equal(first, statistics.bootstrap_interval(values, query_index, seed=4))
+        assert (first != statistics.bootstrap_interval(values, query_index, seed=5)).any()
 
     def test_a_text_asked_twice_is_not_two_texts(self):
         values = np.random.default_rng(3).random(400) < 0.6
@@ -122,10 +122,10 @@ class TestBootstrap:
         assert np.ptp(twice) == pytest.approx(np.ptp(once), rel=0.08)
 
     @pytest.mark.parametrize("texts", [1, 18, 500])
-    @pytest.mark.parametrize("right", [False, True])
-    def test_all_right_or_all_wrong_has_the_exact_binomial_interval(self, texts, right):
-        found = statistics.bootstrap_interval(np.full(texts, right))
-        exact = scipy.stats.binomtest(texts * right, texts).proportion_ci(0.95, method="exact")
+    @pytest.mark.parametrize("correct", [False, True])
+    def test_all_right_or_all_wrong_has_the_exact_binomial_interval(self, texts, correct):
+        found = statistics.bootstrap_interval(np.full(texts, correct))
+        exact = scipy.stats.binomtest(texts * correct, texts).proportion_ci(0.95, method="exact")
         np.testing.assert_allclose(found, [exact.low, exact.high], rtol=1e-12)
 
     def test_methods_that_answer_alike_may_still_differ(self):
@@ -140,7 +140,7 @@ class TestBootstrap:
 
     def test_near_certainty_intervals_hold_the_truth(self):
         """Over all outcomes of 100 texts, by their probability: without the unseen, 63 % at 99 % right."""
-        intervals = np.array([statistics.bootstrap_interval(np.arange(100) < right, draws=500) for right in range(101)])
+        intervals = np.array([statistics.bootstrap_interval(np.arange(100) < n, draws=500) for n in range(101)])
         for truth in (0.95, 0.98, 0.99, 0.995):
             held = (intervals[:, 0] <= truth) & (truth <= intervals[:, 1])
             assert scipy.stats.binom.pmf(np.arange(101), 100, truth)[held].sum() > 0.91
