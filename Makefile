@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format docs clean
 
 demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default (no hub, no download of data)
 	@echo 'some minutes: every text through MiniLM, three heads, the scores, a page'
@@ -18,6 +18,9 @@ check: $(VENV)/.dev  ## lint, format, types: what CI checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev  ## the documentation as a site in build/site, strict, without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev  ## mend what the linter and the formatter can mend
 	$(BIN)/ruff check --fix .
