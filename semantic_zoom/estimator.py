@@ -1,0 +1,110 @@
+"""`Zoom` as an estimator of scikit-learn: for pipelines, cross-validation and grid searches.
+
+`fit` takes texts and labels, `transform` gives embeddings, `predict` the finest labels (whole paths where y has
+several levels). What costs most, the backbone's features, is stored: a grid over methods embeds each text once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semantic_zoom.columns import label_frame, text_list
+from semantic_zoom.zoom import Zoom
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise ImportError(f"ZoomTransformer needs scikit-learn ({error}): pip install scikit-learn") from error
+
+
+class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Transforms texts to embeddings and predicts their labels; parameters as of `Zoom.fit`, `dim` the prefix used."""
+
+    def __init__(
+        self,
+        backbone: str = "minilm",
+        method: str = "joint",
+        head: str | None = None,
+        dim: int | None = None,
+        seed: int = 42,
+        epochs: int | None = None,
+        store: str | Path | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.backbone = backbone
+        self.method = method
+        self.head = head
+        self.dim = dim
+        self.seed = seed
+        self.epochs = epochs
+        self.store = store
+        self.device = device
+
+    def fit(self, X: Any, y: Any) -> ZoomTransformer:
+        """Train a head on texts X and labels y; see `Zoom.fit`, which says what is raised."""
+        texts = text_list(X, "X")
+        self.zoom_ = Zoom.fit(
+            texts,
+            y,
+            backbone=self.backbone,
+            method=self.method,
+            head=self.head,
+            seed=self.seed,
+            epochs=self.epochs,
+            store=self.store,
+            device=self.device,
+        )
+        finest = self.zoom_.gallery.columns[-1]
+        values = label_values(y, len(texts))
+        self.values_ = dict(zip(self.zoom_.gallery[finest].to_list(), values, strict=True))
+        known = [value for name, value in self.values_.items() if name is not None]
+        self.classes_ = np.unique(np.asarray(known)) if len(self.zoom_.levels) == 1 else np.asarray(known, object)
+        self.n_features_in_ = 1
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed texts: float32 [n, dim], unit vectors."""
+        check_is_fitted(self)
+        return self.zoom_.encode(text_list(X, "X"), dim=self.dim)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Label texts: [n] for labels of one level, of the type they were given in; object [n, L] for several."""
+        check_is_fitted(self)
+        found = self.zoom_.predict(text_list(X, "X"), dim=self.dim)
+        if len(self.zoom_.levels) > 1:
+            return np.asarray([prediction.path for prediction in found], object)
+        return np.asarray([self.values_[prediction.path[0]] for prediction in found])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the finest level, weighted where weights are given."""
+        texts = text_list(X, "X")
+        truth = label_frame(y, len(texts)).to_series(-1).to_list()
+        check_is_fitted(self)
+        found = self.zoom_.predict(texts, dim=self.dim)
+        correct = [a == b.path[-1] and len(b.path) == len(self.zoom_.levels) for a, b in zip(truth, found, strict=True)]
+        return float(np.average(correct, weights=sample_weight))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the embedding's dimensions: zoom0, zoom1, ..."""
+        check_is_fitted(self)
+        return np.asarray([f"zoom{i}" for i in range(self.dim or self.zoom_.dims[-1])], object)
+
+    def __sklearn_tags__(self) -> Any:
+        """Text goes in, and labels are needed."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def label_values(y: Any, rows: int) -> list[Any]:
+    """The finest labels as they were given."""
+    array = np.asarray(y, object)
+    values = list(array[:, -1]) if array.ndim == 2 else list(y)
+    return values if len(values) == rows else [None] * rows

@@ -1,0 +1,334 @@
+"""A frozen backbone, a trained head and the texts that it was trained on, as one object.
+
+Features come from the store that the `pipeline` command uses too, so a text that either has seen is not computed again.
+The training texts with their vectors stay in the object: they are what `search` looks through. 4 bytes per dimension
+and text, 1 kB at 256 dimensions. The alternative, mapping them through the head on each load, needs the backbone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import cache
+import heads
+from data import DataError, Hierarchy
+from pipeline.retrieval.knn import search
+from pipeline.retrieval.quantization import stored
+from pipeline.serve.label_paths import label_paths
+from pipeline.workspace.artifacts import lasting_source
+from semantic_zoom.columns import label_frame, text_list
+
+GALLERY = "gallery.parquet"
+Singles = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A text's labels, coarsest first, and the probability of each; the path as a whole has the last one's."""
+
+    path: tuple[str, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text that `search` found: its row among the training texts, its cosine, its labels (None: it has none)."""
+
+    text: str
+    path: tuple[str | None, ...]
+    similarity: float
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
+class Zoom:
+    """Texts to embeddings whose prefixes are embeddings too, to label paths, and to similar texts.
+
+    `record` says how the head came about, in the words of a run's config.json; `gallery` has a column text and one per
+    level; `vectors` float32 [n, D] are its embeddings. `store` is the folder of features.
+    """
+
+    head: heads.FractalHead
+    record: Mapping[str, Any]
+    gallery: pl.DataFrame
+    vectors: Singles
+    store: Path
+
+    @classmethod
+    def fit(
+        cls,
+        texts: Any,
+        labels: Any,
+        *,
+        backbone: str | Path = "minilm",
+        method: str = "joint",
+        head: str | None = None,
+        seed: int = 42,
+        epochs: int | None = None,
+        validation: tuple[Any, Any] | None = None,
+        levels: Sequence[str] | None = None,
+        store: str | Path | None = None,
+        device: str = "auto",
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Zoom:
+        """Embed texts that were never embedded, then train a head on their features.
+
+        :param texts: n strings: a list, an array, a Series, a generator.
+        :param labels: per text a label, or its labels from coarse to fine, or a frame with a column per level.
+        :param backbone: a name that `pipeline embed` knows, a hub id, or a checkpoint folder.
+        :param method: a name of `heads.METHODS`.
+        :param head: a head preset; by default the method's own.
+        :param epochs: by default the method's own.
+        :param validation: texts and labels that choose the epoch kept.
+        :param levels: names of the levels, coarsest first.
+        :param store: folder of features; by default that of the `pipeline` command, `artifacts/features` below the
+            current folder or `PIPELINE_ARTIFACTS`.
+        :param device: "auto", "cpu", "cuda", "cuda:1".
+        :param progress: told the stage ("embed", "fit") and the share of it that is done, 0 to 1.
+        :raises data.DataError: if texts and labels do not fit together, or a label stands under two parents.
+        :raises cache.CacheError: if the backbone cannot be had.
+        :raises heads.HeadsError: if nothing can be learnt from these labels.
+        """
+        rows = text_list(texts)
+        frame = label_frame(labels, len(rows), levels)
+        if taken := {"text", "embedding"} & set(frame.columns):
+            raise DataError(f"a level is called {min(taken)}, as a column of Zoom.save is", "name the levels otherwise")
+        held = text_list(validation[0], "validation texts") if validation else []
+        everything = frame
+        if validation is not None:
+            everything = frame.vstack(label_frame(validation[1], len(held), frame.columns))
+        hierarchy = Hierarchy.from_frame(everything, frame.columns)
+        numbers = hierarchy.labels(everything)
+        if hierarchy.depth == 1:  # a head needs two levels: the same one twice teaches the same
+            numbers = np.repeat(numbers, 2, axis=1)
+        folder = (
+            Path(store) if store is not None else Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features")
+        )
+        source = cache.resolve(str(backbone))
+        report, features = _features(rows + held, source, folder, source.prompt, device, {}, progress)
+        description = cache.FeatureStore.open(report.stores[0].folder).description
+        own = len(rows)
+        options: dict[str, Any] = {} if head is None else {"head": head}
+        (result,) = heads.fit_many(
+            features[:own],
+            numbers[:own],
+            seeds=[seed],
+            method=method,
+            validation=(features[own:], numbers[own:]) if held else None,
+            epochs=epochs,
+            device=device,
+            progress=None if progress is None else lambda p: progress("fit", _share(p)),
+            **options,
+        )
+        record = {
+            "backbone": source.name,
+            "backbone_source": lasting_source(str(backbone)),
+            "prompt": source.prompt,
+            "layer": int(description["layer"]),
+            "fingerprint": report.stores[0].fingerprint,
+            "features": dict(description),
+            "method": method,
+            "head": result.head.preset,
+            "seed": seed,
+            "levels": list(hierarchy.names),
+            "classes": [list(names) for names in hierarchy.classes],
+            "dims": list(result.head.dims),
+        }
+        result.head.record = record  # a plain dict, which can be pickled
+        gallery = frame.insert_column(0, pl.Series("text", rows))
+        return cls(result.head, record, gallery, result.head.embed(features[:own]), folder)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Lengths of the prefixes, the full embedding last."""
+        return self.head.dims
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels, coarsest first."""
+        return tuple(self.record["levels"])
+
+    def encode(self, texts: Any, dim: int | None = None) -> Singles:
+        """Embed texts.
+
+        :param dim: length of the prefix, one of `dims`; the full vector by default.
+        :returns: float32 [n, dim], unit vectors: the first `dim` dimensions of the full vector, normalised.
+        :raises data.DataError: if a row is no text.
+        :raises heads.HeadsError: if `dim` is no prefix.
+        :raises cache.CacheError: if the backbone cannot be had, or is not the one that the head was trained on.
+        """
+        self._check_dim(dim)
+        rows = text_list(texts)
+        if not rows:
+            return np.zeros((0, dim or self.dims[-1]), np.float32)
+        return self.head.embed(self._features(rows), dim=dim)
+
+    def predict(self, texts: Any, dim: int | None = None) -> list[Prediction]:
+        """Label texts: of all paths of the label tree the most probable one, by the head's own classifiers.
+
+        :param dim: length of the prefix that the classifiers see; the full vector by default.
+        :raises data.DataError: if a row is no text.
+        :raises heads.HeadsError: if `dim` is no prefix.
+        :raises cache.CacheError: as `encode`.
+        """
+        self._check_dim(dim)
+        rows = text_list(texts)
+        if not rows:
+            return []
+        numbers, confidence = label_paths(
+            self.head.classify(self._features(rows), dim=dim), self.head.labelling.parents
+        )
+        classes = self.record["classes"]
+        return [
+            Prediction(tuple(names[c] for names, c in zip(classes, path, strict=False)), tuple(sure[: len(classes)]))
+            for path, sure in zip(numbers.tolist(), confidence.tolist(), strict=True)
+        ]
+
+    def score(self, texts: Any, labels: Any, dim: int | None = None, level: int | str = -1) -> float:
+        """Share of texts whose label `predict` finds.
+
+        :param labels: as for `fit`; texts without a label of the level do not count.
+        :param level: number or name of the level, by default the finest.
+        :raises data.DataError: if texts and labels do not fit together, or there is no such level or nothing to score.
+        """
+        rows = text_list(texts)
+        frame = label_frame(labels, len(rows), self.levels)
+        if isinstance(level, str) and level not in self.levels:
+            raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}")
+        at = self.levels.index(level) if isinstance(level, str) else range(len(self.levels))[level]
+        found = [prediction.path[at] if at < len(prediction.path) else None for prediction in self.predict(rows, dim)]
+        pairs = [(a, b) for a, b in zip(frame.to_series(at).to_list(), found, strict=True) if a is not None]
+        if not pairs:
+            raise DataError(f"no text has a label {self.levels[at]}", "pass texts with labels of that level")
+        return float(np.mean([a == b for a, b in pairs]))
+
+    def search(self, query: str | Sequence[str], dim: int | None = None, top: int = 10) -> list[Any]:
+        """Find the training texts nearest to a text by cosine of a prefix, exactly.
+
+        :param query: a text, or several.
+        :param dim: length of the prefix; the full vector by default.
+        :param top: texts per query; all of them where there are fewer.
+        :returns: hits, nearest first; for several queries a list of these lists.
+        :raises data.DataError: if a query is no text, or this was loaded from a folder without training texts.
+        """
+        if not len(self.gallery):
+            raise DataError("there are no texts to search", "load a folder that Zoom.save wrote")
+        single = isinstance(query, str)
+        found = search(self.encode([query] if single else query), self._stored(dim or self.dims[-1]), top)
+        texts, paths = self.gallery["text"], self.gallery.drop("text").rows()
+        hits = [
+            [Hit(texts[row], paths[row], cosine, row) for row, cosine in zip(*each, strict=True)]
+            for each in zip(found.rows.tolist(), found.similarities.tolist(), strict=True)
+        ]
+        return hits[0] if single else hits
+
+    def save(self, folder: str | Path) -> None:
+        """Write head, record and training texts into a new folder; nothing is pickled.
+
+        :raises cache.CacheError: if it is there already, or cannot be written.
+        """
+        with cache.atomic_folder(Path(folder)) as partial:
+            heads.save(self.head, partial, self.record)
+            vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.dims[-1]))
+            self.gallery.with_columns(vectors).write_parquet(partial / GALLERY)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, store: str | Path | None = None) -> Zoom:
+        """Read what `save` wrote, or a run's folder of the `pipeline` command, which has nothing to search.
+
+        :param store: as for `fit`.
+        :raises heads.HeadsError: if a file of the head is missing or damaged.
+        :raises data.DataError: if the training texts do not belong to the head.
+        """
+        head = heads.load(Path(folder))
+        record = dict(head.record)
+        if not {"backbone_source", "levels", "classes", "fingerprint"} <= record.keys():
+            raise DataError(f"{folder} says nothing of its backbone", "name a folder that Zoom.save wrote")
+        where = (
+            Path(store) if store is not None else Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features")
+        )
+        path, width = Path(folder) / GALLERY, head.dims[-1]
+        if not path.is_file():
+            return cls(head, record, pl.DataFrame({"text": []}), np.zeros((0, width), np.float32), where)
+        try:
+            frame = pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path} cannot be read ({error})", "save it again") from error
+        if frame.columns != ["text", *record["levels"], "embedding"] or frame["embedding"].dtype != pl.Array(
+            pl.Float32, width
+        ):
+            raise DataError(f"{path} does not belong to the head beside it", "save it again")
+        return cls(head, record, frame.drop("embedding"), frame["embedding"].to_numpy().copy(), where)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without what is made when needed."""
+        return {name: self.__dict__[name] for name in ("head", "record", "gallery", "vectors", "store")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive."""
+        self.__dict__.update(state)
+
+    @cached_property
+    def _prefixes(self) -> dict[int, Any]:
+        return {}
+
+    def _stored(self, dim: int) -> Any:
+        self._check_dim(dim)
+        if dim not in self._prefixes:
+            self._prefixes[dim] = stored(self.vectors, dim)
+        return self._prefixes[dim]
+
+    def _check_dim(self, dim: int | None) -> None:
+        if dim is not None and dim not in self.dims:
+            raise heads.HeadsError(f"dim is {dim}, which is no prefix", f"use one of {', '.join(map(str, self.dims))}")
+
+    def _features(self, texts: list[str]) -> Singles:
+        record = self.record
+        source = cache.resolve(record["backbone_source"])
+        report, features = _features(texts, source, self.store, record["prompt"], "auto", record["features"], None)
+        found = report.stores[0].fingerprint
+        if found != record["fingerprint"]:
+            raise cache.CacheError(
+                f"backbone {record['backbone_source']} has fingerprint {found[:12]}, the head was trained on "
+                f"{record['fingerprint'][:12]}",
+                "use the checkpoint that it was trained on, or fit again",
+            )
+        return features
+
+
+def _features(
+    texts: list[str],
+    source: cache.Backbone,
+    store: Path,
+    prompt: str,
+    device: str,
+    description: Mapping[str, Any],
+    progress: Callable[[str, float], None] | None,
+) -> tuple[cache.EmbedReport, Singles]:
+    """Features float32 [n, H], computed as those of `description` were, where it says so."""
+    report = cache.embed_missing(
+        texts,
+        source,
+        store,
+        layers=(int(description.get("layer", -1)),),
+        dtype=str(description.get("compute_dtype", "auto")),
+        store_dtype=description.get("store_dtype"),
+        devices=device,
+        prompt=prompt,
+        progress=None if progress is None else lambda p: progress("embed", p.done / max(p.total, 1)),
+    )
+    found = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(texts, prompt))
+    return report, found.astype(np.float32)
+
+
+def _share(fit: heads.FitProgress) -> float:
+    return (fit.step + (fit.epoch - 1) * fit.steps) / (fit.steps * fit.epochs)

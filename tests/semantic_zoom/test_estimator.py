@@ -1,0 +1,63 @@
+"""The estimator inside scikit-learn's own machinery."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks
+
+from semantic_zoom import ZoomTransformer
+from tests.pipeline.small_dataset import rows
+
+TEXTS = [row[0] for row in rows()]
+INTENTS = np.array([row[2] for row in rows()])
+CODES = np.unique(INTENTS, return_inverse=True)[1] * 10  # labels need not be strings
+
+
+@pytest.fixture(scope="module")
+def zoom(tmp_path_factory):
+    return ZoomTransformer(epochs=3, store=tmp_path_factory.mktemp("artifacts") / "features")
+
+
+def test_scikit_learns_own_checks():
+    """Those of inputs need arrays of numbers; for text, scikit-learn leaves these."""
+    estimator_checks.check_estimator(ZoomTransformer(), on_skip=None)
+    for check in (
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_set_params,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_mixin_order,
+    ):
+        check("ZoomTransformer", ZoomTransformer())
+    with pytest.raises(NotFittedError):
+        ZoomTransformer().transform(TEXTS)
+
+
+def test_labels_come_back_as_they_were_given(zoom):
+    fitted = clone(zoom).fit(TEXTS, CODES)
+    found = fitted.predict(TEXTS)
+    assert found.dtype == CODES.dtype
+    assert np.array_equal(fitted.classes_, np.unique(CODES))
+    assert fitted.score(TEXTS, CODES) == np.mean(found == CODES) > 0.6
+
+
+def test_several_levels_give_paths(zoom):
+    paths = np.array([row[1:3] for row in rows()], object)
+    fitted = clone(zoom).fit(np.array(TEXTS, object)[:, None], paths)
+    found = fitted.predict(TEXTS)
+    assert {tuple(path) for path in found} <= {tuple(path) for path in paths}
+    assert fitted.score(TEXTS, paths) == np.mean(found[:, 1] == paths[:, 1])
+
+
+def test_in_a_pipeline_and_a_grid_over_methods(zoom):
+    model = make_pipeline(clone(zoom).set_params(dim=64), LogisticRegression())
+    assert cross_val_score(model, TEXTS, INTENTS, cv=2).mean() > 0.6
+    assert model[0].set_params(dim=64).fit(TEXTS, INTENTS).get_feature_names_out().shape == (64,)
+    grid = GridSearchCV(clone(zoom), {"method": ["mrl", "joint"], "dim": [64, 256]}, cv=2).fit(TEXTS, INTENTS)
+    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
+    assert grid.best_score_ > 0.6
