@@ -1,5 +1,6 @@
 """The command line as people run it: real processes, real MiniLM weights, one small dataset embedded once."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.small_dataset import rows, write_csv
+from tests.pipeline.warm_process import WarmProcess
+
+warm = functools.cache(WarmProcess)
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,14 @@ class Pipeline:
     cwd: Path
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        words = [str(argument) for argument in arguments]
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "PIPELINE_ARTIFACTS": str(self.artifacts), **environment}
+        if warm().serves(env):
+            return warm()(words, self.cwd, env)
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            [sys.executable, "-m", "pipeline.cli", *words],
             cwd=self.cwd,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PIPELINE_ARTIFACTS": str(self.artifacts), **environment},
+            env=env,
             capture_output=True,
             text=True,
             check=False,
@@ -46,6 +54,13 @@ class Pipeline:
         remedy = [line for line in lines if line.startswith("   do: ")]
         assert len(problem) == len(remedy) == 1, done.stderr
         return f"{problem[0]}\n{remedy[0]}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_process_ends():
+    yield
+    if warm.cache_info().currsize:
+        warm().close()
 
 
 @pytest.fixture(scope="session")

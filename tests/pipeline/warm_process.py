@@ -1,0 +1,113 @@
+"""`pipeline` in a process of its own that need not import torch first: forked from one that has imported everything.
+
+`WarmProcess` starts the server once per test worker. The server only imports; for each call it forks, and the child
+takes the call's folder, environment and files for its output, becomes `python -m pipeline.cli ...` and ends as an
+interpreter ends. A call costs what its work costs instead of 2 CPU-seconds more. A variable that Python or a library
+reads while it starts or is imported cannot be changed for a child: such a call needs a fresh interpreter.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ("torch.export", "transformers.models.bert.modeling_bert", "polars", "h5py", "altair", "vl_convert")
+FRESH = ("pipeline.cli", "cache.cluster")  # run as __main__; starts Ray
+SECONDS = 600  # after which a call is ended by SIGALRM
+Done = subprocess.CompletedProcess[str]
+
+
+class WarmProcess:
+    """Runs `pipeline` commands, one at a time."""
+
+    def __init__(self) -> None:
+        self._environment = _without_pytest(os.environ)
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.pipeline.warm_process"],
+            cwd=ROOT,
+            env={**self._environment, "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def serves(self, environment: dict[str, str]) -> bool:
+        """Whether a child can be given this environment: only variables that `pipeline` itself reads differ."""
+        mine, theirs = self._environment, _without_pytest(environment)
+        differ = {name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)}
+        return all(name.startswith("PIPELINE_") or name == "HF_HUB_OFFLINE" for name in differ)
+
+    def __call__(
+        self, arguments: list[str], cwd: Path, environment: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            output = [f"{folder}/stdout", f"{folder}/stderr"]
+            request = {"arguments": arguments, "cwd": str(cwd), "environment": environment, "output": output}
+            self._server.stdin.write(json.dumps(request) + "\n")
+            self._server.stdin.flush()
+            status = int(self._server.stdout.readline())
+            texts = [Path(path).read_text(encoding="utf-8") for path in output]
+        return Done(arguments, status, *texts)
+
+    def close(self) -> None:
+        self._server.stdin.close()
+        self._server.wait(60)
+        self._server.stdout.close()
+
+
+def _without_pytest(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+
+
+def _import_everything() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for package in ("data", "cache", "heads", "pipeline"):
+        found = pkgutil.walk_packages([str(ROOT / package)], f"{package}.")
+        for module in (one.name for one in found):
+            if not module.startswith(FRESH):
+                with contextlib.suppress(ImportError):  # an extra that is not installed
+                    importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+
+
+def _next_call() -> list[str]:
+    """Serves calls until the input ends; returns in each forked child, with its call's arguments."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(request["cwd"], request["environment"], request["output"])
+            return request["arguments"]
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    sys.exit()
+
+
+def _become(cwd: str, environment: dict[str, str], output: list[str]) -> None:
+    signal.alarm(SECONDS)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, path in enumerate((os.devnull, *output)):
+        opened = os.open(path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.path[0] = cwd
+
+
+if __name__ == "__main__":
+    _import_everything()
+    sys.argv[1:] = _next_call()
+    runpy.run_module("pipeline.cli", run_name="__main__", alter_sys=True)
