@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cache.backbone.fingerprint import Content, absolute_layer, fingerprint, identity, read_content
+from cache.backbone.fingerprint import (
+    Content,
+    absolute_layer,
+    feature_width,
+    fingerprint,
+    further_facts,
+    identity,
+    read_content,
+)
 from cache.backbone.hub import locate
 from cache.backbone.registry import BACKBONES, Backbone, package_folder
 from cache.devices import DTYPES
@@ -93,7 +101,7 @@ def _auto_dtype(
     :raises CacheError: there are stores of several.
     """
     found: dict[str, list[str]] = {}
-    for path in sorted(root.glob(f"{backbone.name}-*/{DESCRIPTION_FILE}")):
+    for path in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
         description = read_description(path.parent)
         if description.get("origin") in origins.values() and store_dtype in (None, description["store_dtype"]):
             found.setdefault(str(description["compute_dtype"]), []).append(path.parent.name)
@@ -120,7 +128,7 @@ def _store(
         "fingerprint": digits,
         "origin": origin,
         "layer": layer,
-        "hidden_size": content.hidden_size,
+        "hidden_size": feature_width(content, layer),
         "store_dtype": store_dtype,
         "compute_dtype": dtype,
         "pooling": backbone.pooling,
@@ -129,5 +137,9 @@ def _store(
         "weights": dict(content.weights),
         "tokenizer": dict(content.tokenizer),
         "config": dict(content.config),
+        **further_facts(content, backbone, layer),
     }
+    same = sorted(root.glob(f"*-{digits[:12]}/{DESCRIPTION_FILE}"))  # the same model under another name
+    if same and (known := read_description(same[0].parent))["fingerprint"] == digits:
+        return same[0].parent, {**description, "backbone": known["backbone"]}
     return root / f"{backbone.name}-{digits[:12]}", description

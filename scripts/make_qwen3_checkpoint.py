@@ -3,6 +3,8 @@
 For machines that no hub reaches: the folder loads by path like any other (`pipeline embed DATASET --backbone FOLDER`),
 so that speed, memory and every code path of the real model can be tried. Its features mean nothing.
 
+It says how it is pooled, as Qwen3-Embedding does: last token, after an end token that the backbone appends.
+
     python scripts/make_qwen3_checkpoint.py --size tiny --tokenizer TOKENIZER_FOLDER --output artifacts/qwen3-tiny
 
 `full` is Qwen3-0.6B's published shape (1.2 GB in bfloat16); `tiny` keeps its vocabulary and kind of layers and nothing
@@ -12,6 +14,7 @@ else (20 MB), so that it runs on a CPU in tests.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -35,6 +38,7 @@ SHAPES = {
     },
 }
 VOCABULARY = 151936
+MODULES = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -65,6 +69,14 @@ def write_checkpoint(
     model.save_pretrained(output)
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer / name, output / name)
+    modules = [
+        {"idx": i, "name": str(i), "path": folder, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, folder) in enumerate(MODULES.items())
+    ]
+    (output / "modules.json").write_text(json.dumps(modules, indent=2))
+    (output / "1_Pooling").mkdir(exist_ok=True)
+    pooling = {"word_embedding_dimension": SHAPES[size]["hidden_size"], "pooling_mode_lasttoken": True}
+    (output / "1_Pooling" / "config.json").write_text(json.dumps(pooling, indent=2))
 
 
 def main() -> None:

@@ -1,23 +1,29 @@
 """The content address of everything but the text that determines a feature.
 
 Weights count by their bytes, not by their name: a checkpoint edited in place is another store. Hashing a gigabyte takes
-seconds, so it happens once: hashes are remembered by (path, size, modification time, inode) in a file beside the
-stores, and the hub's cache names its blobs by their SHA-256 already. Configuration and tokenizer count too, without the
-fields that a mere re-saving changes. The alternative, trusting a name and revision, mixes features of two models in one
-matrix without a word.
+seconds, so it happens once: hashes are remembered in a file beside the stores, with size, times, inode and a sample of
+blocks of each file, all of which must still be the same; the hub's cache names its blobs by their SHA-256 already.
+`forget_hashes` makes the next call read every byte. Configuration and tokenizer count too, without the fields that a
+mere re-saving changes. The alternative, trusting a name and revision, mixes features of two models in one matrix
+without a word.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cache.backbone.registry import Backbone, read_json
+from cache.backbone.json_files import JsonObject
+from cache.backbone.registry import Backbone
+from cache.backbone.settings import check_dense
+from cache.backbone.tokenizer_files import SETTINGS_FILES, digest_if_changed
 from cache.errors import CacheError, file_error
 from cache.store.atomic import atomic_file
 
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = ".hashes.json"
 _HASHING_THREADS = 4
+_SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 4096
 _VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype", "use_cache"}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -36,18 +43,23 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a checkpoint folder holds that features depend on: `weights` and `tokenizer` are SHA-256 by file name."""
+    """What a checkpoint folder holds that features depend on: `weights` and `tokenizer` are SHA-256 by file name.
+
+    `further` are facts that most checkpoints have none of: a tokenizer that its settings change, Dense modules.
+    """
 
     config: Mapping[str, Any]
     weights: Mapping[str, str]
     tokenizer: Mapping[str, str]
     hidden_size: int
     layers: int
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
@@ -55,15 +67,16 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
 
     :raises CacheError: no configuration, no safetensors weights, a truncated weights file, no tokenizer file.
     """
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
+    config = JsonObject.read(folder / "config.json")
+    if config is None:
         raise CacheError(f"backbone {backbone.name}: no config.json in {folder}", "fetch the whole checkpoint")
-    text = config.get("text_config", config)
-    if not {"hidden_size", "num_hidden_layers"} <= text.keys():
+    text = config.object("text_config") if "text_config" in config.values else config
+    if not {"hidden_size", "num_hidden_layers"} <= text.values.keys():
         raise CacheError(
             f"backbone {backbone.name}: config.json states no hidden_size and num_hidden_layers",
             "choose an encoder or decoder of text",
         )
+    hidden_size, layers = text.count("hidden_size"), text.count("num_hidden_layers")
     weights = weight_files(folder, backbone)
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     if not tokenizer:
@@ -72,16 +85,47 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
         )
     if tokenizer[0].name == "tokenizer.json":
         tokenizer = tokenizer[:1]
-    for path in weights:
+    dense = [folder / where / "model.safetensors" for where in backbone.dense]
+    for path in (*weights, *dense):
         _check_whole(path)
-    hashes = _hashes([*weights, *tokenizer], root)
+    hashes = _hashes([*weights, *tokenizer, *dense], root)
+    further: dict[str, Any] = {}
+    digest = _tokenizer_digest(folder, backbone, [hashes[path] for path in tokenizer], root)
+    if digest is not None:
+        further["tokenizer_as_loaded"] = digest
+    if dense:
+        modules = [check_dense(path.parent) for path in dense]
+        further["dense"] = [{**one.values, "weights": hashes[path]} for one, path in zip(modules, dense, strict=True)]
     return Content(
-        {key: value for key, value in config.items() if key not in _VOLATILE},
+        {key: value for key, value in config.values.items() if key not in _VOLATILE},
         {path.name: hashes[path] for path in weights},
         {path.name: hashes[path] for path in tokenizer},
-        int(text["hidden_size"]),
-        int(text["num_hidden_layers"]),
+        hidden_size,
+        layers,
+        further,
     )
+
+
+def _tokenizer_digest(folder: Path, backbone: Backbone, hashes: list[str], root: Path) -> str | None:
+    """Return `digest_if_changed`, which can take seconds, from memory where these very files were read before."""
+    from importlib.metadata import version
+
+    small = [path.read_bytes() for name in SETTINGS_FILES if (path := folder / name).is_file()]
+    model = JsonObject.read_or_empty(folder / "config.json").values
+    facts = [*hashes, *(hashlib.sha256(content).hexdigest() for content in small), str(backbone.lowercase)]
+    facts += [str(model.get("model_type")), str(model.get("tokenizer_class")), version("transformers")]
+    key = f"tokenizer {hashlib.sha256(' '.join(facts).encode()).hexdigest()}"
+    known = _recall(root / REMEMBERED).get(key)
+    if isinstance(known, list) and len(known) == 1 and isinstance(known[0], str | None):
+        return known[0]
+    digest = digest_if_changed(folder, backbone)
+    _remember(root, {key: [digest]})
+    return digest
+
+
+def forget_hashes(root: Path) -> None:
+    """Forget what is remembered of checkpoints, so that the next call reads every byte of their weights."""
+    (root / REMEMBERED).unlink(missing_ok=True)
 
 
 def absolute_layer(layer: int, layers: int) -> int:
@@ -98,17 +142,34 @@ def absolute_layer(layer: int, layers: int) -> int:
 
 def identity(content: Content, backbone: Backbone, layer: int) -> str:
     """Return the address of a feature's origin without its number formats, hex: what `--dtype auto` matches on."""
-    return _digest(
-        {
-            "weights": content.weights,
-            "config": content.config,
-            "tokenizer": content.tokenizer,
-            "pooling": backbone.pooling,
-            "layer": layer,
-            "max_length": backbone.max_length,
-            "end_token": backbone.end_token,
-        }
-    )
+    facts = {
+        "weights": content.weights,
+        "config": content.config,
+        "tokenizer": content.tokenizer,
+        "pooling": backbone.pooling,
+        "layer": layer,
+        "max_length": backbone.max_length,
+        "end_token": backbone.end_token,
+    }
+    return _digest(facts | further_facts(content, backbone, layer))
+
+
+def further_facts(content: Content, backbone: Backbone, layer: int) -> dict[str, Any]:
+    """Return what else decides a feature, of backbones that have such settings; empty for most."""
+    facts = dict(content.further)
+    if layer != content.layers:
+        facts.pop("dense", None)  # applied to the last layer's features only
+    if backbone.truncation_side == "left":
+        facts["truncation_side"] = "left"
+    if backbone.prompt_asked:
+        facts["prompt"] = backbone.prompt
+    return facts
+
+
+def feature_width(content: Content, layer: int) -> int:
+    """Return the width of a layer's features: that of the states, or of the last Dense module behind them."""
+    dense = content.further.get("dense")
+    return int(dense[-1]["out_features"]) if dense and layer == content.layers else content.hidden_size
 
 
 def fingerprint(origin: str, compute_dtype: str, store_dtype: str) -> str:
@@ -126,9 +187,13 @@ def weight_files(folder: Path, backbone: Backbone) -> list[Path]:
 
     :raises CacheError: there are none, or one that the index names is missing.
     """
-    index = read_json(folder / "model.safetensors.index.json")
+    index = JsonObject.read(folder / "model.safetensors.index.json")
     if index is not None:
-        names = sorted(set(index.get("weight_map", {}).values()))
+        names = sorted({str(name) for name in index.object("weight_map").values.values()})
+        if outside := [name for name in names if not _PLAIN_NAME.fullmatch(name)]:
+            raise CacheError(
+                f"{index.where} names {outside[0]!r}, which is no file of the folder", "fetch the checkpoint again"
+            )
     elif (folder / "model.safetensors").is_file():
         names = ["model.safetensors"]
     else:
@@ -150,12 +215,12 @@ def _check_whole(path: Path) -> None:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 0 < length < min(size, 1 << 28) else None
+            content = file.read(length) if 0 < length < min(size, 1 << 28) else b"{}"
     except OSError as error:
         raise file_error("read", path, error) from error
-    except ValueError:
-        header = None
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"] if header else []
+    ends: list[int] = []
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        ends = [int(entry["data_offsets"][1]) for name, entry in json.loads(content).items() if name != "__metadata__"]
     if not ends or 8 + length + max(ends) != size:
         raise CacheError(f"weights {path} are damaged: {size} bytes do not fit its header", "fetch the file again")
 
@@ -163,25 +228,48 @@ def _check_whole(path: Path) -> None:
 def _hashes(paths: list[Path], root: Path) -> dict[Path, str]:
     """Return the SHA-256 of each file, from its blob's name, from memory, or by reading it."""
     remembered = _recall(root / REMEMBERED)
-    found, stamps = {}, {}
+    found, new = {}, {}
     for path in paths:
-        blob = path.resolve()
-        if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
-            found[path] = blob.name
-            continue
-        state = blob.stat()
-        stamps[path] = f"{state.st_size}-{state.st_mtime_ns}-{state.st_ino}"
+        blob, stamp = path.resolve(), _stamp(path)
         known = remembered.get(str(blob))
-        if isinstance(known, list) and known[:1] == [stamps[path]]:
+        if isinstance(known, list) and known[:1] == [stamp]:
             found[path] = str(known[1])
+        elif known is None and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
+            found[path] = blob.name
+            new[str(blob)] = [stamp, blob.name]
     unknown = [path for path in paths if path not in found]
-    if unknown:
-        found |= dict(zip(unknown, _read_and_hash(unknown), strict=True))
-        remembered |= {str(path.resolve()): [stamps[path], found[path]] for path in unknown}
-        root.mkdir(parents=True, exist_ok=True)
-        with atomic_file(root / REMEMBERED) as partial:
-            partial.write_text(json.dumps(remembered, indent=1), encoding="utf-8")
+    found |= dict(zip(unknown, _read_and_hash(unknown), strict=True)) if unknown else {}
+    new |= {str(path.resolve()): [_stamp(path), found[path]] for path in unknown}
+    if new:
+        _remember(root, new)
     return found
+
+
+def _stamp(path: Path) -> str:
+    """Return size, times and inode of a file, and a digest of some of its blocks, spread evenly.
+
+    A file whose blocks are written in place has another change time, which no tool sets back; the sample is for file
+    systems that keep none.
+
+    :raises CacheError: it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            last = max(0, state.st_size - _BLOCK_BYTES)
+            for number in range(_SAMPLED_BLOCKS if last else 1):
+                file.seek(last * number // (_SAMPLED_BLOCKS - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}-{digest.hexdigest()}"
+
+
+def _remember(root: Path, new: Mapping[str, Any]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    with atomic_file(root / REMEMBERED) as partial:
+        partial.write_text(json.dumps({**_recall(root / REMEMBERED), **new}, indent=1), encoding="utf-8")
 
 
 def _read_and_hash(paths: list[Path]) -> list[str]:

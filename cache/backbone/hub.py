@@ -7,12 +7,14 @@ features change under a running project.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cache.errors import CacheError
 
-_SMALL = ["*.json", "*.txt", "*.model", "1_Pooling/*"]
+_SMALL = ["*.json", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _IGNORED = ["onnx/*", "openvino/*", "original/*"]
 
 
@@ -24,6 +26,18 @@ def is_cached(source: str) -> bool:
         return isinstance(try_to_load_from_cache(source, name), str)
 
     return held("config.json") and (held("model.safetensors") or held("model.safetensors.index.json"))
+
+
+def held_files(source: str) -> Path | None:
+    """Return the folder with a backbone's configuration that is here already: `source` itself, or the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return Path(source)
+    if not _HUB_ID.fullmatch(source):
+        return None
+    held = try_to_load_from_cache(source, "config.json")
+    return Path(held).parent if isinstance(held, str) else None
 
 
 def fetch_small_files(source: str) -> Path:

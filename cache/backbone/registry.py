@@ -11,22 +11,28 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib.util
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cache.backbone.hub import fetch_small_files, is_cached
+from cache.backbone.hub import fetch_small_files, held_files
+from cache.backbone.json_files import JsonObject
+from cache.backbone.options import BackboneOptions, split_options
+from cache.backbone.settings import POOLINGS, leaves_out_prompt, read_settings
 from cache.errors import CacheError
 
-POOLINGS = ("last", "mean", "cls")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _QWEN3_END = 151643
 _CAUSAL_LENGTH = 8192
 _DECODERS = ("qwen", "llama", "mistral", "mixtral", "gemma", "phi", "gpt", "opt", "falcon", "olmo", "granite", "smollm")
-_HARMLESS = {"dtype", "torch_dtype", "attn_implementation", "trust_remote_code"}  # of a model's arguments
+_ABSOLUTE_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "bert", "distilbert", "electra", "mpnet")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class Backbone:
     `source` is a hub id or a folder. `pooling` is "last" (state of the last token), "mean" or "cls" (state of the
     first). `end_token` is the id appended once to every text, truncated ones included; None appends nothing beyond what
     the tokenizer does by itself. `max_length` counts tokens, special ones included. `package` names an installed Python
-    package whose folder `model` holds the same weights.
+    package whose folder `model` holds the same weights. `lowercase` texts are put into lower case before they are
+    tokenized; `truncation_side` is "left" or "right" where the checkpoint states one; `dense` are folders of linear
+    maps behind the pooling. `prompt_asked` is true where the caller chose another prompt than the checkpoint's.
     """
 
     name: str
@@ -47,6 +55,10 @@ class Backbone:
     end_token: int | None = None
     package: str | None = None
     trust_remote_code: bool = False
+    lowercase: bool = False
+    truncation_side: str | None = None
+    dense: tuple[str, ...] = ()
+    prompt_asked: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -59,24 +71,33 @@ _ROWS = (
 )
 BACKBONES = {row.name: row for row in _ROWS}
 DEFAULT = _ROWS[0].name
+_BY_SOURCE = {row.source: row for row in _ROWS}
 
 
-def resolve(name: str, *, trust_remote_code: bool = False) -> Backbone:
+def resolve(name: str | Path, *, trust_remote_code: bool = False) -> Backbone:
     """Return the backbone called `name`: a row of the table, a hub id, or the path of a checkpoint folder.
 
+    Options may follow as in a URL (`cache.backbone.options`): `minilm?pooling=cls&prompt=query: `.
+
     :raises CacheError: an unknown name; a path that is no checkpoint folder; a hub id whose files cannot be had; a
-        pooling that this package does not do.
+        setting of the checkpoint that this package does not apply.
     """
+    plain, options = split_options(str(name))
+    found = replace(_resolve(plain), trust_remote_code=trust_remote_code)
+    return _with_options(found, options) if options != BackboneOptions() else found
+
+
+def _resolve(name: str) -> Backbone:
     if name in BACKBONES:
-        return replace(_offline(BACKBONES[name]), trust_remote_code=trust_remote_code)
+        return _of_row(BACKBONES[name])
     path = Path(name).expanduser()
     if path.is_dir():
-        folder, label = path.resolve(), path.resolve().name
-        return replace(_from_files(folder, str(folder), label), trust_remote_code=trust_remote_code)
+        return _of_folder(path.resolve())
     if path.exists():
         raise CacheError(f"backbone {name} is a file", "name the folder that holds config.json and the weights")
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
-        return replace(_from_files(fetch_small_files(name), name, name), trust_remote_code=trust_remote_code)
+        row = _BY_SOURCE.get(name)
+        return _of_row(row) if row is not None else _from_files(fetch_small_files(name), name, name)
     close = difflib.get_close_matches(name, BACKBONES, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise CacheError(
@@ -85,12 +106,71 @@ def resolve(name: str, *, trust_remote_code: bool = False) -> Backbone:
     )
 
 
-def _offline(row: Backbone) -> Backbone:
-    """Point a row at its installed package where the hub's copy is not in the cache."""
-    if row.package is None or is_cached(row.source):
+def _of_row(row: Backbone) -> Backbone:
+    """Return a row of the table as its files have it, where they are here: the installed package or the hub's cache."""
+    held = held_files(row.source)
+    folder = package_folder(row.package) if row.package is not None and held is None else held
+    if folder is None:
         return row
-    folder = package_folder(row.package)
-    return row if folder is None else replace(row, source=str(folder))
+    return _read_row(row, folder, row.source if held is not None else str(folder))
+
+
+def _of_folder(folder: Path) -> Backbone:
+    """Return the backbone in a folder; one of the table's where the folder is its package or its hub snapshot."""
+    packaged = (row for row in _ROWS if row.package is not None and folder == package_folder(row.package))
+    ids = ["/".join(found.groups()) for part in folder.parts if (found := _SNAPSHOT.fullmatch(part))]
+    known = next(packaged, _BY_SOURCE.get(ids[-1]) if ids else None)
+    return _from_files(folder, str(folder), folder.name) if known is None else _read_row(known, folder, str(folder))
+
+
+def _read_row(row: Backbone, folder: Path, source: str) -> Backbone:
+    """Read a row's files: what they state counts, and the row's prompt and end token where they state none."""
+    read = _from_files(folder, source, row.name)
+    prompt, end = read.prompt or row.prompt, read.end_token if read.end_token is not None else row.end_token
+    return replace(read, package=row.package, prompt=prompt, end_token=end)
+
+
+def _with_options(found: Backbone, options: BackboneOptions) -> Backbone:
+    """Return a backbone with what the caller asks for in place of what its files say, under a name of its own.
+
+    :raises CacheError: an unknown pooling or end token; a prompt that the checkpoint's pooling leaves out.
+    """
+    changed, parts = found, [found.name]
+    if options.pooling is not None:
+        if options.pooling not in POOLINGS:
+            raise CacheError(f"pooling {options.pooling!r}", f"use one of {', '.join(POOLINGS)}")
+        changed = replace(changed, pooling=options.pooling)
+        parts += [options.pooling] if options.pooling != found.pooling else []
+    if options.end_token is not None:
+        end = None if options.end_token == "none" else _token_id(found, options.end_token)
+        changed = replace(changed, end_token=end)
+        parts += [f"end-{'none' if end is None else end}"] if end != found.end_token else []
+    if options.prompt is not None and options.prompt != found.prompt:
+        folder = held_files(found.source)
+        if options.prompt and folder is not None and leaves_out_prompt(folder):
+            raise CacheError(
+                f"prompt {options.prompt!r}: the pooling of {found.name} leaves out a prompt's tokens "
+                "(include_prompt is false), which is not done here",
+                "leave --prompt out",
+            )
+        changed = replace(changed, prompt=options.prompt, prompt_asked=True)
+        parts.append(f"prompt-{hashlib.blake2b(options.prompt.encode(), digest_size=3).hexdigest()}")
+    notes = tuple(note for note in found.notes if "pooling configuration" not in note or options.pooling is None)
+    return replace(changed, name="-".join(parts), notes=notes)
+
+
+def _token_id(backbone: Backbone, token: str) -> int:
+    """Return the id that an option means: a number, or an added token's text."""
+    if token.isdecimal():
+        return int(token)
+    folder = held_files(backbone.source)
+    found = added_token(folder, token) if folder is not None else None
+    if found is None:
+        raise CacheError(
+            f"end token {token!r} is no added token of {backbone.name}",
+            "name one of its special tokens, its id, or none",
+        )
+    return found
 
 
 @functools.cache
@@ -104,129 +184,101 @@ def package_folder(package: str) -> Path | None:
 
 
 def _from_files(folder: Path, source: str, label: str) -> Backbone:
-    """Read pooling, prompt and maximum length from the files beside a checkpoint."""
-    config = read_json(folder / "config.json")
+    """Read pooling, prompt, maximum length and what else is stated in the files beside a checkpoint."""
+    config = JsonObject.read(folder / "config.json")
     if config is None:
         raise CacheError(
             f"backbone {source} has no config.json", "name a folder written by save_pretrained, or a hub id"
         )
     name = re.sub(r"[^\w.-]+", "-", label).strip("-.").lower() or "checkpoint"
-    _refuse_other_settings(folder, source)
-    modules = read_json(folder / "modules.json")
-    limit = _max_length(folder, config)
-    if modules is None:
-        return _plain(name, source, folder, config, limit)
-    pooling, notes = _pooling(folder, modules, source)
-    prompt = _default_prompt(folder)
-    if prompt:
-        notes = (*notes, f"prompt {prompt!r} before every text, as the checkpoint asks")
-    end = _end_token(folder, config) if pooling == "last" else None
-    return Backbone(name, source, pooling, limit, prompt=prompt, end_token=end, notes=notes)
+    settings, tokenizer = read_settings(folder, source), JsonObject.read_or_empty(folder / "tokenizer_config.json")
+    causal = is_causal(config.values)
+    limit = _max_length(config, tokenizer, None if settings is None else settings.max_length)
+    _check_padding(config, tokenizer)
+    pooling = settings.pooling if settings is not None else "last" if causal else "mean"
+    end = _end_token(folder, config, tokenizer, embeds=settings is not None) if pooling == "last" else None
+    made = Backbone(name, source, pooling, limit, end_token=end, truncation_side=_truncation_side(tokenizer))
+    ending = f"end token {end} appended" if end is not None else "no end token appended but the tokenizer's own"
+    if settings is None:
+        first = next(iter(config.texts("architectures")), None) or config.text("model_type")
+        read = f"last token of {first}, {ending}" if causal else "mean over tokens"
+        return replace(made, notes=(f"no pooling configuration: {read}",))
+    notes = [f"prompt {settings.prompt!r} before every text, as the checkpoint asks"] if settings.prompt else []
+    notes += [f"last-token pooling: {ending}"] if pooling == "last" and end is None else []
+    return replace(made, prompt=settings.prompt, lowercase=settings.lowercase, dense=settings.dense, notes=tuple(notes))
 
 
-def _refuse_other_settings(folder: Path, source: str) -> None:
-    """Refuse a checkpoint that sentence-transformers would load with another configuration than its config.json.
-
-    :raises CacheError: it asks for some.
-    """
-    stated = read_json(folder / "sentence_bert_config.json") or {}
-    for name in ("config_args", "config_kwargs", "model_args", "model_kwargs"):
-        others = {key: value for key, value in (stated.get(name) or {}).items() if key not in _HARMLESS}
-        if others:
-            raise CacheError(
-                f"backbone {source}: sentence_bert_config.json asks for {name} {others}, which are not applied here",
-                "write them into config.json, if that is where they belong, and remove them there",
-            )
-
-
-def _plain(name: str, source: str, folder: Path, config: dict[str, Any], limit: int) -> Backbone:
-    """Return the backbone of a checkpoint that has no sentence-transformers files."""
-    architectures = config.get("architectures") or [""]
-    if not is_causal(config):
-        return Backbone(name, source, "mean", limit, notes=("no pooling configuration: mean over tokens",))
-    end = _end_token(folder, config)
-    ending = f"end token {end} appended" if end is not None else "no end token but the tokenizer's own"
-    note = f"no pooling configuration: last token of {architectures[0] or config.get('model_type')}, {ending}"
-    return Backbone(name, source, "last", limit, end_token=end, notes=(note,))
-
-
-def is_causal(config: dict[str, Any]) -> bool:
+def is_causal(config: Mapping[str, Any]) -> bool:
     """Tell by a config.json whether a token of this architecture sees only the tokens before it."""
-    names = " ".join(config.get("architectures") or [])
     family = str(config.get("model_type", "")).startswith(_DECODERS)
-    return family or bool(config.get("is_decoder")) or "CausalLM" in names
+    return family or bool(config.get("is_decoder")) or "CausalLM" in str(config.get("architectures"))
 
 
-def _end_token(folder: Path, config: dict[str, Any]) -> int | None:
-    """Qwen3 reads an embedding off <|endoftext|>, which its tokenizer file may or may not append by itself."""
-    if config.get("model_type") != "qwen3":
-        return None
-    settings = read_json(folder / "tokenizer_config.json") or {}
-    added = settings.get("added_tokens_decoder", {}).items()
-    found = [int(number) for number, token in added if token.get("content") == "<|endoftext|>"]
-    if not found:
-        tokens = (read_json(folder / "tokenizer.json") or {}).get("added_tokens", ())
-        found = [int(token["id"]) for token in tokens if token.get("content") == "<|endoftext|>"]
-    return found[0] if found else None
+def _end_token(folder: Path, config: JsonObject, tokenizer: JsonObject, *, embeds: bool) -> int | None:
+    """Return the end token that a tokenizer's configuration asks for, or that Qwen3's embedding models are read off.
 
-
-def _pooling(folder: Path, modules: Any, source: str) -> tuple[str, tuple[str, ...]]:
-    """Read the pooling that modules.json names; say which later modules a raw feature leaves out."""
-    pooling, notes = "", []
-    for module in modules:
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind == "Pooling":
-            pooling = _pooling_mode(read_json(folder / str(module.get("path")) / "config.json") or {}, source)
-        elif kind != "Transformer":
-            notes.append(f"features are raw: the checkpoint's {kind} module is not applied")
-    if not pooling:
-        raise CacheError(f"backbone {source}: modules.json names no Pooling module", "name a text embedding model")
-    return pooling, tuple(notes)
-
-
-_MODES = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "lasttoken": "last"}
-
-
-def _pooling_mode(config: dict[str, Any], source: str) -> str:
-    """Translate both spellings of a 1_Pooling/config.json: one flag per mode, or `pooling_mode`."""
-    modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True and "pooling_mode_" in key]
-    if isinstance(config.get("pooling_mode"), str):
-        modes = [config["pooling_mode"]]
-    if len(modes) != 1 or modes[0] not in _MODES:
-        raise CacheError(
-            f"backbone {source} pools by {' + '.join(modes) or 'nothing'}",
-            f"choose a model that pools by one of {', '.join(POOLINGS)}",
-        )
-    return _MODES[modes[0]]
-
-
-def _default_prompt(folder: Path) -> str:
-    settings = read_json(folder / "config_sentence_transformers.json") or {}
-    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
-    return str(prompts.get(default, "")) if default else ""
-
-
-def _max_length(folder: Path, config: dict[str, Any]) -> int:
-    """Return the smallest of what model, tokenizer and sentence-transformers allow; 8192 at most for a decoder."""
-    positions = int(config.get("max_position_embeddings") or 512)
-    if "roberta" in str(config.get("model_type")) or config.get("model_type") == "mpnet":
-        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions start after the padding index
-    stated = (read_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
-    if stated:
-        return min(int(stated), positions)
-    allowed = (read_json(folder / "tokenizer_config.json") or {}).get("model_max_length") or positions
-    return min(int(allowed), positions, _CAUSAL_LENGTH if is_causal(config) else positions)
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, None where there is no such file.
-
-    :raises CacheError: the file is not JSON, or cannot be read.
+    Qwen3-Embedding's tokenizer file may or may not append <|endoftext|> by itself; the models read their embedding off
+    it (Zhang et al. 2025, section 2). `embeds`: the checkpoint says how it is pooled, as an embedding model does.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if embeds and config.values.get("model_type") == "qwen3":
+        return added_token(folder, "<|endoftext|>")
+    if not tokenizer.flag("add_eos_token"):
         return None
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CacheError(f"{path} cannot be read: {reason}", "fetch the checkpoint again") from error
+    stated = tokenizer.values.get("eos_token")
+    content = stated.get("content") if isinstance(stated, dict) else stated
+    found = added_token(folder, content) if isinstance(content, str) else None
+    if found is None:
+        raise CacheError(
+            f"{tokenizer.where}: add_eos_token is true, and eos_token {content!r} is no added token of the tokenizer",
+            "name one of its added tokens there",
+        )
+    return found
+
+
+def added_token(folder: Path, content: str) -> int | None:
+    """Return the id of a token that was added to a tokenizer's vocabulary; None where there is no such token.
+
+    :raises CacheError: a damaged file.
+    """
+    settings = JsonObject.read_or_empty(folder / "tokenizer_config.json").object("added_tokens_decoder")
+    for number, token in settings.values.items():
+        if isinstance(token, dict) and token.get("content") == content and number.isdecimal():
+            return int(number)
+    listed = JsonObject.read_or_empty(folder / "tokenizer.json").values.get("added_tokens")
+    for token in listed if isinstance(listed, list) else ():
+        if isinstance(token, dict) and token.get("content") == content and isinstance(token.get("id"), int):
+            return int(token["id"])
+    return None
+
+
+def _truncation_side(tokenizer: JsonObject) -> str | None:
+    side = tokenizer.text("truncation_side")
+    if side not in (None, "left", "right"):
+        raise CacheError(f"{tokenizer.where}: truncation_side is {side!r}", "use left or right")
+    return side
+
+
+def _check_padding(config: JsonObject, tokenizer: JsonObject) -> None:
+    """Refuse padding on the left where positions are absolute: a feature would depend on the batch it is padded in."""
+    side = tokenizer.text("padding_side")
+    if side not in (None, "left", "right"):
+        raise CacheError(f"{tokenizer.where}: padding_side is {side!r}", "use left or right")
+    if side == "left" and config.values.get("model_type") in _ABSOLUTE_POSITIONS:
+        raise CacheError(
+            f"{tokenizer.where}: padding_side is left, and positions of {config.values['model_type']} are absolute: "
+            "an embedding of sentence-transformers would depend on its batch",
+            "remove padding_side there",
+        )
+
+
+def _max_length(config: JsonObject, tokenizer: JsonObject, stated: int | None) -> int:
+    """Return the smallest of what model, tokenizer and sentence-transformers allow; 8192 at most for a decoder."""
+    kind = str(config.values.get("model_type"))
+    positions = config.integer("max_position_embeddings", least=-1)
+    positions = 512 if not positions or positions < 0 else positions
+    if "roberta" in kind or kind == "mpnet":
+        positions -= (config.integer("pad_token_id") or 0) + 1  # their positions start after the padding index
+    if stated is not None:
+        return min(stated, positions)
+    allowed = tokenizer.integer("model_max_length") or tokenizer.integer("max_len") or positions
+    return min(allowed, positions, _CAUSAL_LENGTH if is_causal(config.values) else positions)

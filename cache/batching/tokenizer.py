@@ -9,11 +9,13 @@ in another, and an embedding read off another token is silently wrong).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cache.backbone.hub import locate
+from cache.backbone.json_files import JsonObject
+from cache.backbone.tokenizer_files import load_tokenizer
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
 from cache.batching.token_cache import TokenCache, cuts_at_blanks
 from cache.errors import CacheError
@@ -34,14 +36,14 @@ class TextTokenizer:
     """A checkpoint's tokenizer with the backbone's rules for ends and length, and a prompt before every text."""
 
     def __init__(self, folder: Path, backbone: Backbone, prompt: str = "") -> None:
-        """Load tokenizer.json, or let transformers convert an older format.
+        """Load the checkpoint's tokenizer (`cache.backbone.tokenizer_files`).
 
         :raises CacheError: no tokenizer, or one that cannot be read; a maximum length without room for a text.
         """
         self._prompt = prompt
-        self._tokenizer = _load(folder, backbone)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer, side = load_tokenizer(folder, backbone)
+        self._from_left = side == "left"
+        self._vocabulary = _vocabulary(folder)
         self._token_cache = TokenCache(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
         before, after = self._around(backbone)
         self._before = np.array(before, np.int32)
@@ -64,12 +66,30 @@ class TextTokenizer:
         return before, after
 
     def encode(self, texts: Sequence[str]) -> Sequences:
-        """Return the token sequences of prompt + text for each of `texts`."""
+        """Return the token sequences of prompt + text for each of `texts`.
+
+        :raises CacheError: a token that the model does not have.
+        """
         texts = [self._prompt + text for text in texts] if self._prompt else list(texts)
         # an encoding holds a hundred bytes a token until it is let go
         slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
         bare = self._whole if self._token_cache is None else self._token_cache.encode
-        return self._close(Sequences.concatenated([bare(part) for part in slices]))
+        closed = self._close(Sequences.concatenated([bare(part) for part in slices]))
+        self._check_ids(closed, texts)
+        return closed
+
+    def _check_ids(self, sequences: Sequences, texts: Sequence[str]) -> None:
+        """Refuse a token that has no row in the model's table: on a GPU it would end the process."""
+        if self._vocabulary is None or not sequences.ids.size or sequences.ids.max() < self._vocabulary:
+            return
+        at = int(np.argmax(sequences.ids >= self._vocabulary))
+        text = texts[int(np.searchsorted(sequences.offsets, at, side="right")) - 1]
+        token = int(sequences.ids[at])
+        raise CacheError(
+            f"{text[:60]!r} has the token {token} ({self._tokenizer.id_to_token(token)!r}), and the model has "
+            f"{self._vocabulary} tokens",
+            "fetch the checkpoint again: its tokenizer does not fit its weights",
+        )
 
     def _whole(self, texts: Sequence[str]) -> Sequences:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -80,12 +100,19 @@ class TextTokenizer:
         kept = np.minimum(bare.lengths, self._room)
         offsets = offsets_of(kept + len(self._before) + len(self._after))
         ids = np.empty(int(offsets[-1]), np.int32)
-        ids[ragged_ranges(offsets[:-1] + len(self._before), kept)] = bare.ids[ragged_ranges(bare.offsets[:-1], kept)]
+        first = bare.offsets[1:] - kept if self._from_left else bare.offsets[:-1]
+        ids[ragged_ranges(offsets[:-1] + len(self._before), kept)] = bare.ids[ragged_ranges(first, kept)]
         for i, token in enumerate(self._before):
             ids[offsets[:-1] + i] = token
         for i, token in enumerate(self._after[::-1]):
             ids[offsets[1:] - 1 - i] = token
         return Sequences(ids, offsets)
+
+
+def _vocabulary(folder: Path) -> int | None:
+    config = JsonObject.read_or_empty(folder / "config.json")
+    text = config.object("text_config") if "text_config" in config.values else config
+    return text.integer("vocab_size")
 
 
 def token_lengths(texts: Sequence[str], backbone: Backbone) -> NDArray[np.int64]:
@@ -95,24 +122,3 @@ def token_lengths(texts: Sequence[str], backbone: Backbone) -> NDArray[np.int64]
     """
     tokenizer = TextTokenizer(locate(backbone.source, ""), backbone)
     return tokenizer.encode([backbone.prompt + text for text in texts]).lengths
-
-
-def _load(folder: Path, backbone: Backbone) -> Any:
-    path = folder / "tokenizer.json"
-    try:
-        if path.is_file():
-            from tokenizers import Tokenizer
-
-            return Tokenizer.from_file(str(path))
-        from transformers import AutoTokenizer
-
-        loaded = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=backbone.trust_remote_code
-        )
-        return loaded.backend_tokenizer
-    except Exception as error:  # the Rust library raises plain Exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CacheError(
-            f"backbone {backbone.name}: no usable tokenizer in {folder} ({reason})",
-            "copy tokenizer.json and tokenizer_config.json of the checkpoint into that folder",
-        ) from error

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.backbone.registry import read_json
+from cache.backbone.json_files import JsonObject, read_json
 from cache.batching.block_mask import HostTrie
 from cache.batching.packing import pack
+from cache.errors import CacheError
+from cache.model.dense import DenseModules
 from cache.model.native.config import FAMILIES
 from cache.model.native.load import NativeDecoder, open_native
 from cache.model.pooling import within_tolerance
@@ -65,12 +67,14 @@ class Encoder:
         self._model = _open(folder, backbone, self.layers, self._dtype, device)
         self.notes: tuple[str, ...] = getattr(self._model, "notes", ())
         self.layout = self._model.layout
+        self._dense = self._read_dense(folder)
         self._fused: FusedKernels | None = None
         self.budget = self._fitting_budget(folder)
 
     def features(self, batch: Batch) -> Tensor:
         """Return float32 [layers, texts, H] on the device, texts in the order of `batch.rows`."""
-        return self._model.features(batch, self._fused)
+        features = self._model.features(batch, self._fused)
+        return features if self._dense is None else self._dense(features[0])[None]
 
     @property
     def packing(self) -> Packing:
@@ -146,6 +150,23 @@ class Encoder:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         self._fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
+
+    def _read_dense(self, folder: Path) -> DenseModules | None:
+        """Read the Dense modules behind the last layer's pooling, where that layer is asked for.
+
+        :raises CacheError: other layers are asked for in the same pass: their features have another width.
+        """
+        config = JsonObject.read_or_empty(folder / "config.json")
+        text = config.object("text_config") if "text_config" in config.values else config
+        if not self.backbone.dense or text.count("num_hidden_layers") not in self.layers:
+            return None
+        if len(self.layers) > 1:
+            raise CacheError(
+                f"layers {', '.join(map(str, self.layers))} of {self.backbone.name} in one pass: its Dense modules "
+                "apply to the last alone",
+                "embed the last layer in a call of its own",
+            )
+        return DenseModules([folder / where for where in self.backbone.dense], self.device)
 
     def _fitting_budget(self, folder: Path) -> int:
         """Return how many nodes a batch may have: a number that keeps the device busy and fits its free memory."""

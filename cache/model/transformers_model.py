@@ -4,19 +4,17 @@ Their attention is replaced by this package's, through transformers' attention i
 texts that share a prefix are computed packed and each alone. Where the two differ (an attention with further terms,
 positions counted in another way) batches are padded instead, and a note says so. The check costs a few tiny
 forward passes; the alternative, a list of architectures, is silently wrong with the next release.
-
-transformers without its bars and warnings, wherever what they would say is checked or compared afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from cache.backbone.tokenizer_files import quiet_transformers
 from cache.batching.packing import Batch, pack
 from cache.batching.ragged import Sequences
 from cache.errors import CacheError
@@ -25,29 +23,13 @@ from cache.model.native.load import EAGER_BLOCK, does_not_fit
 from cache.model.pooling import pool, within_tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from cache.backbone.registry import Backbone
     from cache.model.native.triton_ops import FusedKernels
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Turn transformers' progress bars and warnings off, and back to what they were."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 _PROBE = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
@@ -74,7 +56,7 @@ class TransformersModel:
         if getattr(self._config, "attn_logit_softcapping", None):
             self._model.set_attn_implementation("eager")  # the other implementations leave the cap out
         self._offset = 0  # of the first position: RoBERTa and its relatives count from the padding index
-        self.layout = self._choose_layout(self._probe("padded", 1))
+        self.layout = self._choose_layout(self._first_probe(backbone))
 
     @torch.inference_mode()
     def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
@@ -134,6 +116,22 @@ class TransformersModel:
     def _fall_back(self, reason: str) -> str:
         self.notes = (*self.notes, f"padded batches: {reason}")
         return "padded"
+
+    def _first_probe(self, backbone: Backbone) -> Tensor:
+        """Return the features of the probe computed one by one.
+
+        :raises CacheError: the model cannot compute them.
+        """
+        try:
+            return self._probe("padded", 1)
+        except torch.OutOfMemoryError as error:
+            raise does_not_fit(backbone, self._device) from error
+        except Exception as error:  # a configuration that loads and cannot run fails in its own way
+            reason = " ".join(str(error).split())[:200]
+            raise CacheError(
+                f"backbone {backbone.name} is loaded and fails on three short texts ({type(error).__name__}: {reason})",
+                "fetch the checkpoint again: its config.json does not fit its weights",
+            ) from error
 
     def _probe(self, layout: str, budget: int) -> Tensor:
         """Return the features of three short sequences that share a prefix, [layers, 3, H]; budget 1: each alone."""

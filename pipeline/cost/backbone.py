@@ -23,7 +23,8 @@ import numpy as np
 
 import cache
 from cache.backbone.hub import fetch_small_files
-from cache.backbone.registry import is_causal, read_json
+from cache.backbone.json_files import read_json
+from cache.backbone.registry import is_causal
 from pipeline.cost.elementwise import Elementwise, count_pass
 from pipeline.errors import PipelineError
 

@@ -26,7 +26,7 @@ import heads
 from cache.backbone.fingerprint import identity, read_content, weight_files
 from cache.backbone.hub import locate
 from cache.backbone.registry import Backbone
-from cache.model.transformers_model import quiet_transformers
+from cache.backbone.tokenizer_files import quiet_transformers
 from pipeline.errors import PipelineError
 from pipeline.export.loading import HEAD, PACKED, POOLING, TRANSFORMER, load_model
 from pipeline.export.tokenizer import carry_end_token

@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cache.backbone.registry import Backbone, read_json
+from cache.backbone.json_files import read_json
+from cache.backbone.registry import Backbone
 from pipeline.errors import PipelineError
 
 _PROBE = "a"

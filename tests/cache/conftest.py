@@ -43,7 +43,9 @@ def write_tokenizer(folder: Path, *, bert: bool) -> None:
         )
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {str(i): {"content": token} for token, i in specials.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": added})
+    )
 
 
 def write_model(name: str, folder: Path) -> None:

@@ -151,9 +151,13 @@ def bert_shape(config: Mapping[str, Any]) -> BertShape | None:
 
 def _understood(config: Mapping[str, Any], keys: set[str], values: Mapping[str, tuple[Any, ...]]) -> bool:
     unknown = config.keys() - _IRRELEVANT - _SIZES - keys - values.keys()
+    sizes = [
+        config.get(key, 1) for key in (*_SIZES, "vocab_size", "intermediate_size", "num_key_value_heads", "head_dim")
+    ]
     return (
         not unknown
         and config.keys() >= _SIZES
+        and all(size is None or (type(size) is int and size > 0) for size in sizes)
         and all(config[key] in allowed for key, allowed in values.items() if key in config)
     )
 

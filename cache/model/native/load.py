@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from cache.backbone.fingerprint import weight_files
-from cache.backbone.registry import read_json
+from cache.backbone.json_files import read_json
 from cache.batching.block_mask import DeviceTrie
 from cache.errors import DeviceError
 from cache.model.attention import Blocks, Chain
@@ -118,7 +118,7 @@ def open_native(
                 return NativeBert(Bert(weights, bert), layers, device, backbone.pooling)
     except torch.OutOfMemoryError as error:
         raise does_not_fit(backbone, device) from error
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError):
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError):
         return None  # whatever is wrong with these files, transformers reads them next and says so
     return None
 

@@ -46,13 +46,14 @@ def test_a_tokenizer_that_appends_the_end_itself_gets_no_second(checkpoint, tmp_
     from tokenizers import Tokenizer, processors
 
     folder = checkpoint("qwen3")
-    plain = TextTokenizer(folder, resolve(str(folder)))
+    backbone = replace(resolve(str(folder)), end_token=1)
+    plain = TextTokenizer(folder, backbone)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 1)]
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    ending = TextTokenizer(tmp_path, resolve(str(folder)))
+    ending = TextTokenizer(tmp_path, backbone)
     for text in ("ab", "ab<|endoftext|>", "é" * 999):
         first, second = plain.encode([text]), ending.encode([text])
         assert np.array_equal(first.ids, second.ids)
@@ -68,4 +69,4 @@ def test_no_tokenizer_and_no_room_are_told_in_one_line(checkpoint, tmp_path):
             TextTokenizer(bad, backbone)
         assert "\n" not in str(caught.value) + caught.value.remedy
     with pytest.raises(CacheError, match="maximum length 0"):
-        TextTokenizer(folder, replace(backbone, max_length=0))
+        TextTokenizer(folder, replace(backbone, max_length=0, end_token=1))

@@ -1,0 +1,277 @@
+"""A checkpoint's tokenizer, as transformers reads it: tokenizer.json and the settings in the files beside it.
+
+transformers 5 builds many tokenizers anew from the vocabulary in tokenizer.json, by the settings in
+tokenizer_config.json, special_tokens_map.json and added_tokens.json: lower case, accents, added tokens, end tokens. So
+tokenizer.json alone is the tokenizer only where these settings say the same. Where that is plain (a few kinds of
+tokenizers with settings that are known here) tokenizer.json is loaded directly, in milliseconds. Everything else is
+loaded through transformers, whose import takes seconds, and where the result is not that of tokenizer.json its digest
+goes into the fingerprint. The alternative, reading some keys and dropping the others, gives other tokens than
+sentence-transformers for the same folder, and says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cache.backbone.json_files import JsonObject
+from cache.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cache.backbone.registry import Backbone
+
+SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_PROBE = "a"
+_SPECIAL = ("unk_token", "bos_token", "eos_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# settings that change no token id of a single text, truncated by this package
+_WITHOUT_EFFECT = {
+    *("name_or_path", "model_max_length", "max_len", "max_length", "padding_side", "truncation_side", "stride"),
+    *("clean_up_tokenization_spaces", "chat_template", "tokenizer_class", "do_basic_tokenize", "never_split", "errors"),
+    *("special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file", "processor_class", "backend"),
+    *("truncation_strategy", "pad_token_type_id", "pad_to_multiple_of", "is_local", "local_files_only", "use_fast"),
+}
+_BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+_QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_READ_DIRECTLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Turn transformers' progress bars and warnings off, and back to what they were."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(folder: Path, backbone: Backbone) -> tuple[Any, str]:
+    """Return a checkpoint's `tokenizers.Tokenizer`, without truncation and padding, and the side it truncates at.
+
+    :raises CacheError: there is none, or none that can be used.
+    """
+    loaded, _, side = _load(folder, backbone)
+    return loaded, side
+
+
+def digest_if_changed(folder: Path, backbone: Backbone) -> str | None:
+    """Return a digest of the tokenizer as loaded, hex; None where tokenizer.json alone gives the same tokens.
+
+    :raises CacheError: as `load_tokenizer` does.
+    """
+    loaded, raw, _ = _load(folder, backbone)
+    if loaded is raw:
+        return None
+    state = _state(loaded)
+    if raw is not None and state == _state(raw):
+        return None
+    canonical = json.dumps(state, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _load(folder: Path, backbone: Backbone) -> tuple[Any, Any, str]:
+    """Return the tokenizer as loaded, that of tokenizer.json alone or None, and the side of truncation.
+
+    The first two are one object where they are the same.
+    """
+    try:
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        raw: Any = Tokenizer.from_file(str(path)) if path.is_file() else None
+        stated = _unbounded(raw)
+        settings = _settings_beside(raw, folder)
+        direct = settings is not None and _read_directly(raw, settings, folder)
+        loaded: Any = raw if direct else _through_transformers(folder, backbone, None if settings else raw)
+        rebuilt = _unbounded(loaded)
+    except CacheError:
+        raise
+    except Exception as error:  # the Rust library raises plain Exception
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CacheError(
+            f"backbone {backbone.name}: no usable tokenizer in {folder} ({reason})",
+            "copy tokenizer.json and tokenizer_config.json of the checkpoint into that folder",
+        ) from error
+    if backbone.lowercase and not _in_lower_case(loaded):
+        from tokenizers import normalizers
+
+        raw = Tokenizer.from_str(loaded.to_str()) if loaded is raw else raw
+        loaded.normalizer = normalizers.Sequence([normalizers.Lowercase(), *_parts(loaded.normalizer)])
+    return loaded, raw, backbone.truncation_side or stated or rebuilt or "right"
+
+
+def _unbounded(tokenizer: Any) -> str | None:
+    """Turn truncation and padding off; return the side at which it truncated."""
+    if tokenizer is None:
+        return None
+    stated = tokenizer.truncation
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return str(stated["direction"]).lower() if stated else None
+
+
+def _through_transformers(folder: Path, backbone: Backbone, plain: Any) -> Any:
+    """Load as transformers does.
+
+    `plain` is the tokenizer of tokenizer.json where nothing beside it asks for more. It is returned where transformers
+    takes the file for another kind of tokenizer, which config.json alone made it believe.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            made = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=backbone.trust_remote_code
+            )
+    except Exception:
+        if plain is None:
+            raise
+        return plain
+    backend = getattr(made, "backend_tokenizer", None)
+    if backend is None:
+        raise CacheError(
+            f"backbone {backbone.name}: {type(made).__name__} is a tokenizer without a tokenizer.json",
+            "convert it: load it with transformers and save_pretrained where sentencepiece or tiktoken is installed",
+        )
+    fits = plain is None or type(backend.model) is type(plain.model)
+    return backend if fits else plain
+
+
+def _settings_beside(raw: Any, folder: Path) -> dict[str, Any] | None:
+    """Return the settings beside tokenizer.json that may ask for more than it holds; None where some certainly do."""
+    config, special, added = (JsonObject.read_or_empty(folder / name) for name in SETTINGS_FILES)
+    if raw is None or added.values:
+        return None
+    rest = {key: value for key, value in config.values.items() if key not in _WITHOUT_EFFECT}
+    named = {key: rest.pop(key) for key in _SPECIAL if rest.get(key) is not None}
+    named |= dict(special.values)
+    if not _are_added(raw, named, rest.pop("added_tokens_decoder", None)):
+        return None
+    ends = [rest.pop(key, None) for key in ("add_bos_token", "add_eos_token")]
+    if any(ends) or (ends != [None, None] and _around(raw) != ([], [])):
+        return None
+    return {key: value for key, value in rest.items() if value is not None or key == "strip_accents"} | {
+        key: value for key, value in named.items() if _BERT.get(key) != value
+    }
+
+
+def _read_directly(raw: Any, settings: dict[str, Any], folder: Path) -> bool:
+    """Tell whether transformers makes of tokenizer.json and these settings what is in tokenizer.json."""
+    model = JsonObject.read_or_empty(folder / "config.json").values
+    name = JsonObject.read_or_empty(folder / "tokenizer_config.json").values.get("tokenizer_class")
+    name, kind = name or model.get("tokenizer_class"), model.get("model_type")
+    rest = {key: value for key, value in settings.items() if key not in _SPECIAL}
+    if name in _READ_DIRECTLY and kind != "qwen2":
+        return not rest.keys() - {"add_prefix_space"}
+    short = str(name).removesuffix("Fast")
+    if short == "BertTokenizer" and kind == "bert":
+        return rest == settings and _is_bert(raw, rest)
+    return short == "Qwen2Tokenizer" and kind in ("qwen2", "qwen3") and _is_qwen(raw, rest)
+
+
+def _are_added(raw: Any, named: dict[str, Any], listed: Any) -> bool:
+    """Tell whether special tokens, by name and by id, are added tokens of tokenizer.json as they are there."""
+    flags = ("lstrip", "rstrip", "single_word", "normalized", "special")
+    held = raw.get_added_tokens_decoder()
+    contents = {token.content for token in held.values()}
+    if not all(isinstance(token, str) and token in contents for token in named.values()):
+        return False
+    if listed is None:
+        return True
+    for number, token in listed.items() if isinstance(listed, dict) else [("", None)]:
+        there = held.get(int(number)) if str(number).isdecimal() else None
+        if there is None or not isinstance(token, dict) or token.get("content") != there.content:
+            return False
+        if any(token.get(flag, getattr(there, flag)) != getattr(there, flag) for flag in flags):
+            return False
+    return True
+
+
+def _is_bert(raw: Any, rest: dict[str, Any]) -> bool:
+    wanted = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": rest.pop("tokenize_chinese_chars", True),
+        "strip_accents": rest.pop("strip_accents", None),
+        "lowercase": rest.pop("do_lower_case", True),
+    }
+    before, after = _around(raw)
+    return (
+        not rest
+        and _component(raw.normalizer) == wanted
+        and _component(raw.pre_tokenizer) == {"type": "BertPreTokenizer"}
+        and type(raw.model).__name__ == "WordPiece"
+        and [raw.id_to_token(i) for i in (*before, *after)] == ["[CLS]", "[SEP]"]
+    )
+
+
+def _is_qwen(raw: Any, rest: dict[str, Any]) -> bool:
+    split = {"type": "Split", "pattern": {"Regex": _QWEN_PATTERN}, "behavior": "Isolated", "invert": False}
+    by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    model = raw.model
+    options = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
+    return (
+        not {key for key, value in rest.items() if value not in (False, [], {})}
+        and _component(raw.normalizer) == {"type": "NFC"}
+        and _component(raw.pre_tokenizer) == {"type": "Sequence", "pretokenizers": [split, by_bytes]}
+        and type(model).__name__ == "BPE"
+        and not any(getattr(model, key) for key in (*options, "continuing_subword_prefix", "end_of_word_suffix"))
+    )
+
+
+def _component(part: Any) -> Any:
+    """Return a component's settings as in tokenizer.json, but what decides only where in the text a token lies."""
+    return None if part is None else _without_offsets(json.loads(part.__getstate__()))
+
+
+def _in_lower_case(tokenizer: Any) -> bool:
+    """Tell whether a normaliser makes lower case of a text already."""
+    parts = _component(tokenizer.normalizer) or {}
+    parts = parts.get("normalizers", [parts])
+    return any(part.get("type") == "Lowercase" or part.get("lowercase") is True for part in parts)
+
+
+def _parts(normalizer: Any) -> list[Any]:
+    if normalizer is None:
+        return []
+    with contextlib.suppress(TypeError):  # a sequence can be iterated
+        return list(normalizer)
+    return [normalizer]
+
+
+def _state(tokenizer: Any) -> dict[str, Any]:
+    """Return what decides the token ids of a text, as in tokenizer.json."""
+    state = json.loads(tokenizer.to_str())
+    kept = {key: state.get(key) for key in ("added_tokens", "model")}
+    parts = {"normalizer": tokenizer.normalizer, "pre_tokenizer": tokenizer.pre_tokenizer}
+    return {**kept, **{name: _component(part) for name, part in parts.items()}, "around": _around(tokenizer)}
+
+
+def _without_offsets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_offsets(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_offsets(one) for key, one in value.items() if key != "trim_offsets"}
+    return value
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the token ids that are put before and after a text."""
+    bare = tokenizer.encode(_PROBE, add_special_tokens=False).ids
+    whole = tokenizer.encode(_PROBE, add_special_tokens=True).ids
+    at = next(i for i in range(len(whole) + 1) if whole[i : i + len(bare)] == bare)
+    return whole[:at], whole[at + len(bare) :]
