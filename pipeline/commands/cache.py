@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
 from rich.table import Table
 
 from pipeline.terminal.command import Session, command
+
+if TYPE_CHECKING:
+    from pipeline.workspace.runs import Unreadable
 
 
 @click.group("cache")
@@ -52,14 +58,30 @@ def _bytes(n: int) -> str:
     return f"{n / 1e9:,.2f} GB" if n >= 1e9 else f"{n / 1e6:,.1f} MB"
 
 
-def _runs_using(session: Session) -> dict[str, int]:
-    from pipeline.workspace.runs import all_runs
+@dataclass(frozen=True)
+class _Use:
+    """How many runs refer to a fingerprint, and what may refer to one: runs below `runs` that cannot be read."""
 
-    counts: dict[str, int] = {}
-    for run in all_runs(session.artifacts):
-        fingerprint = str(run.record["fingerprint"])
-        counts[fingerprint] = counts.get(fingerprint, 0) + 1
-    return counts
+    counts: Counter[str]
+    unreadable: list[Unreadable]
+
+    def why_kept(self, description: Mapping[str, Any]) -> str | None:
+        """Why a store must not be deleted, in a few words; None if no run can refer to it."""
+        if runs := self.counts[str(description["fingerprint"])]:
+            return f"{runs} runs"
+        if description["fingerprint"] == "unknown":
+            return "it is damaged, so that the runs on it are not known; `pipeline cache verify --repair` may help"
+        maybe = [u for u in self.unreadable if u.backbone in (None, description["backbone"])]
+        return f"{maybe[0].path}, which cannot be read, may refer to it" if maybe else None
+
+
+def _runs_using(session: Session) -> _Use:
+    from pipeline.workspace.runs import scan
+
+    runs, unreadable = scan(session.artifacts.runs)
+    for place in unreadable:
+        session.console.say(str(place.error))
+    return _Use(Counter(str(run.record["fingerprint"]) for run in runs), unreadable)
 
 
 @command("list", example="pipeline cache list")
@@ -73,14 +95,16 @@ def list_stores(session: Session) -> dict[str, Any]:
     records = []
     for store in _stores(session, ()):
         d = store.description
-        runs = used.get(str(d["fingerprint"]), 0)
+        runs = used.counts[str(d["fingerprint"])]
         dtypes = f"{d.get('compute_dtype', '?')}\n> {d['store_dtype']}"
         last_used = store.last_used.isoformat(sep=" ", timespec="minutes") if store.last_used else "never"
         day = last_used.partition(" ")[0]
         table.add_row(
-            store.folder.name, str(d["layer"]), dtypes, f"{store.rows:,}",
+            store.folder.name, str(d["layer"]), dtypes, "damaged" if store.damage else f"{store.rows:,}",
             _bytes(store.bytes), str(store.shards), str(runs), day,
         )  # fmt: skip
+        if store.damage:
+            session.console.say(store.damage)
         records.append(
             {
                 "store": str(store.folder),
@@ -90,6 +114,7 @@ def list_stores(session: Session) -> dict[str, Any]:
                 "compute_dtype": d.get("compute_dtype"),
                 "dtype": d["store_dtype"],
                 "rows": store.rows,
+                "damage": store.damage,
                 "bytes": store.bytes,
                 "shards": store.shards,
                 "runs": runs,
@@ -147,8 +172,14 @@ def prune_stores(session: Session, yes: bool) -> dict[str, Any]:
     import cache
 
     used = _runs_using(session)
-    unused = [store for store in _stores(session, ()) if str(store.description["fingerprint"]) not in used]
+    unused: list[Any] = []
     removed: list[Path] = []
+    for store in _stores(session, ()):
+        why = used.why_kept(store.description)
+        if why is None:
+            unused.append(store)
+        elif not used.counts[str(store.description["fingerprint"])]:
+            session.console.say(f"{store.folder} is kept: {why}")
     for store in unused:
         question = f"delete {store.folder} ({store.rows:,} rows, {_bytes(store.bytes)})?"
         if yes or click.confirm(question, err=True):

@@ -23,7 +23,7 @@ def COMMAND(session: Session, methods: tuple[str, ...], **options: Any) -> dict[
     """
     from pipeline.evaluation.recommend import layer_sentences
     from pipeline.stages.with_progress import features_of, fit_stage
-    from pipeline.workspace.runs import runs_of_layers
+    from pipeline.workspace.features import runs_of_layers
 
     features = features_of(session, options)
     runs = fit_stage(session, features, methods, options)

@@ -65,6 +65,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     from pipeline.retrieval.results import to_json
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
     from pipeline.stages.with_progress import features_of, runs_to_judge
+    from pipeline.workspace.records import write_record
 
     features = features_of(session, options)
     runs, device = runs_to_judge(session, features, options["methods"]), device_of(options["device"])
@@ -79,7 +80,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     for shown in retrieval_tables(result) if options["full"] else brief_tables(result, wanted):
         session.console.show(shown)
     path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
-    _write(path, result)
+    write_record(path, result)
     session.console.say(f"kept: {path}" + ("" if options["full"] else " (--full shows all of it)"))
     return result
 
@@ -114,13 +115,3 @@ def _plan(
         session.console.say(f"FAISS: {', '.join(engines) + ' (--full shows them)' if engines else why}")
     session.console.say(f"device: {device}")
     return Plan(tuple(sorted(filters)), options["candidates"], engines=engines, device=device)
-
-
-def _write(path: Any, result: Mapping[str, Any]) -> None:
-    import json
-
-    import cache
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(path) as partial:
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

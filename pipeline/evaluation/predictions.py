@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ class Predictions:
     `matching`: int64 [J, m, L], how many of the neighbours have the text's own label.
     `origin`: where the gallery's rows come from, if the protocol makes a point of it. `seed`: of the bootstrap.
     """
+
+    ARRAYS: ClassVar = ("facts", "labels", "asked", "predicted", "agreeing")
+    """Names of what `to_arrays` spells out."""
 
     protocol: str
     k: int

@@ -41,14 +41,11 @@ def layer_sentences(runs: Iterable[Run]) -> list[str]:
 
 def _validated(run: Run) -> float | None:
     """Accuracy of the epoch kept, mean of level 0 and the finest, leave-one-out on the full vector."""
-    import polars as pl
-
-    try:
-        history = pl.read_parquet(run.folder / "history.parquet")
-        (score,) = history.filter(pl.col("epoch") == int(run.record["best_epoch"]))["score"]
-    except (OSError, ValueError, pl.exceptions.PolarsError):
+    history = run.history()
+    if history is None:
         return None
-    return None if score is None else float(score) / 2
+    scores = [row["score"] for row in history.to_dicts() if row["epoch"] == run.record["best_epoch"]]
+    return None if scores in ([], [None]) else float(scores[0]) / 2
 
 
 def _sentence(group: Group, layers: dict[int, list[float]]) -> str:

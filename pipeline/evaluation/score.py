@@ -6,19 +6,17 @@ A run's predictions and scores are stored beside it under their protocol and k a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import numpy as np
-
-import cache
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.error_analysis import error_records
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.protocols import gallery_grid, leave_one_out, score_embeddings
+from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
+from pipeline.workspace.records import keep, read_kept, write_record
 from pipeline.workspace.run_names import names
 
 PROTOCOLS = ("gallery", "leave-one-out")
@@ -49,8 +47,8 @@ def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None =
 def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> Predictions:
     """Predictions from nearest neighbours, under one of `PROTOCOLS`; `device` as for `score`."""
     kept = None if scorable.folder is None else scorable.folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
-    if kept is not None and (found := _read_answers(kept)) is not None:
-        return found
+    if kept is not None and (found := read_arrays(kept, Predictions.ARRAYS)) is not None:
+        return Predictions.from_arrays(found)
     test, test_labels = scorable.split("test")
     if protocol == "leave-one-out":
         predictions = leave_one_out(test, test_labels, scale_dim=scorable.dims, k=k, device=device)
@@ -60,9 +58,7 @@ def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str
             train, train_labels, test, test_labels, scale_dim=scorable.dims, k=k, device=device
         )
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with cache.atomic_file(kept) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **predictions.to_arrays())  # type: ignore[arg-type]
+        keep_arrays(kept, predictions.to_arrays())
     return predictions
 
 
@@ -98,27 +94,42 @@ def stored_scores(folder: Path | None) -> list[dict[str, Any]]:
     return [record for record in found if record.get("scoring") == SCORING]
 
 
+class _LevelScore(TypedDict):
+    """What every reader of a kept score needs of a level."""
+
+    level: int
+    accuracy: float
+    ci95: list[float]
+
+
+class _PrefixScore(TypedDict):
+    """The same of a prefix."""
+
+    dim: int
+    levels: list[_LevelScore]
+
+
+class _ScoreRecord(TypedDict):
+    """The same of a score."""
+
+    protocol: str
+    k: int
+    gallery: int
+    queries: int
+    prefixes: list[_PrefixScore]
+
+
+class _Scores(TypedDict):
+    """The content of scores.json and galleries-*.json."""
+
+    scores: list[_ScoreRecord]
+
+
 def _read_records(path: Path | None) -> list[dict[str, Any]]:
-    """Read stored records; none if the file is absent or unreadable (they are computed again)."""
-    if path is None:
-        return []
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return records if isinstance(records, list) else []
+    """Read stored records; none if the file is absent, damaged or unreadable (they are computed again)."""
+    found = None if path is None else read_kept(path, _Scores, older=lambda records: {"scores": records})
+    return [] if found is None else [dict(record) for record in found["scores"]]
 
 
 def _write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(path) as partial:
-        partial.write_text(json.dumps(records, indent=1), encoding="utf-8")
-
-
-def _read_answers(path: Path) -> Predictions | None:
-    """Read stored predictions; None if there are none, or they are damaged (they are computed again)."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Predictions.from_arrays(arrays)
-    except Exception:  # a flipped bit surfaces as whatever zip, zlib, numpy or JSON make of it
-        return None
+    keep(lambda: write_record(path, {"scores": records}), path)

@@ -6,10 +6,9 @@ What is kept beside the runs is read, what is missing is measured by the same st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -27,13 +26,29 @@ from pipeline.report.frames import history_frame
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts, DatasetSource
-from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.features import LabelledFeatures, runs_of_layers
+from pipeline.workspace.records import read_record, tell
 from pipeline.workspace.run_names import names
-from pipeline.workspace.runs import Run, runs_of_layers
+from pipeline.workspace.runs import Run
 
 Score = Mapping[str, Any]
 
-_NEEDED = ("method", "filter_dim", "candidates", "recall_at_10", "flops_per_query", "bytes_per_document")
+
+class _RetrievalResult(TypedDict):
+    """What the page needs of a row of `retrieve`."""
+
+    method: str
+    filter_dim: int
+    candidates: int
+    recall_at_10: float
+    flops_per_query: float
+    bytes_per_document: float
+
+
+class _RetrievalRecord(TypedDict):
+    """What the page needs of what `retrieve` keeps."""
+
+    results: list[_RetrievalResult]
 
 
 @dataclass(frozen=True)
@@ -128,21 +143,15 @@ def page_name(features: LabelledFeatures) -> str:
 def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> dict[str, Any] | None:
     """What `pipeline retrieve` left, None if it was not run.
 
-    :raises PipelineError: if the file is not what `retrieve` writes.
+    A damaged one is named and left out: a page lacks a section, not the command its page.
     """
     path = artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
-    if not path.is_file():
-        return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for row in found["results"] for name in _NEEDED if name not in row]
-        if missing or not found["results"]:
-            raise ValueError(f"a row lacks {missing[0]}" if missing else "it has no row")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(
-            f"{path} is not what `retrieve` writes ({error})", "run `pipeline retrieve` again, or delete the file"
-        ) from error
-    return found
+        found = read_record(path, _RetrievalRecord)
+    except PipelineError as error:
+        tell(f"{error}; left out: `pipeline retrieve` writes it again")
+        return None
+    return None if found is None or not found["results"] else dict(found)
 
 
 def _compared(entries: Sequence[Entry]) -> list[Comparison]:

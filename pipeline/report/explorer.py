@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import cache
 import data
 from heads.knn import prefix_neighbours
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.report.tsne import MOVES, Points, layout, principal_plane, rotation
+from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 
 Ints = NDArray[np.int64]
 
@@ -174,21 +174,19 @@ def _read_map(scorable: Scorable) -> _Map | None:
     path = _map_file(scorable)
     if path is None:
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            dims = tuple(arrays["dims"].tolist())
-            return _Map(dims, arrays["neighbours"].astype(np.int64), arrays["cosines"], arrays["places"])
-    except Exception:  # a flipped bit surfaces as whatever zip, zlib or numpy make of it
+    arrays = read_arrays(path, ("dims", "neighbours", "cosines", "places"))
+    if arrays is None:
         return None
+    dims = tuple(arrays["dims"].tolist())
+    return _Map(dims, arrays["neighbours"].astype(np.int64), arrays["cosines"], arrays["places"])
 
 
 def _keep_map(scorable: Scorable, made: _Map) -> None:
     path = _map_file(scorable)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with cache.atomic_file(path) as partial, partial.open("wb") as file:
-            small = made.neighbours.astype(np.uint16)
-            np.savez(file, dims=np.array(made.dims), neighbours=small, cosines=made.cosines, places=made.places)
+        small = made.neighbours.astype(np.uint16)
+        arrays = {"dims": np.array(made.dims), "neighbours": small, "cosines": made.cosines, "places": made.places}
+        keep_arrays(path, arrays, compress=False)
 
 
 def _places(neighbours: Ints, start: Points) -> Points:

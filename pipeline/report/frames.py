@@ -120,9 +120,8 @@ def history_frame(named: Iterable[tuple[str, Run]], levels: Sequence[str]) -> pl
     """
     frames = []
     for name, run in named:
-        try:
-            history = pl.read_parquet(run.folder / "history.parquet")
-        except (OSError, pl.exceptions.PolarsError):
+        history = run.history()
+        if history is None:
             continue
         accuracies = {f"accuracy_{i}": level for i, level in enumerate(levels) if f"accuracy_{i}" in history.columns}
         tidy = history.select(

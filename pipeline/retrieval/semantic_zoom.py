@@ -21,10 +21,10 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-import cache
 import heads
 from heads.knn import prefix_neighbours
 from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 from pipeline.workspace.runs import Run
 
 WIDE = 120
@@ -74,7 +74,7 @@ def _summary(zoom: Zoom, levels: Sequence[str]) -> str:
     return ", ".join(f"{level} {label} {count}/{len(zoom.hits)}" for level, (label, count) in agreed)
 
 
-KEPT = "train-embeddings.npy"
+KEPT = "train-embeddings.npz"
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,9 @@ def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -
 def _corpus(path: Path, head: heads.FractalHead, features: LabelledFeatures) -> np.ndarray:
     """Embeddings of the training texts, float32 [n, D]: those kept, else made and kept."""
     shape = (len(features.dataset.split_rows("train")), head.dims[-1])
-    try:
-        kept = np.load(path, allow_pickle=False)
-        if kept.shape == shape and kept.dtype == np.float32:
-            return np.asarray(kept)
-    except (OSError, ValueError):
-        pass  # absent or damaged: made again
+    kept = read_arrays(path, ("embeddings",))
+    if kept is not None and kept["embeddings"].shape == shape and kept["embeddings"].dtype == np.float32:
+        return kept["embeddings"]
     made = head.embed(features.split("train")[0])
-    with cache.atomic_file(path) as partial, partial.open("wb") as file:
-        np.save(file, made)
+    keep_arrays(path, {"embeddings": made}, compress=False)
     return made

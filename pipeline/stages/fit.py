@@ -10,9 +10,12 @@ from typing import Any
 
 import heads
 from cache.store.atomic import remove_stale_partials
+from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
-from pipeline.workspace.runs import Run, RunKey, is_run, read_run, run_folder, write_run
+from pipeline.workspace.outputs import check_writable
+from pipeline.workspace.runs import Run, RunKey, read_run, run_folder, whole_run
+from pipeline.workspace.write_run import write_run
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,21 @@ def fit(
     """Trains the heads of one method that do not exist yet.
 
     Of two processes that train the same run at the same time both give it, and the first one's files are kept. What
-    killed ones left half written is removed.
+    killed ones left half written is removed. A run that is damaged is trained again; a seed whose run cannot be read or
+    written stops none of the others, and is raised at the end.
 
     :param device: see `heads.fit_many`. A run's id does not know it: which device trained a head is no other head.
     :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
-    :raises PipelineError: if texts of the dataset were not embedded.
+    :raises PipelineError: if texts of the dataset were not embedded, or a run may not be read.
+    :raises cache.CacheError: if a run cannot be written.
     """
     keys = [_key(features, method, seed, settings) for seed in seeds]
     folders = run_folders(artifacts, features, method, seeds, settings)
     began = time.monotonic()
-    todo = [i for i, folder in enumerate(folders) if not is_run(folder)]
+    todo, failures = _lacking(folders)
     if todo:
+        folders[0].parent.mkdir(parents=True, exist_ok=True)
+        check_writable(folders[0])
         remove_stale_partials(folders[0].parent)
         train, train_labels = features.split("train")
         validation = features.split("val") if len(features.dataset.split_rows("val")) else None
@@ -77,9 +84,27 @@ def fit(
             progress=progress,
         )
         for i, result in zip(todo, results, strict=True):
-            write_run(folders[i], result, keys[i], features)
+            try:
+                write_run(folders[i], result, keys[i], features)
+            except (OSError, ValueError) as error:  # of the file system; the other seeds' heads may still be written
+                failures.append(error)
+    if failures:
+        raise failures[0]
     runs = [read_run(folder) for folder in folders]
     return Fitted(runs, frozenset(keys[i].id for i in todo), time.monotonic() - began)
+
+
+def _lacking(folders: Sequence[Path]) -> tuple[list[int], list[Exception]]:
+    """Places of the runs to train, and what keeps others from being read."""
+    todo: list[int] = []
+    failures: list[Exception] = []
+    for place, folder in enumerate(folders):
+        try:
+            if whole_run(folder) is None:
+                todo.append(place)
+        except PipelineError as error:
+            failures.append(error)
+    return todo, failures
 
 
 def run_folders(

@@ -23,8 +23,8 @@ from pipeline.terminal.command import Session
 from pipeline.terminal.durations import duration
 from pipeline.terminal.tables import score_table, steerability_lines
 from pipeline.workspace.artifacts import DatasetSource
-from pipeline.workspace.features import LabelledFeatures, labelled_features
-from pipeline.workspace.runs import Run, runs_of
+from pipeline.workspace.features import LabelledFeatures, labelled_features, runs_of
+from pipeline.workspace.runs import Run, usable
 
 
 def rate_of(progress: cache.EmbedProgress) -> str:
@@ -215,11 +215,12 @@ def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str
 
 
 def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:
-    """The runs trained on these features.
+    """The runs trained on these features; those whose heads are damaged are named and left out.
 
     :raises PipelineError: if there are none.
+    :raises heads.HeadsError: if no head can be loaded.
     """
-    found = runs_of(session.artifacts, features, methods)
+    found = usable(runs_of(session.artifacts, features, methods), session.console.say)
     if not found:
         raise PipelineError(
             f"no run was trained on {features.dataset.id} with these features of {features.backbone}",

@@ -51,7 +51,8 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
         def guarded(*, as_json: bool, artifacts: Path, debug: bool, **options: Any) -> None:
             console = Console(as_json)
             try:
-                result = function(Session(Artifacts(artifacts), console), **options)
+                with console.saying_what_is_logged():
+                    result = function(Session(Artifacts(artifacts), console), **options)
                 if as_json:
                     console.emit(result)
             except (click.ClickException, click.Abort, click.exceptions.Exit):

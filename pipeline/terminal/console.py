@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 import time
@@ -119,6 +120,22 @@ class ProgressBar:
         return f"{self._title}: {done / total:.0%} {note}{remaining}"
 
 
+class _Said(logging.Handler):
+    """Says what is logged, each line once, and of lines that share a reason (`once`) the first."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self._known: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging."""
+        reason = getattr(record, "once", record.getMessage())
+        if reason not in self._known:
+            self._known.add(reason)
+            self._console.say(record.getMessage())
+
+
 class Console:
     """The two streams of a command: results on stdout, everything else on stderr."""
 
@@ -162,6 +179,17 @@ class Console:
         """What is wrong in one line, what to do in the next."""
         self._err.print(f"error: {_one_line(problem)}", markup=False, soft_wrap=True, style="red")
         self._err.print(f"   do: {_one_line(remedy)}", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def saying_what_is_logged(self) -> Iterator[None]:
+        """Inside it, what the stages below log is said here, each line once."""
+        handler = _Said(self)
+        logger = logging.getLogger("pipeline")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[ProgressBar]:

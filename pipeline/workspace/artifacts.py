@@ -8,7 +8,7 @@ changed in the source is a label changed in the next command.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any
 import cache
 import data
 from pipeline.errors import PipelineError
+from pipeline.workspace.records import read_record, tell, write_record
+
+_EMBED_AGAIN = "run `pipeline embed DATASET` again: it writes this file anew and computes only what is missing"
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,6 @@ class DatasetSource:
     all_rows: bool = False
     qualify_labels: bool = False
     drop_incomplete: bool = False
-
-    @staticmethod
-    def of(record: dict[str, Any]) -> DatasetSource:
-        """The source kept in a JSON record."""
-        levels = record["levels"]
-        return DatasetSource(**{**record, "levels": tuple(levels) if levels else None})
 
     @property
     def options(self) -> list[str]:
@@ -90,31 +87,25 @@ class Artifacts:
     @property
     def embedded_before(self) -> bool:
         """Whether `embed` has run here."""
-        return self._current_file.is_file()
+        return os.path.lexists(self._current_file)
 
     def current(self) -> Current:
         """What `embed` used last.
 
         :raises PipelineError: if nothing was embedded here yet, or the file is damaged.
         """
-        if not self.embedded_before:
+        current = read_record(self._current_file, Current, again=_EMBED_AGAIN)
+        if current is None:
             raise PipelineError(
                 f"nothing was embedded in {self.root} yet", "run `pipeline embed DATASET` first, or name --artifacts"
             )
-        record = _read_json(self._current_file)
-        try:
-            backbone = BackboneSource(**record["backbone"])
-            return Current(DatasetSource.of(record["dataset"]), record["dataset_id"], backbone, record["stores"])
-        except (KeyError, TypeError) as error:
-            raise PipelineError(
-                f"{self._current_file} is not what `embed` wrote ({error})", "delete it and run `pipeline embed` again"
-            ) from error
+        return current
 
     def remember(self, current: Current) -> None:
         """Makes `current` what later commands take by default."""
-        _write_json(self._current_file, asdict(current))
-        _write_json(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
-        _write_json(self._backbone_file(current.backbone.name), asdict(current.backbone))
+        write_record(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
+        write_record(self._backbone_file(current.backbone.name), asdict(current.backbone))
+        write_record(self._current_file, asdict(current))
 
     def _backbone_file(self, name: str) -> Path:
         return self.features / f"{name}.json"
@@ -124,37 +115,73 @@ class Artifacts:
 
         :raises cache.CacheError: if nothing was embedded with it here and no backbone of that name is known.
         """
-        kept = self._backbone_file(name)
-        if kept.is_file():
-            return BackboneSource(**_read_json(kept))
+        try:
+            kept = read_record(self._backbone_file(name), BackboneSource, again=_EMBED_AGAIN)
+        except PipelineError as error:
+            tell(f"{error}; {name} is looked up by its name")
+            kept = None
+        if kept is not None:
+            return kept
         resolved = cache.resolve(name)
         return BackboneSource(resolved.name, lasting_source(name), resolved.prompt)
 
     def dataset_source(self, name: str | None) -> DatasetSource:
         """How to load the dataset `name`: one embedded here (by id, name or source), else a source as typed.
 
+        Of several that answer to a name the whole one is meant, not one embedded with --limit; of several of these the
+        one that `embed` used last. A line says what was chosen where there was a choice.
+
         :raises PipelineError: if `name` is None and nothing was embedded yet, or if several datasets answer to it.
         """
         if name is None:
             return self.current().dataset
+        found = self._answering(name)
+        whole = {id_: source for id_, source in found.items() if source.limit is None}
+        left = set((whole or found).values())
+        if len(left) > 1 and self.embedded_before:
+            left &= {self.current().dataset}
+        if not left and found:
+            raise PipelineError(f"{len(found)} datasets answer to {name}: {', '.join(found)}", "name one by its id")
+        chosen = left.pop() if left else DatasetSource(lasting_source(name))
+        if len(set(found.values())) > 1 or chosen.limit is not None:
+            ids = ", ".join(id_ for id_, source in found.items() if source == chosen)
+            others = ", ".join(id_ for id_, source in found.items() if source != chosen)
+            options = " ".join(chosen.options)
+            tell(
+                f"{name} is taken for {ids}, embedded {f'with {options}' if options else 'whole'}"
+                + (f"; others here: {others}" if others else "")
+            )
+        return chosen
+
+    def ids_answering(self, name: str) -> list[list[str]]:
+        """Ids of the datasets embedded here that `name` may mean: first those of `dataset_source`, then all others."""
+        found = self._answering(name)
+        if not found:
+            return []
+        chosen = self.dataset_source(name)
+        groups = [[i for i, s in found.items() if (s == chosen) is meant] for meant in (True, False)]
+        return [group for group in groups if group]
+
+    def _answering(self, name: str) -> dict[str, DatasetSource]:
+        kept = self._kept()
         if self.embedded_before:
             current = self.current()
-            if _answers(name, current.dataset_id, current.dataset):
-                return current.dataset
-        found = {id_: source for id_, source in self._kept().items() if _answers(name, id_, source)}
-        if len(set(found.values())) > 1:
-            raise PipelineError(f"{len(found)} datasets answer to {name}: {', '.join(found)}", "name one by its id")
-        return next(iter(found.values()), DatasetSource(lasting_source(name)))
-
-    def ids_answering(self, name: str) -> list[str]:
-        """Ids of the datasets embedded here that `name` means: that of the last embed if it does, else all that do."""
-        current = self.current()
-        if _answers(name, current.dataset_id, current.dataset):
-            return [current.dataset_id]
-        return [id_ for id_, source in self._kept().items() if _answers(name, id_, source)]
+            kept[current.dataset_id] = current.dataset
+        if name in kept:
+            return {name: kept[name]}
+        return {id_: source for id_, source in kept.items() if _answers(name, id_, source)}
 
     def _kept(self) -> dict[str, DatasetSource]:
-        return {path.stem: DatasetSource.of(_read_json(path)) for path in sorted(self.datasets.glob("*.json"))}
+        found = {}
+        for path in sorted(self.datasets.glob("*.json")):
+            try:
+                source = read_record(path, DatasetSource, again=_EMBED_AGAIN)
+            except PipelineError as error:
+                tell(f"{error}; left out")
+                continue
+            if source is not None:
+                found[path.stem] = source
+        return found
 
     def source_as_asked(self, name: str | None, loading: Mapping[str, Any]) -> DatasetSource:
         """How to load the dataset `name` with options as typed; without any, as it was embedded here.
@@ -196,19 +223,3 @@ def lasting_source(typed: str) -> str:
         return typed
     path = Path(typed).expanduser()
     return str(path.resolve()) if path.exists() else typed
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"{path} cannot be read ({error})", "delete it and run `pipeline embed` again") from error
-    if not isinstance(record, dict):
-        raise PipelineError(f"{path} holds no JSON object", "delete it and run `pipeline embed` again")
-    return record
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(path) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ import cache
 import data
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, BackboneSource, lasting_source
+from pipeline.workspace.runs import Run, runs_on
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,17 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.Feature
             "name one of them: --backbone STORE (see `pipeline cache list`)",
         )
     return cache.FeatureStore.open(fitting[0].folder)
+
+
+def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
+    """The runs trained on these features, by method (as listed, else as in the table of methods) and seed."""
+    found = runs_of_layers(artifacts, features, methods)
+    return [run for run in found if run.record["fingerprint"] == features.fingerprint]
+
+
+def runs_of_layers(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
+    """The same with those trained on any other features of this dataset and backbone, such as another layer's."""
+    return runs_on(artifacts, features.dataset.id, features.backbone, methods)
 
 
 def _is_layer(description: Mapping[str, Any], layer: int) -> bool:

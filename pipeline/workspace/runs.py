@@ -1,24 +1,60 @@
-"""Runs on disk: what identifies one, where it lies, how it is written and found again.
+"""Runs on disk: what identifies one, how its record is read and checked, and which runs there are.
 
 A run's id is the content address of all that determines its head, so a run that exists is never trained again, and a
-label changed in the data, an edited checkpoint or another learning rate is another run. A run's folder is committed by
-one rename: it is whole or absent.
+label changed in the data, an edited checkpoint or another learning rate is another run. A run that cannot be read is
+named and left out: whatever is asked of the others goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-import cache
 import heads
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.records import DamagedError, NewerError, check_marks, content_of, parsed, tell, typed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CONFIG, HISTORY = "config.json", "history.parquet"
+_CONFIG_FORMAT = 1
+_AGAIN = "run `pipeline fit-head` with its method and seed: it is trained again"
+_UNTRAINED = "untrained"
+"""Folder, beside those of the methods, that holds the scores of embeddings without training."""
+DAMAGED = ".damaged"
+"""What is added to the name of a folder that a new run displaced."""
+
+
+class RunRecord(TypedDict):
+    """What config.json says of a run, beside the head's own shape."""
+
+    id: str
+    dataset: str
+    backbone: str
+    backbone_source: str
+    prompt: str
+    layer: int
+    fingerprint: str
+    features: dict[str, Any]
+    method: str
+    head: str
+    seed: int
+    hyperparameters: dict[str, Any]
+    seconds: float
+    parameters: int
+    best_epoch: int
+    dims: list[int]
+    levels: list[str]
+    classes: list[list[str]]
+    files: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -70,10 +106,46 @@ class Run:
         """
         return heads.load(self.folder)
 
+    def history(self) -> pl.DataFrame | None:
+        """One row per epoch; None, with a line that says why, if it is missing or damaged."""
+        import polars as pl
+
+        path = self.folder / HISTORY
+        try:
+            content = content_of(path)
+            if content is None:
+                raise DamagedError(path, "it is missing")
+            known = self.record.get("files", {}).get(HISTORY)
+            if known not in (None, file_digest(content)):
+                raise DamagedError(path, "its content does not match its digest")
+            return pl.read_parquet(io.BytesIO(content))
+        except PipelineError as error:
+            tell(f"{error}; left out")
+        except (Exception, pl.exceptions.PanicException) as error:  # whatever polars makes of a file without a digest
+            tell(f"{path} is damaged: {error}; left out")
+        return None
+
     def summary(self) -> dict[str, Any]:
         """The run as `--json` prints it."""
         names = ("dataset", "backbone", "layer", "method", "head", "seed", "seconds", "parameters", "best_epoch")
         return {"id": self.id, "path": str(self.folder), **{name: self.record[name] for name in names}}
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A place below `runs` that could not be read; `backbone` is the name of the folder it lies in, if that is known.
+
+    Where it lies high up, and the backbone is not known, any run may be missing.
+    """
+
+    path: Path
+    backbone: str | None
+    error: PipelineError
+
+
+def file_digest(content: bytes) -> str:
+    """Digest of a file's bytes, 32 hex digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
@@ -81,102 +153,163 @@ def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
     return artifacts.runs / key.dataset / backbone / key.method / key.id
 
 
-def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:
-    """Commits a trained head with all that is needed to use and to judge it later.
-
-    A run that another process committed meanwhile stays: its id says that it is the same.
-
-    :raises cache.CacheError: if the file system refuses it.
-    """
-    import polars as pl
-
-    record = {
-        "id": key.id,
-        "dataset": key.dataset,
-        "backbone": features.backbone,
-        "backbone_source": features.source.source,
-        "prompt": features.source.prompt,
-        "layer": features.layer,
-        "fingerprint": key.fingerprint,
-        "features": dict(features.store.description),
-        "method": key.method,
-        "head": key.head,
-        "seed": key.seed,
-        "hyperparameters": dict(key.hyperparameters),
-        "seconds": result.seconds,
-        "parameters": result.parameters,
-        "best_epoch": result.best_epoch,
-        "dims": list(result.head.dims),
-        "levels": list(features.dataset.levels),
-        "classes": [list(names) for names in features.dataset.hierarchy.classes],
-    }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with cache.atomic_folder(folder) as partial:
-            heads.save(result.head, partial, record)
-            pl.DataFrame(result.history).write_parquet(partial / "history.parquet")
-    except cache.CacheError:
-        if not is_run(folder):
-            raise
-
-
 def is_run(folder: Path) -> bool:
     """Whether a whole run lies there: what a killed fit left has a name that begins with a dot."""
-    return (folder / "config.json").is_file() and folder.name[0] != "."
+    return (folder / CONFIG).is_file() and folder.name[0] != "."
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run's record; the head itself is loaded when asked for.
+    """Reads and checks a run's record; the head itself is loaded when asked for.
 
-    :raises PipelineError: if config.json is missing or damaged.
+    :raises PipelineError: if config.json is missing, damaged, not to be read, or of a later release.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
+    content = content_of(path)
+    if content is None:
+        raise DamagedError(path, "it is missing", _AGAIN)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))["record"]
+        config = typed(parsed(path, content), dict[str, Any], "")
+        number = config.get("format")
+        if isinstance(number, int) and number > _CONFIG_FORMAT:
+            raise NewerError(path, number, _CONFIG_FORMAT)
+        record = typed(config.get("record"), RunRecord, "record")
+        if "digest" in record or "format" in record:
+            check_marks(path, record)
+        else:
+            tell(f"{path} was made before records had a digest: read as it is, like others", once="run without digest")
+        if record["id"] != folder.name:
+            raise DamagedError(path, f"it is the record of run {record['id']}", _AGAIN)
+        if not record["dims"] or len(record["levels"]) != len(record["classes"]):
+            raise TypeError("record.dims, levels and classes do not belong together")
         return Run(folder, record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except NewerError:
+        raise
+    except (DamagedError, TypeError) as error:
+        what = error.what if isinstance(error, DamagedError) else str(error)
+        raise DamagedError(path, what, _AGAIN) from error
+
+
+def whole_run(folder: Path) -> Run | None:
+    """The run in a folder, its head checked; None if there is none, and with a line that says why if it is damaged.
+
+    :raises PipelineError: if it may not be read, or a later release wrote it.
+    """
+    if not os.path.lexists(folder / CONFIG):
+        return None
+    try:
+        run = read_run(folder)
+        run.load()
+        return run
+    except (DamagedError, heads.HeadsError) as error:
+        tell(f"{error}; trained again")
+        return None
+
+
+def scan(root: Path, dataset: str = "*", backbone: str = "*") -> tuple[list[Run], list[Unreadable]]:
+    """Every run below `runs`, and every place there that cannot be read.
+
+    :raises PipelineError: if `runs` itself is a link to nothing, or not to be read: nothing is known then.
+    """
+    places, unreadable = [(root, 0)], []
+    runs = []
+    while places:
+        place, depth = places.pop()
+        inner = place.relative_to(root).parts[1] if depth > 1 else None
+        try:
+            if depth == 4:
+                runs += [read_run(place)] if _may_be_run(place) else []
+                continue
+            wanted = (dataset, backbone, "*")[depth] if depth < 3 else "*"
+            places += [(entry, depth + 1) for entry in _entries(place) if wanted in ("*", entry.name)]
+        except PipelineError as error:
+            if depth == 0:
+                raise
+            unreadable.append(Unreadable(place, inner, error))
+    return sorted(runs, key=lambda run: (*run.folder.parts[:-1], run.seed, run.id)), unreadable
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Folders in a folder, and links to nothing."""
+    try:
+        found = [folder / entry.name for entry in os.scandir(folder) if entry.name[0] != "."]
+    except FileNotFoundError:
+        if not folder.is_symlink():
+            return []
+        raise DamagedError(folder, "it is a link to nothing", "mount what it points to, or remove the link") from None
+    except OSError as error:
         raise PipelineError(
-            f"{path} is missing or damaged ({error})", f"delete {folder} and run `pipeline fit-head` again"
+            f"{folder} cannot be read: {error.strerror}", "make it readable for you, or name another --artifacts"
         ) from error
+    left_out = (_UNTRAINED,)
+    return [path for path in found if path.name not in left_out and (path.is_dir() or path.is_symlink())]
+
+
+def _may_be_run(folder: Path) -> bool:
+    """Whether a run lies in a folder, whole or damaged; one with scores alone is none."""
+    names = {path.name for path in _files(folder)}
+    return bool(names & {CONFIG, "head.safetensors"}) and DAMAGED not in folder.name
+
+
+def _files(folder: Path) -> list[Path]:
+    _entries(folder)  # refuses a link to nothing and what may not be read
+    return list(folder.iterdir())
 
 
 def all_runs(artifacts: Artifacts) -> Iterator[Run]:
-    """Every run below the artifacts folder, by dataset, backbone, method, seed and id."""
-    found = [read_run(folder) for folder in _run_folders(artifacts.runs, "*/*/*/*")]
-    yield from sorted(found, key=lambda run: (*run.folder.parts[:-1], run.seed, run.id))
+    """Every run below the artifacts folder, by dataset, backbone, method, seed and id; the unreadable ones are named.
+
+    :raises PipelineError: if `runs` is a link to nothing, or not to be read.
+    """
+    yield from _readable(artifacts.runs)
 
 
-def _run_folders(root: Path, pattern: str) -> list[Path]:
-    return [folder for folder in sorted(root.glob(pattern)) if is_run(folder)]
+def _readable(root: Path, dataset: str = "*", backbone: str = "*") -> list[Run]:
+    runs, unreadable = scan(root, dataset, backbone)
+    for place in unreadable:
+        tell(f"{place.error}; left out")
+    return runs
 
 
-def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
-    """The runs trained on these features, by method (as listed, else as in the table of methods) and seed."""
-    found = runs_of_layers(artifacts, features, methods)
-    return [run for run in found if run.record["fingerprint"] == features.fingerprint]
-
-
-def runs_of_layers(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
-    """The same with those trained on any other features of this dataset and backbone, such as another layer's."""
+def runs_on(artifacts: Artifacts, dataset: str, backbone: str, methods: Sequence[str] | None = None) -> list[Run]:
+    """The runs of a dataset's id and a backbone, whatever the layer, by method (as listed, else in order) and seed."""
     order = list(methods or heads.METHODS)
-    found = [
-        read_run(folder) for folder in _run_folders(artifacts.runs / features.dataset.id / features.backbone, "*/*")
-    ]
-    return sorted(
-        (run for run in found if run.method in order),
-        key=lambda run: (order.index(run.method), run.record["head"], run.seed, run.id),
-    )
+    found = [run for run in _readable(artifacts.runs, dataset, backbone) if run.method in order]
+    return sorted(found, key=lambda run: (order.index(run.method), run.record["head"], run.seed, run.id))
+
+
+def usable(runs: Sequence[Run], say: Callable[[str], None] = tell) -> list[Run]:
+    """The runs whose heads can be loaded; each other one is named.
+
+    :raises heads.HeadsError: what is wrong with the first, if none can be loaded.
+    """
+    found, problems = [], []
+    for run in runs:
+        try:
+            run.load()
+            found.append(run)
+        except heads.HeadsError as error:
+            problems.append(error)
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        say(f"{problem}; left out ({problem.remedy})")
+    return found
 
 
 def runs_by_id(artifacts: Artifacts, ids: Sequence[str]) -> list[Run]:
     """The runs that the ids name; a unique beginning of an id, or a run's folder, will do.
 
-    :raises PipelineError: if an id names no run or several.
+    :raises PipelineError: if an id names no run or several, or a run that cannot be read.
     """
-    existing = {run.id: run for run in all_runs(artifacts)}
+    runs, unreadable = scan(artifacts.runs)
+    existing = {run.id: run for run in runs}
     found = []
     for wanted in ids:
-        matches = [run for id_, run in existing.items() if id_.startswith(Path(wanted).name)]
+        name = Path(wanted).name
+        matches = [run for id_, run in existing.items() if id_.startswith(name)]
+        damaged = [place for place in unreadable if place.path.name.startswith(name)]
+        if damaged and not matches:
+            raise damaged[0].error
         if len(matches) != 1:
             which = f": {', '.join(run.id for run in matches)}" if matches else ""
             raise PipelineError(

@@ -24,13 +24,16 @@ def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None) 
     :raises PipelineError: if there is none.
     """
     current = artifacts.current()
-    ids = [current.dataset_id] if dataset is None else artifacts.ids_answering(dataset)
+    groups = [[current.dataset_id]] if dataset is None else artifacts.ids_answering(dataset)
+    ids = [id_ for group in groups for id_ in group]
     name = current.backbone.name if backbone is None else lasting_source(backbone)
     runs = list(all_runs(artifacts))
+    for group in groups:
+        of_dataset = [run for run in runs if run.record["dataset"] in group]
+        found = [run for run in of_dataset if name in (run.record["backbone"], run.record["backbone_source"])]
+        if found:
+            return found
     of_dataset = [run for run in runs if run.record["dataset"] in ids]
-    found = [run for run in of_dataset if name in (run.record["backbone"], run.record["backbone_source"])]
-    if found:
-        return found
     asked = dataset or current.dataset_id
     if not ids:
         known = ", ".join(dict.fromkeys(run.record["dataset"] for run in runs)) or "none"

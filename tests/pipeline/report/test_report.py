@@ -14,8 +14,7 @@ import pytest
 
 from pipeline.evaluation.embeddings import run_scorable
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.features import labelled_features
-from pipeline.workspace.runs import runs_of
+from pipeline.workspace.features import labelled_features, runs_of
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 

@@ -1,0 +1,66 @@
+"""Where a command writes is looked at before the work, not after it.
+
+The one sure way to know that a file can be written is to write one: an empty file beside the target, gone at once. It
+finds a read-only file system, a folder of another user, a name that is too long. A disk that fills up meanwhile, or a
+folder that vanishes, is found when the result is written, by `cache.atomic_file`, which names the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import cache
+from cache.store.atomic import remove_stale_partials
+from pipeline.errors import PipelineError
+
+
+def check_output(path: Path, *, force: bool = False, inputs: Iterable[Path] = (), own: bool = False) -> None:
+    """Refuse a file or folder that could not be written, or that would replace something unasked.
+
+    Folders above it are made; what killed writers left beside it is removed.
+
+    :param force: whether a file that stands there may be replaced. A folder never is.
+    :param inputs: what the command reads, which is never replaced.
+    :param own: whether what stands there was made by the same command from the same input: it is made again.
+    :raises PipelineError: if something stands there, or it is an input.
+    :raises cache.CacheError: if nothing can be written there.
+    """
+    for read in inputs:
+        if os.path.lexists(path) and path.exists() and read.exists() and path.samefile(read):
+            raise PipelineError(f"{path} is what is read", "name another --output")
+    if path.is_dir():
+        raise PipelineError(f"{path} is a folder that is already there", "name another --output, or move it away first")
+    if os.path.lexists(path) and not (force or own):
+        raise PipelineError(f"{path} is already there", "name another --output, or give --force to replace it")
+    _make_folders(path.parent)
+    remove_stale_partials(path.parent)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Write an empty file beside `path`, as is done at the end, and remove it; `path` itself is not touched.
+
+    :raises cache.CacheError: if the file system refuses it.
+    """
+    try:
+        with cache.atomic_file(path):
+            raise _DoneError
+    except _DoneError:
+        return
+
+
+class _DoneError(Exception):
+    """Leaves the block without a file."""
+
+
+def _make_folders(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise PipelineError(f"{folder} is a file, not a folder", "name another --output") from error
+    except OSError as error:
+        raise PipelineError(
+            f"cannot make the folder {folder}: {error.strerror}", "name an --output in a folder that you may write to"
+        ) from error
