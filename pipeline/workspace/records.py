@@ -27,9 +27,9 @@ from cache.store.atomic import remove_stale_partials
 from pipeline.errors import PipelineError
 
 FORMAT = 1
-_MARKS = {"format", "digest"}
+MARKS = {"format", "digest"}
 _LOG = logging.getLogger("pipeline")
-_OLD = "was made before records had a digest: read as it is, like others of that time"
+OLDER = "was made before records had a digest: read as it is, like others of that time"
 _AGAIN = "run the command that wrote it again"
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PLAIN: Mapping[Any, tuple[type, ...]] = {
@@ -119,12 +119,12 @@ def read_record(
         return None
     try:
         record = parsed(path, content)
-        if isinstance(record, dict) and _MARKS & record.keys():
+        if isinstance(record, dict) and MARKS & record.keys():
             check_marks(path, record)
-            record = {name: value for name, value in record.items() if name not in _MARKS}
+            record = {name: value for name, value in record.items() if name not in MARKS}
         else:
             record = typed(older(record) if older is not None else record, kind, "")
-            tell(f"{path} {_OLD}", once=_OLD)
+            tell(f"{path} {OLDER}", once=OLDER)
             return typing.cast(T, record)
         return typing.cast(T, typed(record, kind, ""))
     except DamagedError as error:
@@ -142,7 +142,7 @@ def check_marks(path: Path, record: Mapping[str, Any]) -> None:
     number = record.get("format")
     if isinstance(number, int) and number > FORMAT:
         raise NewerError(path, number, FORMAT)
-    rest = {name: value for name, value in record.items() if name not in _MARKS}
+    rest = {name: value for name, value in record.items() if name not in MARKS}
     if number != FORMAT or record.get("digest") != digest_of(rest):
         raise DamagedError(path, "its content does not match its digest")
 

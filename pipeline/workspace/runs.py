@@ -14,12 +14,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import heads
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.records import DamagedError, NewerError, check_marks, content_of, parsed, tell, typed
+from pipeline.workspace.records import OLDER, DamagedError, NewerError, check_marks, content_of, parsed, tell, typed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,8 +33,8 @@ DAMAGED = ".damaged"
 """What is added to the name of a folder that a new run displaced."""
 
 
-class RunRecord(TypedDict):
-    """What config.json says of a run, beside the head's own shape."""
+class _AlwaysThere(TypedDict):
+    """What every release wrote."""
 
     id: str
     dataset: str
@@ -54,7 +54,12 @@ class RunRecord(TypedDict):
     dims: list[int]
     levels: list[str]
     classes: list[list[str]]
-    files: NotRequired[dict[str, str]]
+
+
+class RunRecord(_AlwaysThere, total=False):
+    """What config.json says of a run, beside the head's own shape; `files`: digests of files beside it."""
+
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ def read_run(folder: Path) -> Run:
         if "digest" in record or "format" in record:
             check_marks(path, record)
         else:
-            tell(f"{path} was made before records had a digest: read as it is, like others", once="run without digest")
+            tell(f"{path} {OLDER}", once=OLDER)
         if record["id"] != folder.name:
             raise DamagedError(path, f"it is the record of run {record['id']}", _AGAIN)
         if not record["dims"] or len(record["levels"]) != len(record["classes"]):

@@ -239,9 +239,10 @@ def test_stored_answers_are_read_again_and_damaged_ones_made_again(fitted, tmp_p
 def test_galleries_of_a_run_are_searched_once(fitted, tmp_path):
     copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
     first = copy.json("score", "--gallery-size", "7", "--method", "v5")
-    for weights in copy.artifacts.rglob("head.safetensors"):
-        weights.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in copy.artifacts.rglob("galleries-7-*.json")}
+    assert len(kept) == 4  # two runs, two embeddings without training
     assert copy.json("score", "--gallery-size", "7", "--method", "v5") == first
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_reproduce_judges_every_claim(fitted):
