@@ -19,10 +19,22 @@ SPLITS = ("train", "val", "test")
 
 SPELLINGS = {
     "training": "train",
+    "trn": "train",
+    "tr": "train",
     "validation": "val",
     "valid": "val",
+    "validate": "val",
     "dev": "val",
+    "develop": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
     "testing": "test",
+    "tst": "test",
+    "heldout": "test",
+    "held-out": "test",
+    "held_out": "test",
+    "holdout": "test",
 }
 """Other spellings in use, and which split they mean."""
 
@@ -49,6 +61,12 @@ def read_splits(column: pl.Series) -> pl.Series:
     words = words.replace(list(SPELLINGS), list(SPELLINGS.values()))
     known = words.is_in(SPLITS).fill_null(False)
     return words.zip_with(known, column)
+
+
+def split_of_word(word: str) -> str | None:
+    """Return the split that a word means, or None."""
+    word = word.strip().lower()
+    return word if word in SPLITS else SPELLINGS.get(word)
 
 
 def unit_hash(text: str, seed: int) -> float:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from data.errors import DataError, shortened
 
-COMPRESSIONS = (".gz", ".zst")
-"""Suffixes that polars looks through."""
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip", ".zst")
+"""Suffixes of compressed files; the kind of file is told by the suffix before."""
 
 
 def is_url(source: str) -> bool:
@@ -29,25 +29,32 @@ def is_there(source: str) -> bool:
 
 
 def located(source: str) -> str:
-    """Return where polars finds `source`: a URL as it is, a path with its home folder spelled out.
+    """Return where `source` is read from: a URL as it is, a path with its home folder spelled out.
 
-    :raises DataError: if it is a directory, or neither a file nor a pattern that matches one.
+    :raises DataError: if it is a directory or not there.
     """
     if is_url(source):
         return source
-    path = _local(source)
-    if not is_there(source) and not _matches(path):
+    if not is_there(source):
         raise DataError(
             f"there is no file {shortened(source)}", "check the path, or see the built-in names: pipeline data list"
         )
-    if is_there(source) and path.is_dir():
+    path = _local(source)
+    if path.is_dir():
         raise DataError(f"{source} is a directory, not a file", "name a file in it, or a pattern such as DIR/*.csv")
     return str(path)
 
 
-def is_pattern(place: str) -> bool:
-    """Whether polars should expand `place`."""
-    return is_url(place) or not is_there(place)
+def expanded(source: str) -> list[str]:
+    """Return the files that a pattern such as ``part-*.csv`` names, sorted; anything else as it is."""
+    if is_url(source) or is_there(source):
+        return [source]
+    pattern = _local(source)
+    try:
+        found = sorted(str(path) for path in Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
+    except (OSError, ValueError, NotImplementedError):
+        return [source]
+    return [path for path in found if Path(path).is_file()] or [source]
 
 
 def suffix_of(source: str) -> str:
@@ -55,13 +62,23 @@ def suffix_of(source: str) -> str:
     return _name(source).suffix.lower()
 
 
+def compression_of(source: str) -> str:
+    """Return the suffix of a compressed file, lower case; "" if `source` is none."""
+    suffix = _base(source).suffix.lower()
+    return suffix if suffix in COMPRESSIONS else ""
+
+
 def stem(source: str) -> str:
     """Return the file's name without folder and suffixes: what its dataset is called."""
     return _name(source).stem
 
 
+def _base(source: str) -> PurePosixPath:
+    return PurePosixPath(PurePosixPath(urlsplit(source).path if is_url(source) else source).name)
+
+
 def _name(source: str) -> PurePosixPath:
-    name = PurePosixPath(PurePosixPath(urlsplit(source).path if is_url(source) else source).name)
+    name = _base(source)
     return name.with_suffix("") if name.suffix.lower() in COMPRESSIONS else name
 
 
@@ -70,11 +87,3 @@ def _local(source: str) -> Path:
         return Path(source).expanduser()
     except RuntimeError:  # ~somebody who has no home here
         return Path(source)
-
-
-def _matches(pattern: Path) -> bool:
-    """Whether any file matches a pattern such as ``part-*.csv``."""
-    try:
-        return any(Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
-    except (OSError, ValueError):
-        return False

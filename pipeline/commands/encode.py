@@ -28,7 +28,8 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     with a text column, or .txt with one text per line.
     """
     import cache
-    from pipeline.stages.encode import encode, read_texts
+    import data
+    from pipeline.stages.encode import encode
     from pipeline.stages.with_progress import rate_of
     from pipeline.workspace.runs import runs_by_id
     from pipeline.workspace.select_run import choose_run, chosen_line, runs_asked
@@ -39,7 +40,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
         raise click.BadParameter(f"{output} does not end in .parquet, which is what is written", param_hint="--output")
     if options["run_id"] and (options["method"] or options["seed"] is not None):
         raise click.UsageError("--run names a run by itself: leave out --method and --seed")
-    texts = read_texts(file, options["text"])
+    texts = data.read_texts(str(file), options["text"])
     method, seed = options["method"], options["seed"]
     if options["run_id"]:
         runs = runs_by_id(session.artifacts, [options["run_id"]])

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 import cache
-import data
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import Run
@@ -94,21 +92,3 @@ def features_of_texts(
         )
     keys = cache.text_keys(texts, run.record["prompt"])
     return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
-
-
-def read_texts(path: Path, column: str) -> list[str]:
-    """Texts of a file: the lines of a .txt file, else the `column` of a CSV, Parquet or JSONL file.
-
-    :raises PipelineError: if a line is empty or the file is not UTF-8.
-    :raises data.DataError: if the table cannot be read, has no such column, or a text is empty.
-    """
-    if path.suffix.lower() != ".txt":
-        return data.read_texts(str(path), column)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not UTF-8 (byte {error.start:,})", "convert it to UTF-8") from error
-    empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if empty:
-        raise PipelineError(f"line {empty[0]:,} of {path} is empty", "write one text per line")
-    return lines

@@ -46,7 +46,7 @@ def test_a_split_is_the_same_on_every_machine():
 
 def test_other_spellings_are_understood_and_other_words_left_to_be_named():
     column = pl.Series(
-        ["train", " Val", "validation", "dev", "valid", "TEST", "testing", "training", "Holdout", "", None]
+        ["train", " Val", "validation", "dev", "valid", "TEST", "testing", "training", "nowhere", "", None]
     )
-    expected = ["train", "val", "val", "val", "val", "test", "test", "train", "Holdout", "", None]
+    expected = ["train", "val", "val", "val", "val", "test", "test", "train", "nowhere", "", None]
     assert read_splits(column).to_list() == expected
