@@ -1,11 +1,11 @@
 """What the semantic zoom explorer shows: a map of test texts at every prefix, and each text's ten nearest others.
 
 Neighbours are exact, searched among the texts shown (`heads.knn`), and all of them are computed here: a browser
-then only looks up. A map takes seconds, so it is kept beside the run as answers are.
+then only looks up. A map takes seconds, so it is kept beside the run as predictions are.
 
 Packed as typed arrays in base64, a text costs 45 bytes per prefix and method for ten neighbours, their cosines and its
-place, so 5,000 texts x 4 prefixes x 6 methods are 5.4 MB; of more texts than that a seeded sample is shown. Embeddings
-would be 5 MB per method, and the search a stutter.
+place: 5,000 texts x 4 prefixes x 6 methods are 5.4 MB, 20,000 texts x 4 x 2 methods 7.3 MB. The more texts, the fewer
+methods; of more than 20,000 texts a seeded sample is shown. Embeddings would be 20 MB per method.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 Ints = NDArray[np.int64]
 
 DRAWING = 1  # a change in how maps are drawn gets another number: what was kept under an older one is not read
-MOST_TEXTS = 5000
-MOST_METHODS = 6
+MOST_TEXTS = 20_000
+MOST_POINTS, MOST_METHODS, LEAST_METHODS = 30_000, 6, 2
+"""Methods have a map as long as all maps together have this many points; never fewer than two, never more than six."""
 NEAREST = 10
-TEXT_BYTES = 2_500_000
-"""Texts longer than the share of this that falls to each are cut: the page is to stay under 10 MB."""
+PACKED_BYTES = (3 * NEAREST + 4) * 4 / 3
+"""Bytes of one text, prefix and method on the page."""
+PAGE_BYTES, TEXT_BYTES = 8_600_000, 2_500_000
+"""What maps and texts may take, so that the page stays under 10 MB, and texts of it: longer ones are cut."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,9 @@ def explore(
     *,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Explorer | None:
-    """Lay out at most 5,000 test texts as at most six methods see them; None if there are fewer than three.
+    """Lay out at most 20,000 test texts as two to six methods see them; None if there are fewer than three texts.
 
-    :param subjects: by the name to show; the first ones are kept if there are more than six.
+    :param scorables: by the name to show; the first ones are kept where there are too many.
     """
     shown = shown_rows(len(dataset.split_rows("test")))
     if len(shown) < 3:
@@ -110,12 +113,14 @@ def explore(
     rows = dataset.split_rows("test")[shown]
     labels = dataset.labels[rows]
     texts = dataset.texts
-    kept = dict(list(scorables.items())[:MOST_METHODS])
+    most = max(LEAST_METHODS, min(MOST_METHODS, MOST_POINTS // len(shown)))
+    kept = dict(list(scorables.items())[:most])
     maps = _maps(kept, shown, progress)
     views = [_view(name, kept[name], one, maps[next(iter(kept))].places[0], labels) for name, one in maps.items()]
+    left = PAGE_BYTES - round(PACKED_BYTES * len(shown) * sum(len(view.dims) for view in views))
     return Explorer(
-        cut([texts[row] for row in rows]), labels, dataset.hierarchy, views[0].dims, views,
-        len(dataset.split_rows("test")), _telling(views, labels), tuple(scorables)[MOST_METHODS:],
+        cut([texts[row] for row in rows], min(TEXT_BYTES, left)), labels, dataset.hierarchy, views[0].dims, views,
+        len(dataset.split_rows("test")), _telling(views, labels), tuple(scorables)[most:],
     )  # fmt: skip
 
 
@@ -126,7 +131,7 @@ def shown_rows(total: int, most: int = MOST_TEXTS) -> Ints:
     return np.sort(np.random.default_rng(0).permutation(total)[:most])
 
 
-def cut(texts: Sequence[str], budget: int = TEXT_BYTES) -> list[str]:
+def cut(texts: Sequence[str], budget: int) -> list[str]:
     """Texts as they are if they fit the budget of UTF-8 bytes together, else the long ones cut, with an ellipsis."""
     limit = max((len(text) for text in texts), default=0)
     while limit > 1 and sum(min(len(t), limit) * len(t.encode()) / max(len(t), 1) for t in texts) > budget:

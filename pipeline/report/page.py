@@ -129,7 +129,7 @@ def explorer_section(report_data: ReportData) -> Section | None:
         f"{', '.join(map(str, sorted(seeds)))}."
     )
     if explorer.left_out:
-        words += f" Room for six methods: {', '.join(explorer.left_out)} left out (--methods chooses)."
+        words += f" Left out for want of room: {', '.join(explorer.left_out)} (--methods chooses)."
     note = (
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
         "are exact, by cosine of the prefixes."
