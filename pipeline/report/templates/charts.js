@@ -35,6 +35,57 @@
     return window.drawChart(place, themed(spec), options);
   };
 
+  // Beside each chart: its picture as a file, made here of what is drawn. Beside each table: its cells, for a spreadsheet.
+  const saved = (content, type, name) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const svgOf = (place) => {
+    const svg = place.querySelector("svg").cloneNode(true);
+    svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    svg.style.background = colour("paper");
+    return new XMLSerializer().serializeToString(svg);
+  };
+  const png = (place, name) => {
+    const { width, height } = place.querySelector("svg").getBoundingClientRect(), image = new Image(), scale = 2;
+    image.addEventListener("load", () => {
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [width * scale, height * scale];
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => saved(blob, "image/png", `${name}.png`));
+    });
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(place))}`;
+  };
+  const button = (label, action, where) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.textContent = label;
+    made.addEventListener("click", action);
+    where.append(made);
+    return made;
+  };
+  for (const name of Object.keys(specs)) {
+    const place = document.getElementById(`chart-${name}`), tools = document.createElement("div");
+    tools.className = "tools";
+    button("SVG", () => saved(svgOf(place), "image/svg+xml", `${name}.svg`), tools).setAttribute("aria-label", `Save chart ${name} as SVG`);
+    button("PNG", () => png(place, name), tools).setAttribute("aria-label", `Save chart ${name} as PNG`);
+    place.closest("figure").append(tools);
+  }
+  for (const table of document.querySelectorAll("main table")) {
+    const tools = document.createElement("div");
+    tools.className = "tools";
+    const copy = button("Copy table", async () => {
+      const rows = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()).join("\t")).join("\n");
+      await navigator.clipboard.writeText(rows);
+      copy.textContent = "Copied";
+      setTimeout(() => { copy.textContent = "Copy table"; }, 1500);
+    }, tools);
+    table.closest(".scroll").after(tools);
+  }
+
   let drawing = Promise.resolve();
   const drawAll = () => {
     const scheme = dark.matches ? "dark" : "light";

@@ -17,7 +17,24 @@
   }));
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const signs = { same: "●", mid: "▲", near: "◆", far: "✕" };
-  const state = { chosen: data.first, step: 0, closeUp: false };
+  const state = { chosen: data.first, step: 0, colour: "label", dimmed: -1 };
+
+  // The state in the URL's fragment: #explorer:text=12&dims=64&left=joint&right=pca*&colour=label
+  const restore = () => {
+    const [place, given] = decodeURIComponent(location.hash.slice(1)).split(":");
+    if (place !== "explorer" || !given) return {};
+    const asked = new URLSearchParams(given), text = Number(asked.get("text"));
+    if (Number.isInteger(text) && text >= 0 && text < count) state.chosen = text;
+    if (data.dims.includes(Number(asked.get("dims")))) state.step = data.dims.indexOf(Number(asked.get("dims")));
+    if (asked.get("colour") === "relation") state.colour = "relation";
+    return { left: asked.get("left"), right: asked.get("right") };
+  };
+  const remember = () => {
+    const kept = new URLSearchParams({
+      text: state.chosen, dims: data.dims[state.step], left: panels[0].view.name, right: panels[1].view.name, colour: state.colour,
+    });
+    history.replaceState(null, "", `#explorer:${kept}`);
+  };
 
   const shortened = (name, most) => ([...name].length > most ? `${[...name].slice(0, most - 1).join("")}…` : name);
   const path = (text, most = Infinity) => labels.map((column, level) => shortened(data.classes[level][column[text]], most)).join(" › ");
@@ -26,6 +43,12 @@
     let levels = 0;
     while (levels < depth && labels[levels][a] === labels[levels][b]) levels += 1;
     return levels;
+  };
+  // In words: the finest level they share, and the one at which they part.
+  const inWords = (a, b) => {
+    const levels = shared(a, b);
+    if (levels === depth) return `same ${data.levels[depth - 1]}`;
+    return levels ? `same ${data.levels[levels - 1]}, other ${data.levels[levels]}` : `other ${data.levels[0]}`;
   };
   const relation = (a, b) => {
     const levels = shared(a, b);
@@ -38,14 +61,24 @@
     return made;
   };
 
+  // The most frequent coarse labels have a colour each, by size; what is left shares one.
+  const COLOURS = 12;
+  const sizes = data.classes[0].map(() => 0);
+  for (let i = 0; i < count; i += 1) sizes[labels[0][i]] += 1;
+  const bySize = sizes.map((size, label) => ({ size, label })).filter(({ size }) => size).sort((a, b) => b.size - a.size || a.label - b.label);
+  const hue = new Int8Array(sizes.length).fill(-1);
+  bySize.slice(0, COLOURS).forEach(({ label }, place) => { hue[label] = place; });
+
+  const asked = restore();
+  const viewNamed = (name, otherwise) => views.find((view) => view.name === name) || views[Math.min(otherwise, views.length - 1)];
   // One side: a method's map and list.
   const panels = [...document.querySelectorAll("#zoom .panel")].map((root, side) => ({
     root, side,
-    view: views[Math.min(side, views.length - 1)],
+    view: viewNamed(side ? asked.right : asked.left, side),
     select: root.querySelector("select"), canvas: root.querySelector("canvas"), tip: root.querySelector(".tip"),
     shares: root.querySelector(".shares"), count: root.querySelector(".count"), list: root.querySelector(".nearest"),
     x: new Float32Array(count), y: new Float32Array(count), // where points are drawn now, in pixels
-    from: null, began: 0, frame: 0, grid: new Map(),
+    from: null, began: 0, frame: 0, grid: new Map(), zoom: 1, centre: [0.5, 0.5], drag: null,
   }));
 
   const stepOf = (view) => Math.min(state.step, view.dims.length - 1);
@@ -54,24 +87,40 @@
     return [...view.neighbours.subarray(start, start + near)].map((other, i) => ({ other, cosine: view.cosines[start + i] / 100 }));
   };
 
-  // Where points belong, in pixels: the whole map, or four times as large around the chosen text.
-  const targets = (panel) => {
+  // Where points belong, in pixels: places between 0 and 1 around the panel's centre, times its zoom.
+  const EDGE = 12;
+  const span = (panel) => {
     const { width, height } = panel.canvas.getBoundingClientRect();
-    const places = panel.view.places, start = stepOf(panel.view) * count * 2, edge = 12;
-    const x = new Float32Array(count), y = new Float32Array(count);
-    const spread = Math.min(width, height) - 2 * edge, zoom = state.closeUp ? 4 : 1;
-    const centre = state.closeUp
-      ? [places[start + 2 * state.chosen] / 65535, places[start + 2 * state.chosen + 1] / 65535] : [0.5, 0.5];
+    return [width, height, (width - 2 * EDGE) * panel.zoom, (height - 2 * EDGE) * panel.zoom];
+  };
+  const placeOf = (panel, text) => {
+    const at = (stepOf(panel.view) * count + text) * 2, places = panel.view.places;
+    return [places[at] / 65535, places[at + 1] / 65535];
+  };
+  const targets = (panel) => {
+    const [width, height, across, down] = span(panel), places = panel.view.places, start = stepOf(panel.view) * count * 2;
+    const x = new Float32Array(count), y = new Float32Array(count), [cx, cy] = panel.centre;
     for (let i = 0; i < count; i += 1) {
-      x[i] = width / 2 + (places[start + 2 * i] / 65535 - centre[0]) * (width - 2 * edge) * zoom;
-      y[i] = height / 2 + (places[start + 2 * i + 1] / 65535 - centre[1]) * (state.closeUp ? spread : height - 2 * edge) * zoom;
+      x[i] = width / 2 + (places[start + 2 * i] / 65535 - cx) * across;
+      y[i] = height / 2 + (places[start + 2 * i + 1] / 65535 - cy) * down;
     }
     return { x, y };
   };
+  // Zoom around a pixel, which stays where it is.
+  const zoomAt = (panel, factor, px, py, animated) => {
+    const zoom = Math.min(40, Math.max(1, panel.zoom * factor)), [width, height, across, down] = span(panel);
+    const held = [panel.centre[0] + (px - width / 2) / across, panel.centre[1] + (py - height / 2) / down];
+    const grown = zoom / panel.zoom;
+    panel.zoom = zoom;
+    panel.centre = zoom === 1 ? [0.5, 0.5] : [held[0] - (px - width / 2) / (across * grown), held[1] - (py - height / 2) / (down * grown)];
+    move(panel, animated);
+  };
+  const whole = (panel) => { panel.zoom = 1; panel.centre = [0.5, 0.5]; };
 
   const colours = () => {
     const style = getComputedStyle(document.documentElement);
-    return Object.fromEntries(["same", "mid", "near", "far", "dust", "ink", "paper", "muted"].map((n) => [n, style.getPropertyValue(`--${n}`).trim()]));
+    const named = [..."same mid near far dust ink paper muted".split(" "), ...Array.from({ length: COLOURS }, (_, i) => `k${i}`)];
+    return Object.fromEntries(named.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   };
 
   const mark = (pen, kind, x, y, r) => {
@@ -82,15 +131,28 @@
     else { pen.moveTo(x - r, y - r); pen.lineTo(x + r, y + r); pen.moveTo(x + r, y - r); pen.lineTo(x - r, y + r); }
   };
 
-  const drawPoints = (pen, panel, paint) => {
-    const groups = { far: [], near: [], mid: [], same: [] };
-    for (let i = 0; i < count; i += 1) groups[relation(state.chosen, i)].push(i);
-    const size = state.closeUp ? 5 : count > 1500 ? 2.4 : 4;
-    for (const [kind, members] of Object.entries(groups)) {
-      pen.fillStyle = kind === "far" ? paint.dust : paint[kind];
-      pen.globalAlpha = kind === "far" ? 0.75 : 0.9;
-      const side = kind === "far" ? size : size * 1.35;
-      for (const i of members) pen.fillRect(panel.x[i] - side / 2, panel.y[i] - side / 2, side, side);
+  // Points in groups of one colour each, the least telling first, so that a colour is set a few times per frame only.
+  const groups = () => {
+    if (state.colour === "relation") {
+      const made = { far: [], near: [], mid: [], same: [] };
+      for (let i = 0; i < count; i += 1) made[relation(state.chosen, i)].push(i);
+      return Object.entries(made).map(([kind, members]) => ({ paint: kind === "far" ? "dust" : kind, members, large: kind !== "far" }));
+    }
+    const made = Array.from({ length: COLOURS + 1 }, () => []);
+    for (let i = 0; i < count; i += 1) made[hue[labels[0][i]] + 1].push(i);
+    return made.map((members, place) => ({ paint: place ? `k${place - 1}` : "dust", members, large: false, place: place - 1 }));
+  };
+  let grouped = groups();
+  const drawPoints = (pen, panel, paint, width, height) => {
+    const size = (count > 5000 ? 2 : count > 1500 ? 2.6 : 4) * Math.min(2.2, panel.zoom ** 0.4);
+    for (const { paint: name, members, large, place } of grouped) {
+      pen.fillStyle = paint[name];
+      pen.globalAlpha = state.dimmed >= 0 && place !== state.dimmed ? 0.12 : 0.85;
+      const side = large ? size * 1.35 : size;
+      for (const i of members) {
+        const x = panel.x[i], y = panel.y[i];
+        if (x > -4 && y > -4 && x < width + 4 && y < height + 4) pen.fillRect(x - side / 2, y - side / 2, side, side);
+      }
     }
     pen.globalAlpha = 1;
   };
@@ -109,6 +171,13 @@
     return { x: full.x / full.n, y: full.y / full.n };
   };
 
+  // A name cut where it still differs from every other: two that begin alike keep their ends instead.
+  const distinct = (label, most) => {
+    const name = data.classes[0][label], short = shortened(name, most);
+    if (short === name || !data.classes[0].some((other, i) => i !== label && shortened(other, most) === short)) return short;
+    const letters = [...name], head = Math.ceil(most / 3);
+    return `${letters.slice(0, head).join("")}…${letters.slice(head - most + 1).join("")}`;
+  };
   // The names of the coarsest classes where most of their texts are; one that would lie on another is left out.
   const drawNames = (pen, panel, paint, width, height) => {
     if (data.classes[0].length > 60) return;
@@ -119,10 +188,10 @@
     const members = data.classes[0].map(() => []);
     for (let i = 0; i < count; i += 1) members[labels[0][i]].push(i);
     const taken = [{ x: panel.x[state.chosen], y: panel.y[state.chosen], half: 12 }];
-    const most = width < 420 ? 14 : 24;
+    const most = width < 420 ? 16 : 26;
     const order = members.map((list, label) => ({ list, label })).filter(({ list }) => list.length).sort((a, b) => b.list.length - a.list.length);
     for (const { list, label } of order) {
-      const short = shortened(data.classes[0][label], most);
+      const short = distinct(label, most);
       const half = pen.measureText(short).width / 2;
       const { x: place, y } = densest(panel, list);
       const x = Math.max(half + 4, Math.min(width - half - 4, place));
@@ -165,7 +234,7 @@
     const pen = panel.canvas.getContext("2d"), paint = colours();
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    drawPoints(pen, panel, paint);
+    drawPoints(pen, panel, paint, width, height);
     if (!panel.from) drawNames(pen, panel, paint, width, height);
     drawChosen(pen, panel, paint);
   };
@@ -231,7 +300,8 @@
       words.dir = "auto";
       where.title = path(other);
       const sign = element("span", `sign ${kind}`, signs[kind]);
-      sign.setAttribute("aria-label", spoken[kind]);
+      sign.setAttribute("aria-label", inWords(state.chosen, other));
+      sign.title = inWords(state.chosen, other);
       sign.setAttribute("role", "img");
       button.append(sign, element("span", "cosine", cosine.toFixed(2)), words, where);
       button.addEventListener("click", () => choose(other));
@@ -244,7 +314,7 @@
     const { view } = panel, dims = view.dims[stepOf(view)], shares = view.shares[stepOf(view)];
     const ends = [...new Set([0, depth - 1])];
     panel.shares.textContent = `${dims} dims, all ${count.toLocaleString("en")} texts: ${ends.map((level, i) => `${(shares[level] * 100).toFixed(1)} % ${i ? "" : `of the ${near} nearest share `}the ${data.levels[level]}`).join(", ")}`;
-    panel.canvas.setAttribute("aria-label", `Map of ${count} texts by ${view.name} at ${dims} dims. Arrow keys choose the nearest text in that direction.`);
+    panel.canvas.setAttribute("aria-label", `Map of ${count} texts by ${view.name} at ${dims} dims. Arrow keys choose the nearest text in that direction, plus and minus zoom, 0 shows all.`);
   };
 
   const show = (animated) => {
@@ -258,7 +328,9 @@
 
   const choose = (text) => {
     state.chosen = text;
-    show(state.closeUp);
+    if (state.colour === "relation") grouped = groups();
+    show(false);
+    remember();
   };
 
   // Arrow keys: the nearest text within 45 degrees of the direction.
@@ -278,7 +350,8 @@
     const text = at(panel, x, y);
     panel.tip.hidden = text < 0;
     if (text < 0) return;
-    panel.tip.textContent = `${data.texts[text]} (${path(text, 40)})`;
+    const words = element("span", "words", data.texts[text]), where = element("bdi", "where", path(text, 40));
+    panel.tip.replaceChildren(words, where, ...(text === state.chosen ? [] : [element("span", "how", inWords(state.chosen, text))]));
     const right = x > box.width / 2;
     panel.tip.style.left = right ? "" : `${x + 12}px`;
     panel.tip.style.right = right ? `${box.width - x + 12}px` : "";
@@ -294,20 +367,48 @@
     panel.select.value = views.indexOf(panel.view);
     panel.select.addEventListener("change", () => {
       panel.view = views[panel.select.value];
-      describe(panel); list(panel); move(panel, true);
+      describe(panel); list(panel); move(panel, true); remember();
     });
-    panel.canvas.addEventListener("pointermove", (event) => hover(panel, event));
+    panel.canvas.addEventListener("pointerdown", (event) => {
+      panel.drag = { x: event.clientX, y: event.clientY, centre: panel.centre, moved: false };
+      if (panel.zoom > 1) panel.canvas.setPointerCapture(event.pointerId);
+    });
+    panel.canvas.addEventListener("pointermove", (event) => {
+      const { drag } = panel;
+      if (!drag || panel.zoom === 1 || !event.buttons) { hover(panel, event); return; }
+      const [, , across, down] = span(panel), dx = event.clientX - drag.x, dy = event.clientY - drag.y;
+      drag.moved = drag.moved || Math.hypot(dx, dy) > 4;
+      if (!drag.moved) return;
+      panel.centre = [drag.centre[0] - dx / across, drag.centre[1] - dy / down];
+      move(panel, false);
+    });
     panel.canvas.addEventListener("pointerleave", () => { panel.tip.hidden = true; });
     panel.canvas.addEventListener("click", (event) => {
+      if (panel.drag && panel.drag.moved) return;
       const box = panel.canvas.getBoundingClientRect(), text = at(panel, event.clientX - box.left, event.clientY - box.top);
       if (text >= 0) choose(text);
     });
+    panel.canvas.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && document.activeElement !== panel.canvas) return; // the page scrolls until the map is clicked
+      event.preventDefault();
+      const box = panel.canvas.getBoundingClientRect();
+      zoomAt(panel, Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top, false);
+    }, { passive: false });
+    panel.canvas.addEventListener("dblclick", () => { whole(panel); move(panel, true); });
+    const zoomed = (factor) => { const { width, height } = panel.canvas.getBoundingClientRect(); zoomAt(panel, factor, width / 2, height / 2, true); };
     panel.canvas.addEventListener("keydown", (event) => {
+      if (event.key === "+" || event.key === "=") { zoomed(1.6); return; }
+      if (event.key === "-") { zoomed(1 / 1.6); return; }
+      if (event.key === "0") { whole(panel); move(panel, true); return; }
       if (!(event.key in arrows)) return;
       event.preventDefault();
       const text = towards(panel, ...arrows[event.key]);
       if (text >= 0) choose(text);
     });
+    const [closer, farther, all] = panel.root.querySelectorAll(".zooms button");
+    closer.addEventListener("click", () => zoomed(1.6));
+    farther.addEventListener("click", () => zoomed(1 / 1.6));
+    all.addEventListener("click", () => { whole(panel); move(panel, true); });
   }
 
   // Search: a combobox over texts that hold every word typed.
@@ -349,7 +450,8 @@
 
   const spoken = { same: `same ${data.levels[depth - 1]}`, far: `other ${data.levels[0]}` };
   if (depth > 1) spoken.near = `same ${data.levels[0]}, other ${data.levels[1]}`;
-  if (depth > 2) spoken.mid = `same ${data.levels[depth - 2]}, other ${data.levels[depth - 1]}`;
+  if (depth === 3) spoken.mid = `same ${data.levels[1]}, other ${data.levels[2]}`;
+  if (depth > 3) spoken.mid = `same ${data.levels[1]} or finer, other ${data.levels[depth - 1]}`;
   for (const kind of ["same", "mid", "near", "far"].filter((name) => name in spoken)) {
     const item = element("li");
     const sign = element("span", `sign ${kind}`, signs[kind]);
@@ -357,15 +459,50 @@
     item.append(sign, element("span", "", spoken[kind]));
     byId("zoom-legend").append(item);
   }
+  // The coarse labels by name, most frequent first: hovering or focusing one dims the others.
+  const names = byId("zoom-labels");
+  for (const { label, size } of bySize.slice(0, COLOURS)) {
+    const item = element("li"), button = element("button"), key = element("span", "key");
+    key.style.setProperty("--key", `var(--k${hue[label]})`);
+    button.type = "button";
+    const name = element("bdi", "", shortened(data.classes[0][label], 40));
+    button.append(key, name, element("span", "size", size.toLocaleString("en")));
+    button.title = data.classes[0][label];
+    const dim = (place) => { state.dimmed = place; panels.forEach(draw); };
+    for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => dim(hue[label]));
+    for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => dim(-1));
+    item.append(button);
+    names.append(item);
+  }
+  if (bySize.length > COLOURS) {
+    const item = element("li"), key = element("span", "key");
+    key.style.setProperty("--key", "var(--dust)");
+    item.append(key, element("span", "", `${bySize.length - COLOURS} smaller`));
+    names.append(item);
+  }
+  const colouring = byId("zoom-colour");
+  colouring.options[0].textContent = data.levels[0];
+  colouring.value = state.colour;
+  const recolour = () => {
+    state.colour = colouring.value;
+    names.hidden = state.colour !== "label";
+    grouped = groups();
+    panels.forEach(draw);
+  };
+  colouring.addEventListener("change", () => { recolour(); remember(); });
 
   const slider = byId("zoom-dim");
   slider.max = data.dims.length - 1;
-  slider.addEventListener("input", () => { state.step = Number(slider.value); show(true); });
+  slider.addEventListener("input", () => { state.step = Number(slider.value); show(true); remember(); });
   byId("zoom-another").addEventListener("click", () => choose(Math.floor(Math.random() * count)));
-  byId("zoom-close").addEventListener("change", (event) => { state.closeUp = event.target.checked; show(true); });
+  byId("zoom-close").addEventListener("click", () => {
+    for (const panel of panels) { panel.zoom = 4; panel.centre = placeOf(panel, state.chosen); move(panel, true); }
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => panels.forEach(draw));
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; panels.forEach((panel) => move(panel, false)); } });
-  slider.value = 0;
+  slider.value = state.step;
+  recolour();
   show(false);
+  if (location.hash.startsWith("#explorer:")) byId("zoom").scrollIntoView();
 })();

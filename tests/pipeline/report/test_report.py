@@ -309,9 +309,56 @@ def test_another_method_and_a_close_up_can_be_chosen(made, visit):
     assert page.locator("#zoom .panel").nth(1).locator("canvas").get_attribute("aria-label").count("pca*") == 1
     picture = "document.querySelectorAll('#zoom canvas')[0].toDataURL()"
     far = page.evaluate(picture)
-    page.locator("#zoom-close").check()
+    page.locator("#zoom-close").click()
     page.wait_for_timeout(700)
     assert page.evaluate(picture) != far
+    page.locator("#zoom .panel").first.get_by_role("button", name="Show all").click()
+    page.wait_for_timeout(700)
+    assert page.evaluate(picture) == far
+
+
+def test_points_have_the_colour_of_their_coarse_label_and_the_legend_names_it(made, visit):
+    page = visit(made.path).page
+    names = page.locator("#zoom-labels bdi").all_text_contents()
+    assert len(names) >= 2
+    picture = "document.querySelectorAll('#zoom canvas')[0].toDataURL()"
+    by_label = page.evaluate(picture)
+    page.locator("#zoom-colour").select_option("relation")
+    assert page.evaluate(picture) != by_label
+    assert not page.locator("#zoom-labels").is_visible()
+
+
+def test_the_wheel_zooms_a_map_in_use_and_dragging_moves_it(made, visit):
+    page = visit(made.path).page
+    canvas = page.locator("#zoom canvas").first
+    canvas.scroll_into_view_if_needed()
+    canvas.focus()
+    picture = "document.querySelectorAll('#zoom canvas')[0].toDataURL()"
+    seen = [page.evaluate(picture)]
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.wheel(0, -400)
+    page.wait_for_timeout(100)
+    seen.append(page.evaluate(picture))
+    page.mouse.down()
+    page.mouse.move(box["x"] + 180, box["y"] + 140, steps=4)
+    page.mouse.up()
+    seen.append(page.evaluate(picture))
+    assert len(set(seen)) == 3
+
+
+def test_the_address_keeps_what_is_shown(made, visit):
+    visitor = visit(made.path)
+    visitor.choose("is salmon healthy")
+    visitor.page.locator("#zoom-dim").focus()
+    visitor.page.keyboard.press("End")
+    visitor.page.locator("#zoom-right").select_option(label="pca*")
+    address = visitor.page.url
+    visitor.page.goto("about:blank")
+    visitor.page.goto(address)
+    assert "is salmon healthy" in visitor.text("#zoom-text")
+    assert visitor.text("#zoom-dims").startswith("256 dims")
+    assert visitor.page.locator("#zoom-right option:checked").text_content() == "pca*"
 
 
 @pytest.mark.parametrize("typed", [SCRIPT, QUOTES, HEBREW])
