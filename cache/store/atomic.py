@@ -23,12 +23,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.errors import file_error
+from cache.errors import CacheError, file_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STALE_SECONDS = 3600.0
+_OS_ERROR = re.compile(r"\(os error (?P<number>\d+)\)")
 _PARTIAL = re.compile(r"^\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.partial$")
 
 
@@ -39,7 +40,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     After an exception, from the body too, `path` is what it was and the other file is gone.
 
     :raises CacheError: if the file system refuses a step (full, read-only, forbidden, folder removed), also one of the
-        body that writes this file.
+        body that writes this file, whatever the writing library makes of it.
     """
     partial = _partial_name(path)
     try:
@@ -48,9 +49,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield partial
             flush(partial)
             partial.rename(path)
-        except BaseException:
+        except BaseException as error:
+            cause = _system_error(error, partial)
             with contextlib.suppress(OSError):
                 partial.unlink()
+            if cause is not None:
+                raise cause from error
             raise
         flush(path.parent)
     except OSError as error:
@@ -76,8 +80,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 flush(entry)
             flush(partial)
             partial.rename(path)
-        except BaseException:
+        except BaseException as error:
+            cause = _system_error(error, partial)
             shutil.rmtree(partial, ignore_errors=True)
+            if cause is not None:
+                raise cause from error
             raise
         flush(path.parent)
     except OSError as error:
@@ -133,6 +140,23 @@ def remove_stale_partials(folder: Path) -> int:
 
 def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial")
+
+
+def _system_error(error: BaseException, partial: Path) -> OSError | None:
+    """Return what the file system said to a library that raises its own errors, or None: it said nothing.
+
+    Libraries in Rust (polars, safetensors) end their message with the number; of others a disk without room tells.
+    """
+    if isinstance(error, OSError) or not isinstance(error, Exception):
+        return None
+    if found := _OS_ERROR.search(str(error)):
+        return OSError(int(found["number"]), os.strerror(int(found["number"])))
+    if isinstance(error, CacheError):
+        return None
+    with contextlib.suppress(OSError):
+        if os.statvfs(partial.parent).f_bavail == 0:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
 
 
 def _concerns_another_file(error: OSError, partial: Path, path: Path) -> bool:

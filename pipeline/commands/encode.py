@@ -8,31 +8,33 @@ from typing import Any
 import click
 
 from pipeline.terminal.command import Session, command
+from pipeline.terminal.options import force_option
 
 
 @command("encode", example="pipeline encode new.csv --method mrl --seed 42 --dim 64 --output new.parquet")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--method", help="Method of the run (default: the only one there is).")
+@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
 @click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--dim", type=int, help="Dimensions of the embedding, a prefix (default: all).")
 @click.option("--text", default="text", show_default=True, help="Text column of a CSV, Parquet or JSONL file.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.encoded.parquet.")
+@click.option("--output", type=click.Path(path_type=Path), help="Default: FILE.encoded.parquet.")
 @click.option("--dataset", help="Dataset of the run (default: what `embed` used last).")
 @click.option("--backbone", help="Backbone of the run; with --run, where its checkpoint lies now.")
+@force_option
 def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     """Write the embedding and the predicted label of each level, with its confidence, of every text in FILE.
 
     Labels and confidences are those of the head's own classifiers at that many dimensions ("classifier" in
-    `score --json`), not of nearest neighbours. FILE is CSV, Parquet or JSONL
-    with a text column, or .txt with one text per line.
+    `score --json`), not of nearest neighbours. FILE is CSV, Parquet or JSONL with a text column, whose other columns
+    are kept, or .txt with one text per line. A column of FILE that is called like a level gets `_given` added.
     """
-    import cache
-    import data
-    from pipeline.stages.encode import encode
+    from pipeline.evaluation.advised_run import advised_run
+    from pipeline.stages.encode import beside, encode, read_input
     from pipeline.stages.with_progress import rate_of
-    from pipeline.workspace.runs import runs_by_id
-    from pipeline.workspace.select_run import choose_run, chosen_line, runs_asked
+    from pipeline.workspace.outputs import check_output, made_by, write_table
+    from pipeline.workspace.runs import file_digest, runs_by_id
+    from pipeline.workspace.select_run import chosen_line, runs_asked
 
     console = session.console
     output = options["output"] or file.with_name(f"{file.name}.encoded.parquet")
@@ -40,31 +42,32 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
         raise click.BadParameter(f"{output} does not end in .parquet, which is what is written", param_hint="--output")
     if options["run_id"] and (options["method"] or options["seed"] is not None):
         raise click.UsageError("--run names a run by itself: leave out --method and --seed")
-    texts = data.read_texts(str(file), options["text"])
+    given = read_input(file, options["text"])
     method, seed = options["method"], options["seed"]
     if options["run_id"]:
         runs = runs_by_id(session.artifacts, [options["run_id"]])
     else:
         runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
-    run = choose_run(runs, method, seed)
-    console.say(chosen_line(run, runs, method, seed))
+    run, why = advised_run(runs, method, seed)
+    console.say(chosen_line(run, runs, method, seed, why))
     dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
+    facts = {"command": "encode", "run": run.id, "dim": dim, "input": file_digest(file.read_bytes())}
+    check_output(output, force=options["force"], inputs=[file], own=made_by(output) == facts)
+    given = beside(given, run.record["levels"], file)
     with console.progress("embedding") as bar:
         encoded = encode(
             session.artifacts,
             run,
-            texts,
+            given,
             dim,
             backbone=options["backbone"] if options["run_id"] else None,
             progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(output) as partial:
-        encoded.frame.write_parquet(partial)
-    console.show(f"{len(texts):,} texts, {dim} dims, columns {', '.join(encoded.frame.columns)}: {output}")
+    write_table(output, encoded.frame, facts)
+    console.show(f"{len(given.texts):,} texts, {dim} dims, columns {', '.join(encoded.frame.columns)}: {output}")
     return {
         "output": str(output),
-        "texts": len(texts),
+        "texts": len(given.texts),
         "computed": encoded.report.computed,
         "dim": dim,
         "run": run.id,

@@ -18,7 +18,7 @@ FORMATS = ("sentence-transformers", "parquet", "faiss")
 
 
 @command("export", example="pipeline export --method joint --seed 42 --format sentence-transformers --output model")
-@click.option("--method", help="Method of the run (default: the only one there is).")
+@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
 @click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
@@ -61,10 +61,11 @@ def _check_free(output: Path, kind: str) -> None:
 
 
 def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
+    from pipeline.evaluation.advised_run import advised_run
     from pipeline.evaluation.embeddings import run_scorable
     from pipeline.stages.with_progress import runs_to_judge
     from pipeline.workspace.runs import runs_by_id
-    from pipeline.workspace.select_run import choose_run, chosen_line
+    from pipeline.workspace.select_run import chosen_line
 
     method, seed = options["method"], options["seed"]
     if options["run_id"] and (method or seed is not None):
@@ -74,8 +75,8 @@ def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) 
         run_scorable(runs[0], features)  # refuses a run of other features
     else:
         runs = runs_to_judge(session, features, None)
-    run = choose_run(runs, method, seed)
-    session.console.say(chosen_line(run, runs, method, seed))
+    run, why = advised_run(runs, method, seed)
+    session.console.say(chosen_line(run, runs, method, seed, why))
     return run
 
 

@@ -65,6 +65,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     from pipeline.retrieval.results import to_json
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
     from pipeline.stages.with_progress import features_of, runs_to_judge
+    from pipeline.workspace.outputs import check_output
     from pipeline.workspace.records import write_record
 
     features = features_of(session, options)
@@ -72,6 +73,8 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     scorables = embedders(session.artifacts, features, runs, device)
     sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
     plan = _plan(session, scorables, sizes, device, options)
+    path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
+    check_output(path, own=True)
     with session.console.progress("retrieving") as bar:
         found = experiment(scorables, features, sizes, options["queries"], plan, bar.update)
     facts = {"dataset": features.dataset.id, "backbone": features.backbone, "layer": features.layer}
@@ -79,7 +82,6 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     wanted = Wanted(options["filter_dim"], options["candidates"], engines=bool(options["engines"]))
     for shown in retrieval_tables(result) if options["full"] else brief_tables(result, wanted):
         session.console.show(shown)
-    path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
     write_record(path, result)
     session.console.say(f"kept: {path}" + ("" if options["full"] else " (--full shows all of it)"))
     return result

@@ -13,6 +13,7 @@ from pipeline.terminal.options import (
     IntegerList,
     NameList,
     backbone_options,
+    force_option,
     known_methods,
     loading_options,
     split_loading,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--errors", is_flag=True, help="Show where the finest level goes wrong: siblings or strangers, and who.")
 @click.option(
     "--per-class",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE.parquet",
     help="Write the accuracy of every class and of every parent's classes.",
 )
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dims", type=IntegerList(), help="With --embeddings: the prefixes to score.")
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
+@force_option
 @backbone_options
 @loading_options
 def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: Any) -> dict[str, Any]:
@@ -68,6 +70,8 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     _check_usage(runs, options)
     scored, beside = _embeddings(session, options) if options["embeddings"] else _runs(session, runs, options)
     levels, scorables = scored[0].hierarchy.names, [*scored, *beside]
+    if options["per_class"]:
+        _check_per_class(scored, protocol, options)
     if options["gallery_size"]:
         cells = grid_stage(session, scorables, options["gallery_size"], options["k"])
         session.console.show(grid_table(cells, levels))
@@ -82,7 +86,8 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
         if options["errors"]:
             _show_errors(session, chosen, levels)
     if options["per_class"]:
-        _write_per_class(session, options["per_class"], scorables, protocols, options["k"])
+        facts = _per_class_facts(scored, protocol, options["k"])
+        _write_per_class(session, options["per_class"], scorables, protocols, facts)
     return {"scores": scores, "baselines": baselines}
 
 
@@ -131,16 +136,29 @@ def _show_errors(session: Session, scores: Sequence[Mapping[str, Any]], levels: 
         session.console.show(line)
 
 
+def _per_class_facts(scorables: Sequence[Scorable], protocol: str, k: int) -> dict[str, Any]:
+    """What a table of classes is made of: a rerun of the same replaces it unasked."""
+    return {"command": "score", "protocol": protocol, "k": k, "of": [dict(scorable.facts) for scorable in scorables]}
+
+
+def _check_per_class(scored: Sequence[Scorable], protocol: str, options: Mapping[str, Any]) -> None:
+    from pipeline.workspace.outputs import check_output, made_by
+
+    path, given = options["per_class"], options["embeddings"]
+    own = made_by(path) == _per_class_facts(scored, protocol, options["k"])
+    check_output(path, force=options["force"], inputs=[given] if given else [], own=own)
+
+
 def _write_per_class(
-    session: Session, path: Path, scorables: Sequence[Scorable], protocols: Sequence[str], k: int
+    session: Session, path: Path, scorables: Sequence[Scorable], protocols: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
-    import cache
     from pipeline.evaluation.error_analysis import per_class_frame
     from pipeline.evaluation.score import predictions_of
+    from pipeline.workspace.outputs import write_table
 
-    predicted = [(scorable.facts, predictions_of(scorable, name, k)) for name in protocols for scorable in scorables]
+    predicted = [
+        (scorable.facts, predictions_of(scorable, name, facts["k"])) for name in protocols for scorable in scorables
+    ]
     frame = per_class_frame(predicted, scorables[0].hierarchy)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(path) as partial:
-        frame.write_parquet(partial)
+    write_table(path, frame, facts)
     session.console.show(f"{frame.height:,} rows by class: {path}")

@@ -11,7 +11,7 @@ from pipeline.terminal.command import Session, command
 
 @command("search", example='pipeline search "how do I move money to savings" --method joint --top 5')
 @click.argument("text")
-@click.option("--method", help="Method of the run (default: joint where there is one, else the first).")
+@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
 @click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Texts at each prefix.")
@@ -23,11 +23,12 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
     The shortest prefix comes first: one table below the other, or side by side on a terminal of 120 columns or more.
     """
     from pipeline.errors import PipelineError
+    from pipeline.evaluation.advised_run import advised_run
     from pipeline.retrieval.semantic_zoom import nearest, zoom_table
     from pipeline.stages.encode import features_of_texts
     from pipeline.workspace.features import labelled_features
     from pipeline.workspace.runs import runs_by_id
-    from pipeline.workspace.select_run import chosen_line, first_run, runs_asked
+    from pipeline.workspace.select_run import chosen_line, runs_asked
 
     if not text.strip():
         raise PipelineError("TEXT is empty", 'give a text in quotes: pipeline search "how warm is it in lima"')
@@ -38,9 +39,9 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
         runs = runs_by_id(session.artifacts, [options["run_id"]])
     else:
         runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
-    run = first_run(runs, method, seed)
+    run, why = advised_run(runs, method, seed)
     record = run.record
-    session.console.say(chosen_line(run, runs, method, seed))
+    session.console.say(chosen_line(run, runs, method, seed, why))
     store = f"{record['backbone']}-{record['fingerprint'][:12]}"
     features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=store)
     backbone = options["backbone"] if options["run_id"] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 from rich.table import Table
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import IntegerList, NameList, NumberList, known_methods
+from pipeline.terminal.options import IntegerList, NameList, NumberList, force_option, known_methods
 
 
 @command("sweep", example="pipeline sweep --methods v5,mrl --seeds 1,2,3 --heads paper,linear --lrs 1e-4,1e-3")
@@ -40,9 +41,8 @@ from pipeline.terminal.options import IntegerList, NameList, NumberList, known_m
 @click.option(
     "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: ARTIFACTS/reports/sweep.parquet"
-)
+@click.option("--output", type=click.Path(path_type=Path), help="Default: ARTIFACTS/reports/sweep.parquet")
+@force_option
 def COMMAND(
     session: Session,
     grid_file: Path | None,
@@ -50,6 +50,7 @@ def COMMAND(
     engine: str,
     ray_address: str | None,
     output: Path | None,
+    force: bool,
     **axes: Any,
 ) -> dict[str, Any]:
     """Fit and score every combination of methods, seeds, heads, layers, datasets and settings.
@@ -59,11 +60,14 @@ def COMMAND(
     one are trained together, so that only combinations are shared out. With --engine ray a combination is a task, on a
     GPU each where the cluster has any, unless --devices is cpu.
     """
-    import cache
     from pipeline.stages.sweep import Grid, read_grid, results_frame
+    from pipeline.workspace.outputs import check_output, made_by, write_table
 
     given = {name: axis for name, axis in axes.items() if axis is not None}
     grid = Grid.of({**(read_grid(grid_file) if grid_file else {}), **given}, str(grid_file or "sweep"))
+    target = output or session.artifacts.root / "reports" / "sweep.parquet"
+    facts = {"command": "sweep", "grid": {name: list(axis) for name, axis in asdict(grid).items()}}
+    check_output(target, force=force or output is None, own=made_by(target) == facts)
     if engine == "ray":
         from pipeline.stages.sweep_ray import sweep_on_cluster
 
@@ -71,13 +75,10 @@ def COMMAND(
     else:
         swept = _sweep_here(session, grid, devices, ray_address)
     frame = results_frame(swept.runs, swept.scores)
-    output = output or session.artifacts.root / "reports" / "sweep.parquet"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(output) as partial:
-        frame.write_parquet(partial)
+    write_table(target, frame, facts)
     session.console.show(_table(frame))
-    session.console.show(f"{len(swept.runs)} runs, {swept.trained} trained now: {output}")
-    return {"runs": [run.summary() for run in swept.runs], "trained": swept.trained, "output": str(output)}
+    session.console.show(f"{len(swept.runs)} runs, {swept.trained} trained now: {target}")
+    return {"runs": [run.summary() for run in swept.runs], "trained": swept.trained, "output": str(target)}
 
 
 def _sweep_here(session: Session, grid: Any, devices: str, ray_address: str | None) -> Any:

@@ -28,6 +28,7 @@ from pipeline.report.summary import summary
 from pipeline.terminal import extras
 from pipeline.terminal.command import Session
 from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.outputs import check_output
 from pipeline.workspace.runs import Run
 
 
@@ -47,10 +48,10 @@ def report_stage(
     :raises PipelineError: if the libraries of the extra `report` are not installed.
     """
     check_extra()
-    report_data = gather(session, features, runs, galleries=galleries)
     path = output or session.artifacts.root / "reports" / f"{page_name(features)}.html"
+    check_output(path, own=True)
+    report_data = gather(session, features, runs, galleries=galleries)
     content = page(report_data).encode("utf-8")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with cache.atomic_file(path) as partial:
         partial.write_bytes(content)
     session.console.show(f"report: {path} ({len(content) / 1e6:.1f} MB, opens in any browser, needs no network)")
@@ -82,6 +83,14 @@ def check_extra() -> None:
     """
     extras.altair()
     extras.vl_convert()
+
+
+def is_page_of(path: Path, features: LabelledFeatures) -> bool:
+    """Whether a file is a page about the same dataset and backbone: a rerun replaces it unasked."""
+    try:
+        return f"<title>{features.dataset.id} through {features.backbone}" in path.read_text("utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def page(report_data: ReportData) -> str:

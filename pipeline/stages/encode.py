@@ -6,22 +6,38 @@ fingerprint proves, and their features are kept in the same store: encoding a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 import cache
+import data
+from data.files.table import read_files
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.records import tell
 from pipeline.workspace.runs import Run
+
+EMBEDDING = "embedding"
+GIVEN = "_given"
+"""Added to the name of an input's column of labels that is called like a level of the run."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """Texts to encode, and the frame [n] of all columns of their file as they go into the result."""
+
+    texts: list[str]
+    frame: pl.DataFrame
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A frame [text, embedding (array of float32), label and confidence column per level], and the embed's report."""
+    """The input's columns, then embedding (array of float32), label and confidence per level; the embed's report."""
 
     frame: pl.DataFrame
     report: cache.EmbedReport
@@ -30,7 +46,7 @@ class Encoded:
 def encode(
     artifacts: Artifacts,
     run: Run,
-    texts: list[str],
+    given: Input,
     dim: int,
     *,
     backbone: str | None = None,
@@ -38,18 +54,17 @@ def encode(
 ) -> Encoded:
     """Embeds texts and predicts their labels with the classifiers of a run's head at `dim` dimensions.
 
+    :param given: of `beside`, so that no column is called like one of the result.
     :param backbone: where the run's backbone is found now, if not where it was when the run was trained.
     :raises PipelineError: if `dim` is no prefix of the head, or the backbone found is not the run's.
     :raises cache.CacheError: if the backbone cannot be loaded.
+    :raises heads.HeadsError: if the head is damaged.
     """
     head = run.load()
     if dim not in head.dims:
         raise PipelineError(f"--dim {dim} is no prefix of run {run.id}", f"use one of {', '.join(map(str, head.dims))}")
-    features, report = features_of_texts(artifacts, run, texts, backbone, progress)
-    columns: dict[str, Any] = {
-        "text": texts,
-        "embedding": pl.Series(head.embed(features, dim=dim), dtype=pl.Array(pl.Float32, dim)),
-    }
+    features, report = features_of_texts(artifacts, run, given.texts, backbone, progress)
+    columns: dict[str, Any] = {EMBEDDING: pl.Series(head.embed(features, dim=dim), dtype=pl.Array(pl.Float32, dim))}
     predicted = zip(run.record["levels"], run.record["classes"], head.classify(features, dim=dim), strict=True)
     for level, classes, probabilities in predicted:
         if probabilities is None:
@@ -57,7 +72,41 @@ def encode(
         best = probabilities.argmax(axis=1)
         columns[level] = [classes[c] for c in best]
         columns[f"{level}_confidence"] = pl.Series(probabilities[np.arange(len(best)), best], dtype=pl.Float32)
-    return Encoded(pl.DataFrame(columns), report)
+    return Encoded(pl.concat([given.frame, pl.DataFrame(columns)], how="horizontal"), report)
+
+
+def added_columns(levels: Sequence[str]) -> list[str]:
+    """Names of the columns that `encode` adds.
+
+    :raises PipelineError: if two would have one name, such as that of a level called `embedding`.
+    """
+    names = [EMBEDDING, *(name for level in levels for name in (level, f"{level}_confidence"))]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise PipelineError(
+            f"level {twice[0]} is called like another column that encode adds ({', '.join(dict.fromkeys(names))})",
+            f"rename that column of the dataset ({twice[0]}_label, say), then embed and fit again",
+        )
+    return names
+
+
+def beside(given: Input, levels: Sequence[str], source: Path) -> Input:
+    """The input with names that leave room for the columns added: labels that it brings along get `_given` added.
+
+    :raises PipelineError: if another column of it is called like one that is added.
+    """
+    added = added_columns(levels)
+    renamed = {name: f"{name}{GIVEN}" for name in given.frame.columns if name in levels}
+    taken = [name for name in given.frame.columns if name in added and name not in renamed]
+    taken += [name for name in renamed.values() if name in given.frame.columns or name in added]
+    if taken:
+        raise PipelineError(
+            f"column {taken[0]} of {source} is called like one that encode adds ({', '.join(added)})",
+            "rename or remove that column of the file",
+        )
+    if renamed:
+        tell("; ".join(f"column {old} of {source.name} is kept as {new}" for old, new in renamed.items()))
+    return Input(given.texts, given.frame.rename(renamed))
 
 
 def features_of_texts(
@@ -92,3 +141,21 @@ def features_of_texts(
         )
     keys = cache.text_keys(texts, run.record["prompt"])
     return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
+
+
+def read_input(path: Path, column: str) -> Input:
+    """Texts of a file, and its other columns; the lines of a .txt file are its texts.
+
+    Columns of a Parquet file keep their types, those of other files are text.
+
+    :raises data.DataError: if the file cannot be read, has no such column, or a text is empty.
+    """
+    texts = data.read_texts(str(path), column)
+    if path.suffix.lower() == ".txt":
+        return Input(texts, pl.DataFrame({"text": texts}))
+    frame = pl.read_parquet(path) if path.suffix.lower() == ".parquet" else read_files([str(path)]).frame
+    if frame.height != len(texts):
+        raise PipelineError(
+            f"{path} has {len(texts):,} texts in {frame.height:,} rows", "report this file: no row may be lost"
+        )
+    return Input(texts, frame if column in frame.columns else frame.with_columns(pl.Series("text", texts)))

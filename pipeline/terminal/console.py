@@ -12,16 +12,18 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console as RichConsole
-from rich.console import RenderableType
+from rich.console import ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.segment import Segment
 from rich.text import Text
 
 from pipeline.terminal.durations import duration
+from pipeline.terminal.escape import one_line, shown
 
 QUIET_SECONDS = 2.0
 PLAIN_LINE_SECONDS = 10.0
@@ -51,7 +53,16 @@ def reader_may_leave() -> Iterator[None]:
 
 
 class _Stream(RichConsole):
-    """A stream whose reader may leave."""
+    """A stream whose reader may leave, and on which what comes from data is shown, never obeyed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Every piece of text on its way out; what rich itself tells the terminal is marked as control."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Escaped before its width is measured."""
+        return super().render_str(shown(text), **how)
 
     def on_broken_pipe(self) -> None:
         """Called by rich when a write fails because nobody reads."""
@@ -121,7 +132,7 @@ class ProgressBar:
 
 
 class _Said(logging.Handler):
-    """Says what is logged, each line once, and of lines that share a reason (`once`) the first."""
+    """Says what is logged, each line once, and of lines that share a reason (`once`, or a pattern) the first."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
@@ -130,7 +141,7 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging."""
-        reason = getattr(record, "once", record.getMessage())
+        reason = str(getattr(record, "once", record.msg))
         if reason not in self._known:
             self._known.add(reason)
             self._console.say(record.getMessage())
@@ -162,10 +173,11 @@ class Console:
         self.write(json.dumps(result, allow_nan=False) + "\n")
 
     def write(self, text: str) -> None:
-        """Text for another program, as it is.
+        """Text for another program, as it is; on a terminal with control characters shown.
 
         In parts: of a text longer than a pipe holds, Python writes the beginning and does not say that nobody reads on.
         """
+        text = shown(text) if sys.stdout.isatty() else text
         with reader_may_leave():
             for start in range(0, len(text), _PART):
                 sys.stdout.write(text[start : start + _PART])
@@ -177,19 +189,21 @@ class Console:
 
     def error(self, problem: str, remedy: str) -> None:
         """What is wrong in one line, what to do in the next."""
-        self._err.print(f"error: {_one_line(problem)}", markup=False, soft_wrap=True, style="red")
-        self._err.print(f"   do: {_one_line(remedy)}", markup=False, soft_wrap=True)
+        self._err.print(f"error: {one_line(problem)}", markup=False, soft_wrap=True, style="red")
+        self._err.print(f"   do: {one_line(remedy)}", markup=False, soft_wrap=True)
 
     @contextmanager
     def saying_what_is_logged(self) -> Iterator[None]:
         """Inside it, what the stages below log is said here, each line once."""
         handler = _Said(self)
-        logger = logging.getLogger("pipeline")
-        logger.addHandler(handler)
+        loggers = [logging.getLogger(package) for package in ("pipeline", "heads", "cache", "data")]
+        for logger in loggers:
+            logger.addHandler(handler)
         try:
             yield
         finally:
-            logger.removeHandler(handler)
+            for logger in loggers:
+                logger.removeHandler(handler)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[ProgressBar]:
@@ -199,7 +213,3 @@ class Console:
             yield bar
         finally:
             bar.close()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -139,6 +139,11 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def force_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Whether what stands where a command writes may be replaced."""
+    return click.option("--force", is_flag=True, help="Replace a file that is already there.")(function)
+
+
 def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which stored features a command works on."""
     options = (

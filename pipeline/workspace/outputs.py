@@ -7,13 +7,20 @@ folder that vanishes, is found when the result is written, by `cache.atomic_file
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cache
 from cache.store.atomic import remove_stale_partials
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_NOTE = "semantic-zoom"
 
 
 def check_output(path: Path, *, force: bool = False, inputs: Iterable[Path] = (), own: bool = False) -> None:
@@ -49,6 +56,26 @@ def check_writable(path: Path) -> None:
             raise _DoneError
     except _DoneError:
         return
+
+
+def made_by(path: Path) -> dict[str, Any] | None:
+    """What `write_table` noted of the command that wrote a Parquet file; None if it is no such file."""
+    import polars as pl
+
+    try:
+        found = json.loads(pl.read_parquet_metadata(path)[_NOTE])
+    except (Exception, pl.exceptions.PanicException):  # absent, of another kind, damaged: not ours
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_table(path: Path, frame: pl.DataFrame, facts: Mapping[str, Any]) -> None:
+    """Write a Parquet file whose metadata says which command made it of what, so that a rerun knows it as its own.
+
+    :raises cache.CacheError: if the file system refuses it.
+    """
+    with cache.atomic_file(path) as partial:
+        frame.write_parquet(partial, metadata={_NOTE: json.dumps(dict(facts))})
 
 
 class _DoneError(Exception):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 CONFIG, HISTORY = "config.json", "history.parquet"
-_CONFIG_FORMAT = 1
+_CONFIG_FORMAT = 2
 _AGAIN = "run `pipeline fit-head` with its method and seed: it is trained again"
 _UNTRAINED = "untrained"
 """Folder, beside those of the methods, that holds the scores of embeddings without training."""

@@ -1,8 +1,7 @@
-"""Which run a command takes when its options leave several.
+"""The runs that the options of a command leave, and how a choice among them is said in one line.
 
-What differs in the seed alone differs by luck: the lowest is taken, and said. Methods, heads and layers differ on
-purpose: a command that writes something to keep (`encode`, `export`) refuses and lists them, one that answers and
-forgets (`search`) takes the first in an order that a person can foresee, and says what else there is.
+What differs in the seed alone differs by luck. Methods, heads and layers differ on purpose: which of them is taken is
+always said, with what else there is (`pipeline.evaluation.advised_run` chooses by the kept scores).
 """
 
 from __future__ import annotations
@@ -49,38 +48,23 @@ def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None) 
     )
 
 
-def choose_run(runs: Sequence[Run], method: str | None, seed: int | None) -> Run:
-    """The run that the options leave; of several that differ in the seed alone, the one with the lowest.
-
-    :raises PipelineError: if none is left, or several that differ in more than the seed.
-    """
-    left = _left(runs, method, seed)
-    named = names([run.record for run in left])
-    kinds = {(name, run.record["dataset"], run.record["fingerprint"]) for name, run in zip(named, left, strict=True)}
-    if len(kinds) > 1:
-        if len({run.method for run in left}) > 1:
-            raise PipelineError(f"{len(left)} runs match: {listed(left)}", "name one: --method M --seed S, or --run ID")
-        ids = ", ".join(f"{run.id} ({name}, seed {run.seed})" for name, run in zip(named, left, strict=True))
-        raise PipelineError(f"{len(left)} runs match: {ids}", "name one: --run ID")
-    return min(left, key=lambda run: run.seed)
-
-
 def first_run(runs: Sequence[Run], method: str | None, seed: int | None) -> Run:
     """The run that the options leave; of several joint's, else that of the first method, and of these the lowest seed.
 
     :raises PipelineError: if none is left.
     """
     place = {name: at for at, name in enumerate(METHODS)} | {_FIRST: -1}
-    left = _left(runs, method, seed)
+    left = matching(runs, method, seed)
     return min(
         left, key=lambda run: (place.get(run.method, len(place)), run.seed, run.record["head"] != "paper", run.id)
     )
 
 
-def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | None) -> str:
-    """One line: the run that is taken, and what else the options left."""
-    left = [other for other in _left(runs, method, seed) if other.id != run.id]
+def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | None, why: str = "") -> str:
+    """One line: the run that is taken, why, and what else the options left."""
+    left = [other for other in matching(runs, method, seed) if other.id != run.id]
     said = f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}, of {run.record['dataset']}"
+    said += f" ({why})" if why else ""
     if not left:
         return said
     options = [*(["--method"] if method is None else []), *(["--seed"] if seed is None else []), "--run"]
@@ -98,7 +82,11 @@ def listed(runs: Sequence[Run]) -> str:
     )
 
 
-def _left(runs: Sequence[Run], method: str | None, seed: int | None) -> list[Run]:
+def matching(runs: Sequence[Run], method: str | None, seed: int | None) -> list[Run]:
+    """The runs of a method and a seed, where these are given.
+
+    :raises PipelineError: if none is left.
+    """
     left = [run for run in runs if method in (None, run.method) and seed in (None, run.seed)]
     if not left:
         asked = " and ".join(

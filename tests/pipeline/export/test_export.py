@@ -326,8 +326,6 @@ def test_bad_requests_say_what_to_do(fitted, tmp_path):
     faiss = fitted.fails("export", "--format", "faiss", "--method", "v5", "--output", tmp_path / "free")
     assert "free.rows.parquet is already there" in faiss
     assert (tmp_path / "free.rows.parquet").read_text() == "mine"
-    several = fitted.fails(*parquet, "--output", tmp_path / "a.parquet")
-    assert "4 runs match: v5 seeds 1, 2; mrl seeds 1, 2" in several
     assert "no run with method joint" in fitted.fails(*parquet, "--method", "joint", "--output", tmp_path / "a.parquet")
     assert "64, 128, 192, 256" in fitted.fails(
         *parquet, "--method", "v5", "--dim", "65", "--output", tmp_path / "a.parquet"

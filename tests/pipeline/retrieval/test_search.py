@@ -9,10 +9,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipeline.errors import PipelineError
 from pipeline.retrieval.semantic_zoom import KEPT, WIDE, Hit, Zoom, zoom_table
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.select_run import choose_run, first_run, runs_asked
+from pipeline.workspace.select_run import first_run, runs_asked
 from tests.pipeline.small_dataset import rows
 
 QUERY = "how do I move money to savings"
@@ -117,12 +116,9 @@ def test_long_labels_are_wrapped_not_cut(width):
     assert "…" not in printed
 
 
-def test_what_is_written_is_not_guessed_and_what_is_shown_is_the_lowest_seed(fitted, small_csv):
+def test_of_several_seeds_the_lowest_is_taken(fitted, small_csv):
     artifacts = Artifacts(fitted.artifacts)
     runs = runs_asked(artifacts, None, None)
     assert runs_asked(artifacts, str(small_csv), "minilm") == runs_asked(artifacts, "small", None) == runs
-    with pytest.raises(PipelineError, match="4 runs match: mrl seeds 1, 2; v5 seeds 1, 2"):
-        choose_run(runs, None, None)
-    assert (choose_run(runs, "mrl", None).method, choose_run(runs, "mrl", None).seed) == ("mrl", 1)
     assert (first_run(runs, None, None).method, first_run(runs, None, None).seed) == ("v5", 1)
     assert (first_run(runs, None, 2).method, first_run(runs, None, 2).seed) == ("v5", 2)
