@@ -1,7 +1,12 @@
-"""What a fit is given, checked once and brought to the device: everything behind this file may trust it."""
+"""What a fit is given, checked once and brought to the device: everything behind this file may trust it.
+
+Labels may be of any hashable kind. Each level's distinct labels become the classes 0, 1, ... in sorted order, so that an
+id of 10^9 costs no more than one of 10. A row may lack its finer labels: -1 (or None) from some level on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +22,11 @@ from heads.training.validation import chosen_rows
 
 @dataclass(frozen=True)
 class Inputs:
-    """Unit features [n, H] and labels [n, L] on the device, the rows that select an epoch, and the hierarchy.
+    """Unit features [n, H] and labels [n, L] on the device, the rows that select, and the hierarchy.
 
-    `classes` are the class counts a level; `parents[l]` int64 [C_{l+1}] the parent of each class, -1 where unseen.
+    Labels are class numbers, -1 below a row's last known level. `classes` are the class counts per level; `parents[l]`
+    int64 [C_{l+1}] the parent of each class, -1 where unseen; `names[l]` the labels that the classes had, or None where
+    they were the class numbers already.
     """
 
     features: Tensor
@@ -28,11 +35,27 @@ class Inputs:
     validation_labels: Tensor | None
     classes: tuple[int, ...]
     parents: tuple[np.ndarray, ...]
+    names: tuple[tuple[Any, ...] | None, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every training row has a label on every level."""
+        return bool((self.labels >= 0).all())
 
 
-def checked_inputs(features: Any, labels: Any, validation: tuple[Any, Any] | None, device: torch.device) -> Inputs:
+def checked_inputs(
+    features: Any,
+    labels: Any,
+    validation: tuple[Any, Any] | None,
+    device: torch.device,
+    *,
+    classes: Sequence[int] | None = None,
+    every_held_row: bool = False,
+) -> Inputs:
     """Check what `fit` was given.
 
+    :param classes: the class counts per level, if labels are class numbers already; by default the distinct labels.
+    :param every_held_row: whether to keep every validation row rather than a fixed sample of them.
     :raises HeadsError: if shapes, dtypes or values cannot be used, or a class stands under two parents.
     """
     rows = checked_features(features, "features")
@@ -41,17 +64,41 @@ def checked_inputs(features: Any, labels: Any, validation: tuple[Any, Any] | Non
     if validation is not None:
         held, held_labels = _checked_validation(validation, rows, own)
         everything = np.concatenate([own, held_labels])
-        chosen = chosen_rows(len(held))
-        held, held_labels = held[chosen], held_labels[chosen]
-    classes = tuple(int(count) for count in everything.max(axis=0) + 1)
+    numbered, names = _numbered(everything, classes)
+    _check_depth(numbered)
+    counts = tuple(classes) if classes is not None else tuple(len(found) for found in names)
+    parents = _parents(numbered, counts)
+    own = numbered[: len(own)]
+    if held is not None:
+        held_labels = numbered[len(own) :]
+        if not every_held_row:
+            chosen = chosen_rows(len(held))
+            held, held_labels = held[chosen], held_labels[chosen]
     return Inputs(
         features=_units(rows, device),
         labels=torch.from_numpy(own).to(device),
         validation=None if held is None else _units(held, device),
         validation_labels=None if held_labels is None else torch.from_numpy(held_labels).to(device),
-        classes=classes,
-        parents=_parents(everything, classes),
+        classes=counts,
+        parents=parents,
+        names=tuple(None if _are_numbers(found) else found for found in names),
     )
+
+
+def folds_of(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split rows into folds; yields the kept and the left-out rows of each, int64.
+
+    The rows of a deepest class are dealt out in turn, so that each fold leaves out about its share of every class.
+    """
+    deepest = labels.cpu().numpy()
+    order = np.random.default_rng(0).permutation(len(deepest))
+    order = order[np.lexsort(deepest[order].T)]
+    dealt = np.empty(len(order), np.int64)
+    dealt[order] = np.arange(len(order)) % folds
+    for fold in range(folds):
+        parts = (np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold))
+        kept, left_out = (torch.from_numpy(part).to(labels.device) for part in parts)
+        yield kept, left_out
 
 
 def _units(rows: np.ndarray, device: torch.device) -> Tensor:
@@ -59,17 +106,66 @@ def _units(rows: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _checked_labels(labels: Any, rows: int, name: str) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.ndim != 2 or array.dtype.kind not in "iu" or array.shape[1] < 2 or len(array) != rows:
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.dtype.kind not in "iuUOb" or array.shape[1] < 1 or len(array) != rows:
         raise HeadsError(
             f"{name} have shape {array.shape} and dtype {array.dtype} beside {rows} rows of features",
-            "give integers of shape [n, L] with two or more levels, coarsest first",
+            "give integers or strings of shape [n, L], coarsest level first",
         )
-    if len(array) == 0 or array.min() < 0:
+    if len(array) == 0:
+        raise HeadsError(f"{name} hold no rows", "give at least two rows of one class")
+    if array.dtype.kind == "i" and array.min() < -1:
+        raise HeadsError(f"{name} hold {int(array.min())}", "number the classes from 0; -1 is a label that is missing")
+    return array
+
+
+def _numbered(
+    labels: np.ndarray, classes: Sequence[int] | None
+) -> tuple[np.ndarray, tuple[tuple[Any, ...], ...]]:
+    """Turn labels into class numbers, int64 [n, L], and say which label each class had."""
+    if classes is not None:
+        top = labels.max(axis=0)
+        if labels.dtype.kind not in "iu" or len(classes) != labels.shape[1] or (top >= np.asarray(classes)).any():
+            raise HeadsError(
+                f"labels reach {top.tolist()} with classes {list(classes)}", "give the class counts of every level"
+            )
+        return np.ascontiguousarray(labels, np.int64), tuple(tuple(range(count)) for count in classes)
+    numbers = np.full(labels.shape, -1, np.int64)
+    names = []
+    for level, column in enumerate(labels.T):
+        if column.dtype.kind == "O":
+            found = sorted({one for one in column if not _is_missing(one)}, key=lambda one: (str(type(one)), one))
+            places = {one: at for at, one in enumerate(found)}
+            numbers[:, level] = [-1 if _is_missing(one) else places[one] for one in column]
+        else:
+            known = column >= 0 if column.dtype.kind == "i" else np.ones(len(column), bool)
+            distinct, place = np.unique(column[known], return_inverse=True)
+            numbers[known, level] = place.reshape(-1)
+            found = distinct.tolist()
+        if not found:
+            raise HeadsError(f"no row has a label on level {level}", "leave the level out")
+        names.append(tuple(found))
+    return numbers, tuple(names)
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, int | np.integer) and int(label) == -1)
+
+
+def _are_numbers(names: Sequence[Any]) -> bool:
+    return isinstance(names[0], int) and list(names) == list(range(len(names)))
+
+
+def _check_depth(labels: np.ndarray) -> None:
+    """Refuse a row whose label is missing above one that is there."""
+    known = labels >= 0
+    wrong = np.flatnonzero((known[:, 1:] & ~known[:, :-1]).any(1) | ~known[:, 0])
+    if len(wrong):
         raise HeadsError(
-            f"{name} hold {'no rows' if len(array) == 0 else int(array.min())}", "number the classes from 0"
+            f"row {int(wrong[0])} has labels {labels[wrong[0]].tolist()}: one is missing above another or at the top",
+            "a row may lack its finer labels only: -1 from some level on",
         )
-    return np.ascontiguousarray(array, np.int64)
 
 
 def _checked_validation(
@@ -92,11 +188,12 @@ def _parents(labels: np.ndarray, classes: tuple[int, ...]) -> tuple[np.ndarray, 
     """Learn each class's parent from the rows."""
     found = []
     for level in range(1, len(classes)):
+        rows = labels[labels[:, level] >= 0]
         parents = np.full(classes[level], -1, np.int64)
-        parents[labels[:, level]] = labels[:, level - 1]
-        wrong = np.flatnonzero(parents[labels[:, level]] != labels[:, level - 1])
+        parents[rows[:, level]] = rows[:, level - 1]
+        wrong = np.flatnonzero(parents[rows[:, level]] != rows[:, level - 1])
         if len(wrong):
-            child, one = labels[wrong[0], level], labels[wrong[0], level - 1]
+            child, one = rows[wrong[0], level], rows[wrong[0], level - 1]
             raise HeadsError(
                 f"class {child} of level {level} stands under classes {one} and {parents[child]} of level {level - 1}",
                 "number the classes so that each has one parent",

@@ -10,6 +10,8 @@ results are the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,10 +47,14 @@ def accuracies(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def _elected(candidates: Tensor, units: Tensor) -> Tensor:
-    """Elect one of labels int64 [n, k] a row: most votes, then the larger sum of units [n, k], then the lower label."""
+    """Elect a label per row of int64 [n, k]: most votes, then the larger sum of units [n, k], then the lower label.
+
+    Labels of -1 do not vote; where nothing else stands the answer is -1.
+    """
     same = candidates[:, :, None] == candidates[:, None, :]
     votes, sums = same.sum(2), (same * units[:, None, :]).sum(2)
     ranks = ((votes << _SUM_BITS) + sums) << _LABEL_BITS
+    ranks.masked_fill_(candidates < 0, torch.iinfo(torch.int64).min >> 1)
     best = (ranks - candidates).argmax(1, keepdim=True)
     return candidates.gather(1, best)[:, 0]
 
@@ -56,3 +62,28 @@ def _elected(candidates: Tensor, units: Tensor) -> Tensor:
 def score(accuracy: np.ndarray) -> float:
     """Score an epoch by its accuracies a level."""
     return float(accuracy[0] + accuracy[-1])
+
+
+def gallery_accuracies(
+    gallery: Tensor, labels: Tensor, queries: Tensor, asked: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Whether neighbours in a gallery answer right: float32 [J, L, q], 0 or 1, and NaN where a label is not known.
+
+    :param gallery: real [g, D]; prefixes are normalised here.
+    :param labels: int64 [g, L] of the gallery, -1 where not known: such a neighbour does not vote.
+    :param queries: real [q, D].
+    :param asked: int64 [q, L], what would be right.
+    :param dims: lengths of the prefixes, increasing.
+    """
+    k = min(NEIGHBOURS, len(gallery))
+    products, first, found = torch.zeros(len(queries), len(gallery), device=gallery.device), 0, []
+    for dim in dims:
+        products.addmm_(queries[:, first:dim], gallery[:, first:dim].T)
+        lengths = torch.linalg.vector_norm(gallery[:, :dim], dim=1).clamp_(min=1e-12)
+        scale = torch.linalg.vector_norm(queries[:, :dim], dim=1, keepdim=True).clamp_(min=1e-12)
+        nearest, places = (products / lengths).topk(k, 1)
+        units = ((nearest / scale) * (GRID >> 4)).round().long()
+        answers = torch.stack([_elected(labels[places, level], units) for level in range(labels.shape[1])])
+        found.append(torch.where(asked.T < 0, torch.nan, (answers == asked.T).float()))
+        first = dim
+    return torch.stack(found)

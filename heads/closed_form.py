@@ -1,0 +1,207 @@
+"""Heads that need no training steps: `lda`, `pca` and `features`, linear maps read off the data's second moments.
+
+`lda` (Fisher's discriminants over a hierarchy): directions by generalised eigenvalue of the between-class scatter, summed
+over levels, against the shrunk within-class scatter; for one level these are scikit-learn's (solver "eigen", the same
+shrinkage). A direction weighs its eigenvalue^0.15. Sorted by eigenvalue, so that prefixes are nested; where there are
+fewer discriminants than dimensions, principal components of what they leave follow. How much to shrink is chosen by
+neighbours on validation rows, or by cross-validation on training rows, where a fold's scatter is a subtraction.
+`pca`: principal components. `features`: the features cut short.
+
+Cost: one pass (`heads/scatter.py`) and an eigenproblem of size H per shrinkage tried: 30 ms at H = 384, minutes at 4,096.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import linalg
+from torch import Tensor
+
+from heads.scatter import Scatter, scatter_of
+from heads.training import losses, validation
+from heads.training.inputs import Inputs, folds_of
+
+SHRINKAGES = (0.1, 0.3, 0.7, 0.9)
+POWER = 0.15
+TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+
+_FEWEST = 200  # validation rows that can tell; with fewer, training rows are cross-validated
+_FOLDS = 3
+_GALLERY, _QUERIES = 4000, 500  # rows that a shrinkage is judged on
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Embedding of a feature x: (x - centre) * scale, times `weight`^T.
+
+    `weight` float32 [D, H], `centre` float32 [H]; `scale` brings centred features to length 1 on average (root mean
+    square). `chosen` is what the data decided, and `reason` how.
+    """
+
+    weight: Tensor
+    centre: Tensor
+    scale: float
+    chosen: dict[str, Any]
+    reason: str
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Embeddings, not normalised, of unit features [n, H]."""
+        return standardised(features, self.centre, self.scale) @ self.weight.T
+
+
+def standardised(features: Tensor, centre: Tensor, scale: float) -> Tensor:
+    """Centre unit features and bring them to length 1 on average, float32 [n, H]."""
+    return (features - centre) * scale
+
+
+def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
+    """Read a linear map off the training rows.
+
+    :param method: "lda", "pca" or "features".
+    :param dim: length D of the embedding; where H is smaller the rest is zeros.
+    """
+    if method == "features":
+        width = inputs.features.shape[1]
+        centre = torch.zeros(width, device=inputs.features.device)
+        return LinearMap(torch.eye(dim, width, device=centre.device), centre, 1.0, {}, "the features cut short")
+    whole = scatter_of(inputs.features, inputs.labels, inputs.classes)
+    if method == "pca":
+        return _mapped(whole, _principal(_array(whole.covariance()), dim), dim, {}, "principal components")
+    shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
+    directions = discriminants(whole, shrinkage, dim)
+    return _mapped(whole, directions, dim, {"shrinkage": shrinkage, "scores": scores}, reason)
+
+
+def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> np.ndarray:
+    """Directions of `lda`, weighted, by eigenvalue, then principal components of the rest: float64 [H, <= dim]."""
+    within, between = (_shrunk(_array(one), shrinkage) for one in (scatter.within(), scatter.between()))
+    width = len(within)
+    count = min(int((scatter.deepest.counts > 0).sum()) - 1, width, dim)
+    if count < 1:
+        return _principal(_array(scatter.covariance()), dim)
+    values, directions = linalg.eigh(between, within, subset_by_index=(width - count, width - 1))
+    values, directions = values[::-1], directions[:, ::-1]
+    top = max(float(values[0]), 1e-12)
+    weighted = directions * _weight(values / top)
+    rest = min(dim, width) - count
+    if not rest:
+        return _signed(weighted)
+    basis, _ = np.linalg.qr(directions)
+    onto = np.eye(width) - basis @ basis.T
+    more = _principal(onto @ _array(scatter.covariance()) @ onto, rest)
+    spread = np.sqrt(np.einsum("ij,ik,kj->j", more, within, more))
+    share = np.einsum("ij,ik,kj->j", more, between, more) / spread**2 / top
+    return np.hstack([_signed(weighted), more / spread * _weight(share)])
+
+
+def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean unit embedding of each class, normalised, float32 [C, D]; zeros for a class without rows."""
+    known = labels >= 0
+    sums = torch.zeros(classes, embeddings.shape[1], device=embeddings.device)
+    sums.index_add_(0, labels[known], embeddings[known])
+    return losses.normalise(sums)[0]
+
+
+def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
+    """Temperature at which the cosine to class means, a row's own left out, predicts best: the least mean loss."""
+    sample = validation.chosen_rows(len(embeddings))
+    rows = torch.from_numpy(sample).to(embeddings.device)
+    totals = dict.fromkeys(TEMPERATURES, 0.0)
+    for level, count in enumerate(classes):
+        own = labels[:, level]
+        sizes = own[own >= 0].bincount(minlength=count)
+        asked = rows[(own[rows] >= 0) & (sizes[own[rows].clamp(min=0)] > 1)]
+        if not len(asked):
+            continue
+        sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
+        sums.index_add_(0, own[own >= 0], embeddings[own >= 0])
+        cosines = embeddings[asked] @ losses.normalise(sums)[0].T
+        without = losses.normalise(sums[own[asked]] - embeddings[asked])[0]
+        cosines[torch.arange(len(asked)), own[asked]] = (without * embeddings[asked]).sum(1)
+        for temperature in TEMPERATURES:
+            totals[temperature] += float(torch.nn.functional.cross_entropy(cosines / temperature, own[asked]))
+    return min(totals, key=lambda temperature: totals[temperature])
+
+
+def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, dict[float, float], str]:
+    """Shrinkage with the best neighbours, mean over prefixes and levels; of equal ones the larger."""
+    scores = dict.fromkeys(SHRINKAGES, 0.0)
+    held, held_labels = inputs.validation, inputs.validation_labels
+    dims = sorted({max(1, dim // 4), dim})
+    if held is not None and held_labels is not None and len(held) >= _FEWEST:
+        gallery, queries = _spread(len(inputs.features), _GALLERY), _spread(len(held), _QUERIES)
+        for shrinkage in SHRINKAGES:
+            found = _mapped(whole, discriminants(whole, shrinkage, dim), dim, {}, "")
+            accuracy = validation.gallery_accuracies(
+                found.embed(inputs.features[gallery]), inputs.labels[gallery],
+                found.embed(held[queries]), held_labels[queries], dims,
+            )  # fmt: skip
+            scores[shrinkage] = float(accuracy.nanmean())
+        reason = f"on {len(queries):,} validation rows"
+    else:
+        for kept, left_out in folds_of(inputs.labels, _FOLDS):
+            queries = left_out[_spread(len(left_out), _QUERIES)]
+            gallery = kept[_spread(len(kept), _GALLERY)]
+            part = whole.minus(scatter_of(inputs.features[left_out], inputs.labels[left_out], inputs.classes))
+            for shrinkage in SHRINKAGES:
+                found = _mapped(part, discriminants(part, shrinkage, dim), dim, {}, "")
+                accuracy = validation.gallery_accuracies(
+                    found.embed(inputs.features[gallery]), inputs.labels[gallery],
+                    found.embed(inputs.features[queries]), inputs.labels[queries], dims,
+                )  # fmt: skip
+                scores[shrinkage] += float(accuracy.nanmean()) / _FOLDS
+        reason = f"by {_FOLDS}-fold cross-validation on {len(inputs.features):,} training rows"
+    best = max(SHRINKAGES, key=lambda one: (round(scores[one], 6), one))
+    return best, scores, f"shrinkage {best:g} {reason}"
+
+
+def _spread(rows: int, most: int) -> Tensor:
+    """At most so many row numbers, a fixed sample, in order."""
+    if rows <= most:
+        return torch.arange(rows)
+    return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(rows)[:most]))
+
+
+def _mapped(scatter: Scatter, directions: np.ndarray, dim: int, chosen: dict[str, Any], reason: str) -> LinearMap:
+    """Scale directions [H, <= dim] such that embeddings are of length 1 on average, and fill up with zeros."""
+    covariance = _array(scatter.covariance())
+    spread = max(float(np.trace(covariance)), 1e-24)
+    length = max(float(np.einsum("ij,ik,kj->", directions, covariance, directions)), 1e-24)
+    weight = np.zeros((dim, len(covariance)))
+    weight[: directions.shape[1]] = directions.T * (spread / length) ** 0.5
+    device = scatter.total.device
+    return LinearMap(
+        torch.from_numpy(weight).float().to(device), scatter.mean.float(), spread**-0.5, chosen, reason
+    )
+
+
+def _shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Shrink towards the same variance in every direction; never singular."""
+    level = float(np.trace(covariance)) / len(covariance)
+    return (1 - shrinkage) * covariance + (shrinkage * level + 1e-12) * np.eye(len(covariance))
+
+
+def _principal(covariance: np.ndarray, count: int) -> np.ndarray:
+    """The first principal components, [H, count]."""
+    width = len(covariance)
+    count = min(count, width)
+    _, axes = linalg.eigh(covariance, subset_by_index=(width - count, width - 1))
+    return _signed(axes[:, ::-1])
+
+
+def _signed(directions: np.ndarray) -> np.ndarray:
+    """Turn each direction such that its largest component is positive: the same on every machine."""
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
+    return np.asarray(directions * np.where(largest < 0, -1.0, 1.0))
+
+
+def _weight(share: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(share, 1e-9, None) ** POWER)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.asarray(tensor.cpu().numpy())
