@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from heads.checkpoint import load, save
     from heads.errors import HeadsError
     from heads.fitting import FitProgress, FitResult, fit, fit_many
-    from heads.head import FractalHead, load, save
-    from heads.methods import METHODS, hyperparameters
+    from heads.head import FractalHead
+    from heads.logistic import LogisticRegression, fit_logistic
+    from heads.methods import METHODS, head_of, hyperparameters, is_closed_form
 
 _HOMES = {
     "METHODS": "methods",
@@ -20,11 +22,15 @@ _HOMES = {
     "FitResult": "fitting",
     "FractalHead": "head",
     "HeadsError": "errors",
+    "LogisticRegression": "logistic",
     "fit": "fitting",
+    "fit_logistic": "logistic",
     "fit_many": "fitting",
+    "head_of": "methods",
     "hyperparameters": "methods",
-    "load": "head",
-    "save": "head",
+    "is_closed_form": "methods",
+    "load": "checkpoint",
+    "save": "checkpoint",
 }
 
 __all__ = [
@@ -33,9 +39,13 @@ __all__ = [
     "FitResult",
     "FractalHead",
     "HeadsError",
+    "LogisticRegression",
     "fit",
+    "fit_logistic",
     "fit_many",
+    "head_of",
     "hyperparameters",
+    "is_closed_form",
     "load",
     "save",
 ]

@@ -1,13 +1,14 @@
 """Heads that need no training steps: `lda`, `pca` and `features`, linear maps read off the data's second moments.
 
-`lda` (Fisher's discriminants over a hierarchy): directions by generalised eigenvalue of the between-class scatter, summed
-over levels, against the shrunk within-class scatter; for one level these are scikit-learn's (solver "eigen", the same
-shrinkage). A direction weighs its eigenvalue^0.15. Sorted by eigenvalue, so that prefixes are nested; where there are
-fewer discriminants than dimensions, principal components of what they leave follow. How much to shrink is chosen by
-neighbours on validation rows, or by cross-validation on training rows, where a fold's scatter is a subtraction.
-`pca`: principal components. `features`: the features cut short.
+`lda` (Fisher's discriminants over a hierarchy): directions by generalised eigenvalue of the between-class scatter,
+summed over levels, against the shrunk within-class scatter; for one level these are scikit-learn's (solver "eigen", the
+same shrinkage). A direction weighs its eigenvalue^0.15. Sorted by eigenvalue, so that prefixes are nested; where there
+are fewer discriminants than dimensions, principal components of what they leave follow. How much to shrink is chosen by
+neighbours on validation rows, or by cross-validation on training rows, where a fold's scatter is a subtraction. `pca`:
+principal components. `features`: the features cut short.
 
-Cost: one pass (`heads/scatter.py`) and an eigenproblem of size H per shrinkage tried: 30 ms at H = 384, minutes at 4,096.
+Cost: one pass (`heads/scatter.py`) and an eigenproblem of size H per shrinkage tried: 30 ms at H = 384, minutes at
+4,096.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import linalg
 from torch import Tensor
 
+from heads.head import FractalHead, Labelling
+from heads.presets import HeadShape, preset
 from heads.scatter import Scatter, scatter_of
 from heads.training import losses, validation
 from heads.training.inputs import Inputs, folds_of
@@ -70,40 +72,68 @@ def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
         return LinearMap(torch.eye(dim, width, device=centre.device), centre, 1.0, {}, "the features cut short")
     whole = scatter_of(inputs.features, inputs.labels, inputs.classes)
     if method == "pca":
-        return _mapped(whole, _principal(_array(whole.covariance()), dim), dim, {}, "principal components")
+        return _mapped(whole, _principal(whole.covariance, dim), dim, {}, "principal components")
     shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
     directions = discriminants(whole, shrinkage, dim)
     return _mapped(whole, directions, dim, {"shrinkage": shrinkage, "scores": scores}, reason)
 
 
-def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> np.ndarray:
+def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
     """Directions of `lda`, weighted, by eigenvalue, then principal components of the rest: float64 [H, <= dim]."""
-    within, between = (_shrunk(_array(one), shrinkage) for one in (scatter.within(), scatter.between()))
+    within, between = _shrunk(scatter.within, shrinkage), _shrunk(scatter.between, shrinkage)
     width = len(within)
     count = min(int((scatter.deepest.counts > 0).sum()) - 1, width, dim)
     if count < 1:
-        return _principal(_array(scatter.covariance()), dim)
-    values, directions = linalg.eigh(between, within, subset_by_index=(width - count, width - 1))
-    values, directions = values[::-1], directions[:, ::-1]
-    top = max(float(values[0]), 1e-12)
-    weighted = directions * _weight(values / top)
+        return _principal(scatter.covariance, dim)
+    factor = torch.linalg.cholesky(within)  # the generalised problem as an ordinary one
+    left = torch.linalg.solve_triangular(factor, between, upper=False)
+    values, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(factor, left.mT, upper=False))
+    directions = torch.linalg.solve_triangular(factor.mT, vectors[:, -count:].flip(1), upper=True)
+    top = values[-1].clamp(min=1e-12)
+    weighted = _signed(directions * _weight(values[-count:].flip(0) / top))
     rest = min(dim, width) - count
     if not rest:
-        return _signed(weighted)
-    basis, _ = np.linalg.qr(directions)
-    onto = np.eye(width) - basis @ basis.T
-    more = _principal(onto @ _array(scatter.covariance()) @ onto, rest)
-    spread = np.sqrt(np.einsum("ij,ik,kj->j", more, within, more))
-    share = np.einsum("ij,ik,kj->j", more, between, more) / spread**2 / top
-    return np.hstack([_signed(weighted), more / spread * _weight(share)])
+        return weighted
+    basis, _ = torch.linalg.qr(directions)
+    onto = torch.eye(width, dtype=basis.dtype, device=basis.device) - basis @ basis.mT
+    more = _principal(onto @ scatter.covariance @ onto, rest)
+    spread = _variances(more, within).sqrt()
+    share = _variances(more, between) / spread.square() / top
+    return torch.cat([weighted, more / spread * _weight(share)], 1)
 
 
-def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Mean unit embedding of each class, normalised, float32 [C, D]; zeros for a class without rows."""
-    known = labels >= 0
-    sums = torch.zeros(classes, embeddings.shape[1], device=embeddings.device)
-    sums.index_add_(0, labels[known], embeddings[known])
-    return losses.normalise(sums)[0]
+def closed_form_head(method: str, inputs: Inputs) -> tuple[FractalHead, LinearMap]:
+    """Make the head of a closed-form method; each class's proxy is the mean of its rows' embeddings."""
+    row = preset("linear")
+    dim = row.scales * row.scale_dim
+    found = linear_map(method, inputs, dim)
+    embeddings = losses.normalise(found.embed(inputs.features))[0]
+    temperature = proxy_temperature(embeddings, inputs.labels, inputs.classes)
+    shape = HeadShape.of(row, inputs.features.shape[1], inputs.classes, proxy_temperature=temperature)
+    tensors = {"input.weight": found.weight} | class_proxies(embeddings, inputs)
+    weights = torch.zeros(shape.parameters)
+    for slot in shape.tensors():
+        if slot.name in tensors:
+            weights[slot.offset : slot.offset + slot.size] = tensors[slot.name].cpu().flatten()
+    # a coarse class is many clusters, which no one mean stands for: it takes the sum of its children's probabilities
+    supervised = tuple(not inputs.complete or level == len(inputs.classes) - 1 for level in range(len(inputs.classes)))
+    labelling = Labelling(inputs.parents, supervised, inputs.names)
+    head = FractalHead(
+        shape, weights, labelling, method=method, preset=row.name, centre=found.centre.cpu(), scale=found.scale
+    )
+    return head, found
+
+
+def class_proxies(embeddings: Tensor, inputs: Inputs) -> dict[str, Tensor]:
+    """Proxies by tensor name: the mean unit embedding of each class, [C, D], normalised; zeros where it has no rows."""
+    proxies = {}
+    for level, count in enumerate(inputs.classes):
+        own = inputs.labels[:, level]
+        known = own >= 0
+        sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
+        sums.index_add_(0, own[known], embeddings[known])
+        proxies[f"proxies.{level}"] = losses.normalise(sums)[0]
+    return proxies
 
 
 def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
@@ -166,42 +196,38 @@ def _spread(rows: int, most: int) -> Tensor:
     return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(rows)[:most]))
 
 
-def _mapped(scatter: Scatter, directions: np.ndarray, dim: int, chosen: dict[str, Any], reason: str) -> LinearMap:
+def _mapped(scatter: Scatter, directions: Tensor, dim: int, chosen: dict[str, Any], reason: str) -> LinearMap:
     """Scale directions [H, <= dim] such that embeddings are of length 1 on average, and fill up with zeros."""
-    covariance = _array(scatter.covariance())
-    spread = max(float(np.trace(covariance)), 1e-24)
-    length = max(float(np.einsum("ij,ik,kj->", directions, covariance, directions)), 1e-24)
-    weight = np.zeros((dim, len(covariance)))
-    weight[: directions.shape[1]] = directions.T * (spread / length) ** 0.5
-    device = scatter.total.device
-    return LinearMap(
-        torch.from_numpy(weight).float().to(device), scatter.mean.float(), spread**-0.5, chosen, reason
-    )
+    covariance = scatter.covariance
+    spread = max(float(covariance.trace()), 1e-24)
+    length = max(float(_variances(directions, covariance).sum()), 1e-24)
+    weight = directions.new_zeros(dim, len(covariance))
+    weight[: directions.shape[1]] = directions.mT * (spread / length) ** 0.5
+    return LinearMap(weight.float(), scatter.mean.float(), spread**-0.5, chosen, reason)
 
 
-def _shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+def _variances(directions: Tensor, covariance: Tensor) -> Tensor:
+    """Variance along each direction."""
+    return (directions * (covariance @ directions)).sum(0)
+
+
+def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
     """Shrink towards the same variance in every direction; never singular."""
-    level = float(np.trace(covariance)) / len(covariance)
-    return (1 - shrinkage) * covariance + (shrinkage * level + 1e-12) * np.eye(len(covariance))
+    level = float(covariance.trace()) / len(covariance)
+    ridge = torch.full_like(covariance[0], shrinkage * level + 1e-12)
+    return (1 - shrinkage) * covariance + ridge.diag()
 
 
-def _principal(covariance: np.ndarray, count: int) -> np.ndarray:
+def _principal(covariance: Tensor, count: int) -> Tensor:
     """The first principal components, [H, count]."""
-    width = len(covariance)
-    count = min(count, width)
-    _, axes = linalg.eigh(covariance, subset_by_index=(width - count, width - 1))
-    return _signed(axes[:, ::-1])
+    return _signed(torch.linalg.eigh(covariance).eigenvectors[:, -min(count, len(covariance)) :].flip(1))
 
 
-def _signed(directions: np.ndarray) -> np.ndarray:
+def _signed(directions: Tensor) -> Tensor:
     """Turn each direction such that its largest component is positive: the same on every machine."""
-    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
-    return np.asarray(directions * np.where(largest < 0, -1.0, 1.0))
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    return directions * torch.where(largest < 0, -1.0, 1.0)
 
 
-def _weight(share: np.ndarray) -> np.ndarray:
-    return np.asarray(np.clip(share, 1e-9, None) ** POWER)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.asarray(tensor.cpu().numpy())
+def _weight(share: Tensor) -> Tensor:
+    return share.clamp(min=1e-9) ** POWER

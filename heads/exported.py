@@ -20,8 +20,9 @@ from typing import Any
 import sentence_transformers
 from torch import Tensor
 
+from heads.checkpoint import CONFIG, WEIGHTS, load, save
 from heads.errors import HeadsError
-from heads.head import CONFIG, WEIGHTS, FractalHead, load, save
+from heads.head import FractalHead
 from heads.training import losses
 
 try:

@@ -13,22 +13,25 @@ another.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from heads.closed_form import class_proxies, closed_form_head, linear_map, standardised
 from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
 from heads.methods import hyperparameters, method_named
-from heads.presets import HeadShape, preset
-from heads.training.inputs import checked_inputs
+from heads.presets import HeadShape, Preset, preset
+from heads.training import losses
+from heads.training.inputs import Inputs, checked_inputs
 from heads.training.trainer import Trainer
 
 
@@ -52,7 +55,8 @@ class FitResult:
     """A trained head and how it came about.
 
     `history` has a row an epoch: epoch, loss, lr, score and the accuracy a level (None without validation);
-    `best_epoch` (from 1) is the epoch kept; `seconds` are this seed's share of the time spent training.
+    `best_epoch` (from 1) is the epoch kept; `seconds` are this seed's share of the time spent training; `chosen` is
+    what the data decided, with its `reason`. Of a method in closed form, `seed` and `best_epoch` are 0.
     """
 
     head: FractalHead
@@ -61,21 +65,23 @@ class FitResult:
     best_epoch: int
     seconds: float
     parameters: int
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
+    features: Any,
+    labels: Any,
     *,
     method: str = "joint",
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
-    head: str = "paper",
+    validation: tuple[Any, Any] | None = None,
+    head: str | None = None,
     seed: int = 42,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     schedule: str | None = None,
-    device: str = "auto",
+    classes: Sequence[int] | None = None,
+    device: str | torch.device = "auto",
     progress: Callable[[FitProgress], None] | None = None,
 ) -> FractalHead:
     """Train one head; see `fit_many`, whose first result's head this is."""
@@ -90,6 +96,7 @@ def fit(
         batch_size=batch_size,
         lr=lr,
         schedule=schedule,
+        classes=classes,
         device=device,
         progress=progress,
     )
@@ -97,43 +104,53 @@ def fit(
 
 
 def fit_many(
-    features: np.ndarray,
-    labels: np.ndarray,
+    features: Any,
+    labels: Any,
     *,
     seeds: Sequence[int],
     method: str = "joint",
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
-    head: str = "paper",
+    validation: tuple[Any, Any] | None = None,
+    head: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     schedule: str | None = None,
-    device: str = "auto",
+    classes: Sequence[int] | None = None,
+    device: str | torch.device = "auto",
     progress: Callable[[FitProgress], None] | None = None,
 ) -> list[FitResult]:
-    """Train a head a seed; each is what it would be if trained alone (bit for bit on a CPU).
+    """Train one head per seed; each is what it would be if trained alone (bit for bit on a CPU).
+
+    A method in closed form (`lda`, `pca`, `features`) has no seed and gives one head, whatever `seeds` are.
 
     On a GPU, products are taken in TF32 meanwhile, whatever torch's setting; it is put back afterwards.
 
     :param features: real [n, H], raw as pooled; they are L2-normalised here.
-    :param labels: integers [n, L], L >= 2, coarsest first, from 0; each class has one parent.
+    :param labels: [n, L], coarsest level first, integers, strings or any hashable; each class has one parent. A row may
+        lack its finer labels: -1 (or None) from some level on.
     :param seeds: of initialisation, sampling and dropout.
     :param method: a row of METHODS.
     :param validation: features and labels that choose the epoch kept; without them the last one is kept.
-    :param head: a row of PRESETS.
+    :param head: a row of PRESETS; by default the method's own.
     :param epochs: by default the method's own, as `batch_size`, `lr` and `schedule`.
     :param schedule: of the learning rate: "constant" or "one-cycle", whose peak is `lr`.
+    :param classes: the class counts per level, if labels are class numbers from 0 already: a class that no row has then
+        keeps its place. By default the classes are the distinct labels, sorted.
     :param device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
-    :param progress: called some times an epoch.
+    :param progress: called some times per epoch.
     :raises HeadsError: if the input does not fit together, holds NaN, has no two rows of one finest class or a class
         under two parents; if a name is unknown or a setting cannot be used; if a loss is not finite.
     """
     settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule)
-    row, shape_row = method_named(method), preset(head)
+    row = method_named(method)
+    shape_row = preset(row.head if head is None else head)
     if not seeds:
         raise HeadsError("no seeds", "give at least one seed")
     where = _device(device)
-    inputs = checked_inputs(features, labels, validation, where)
+    inputs = checked_inputs(features, labels, validation, where, classes=classes)
+    if row.closed_form:
+        return [_closed_form(method, inputs)]
+    inputs, begin, centring = _begun(shape_row, inputs)
     shape = HeadShape.of(
         shape_row,
         inputs.features.shape[1],
@@ -143,7 +160,8 @@ def fit_many(
     with _cores(where) as (cores, helper):
         groups = [list(seeds)] if where.type == "cuda" else [[seed] for seed in seeds]
         trainers = [
-            Trainer(inputs, row, shape, group, settings, helper if len(groups) == 1 else None) for group in groups
+            Trainer(inputs, row, shape, group, settings, helper if len(groups) == 1 else None, begin)
+            for group in groups
         ]
         count = _Counter(progress, method, settings["epochs"], sum(trainer.steps for trainer in trainers))
         if len(trainers) == 1 or cores == 1:
@@ -151,10 +169,12 @@ def fit_many(
                 _train(trainer, settings["epochs"], count.tell)
         else:
             _train_at_once(trainers, settings["epochs"], count.tell, cores)
-    labelling = Labelling(inputs.parents, trainers[0].objective.supervised)
+    labelling = Labelling(inputs.parents, trainers[0].objective.supervised, inputs.names)
     return [
         FitResult(
-            FractalHead(shape, trainer.best[s].cpu().clone(), labelling, method=method, preset=head),
+            FractalHead(
+                shape, trainer.best[s].cpu().clone(), labelling, method=method, preset=shape_row.name, **centring
+            ),
             seed,
             trainer.histories[s],
             trainer.best_epochs[s],
@@ -164,6 +184,29 @@ def fit_many(
         for trainer in trainers
         for s, seed in enumerate(trainer.seeds)
     ]
+
+
+def _closed_form(method: str, inputs: Inputs) -> FitResult:
+    """The head of a method without training steps."""
+    began = time.perf_counter()
+    head, found = closed_form_head(method, inputs)
+    nothing = {f"accuracy_{level}": None for level in range(len(inputs.classes))}
+    history = [{"epoch": 0, "loss": None, "lr": None, "score": None, **nothing}]
+    seconds = time.perf_counter() - began
+    return FitResult(head, 0, history, 0, seconds, head.parameters_count, {**found.chosen, "reason": found.reason})
+
+
+def _begun(row: Preset, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor] | None, dict[str, Any]]:
+    """Where a head begins at `lda`: centred inputs, the tensors it begins with, the centre and scale of features."""
+    if not row.from_lda:
+        return inputs, None, {}
+    found = linear_map("lda", inputs, row.scales * row.scale_dim)
+    embeddings = losses.normalise(found.embed(inputs.features))[0]
+    begin = {"input.weight": found.weight, "input.bias": torch.zeros(len(found.weight))}
+    held = None if inputs.validation is None else standardised(inputs.validation, found.centre, found.scale)
+    rows = standardised(inputs.features, found.centre, found.scale)
+    centring = {"centre": found.centre.cpu(), "scale": found.scale}
+    return replace(inputs, features=rows, validation=held), begin | class_proxies(embeddings, inputs), centring
 
 
 class _Counter:
@@ -251,13 +294,13 @@ def _cores(device: torch.device) -> Iterator[tuple[int, ThreadPoolExecutor | Non
         torch.set_num_threads(cores)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str | torch.device) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise HeadsError(f"unknown device {name!r}", "use auto, cpu or cuda") from error
+        raise HeadsError(f"unknown device {str(name)!r}", "use auto, cpu or cuda") from error
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise HeadsError(f"device {name!r} is not available here", "use auto or cpu")
+        raise HeadsError(f"device {str(name)!r} is not available here", "use auto or cpu")
     return device

@@ -1,12 +1,12 @@
 """Multinomial logistic regression on the features: the flat classifier that every head is compared with.
 
-One linear classifier of the whole label path: its classes are the distinct paths of the training rows, so a coarse label
-is its answer's ancestor. The penalty C is chosen along a path from strong to weak, each fit begun at the last one's
-weights, by accuracy on validation rows, or by cross-validation on the training rows where those are few.
+One linear classifier of the whole label path: its classes are the distinct paths of the training rows, so a coarse
+label is its answer's ancestor. The penalty C is chosen along a path from strong to weak, each fit begun at the last
+one's weights, by accuracy on validation rows, or by cross-validation on the training rows where those are few.
 
-L-BFGS (scipy) in coordinates in which the problem is nearly round: with P = (n/K Cov + I/C)^-1/2 and weights W = P U the
-objective is the same, and tens of steps do what hundreds do on anisotropic features. Cost: two products [n, H] x [H, K]
-per step. The alternative, scikit-learn's solver, takes minutes on 16,000 rows of 1,297 classes.
+L-BFGS (scipy) in coordinates in which the problem is nearly round: with P = (n/K Cov + I/C)^-1/2 and weights W = P U
+the objective is the same, and tens of steps do what hundreds do on anisotropic features. Cost: two products [n, H] x
+[H, K] per step. The alternative, scikit-learn's solver, takes minutes on 16,000 rows of 1,297 classes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import linalg, optimize
+from scipy import optimize
 from torch import Tensor
 
 from heads.errors import HeadsError
 from heads.training.inputs import Inputs, checked_inputs, folds_of
 
-PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Values of C that are tried, each penalty weaker than the last."""
 
 _FEWEST = 200  # validation rows; with fewer, the training rows are cross-validated
@@ -35,8 +35,9 @@ _STEPS, _TOLERANCE = 30, 1e-3  # L-BFGS steps per C, and the fall of the mean lo
 class LogisticRegression:
     """A trained classifier of label paths.
 
-    `weights` float32 [H, K] and `bias` float32 [K] score the K `paths`, int64 [K, L], -1 where a path ends; `penalty` is
-    the C chosen, `accuracies` the finest-level accuracy of each C tried, and `reason` says how it was chosen.
+    `weights` float32 [H, K] and `bias` float32 [K] score the K `paths`, labels as given, [K, L], -1 where a path ends;
+    `penalty` is the C chosen, `accuracies` the finest-level accuracy of each C tried, and `reason` says how it was
+    chosen.
     """
 
     weights: np.ndarray
@@ -59,7 +60,7 @@ class LogisticRegression:
         return scores.softmax(1).numpy()
 
     def predict(self, features: Any) -> np.ndarray:
-        """Most probable path of each row, int64 [n, L]: the answer and its ancestors."""
+        """Most probable path of each row, labels as given, [n, L]: the answer and its ancestors."""
         return np.asarray(self.paths[self.probabilities(features).argmax(1)])
 
 
@@ -103,7 +104,7 @@ def fit_logistic(
             if c == best:
                 break
         reason = f"C = {best:g} by {_FOLDS}-fold cross-validation on {len(own):,} training rows"
-    return LogisticRegression(weights.cpu().numpy(), bias.cpu().numpy(), paths, best, scored, reason)
+    return LogisticRegression(weights.cpu().numpy(), bias.cpu().numpy(), inputs.named(paths), best, scored, reason)
 
 
 def _cross_validated(
@@ -134,8 +135,8 @@ class _Problem:
         self._centre = features.double().mean(0)
         self._rows = features - self._centre.float()
         exact = self._rows.double()
-        values, self._axes = linalg.eigh((exact.T @ exact / len(exact)).cpu().numpy())
-        self._variances = np.maximum(values, 0)
+        values, axes = torch.linalg.eigh(exact.T @ exact / len(exact))
+        self._variances, self._axes = values.clamp(min=0).cpu().numpy(), axes.cpu().numpy()
         self._weights = np.zeros((features.shape[1], classes))
         self._bias = np.log(np.maximum(torch.bincount(targets, minlength=classes).cpu().numpy(), 0.1))
 

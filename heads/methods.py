@@ -126,11 +126,16 @@ def keep_probabilities(scales: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Method:
-    """A training method: what it supervises, and the settings it is trained with unless told otherwise."""
+    """A training method: what it supervises, and the settings it is trained with unless told otherwise.
+
+    A closed form has no settings and no seed: whatever seeds are asked for, it makes one head.
+    """
 
     name: str
     about: str
     supervise: Callable[[int, int], Supervision] | None
+    closed_form: bool = False
+    head: str = "paper"
     epochs: int = 5
     batch_size: int = 24
     lr: float = 1e-4
@@ -146,6 +151,9 @@ METHODS: dict[str, Method] = {
         Method("inverted", "v5 with the levels reversed", _inverted),
         Method("no-prefix", "the full vector alone, coarsest labels as a regulariser", _no_prefix),
         Method("uniform", "every prefix learns all levels equally", _uniform),
+        Method("lda", "closed form: shrunk discriminants of all levels", None, closed_form=True, head="linear"),
+        Method("pca", "closed form: principal components", None, closed_form=True, head="linear"),
+        Method("features", "the features cut short", None, closed_form=True, head="linear"),
         Method(
             "joint",
             "every prefix learns every level: supervised contrast and class proxies",
@@ -165,7 +173,10 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
-"""The methods by name (DESIGN.md, section 7)."""
+"""The methods by name."""
+
+TRAINER = 2
+"""Goes into every run's identity: what was trained by other defaults or another trainer is another run."""
 
 
 def method_named(name: str) -> Method:
@@ -176,6 +187,23 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         raise HeadsError(f"unknown method {name!r}", f"use one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def is_closed_form(name: str) -> bool:
+    """Whether a method trains nothing, and so has no seed.
+
+    :raises HeadsError: if there is no such method.
+    """
+    return method_named(name).closed_form
+
+
+def head_of(name: str, head: str | None = None) -> str:
+    """Say which preset a method uses: `head`, by default its own; a closed form always its own.
+
+    :raises HeadsError: if there is no such method.
+    """
+    row = method_named(name)
+    return row.head if head is None or row.closed_form else head
 
 
 def hyperparameters(
@@ -191,7 +219,10 @@ def hyperparameters(
     :raises HeadsError: if the method is unknown or a value cannot be used.
     """
     row = method_named(method)
+    if row.closed_form:
+        return {"trainer": TRAINER, "epochs": 0, "batch_size": 0, "lr": 0.0, "schedule": "none"}
     chosen: dict[str, Any] = {
+        "trainer": TRAINER,
         "epochs": row.epochs if epochs is None else epochs,
         "batch_size": row.batch_size if batch_size is None else batch_size,
         "lr": row.lr if lr is None else lr,

@@ -96,12 +96,21 @@ class _Block(NamedTuple):
     normed3: Tensor
 
 
+class _Mlp(NamedTuple):
+    """What the backward pass of the MLP needs; its LayerNorm has no weights, and nothing is learnt from its input."""
+
+    normed: Tensor
+    expanded: Tensor
+    active: Tensor
+
+
 class Tape(NamedTuple):
     """What the backward pass of a head needs."""
 
     inputs: Tensor
     scales: list[_Block]
     dropout: Tensor | None
+    mlp: _Mlp | None = None
 
 
 def forward(weights: Tensors, shape: HeadShape, inputs: Tensor, dropout: Tensor | None = None) -> tuple[Tensor, Tape]:
@@ -113,9 +122,17 @@ def forward(weights: Tensors, shape: HeadShape, inputs: Tensor, dropout: Tensor 
     :returns: float32 [S, R, D], and what `backward` needs.
     """
     projected = _linear(weights, "input", inputs)
+    if shape.mlp:
+        normed = functional.layer_norm(inputs, [shape.inputs], eps=EPSILON)
+        expanded = _linear(weights, "mlp.expand", normed)
+        active = functional.gelu(expanded)
+        if dropout is not None:
+            active = active * dropout[:, 0]
+        outputs = _linear(weights, "mlp.contract", active).add_(projected)
+        return outputs, Tape(inputs, [], dropout, _Mlp(normed, expanded, active))
     if not shape.transformer:
         return projected, Tape(inputs, [], None)
-    state, tape, outputs = projected, [], []
+    state, tape, blocks = projected, [], []
     for scale in range(shape.scales):
         block = f"block.{0 if shape.shared else scale}"
         normed1, norm1 = _layer_norm(weights, f"{block}.norm1", state)
@@ -129,9 +146,9 @@ def forward(weights: Tensors, shape: HeadShape, inputs: Tensor, dropout: Tensor 
         state = state + _linear(weights, f"{block}.contract", active)
         state.add_(projected, alpha=shape.residual(scale))
         normed3, norm3 = _layer_norm(weights, f"scale.{scale}.norm", state)
-        outputs.append(_linear(weights, f"scale.{scale}.linear", normed3))
+        blocks.append(_linear(weights, f"scale.{scale}.linear", normed3))
         tape.append(_Block(norm1, normed1, value, norm2, normed2, expanded, active, norm3, normed3))
-    return torch.cat(outputs, dim=2), Tape(inputs, tape, dropout)
+    return torch.cat(blocks, dim=2), Tape(inputs, tape, dropout)
 
 
 class _OfLinear(NamedTuple):
@@ -208,6 +225,11 @@ def backward(weights: Tensors, grads: Tensors, shape: HeadShape, tape: Tape, ups
 def propagate(weights: Tensors, shape: HeadShape, tape: Tape, upstream: Tensor) -> Uses:
     """Carry the gradient back through the head; what it does to each tensor is left to be added up."""
     uses = Uses()
+    if tape.mlp is not None:
+        by_active = _linear_backward(weights, uses, "mlp.contract", tape.mlp.active, upstream)
+        if tape.dropout is not None:
+            by_active.mul_(tape.dropout[:, 0])
+        uses.add("mlp.expand", _OfLinear(tape.mlp.normed, _gelu_backward_op(by_active, tape.mlp.expanded)))
     if not shape.transformer:
         uses.add("input", _OfLinear(tape.inputs, upstream))
         return uses

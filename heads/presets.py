@@ -17,7 +17,11 @@ from heads.errors import HeadsError
 
 @dataclass(frozen=True)
 class Preset:
-    """A head without its data: `width` 0 means that of a feature, `transformer` False means one linear map."""
+    """A head without its data: `width` 0 means that of a feature, `transformer` False means one linear map.
+
+    `mlp` is the width of the hidden layer beside a linear map, 0 for none. `from_lda` heads see centred features, and
+    their linear map begins at `lda`.
+    """
 
     name: str
     transformer: bool
@@ -27,6 +31,8 @@ class Preset:
     scales: int = 4
     scale_dim: int = 64
     dropout: float = 0.1
+    mlp: int = 0
+    from_lda: bool = False
 
 
 PRESETS: dict[str, Preset] = {
@@ -36,9 +42,11 @@ PRESETS: dict[str, Preset] = {
         Preset("wide", transformer=True, width=256, ffn_ratio=4),
         Preset("reference", transformer=True, width=0, ffn_ratio=4, shared=True),
         Preset("linear", transformer=False, dropout=0.0),
+        Preset("linear-lda", transformer=False, dropout=0.0, from_lda=True),
+        Preset("mlp", transformer=False, mlp=512, from_lda=True),
     )
 }
-"""The presets by name (DESIGN.md, section 7)."""
+"""The presets by name."""
 
 
 def preset(name: str) -> Preset:
@@ -71,9 +79,9 @@ class TensorSlot:
 class HeadShape:
     """A head's architecture with the numbers of its data.
 
-    `inputs` is the length H of a feature; `classes` are the class counts a level, coarsest first. With a
-    `proxy_temperature`, a level's classifier is the cosine to one vector a class (its proxy), divided by that, instead
-    of LayerNorm + Linear.
+    `inputs` is the length H of a feature; `classes` are the class counts per level, coarsest first; `mlp` is the width
+    of the hidden layer beside a linear map. With a `proxy_temperature`, a level's classifier is the cosine to one
+    vector a class (its proxy), divided by that, instead of LayerNorm + Linear.
     """
 
     inputs: int
@@ -86,6 +94,7 @@ class HeadShape:
     scale_dim: int
     dropout: float
     proxy_temperature: float | None = None
+    mlp: int = 0
 
     @classmethod
     def of(
@@ -103,6 +112,7 @@ class HeadShape:
             scale_dim=row.scale_dim,
             dropout=row.dropout,
             proxy_temperature=proxy_temperature,
+            mlp=row.mlp,
         )
 
     @property
@@ -117,8 +127,13 @@ class HeadShape:
 
     @property
     def hidden(self) -> int:
-        """Width of a block's feed-forward layer."""
-        return self.width * self.ffn_ratio
+        """Width of a hidden layer: of a block's feed-forward part, or of the MLP."""
+        return self.mlp or self.width * self.ffn_ratio
+
+    @property
+    def hidden_layers(self) -> int:
+        """Number of hidden layers that a row passes, each with dropout."""
+        return self.scales if self.transformer else int(self.mlp > 0)
 
     def residual(self, scale: int) -> float:
         """Weight of the projected input that is added after the block of a scale, 0-based."""
@@ -141,6 +156,9 @@ class HeadShape:
     def _described(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         if not self.transformer:
             yield from _linear("input", self.dim, self.inputs)
+            if self.mlp:
+                yield from _linear("mlp.expand", self.mlp, self.inputs)
+                yield from _linear("mlp.contract", self.dim, self.mlp)
         else:
             yield from _linear("input", self.width, self.inputs)
             for block in range(self.blocks):
@@ -187,7 +205,7 @@ def count(shape: HeadShape, *, as_published: bool = False) -> Count:
     """Count a head's parameters and operations, classifiers included.
 
     :param as_published: count the query and key projections too, which attention over a single token never uses: its
-        softmax over one score is 1 (DESIGN.md, section 7).
+        softmax over one score is 1.
     """
     slots = shape.tensors()
     parameters = sum(slot.size for slot in slots)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,19 +59,22 @@ class Scatter:
             _minus(self.deepest, other.deepest),
         )
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """Mean of all rows, [H]."""
         return self.total / self.rows
 
+    @cached_property
     def covariance(self) -> Tensor:
         """Covariance of all rows, [H, H]."""
         return self.moment / self.rows - torch.outer(self.mean, self.mean)
 
+    @cached_property
     def within(self) -> Tensor:
         """Mean covariance within the deepest known classes, each row as heavy as another."""
         return (self.moment - self.deepest.outer()) / self.rows
 
+    @cached_property
     def between(self) -> Tensor:
         """Covariance of the class means about the mean of their rows, summed over levels."""
         summed = torch.zeros_like(self.moment)
@@ -93,10 +97,10 @@ def scatter_of(features: Tensor, labels: Tensor, classes: Sequence[int]) -> Scat
     :param classes: the number of classes per level.
     """
     width, device = features.shape[1], features.device
-    zeros = {"dtype": torch.float64, "device": device}
-    total, moment = torch.zeros(width, **zeros), torch.zeros(width, width, **zeros)
+    total = torch.zeros(width, dtype=torch.float64, device=device)
+    moment = total.new_zeros(width, width)
     offsets = torch.tensor([0, *classes], device=device).cumsum(0)
-    by_class = torch.zeros(int(offsets[-1]), width, **zeros)
+    by_class = total.new_zeros(int(offsets[-1]), width)
     deepest = torch.zeros_like(by_class)
     for start in range(0, len(features), _ROWS):
         block, own = features[start : start + _ROWS].double(), labels[start : start + _ROWS]
@@ -115,9 +119,7 @@ def scatter_of(features: Tensor, labels: Tensor, classes: Sequence[int]) -> Scat
         len(features),
         total,
         moment,
-        tuple(
-            ClassSums(by_class[offsets[level] : offsets[level + 1]], counts[level]) for level in range(len(classes))
-        ),
+        tuple(ClassSums(by_class[offsets[level] : offsets[level + 1]], counts[level]) for level in range(len(classes))),
         ClassSums(deepest, places.bincount(minlength=len(deepest)).double()),
     )
 

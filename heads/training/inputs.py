@@ -1,7 +1,7 @@
 """What a fit is given, checked once and brought to the device: everything behind this file may trust it.
 
-Labels may be of any hashable kind. Each level's distinct labels become the classes 0, 1, ... in sorted order, so that an
-id of 10^9 costs no more than one of 10. A row may lack its finer labels: -1 (or None) from some level on.
+Labels may be of any hashable kind. Each level's distinct labels become the classes 0, 1, ... in sorted order, so that
+an id of 10^9 costs no more than one of 10. A row may lack its finer labels: -1 (or None) from some level on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from heads.errors import HeadsError
-from heads.head import checked_features
+from heads.head import checked_features, labels_of
 from heads.training import losses
 from heads.training.validation import chosen_rows
 
@@ -25,8 +25,8 @@ class Inputs:
     """Unit features [n, H] and labels [n, L] on the device, the rows that select, and the hierarchy.
 
     Labels are class numbers, -1 below a row's last known level. `classes` are the class counts per level; `parents[l]`
-    int64 [C_{l+1}] the parent of each class, -1 where unseen; `names[l]` the labels that the classes had, or None where
-    they were the class numbers already.
+    int64 [C_{l+1}] the parent of each class, -1 where unseen; `names[l]` the labels that the classes had, None where
+    all were the class numbers already.
     """
 
     features: Tensor
@@ -35,7 +35,11 @@ class Inputs:
     validation_labels: Tensor | None
     classes: tuple[int, ...]
     parents: tuple[np.ndarray, ...]
-    names: tuple[tuple[Any, ...] | None, ...]
+    names: tuple[tuple[Any, ...], ...] | None
+
+    def named(self, numbers: np.ndarray) -> np.ndarray:
+        """Labels as they were given, of class numbers int64 [n, L]."""
+        return labels_of(numbers, self.names)
 
     @property
     def complete(self) -> bool:
@@ -81,7 +85,7 @@ def checked_inputs(
         validation_labels=None if held_labels is None else torch.from_numpy(held_labels).to(device),
         classes=counts,
         parents=parents,
-        names=tuple(None if _are_numbers(found) else found for found in names),
+        names=None if all(_are_numbers(found) for found in names) else names,
     )
 
 
@@ -120,9 +124,7 @@ def _checked_labels(labels: Any, rows: int, name: str) -> np.ndarray:
     return array
 
 
-def _numbered(
-    labels: np.ndarray, classes: Sequence[int] | None
-) -> tuple[np.ndarray, tuple[tuple[Any, ...], ...]]:
+def _numbered(labels: np.ndarray, classes: Sequence[int] | None) -> tuple[np.ndarray, tuple[tuple[Any, ...], ...]]:
     """Turn labels into class numbers, int64 [n, L], and say which label each class had."""
     if classes is not None:
         top = labels.max(axis=0)

@@ -10,7 +10,7 @@ seed's bits depend on neither the number of cores nor the seeds beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Any, Protocol, TypeVar
@@ -34,6 +34,7 @@ CLIP = 1.0
 WEIGHT_DECAY = 0.01
 _STEPS_AT_A_TIME = 25  # drawn
 _CAPTURED_STEPS = 5  # replayed at once on a GPU; more take longer to capture than they save
+_MLP_START = 0.1  # what the MLP's last layer is multiplied by at the start
 _DRAWN_BYTES = 4 << 20  # of dropout, on a CPU: what stays in its caches
 
 Report = Callable[[int, float | None], None]
@@ -72,9 +73,11 @@ class Trainer:
         seeds: list[int],
         settings: dict[str, Any],
         helper: ThreadPoolExecutor | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Prepare to train.
 
+        :param start: tensors by name that begin at given values, not at random ones.
         :param helper: one more thread for the other half of each step's rows, on a CPU.
         :raises HeadsError: if no two rows share a finest class, or a seed is negative.
         """
@@ -94,7 +97,7 @@ class Trainer:
         total = self.steps * settings["epochs"]
         rates = learning_rates(settings["lr"], total, settings["schedule"])
         self._rates = torch.from_numpy(rates).float().to(device)
-        self.flat = initial_weights(shape, streams).to(device)
+        self.flat = initial_weights(shape, streams, start).to(device)
         self.grads = torch.zeros_like(self.flat)
         self._weights, self._gradients = network.Tensors(self.flat, shape), network.Tensors(self.grads, shape)
         self._halves = device.type == "cpu"
@@ -234,7 +237,9 @@ class Trainer:
             positives=self.objective.positives,
             prefix_probabilities=prefix_probabilities(shape.scales),
             keep_probabilities=keep_probabilities(shape.scales),
-            dropout=(shape.scales, self.objective.rows_for(batch), shape.hidden) if shape.transformer else None,
+            dropout=(shape.hidden_layers, self.objective.rows_for(batch), shape.hidden)
+            if shape.hidden_layers
+            else None,
             rate=shape.dropout,
         )
 
@@ -305,7 +310,7 @@ def part_of(batches: Any, n: int | slice) -> Any:
     return type(batches)(*(None if field is None else field[n] for field in batches))
 
 
-def initial_weights(shape: HeadShape, streams: Sequence[Streams]) -> Tensor:
+def initial_weights(shape: HeadShape, streams: Sequence[Streams], start: Mapping[str, Tensor] | None = None) -> Tensor:
     """Draw each seed's first weights, float32 [S, P], on the CPU so that they are the same on every device.
 
     Linear maps start as torch's do, uniform within 1 / sqrt(fan-in); norms as the identity.
@@ -319,4 +324,8 @@ def initial_weights(shape: HeadShape, streams: Sequence[Streams]) -> Tensor:
                 part.uniform_(-bound, bound, generator=stream["weights"])
             elif slot.name.endswith("weight"):
                 part.fill_(1)
+            if start is not None and slot.name in start:
+                part.copy_(start[slot.name].flatten())
+            elif slot.name.startswith("mlp.contract"):  # the head starts at its linear map
+                part.mul_(_MLP_START)
     return flat

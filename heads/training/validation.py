@@ -64,9 +64,7 @@ def score(accuracy: np.ndarray) -> float:
     return float(accuracy[0] + accuracy[-1])
 
 
-def gallery_accuracies(
-    gallery: Tensor, labels: Tensor, queries: Tensor, asked: Tensor, dims: Sequence[int]
-) -> Tensor:
+def gallery_accuracies(gallery: Tensor, labels: Tensor, queries: Tensor, asked: Tensor, dims: Sequence[int]) -> Tensor:
     """Whether neighbours in a gallery answer right: float32 [J, L, q], 0 or 1, and NaN where a label is not known.
 
     :param gallery: real [g, D]; prefixes are normalised here.

@@ -45,7 +45,7 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
     features = features_of(session, options)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
     scorables = [run_scorable(run, features) for run in runs]
-    others = {**_cost(options["head"]), **_search(session, features, runs, corpus_size)}
+    others = {**_cost(options["head"] or "paper"), **_search(session, features, runs, corpus_size)}
     claims = judge({protocol: entries_stage(session, scorables, protocol) for protocol in PROTOCOLS}, others)
     effects = size_effects(grid_stage(session, scorables, None), "v5", "mrl")
     levels = features.dataset.levels

@@ -1,4 +1,4 @@
-"""Stage two: heads on stored features, one run a seed, the seeds of a method trained together."""
+"""Stage two: heads on stored features, one run per seed, the seeds of a method trained together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.workspace.write_run import write_run
 class FitSettings:
     """What a person may turn; None means the method's own setting."""
 
-    head: str = "paper"
+    head: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -59,6 +59,7 @@ def fit(
     :raises PipelineError: if texts of the dataset were not embedded, or a run may not be read.
     :raises cache.CacheError: if a run cannot be written.
     """
+    seeds = seeds_of(method, seeds)
     keys = [_key(features, method, seed, settings) for seed in seeds]
     folders = run_folders(artifacts, features, method, seeds, settings)
     began = time.monotonic()
@@ -80,6 +81,7 @@ def fit(
             batch_size=settings.batch_size,
             lr=settings.lr,
             schedule=settings.schedule,
+            classes=features.dataset.hierarchy.sizes,
             device=device,
             progress=progress,
         )
@@ -114,8 +116,16 @@ def run_folders(
 
     :raises heads.HeadsError: if the method or a setting cannot be used.
     """
-    keys = [_key(features, method, seed, settings) for seed in seeds]
+    keys = [_key(features, method, seed, settings) for seed in seeds_of(method, seeds)]
     return [run_folder(artifacts, key, features.backbone) for key in keys]
+
+
+def seeds_of(method: str, seeds: Sequence[int]) -> list[int]:
+    """The seeds of the runs that these make: a method in closed form makes one, recorded with seed 0.
+
+    :raises heads.HeadsError: if there is no such method.
+    """
+    return [0] if heads.is_closed_form(method) else list(seeds)
 
 
 def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:
@@ -130,7 +140,7 @@ def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettin
         dataset=features.dataset.id,
         fingerprint=features.fingerprint,
         method=method,
-        head=settings.head,
+        head=heads.head_of(method, settings.head),
         seed=seed,
         hyperparameters=tuple(sorted(hyperparameters.items())),
     )

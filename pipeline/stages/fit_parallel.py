@@ -65,6 +65,8 @@ def orders(
     """
     found = []
     for method in methods:
+        if heads.is_closed_form(method):
+            continue  # a second of work
         folders = run_folders(artifacts, features, method, seeds, settings)
         work = _work(features, method, settings)
         todo = [(seed, folder.name) for seed, folder in zip(seeds, folders, strict=True) if not is_run(folder)]
@@ -137,7 +139,7 @@ def _work(features: LabelledFeatures, method: str, settings: FitSettings) -> flo
     row = method_named(method)
     chosen = heads.hyperparameters(method, epochs=settings.epochs, batch_size=settings.batch_size)
     shape = HeadShape.of(
-        preset(settings.head),
+        preset(heads.head_of(method, settings.head)),
         int(features.store.description["hidden_size"]),
         features.dataset.hierarchy.sizes,
         proxy_temperature=row.settings.get("proxy_temperature"),

@@ -126,9 +126,7 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the fit that every command that trains heads takes."""
     options = (
         click.option("--seeds", type=IntegerList(), default="42", show_default=True, help="Trained together."),
-        click.option(
-            "--head", type=click.Choice(tuple(PRESETS)), default="paper", show_default=True, help="Head preset."
-        ),
+        click.option("--head", type=click.Choice(tuple(PRESETS)), help="Head preset; default: the method's own."),
         click.option("--epochs", type=click.IntRange(min=1), help="Default: the method's published setting."),
         click.option("--batch-size", type=click.IntRange(min=2), help="Default: the method's published setting."),
         click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate; default likewise."),

@@ -36,6 +36,8 @@ class PlainHead(nn.Module):
         scales = range(shape.scales if shape.transformer else 0)
         self.norm = nn.ModuleList(nn.LayerNorm(shape.width) for _ in scales)
         self.scale = nn.ModuleList(nn.Linear(shape.width, shape.scale_dim) for _ in scales)
+        if shape.mlp:
+            self.expand, self.contract = nn.Linear(shape.inputs, shape.mlp), nn.Linear(shape.mlp, shape.dim)
         proxies = shape.proxy_temperature is not None
         self.classifier = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(shape.dim), nn.Linear(shape.dim, count))
@@ -47,6 +49,9 @@ class PlainHead(nn.Module):
     def forward(self, features, dropout=None):
         """Concatenated blocks, not normalised; `dropout` multipliers [scales, R, F]."""
         projected = self.input(features)
+        if self.shape.mlp:
+            active = nn.functional.gelu(self.expand(nn.functional.layer_norm(features, features.shape[-1:])))
+            return projected + self.contract(active if dropout is None else active * dropout[0])
         if not self.shape.transformer:
             return projected
         state, outputs = projected, []
@@ -59,6 +64,8 @@ class PlainHead(nn.Module):
     def modules_by_name(self):
         """The package's tensor names to the parameters here; value is a third of the attention's projection."""
         found = {"input": self.input}
+        if self.shape.mlp:
+            found |= {"mlp.expand": self.expand, "mlp.contract": self.contract}
         for i, block in enumerate(self.block):
             found |= {f"block.{i}.{name}": getattr(block, name) for name in ("norm1", "norm2", "expand", "contract")}
             found[f"block.{i}.output"] = block.attention.out_proj

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 
@@ -56,6 +57,13 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def flipped(path):
+    """Change one bit of one weight."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def pickled(path):
     path.write_bytes(pickle.dumps(Ran()))
 
@@ -100,7 +108,6 @@ def config(change):
         ("config.json", cut, ""),
         ("config.json", pickled, ""),
         ("config.json", lambda path: path.write_text("[]"), "format"),
-        ("config.json", config(lambda c: c.update(format=99)), "format"),
         ("config.json", config(lambda c: c.pop("shape")), "shape"),
         ("config.json", config(lambda c: c["shape"].pop("inputs")), "inputs"),
         ("config.json", config(lambda c: c["shape"].update(classes=None)), ""),
@@ -127,3 +134,23 @@ def test_damage_is_named_in_one_line_with_a_way_out(saved, tmp_path, name, damag
 def test_a_folder_that_is_none_is_named(tmp_path):
     with pytest.raises(HeadsError, match="absent"):
         load(tmp_path / "absent")
+
+
+def test_a_newer_format_is_refused_by_name_and_an_older_one_is_read_with_a_line(saved, tmp_path, caplog):
+    folder = shutil.copytree(saved, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "format": 3}))
+    with pytest.raises(HeadsError, match="format 3"):
+        load(folder)
+    older = {name: value for name, value in config.items() if name not in ("digest", "names")} | {"format": 1}
+    (folder / "config.json").write_text(json.dumps(older))
+    assert torch.equal(load(folder).weights, load(saved).weights)
+    assert [record.message for record in caplog.records] == [
+        f"{folder} was saved without a digest: whether it is undamaged cannot be checked"
+    ]
+
+
+def test_files_have_the_mode_that_the_umask_gives(saved):
+    mask = os.umask(0)
+    os.umask(mask)
+    assert [path.stat().st_mode & 0o777 for path in saved.iterdir()] == [0o666 & ~mask] * 2

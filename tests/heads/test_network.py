@@ -36,7 +36,7 @@ def test_both_passes_equal_modules_with_whole_attention_and_autograd(name, seeds
     dropout = (torch.rand(seeds, shape.scales, 5, shape.hidden, generator=random) > 0.3).double() / 0.7
     upstream = torch.randn(seeds, 5, shape.dim, dtype=torch.float64, generator=random)
     grads = torch.zeros_like(flat)
-    outputs, tape = network.forward(tensors, shape, inputs, dropout if shape.transformer else None)
+    outputs, tape = network.forward(tensors, shape, inputs, dropout if shape.hidden_layers else None)
     network.backward(tensors, network.Tensors(grads, shape), shape, tape, upstream)
 
     for s in range(seeds):

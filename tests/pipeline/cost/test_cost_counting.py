@@ -45,7 +45,7 @@ def one_step(trainer: Trainer):
 
 @pytest.mark.parametrize("levels", [2, 3])
 @pytest.mark.parametrize("preset", list(PRESETS))
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.closed_form])
 def test_a_real_training_step_costs_what_is_counted(method, preset, levels):
     trainer = trainer_of(method, preset, levels=levels)
     shape, batch = trainer._shape, one_step(trainer)

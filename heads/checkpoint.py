@@ -1,0 +1,184 @@
+"""Heads on disk: tensors by name, and a configuration that a person can read.
+
+`head.safetensors` holds the weights as float32, `config.json` all else: architecture, hierarchy, and the caller's
+record, with a digest over both files, so that a changed bit is found when the head is loaded. Nothing is ever
+unpickled. A loaded head computes the same bits: the tensors go back to the places in the flat vector from which they
+came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from heads.errors import HeadsError
+from heads.head import FractalHead, Labelling
+from heads.presets import HeadShape
+
+FORMAT = 2
+WEIGHTS, CONFIG = "head.safetensors", "config.json"
+_CENTRE, _SCALE = "input.centre", "input.scale"
+
+_log = logging.getLogger("heads")
+
+
+def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> None:
+    """Write a head into a folder, which is made if need be.
+
+    :param record: whatever the caller wants to find again as `head.record`; must be JSON.
+    :raises HeadsError: if a file cannot be written, or a value of the record or a label is no JSON.
+    """
+    folder = Path(folder)
+    tensors = {name: tensor.float().cpu().contiguous() for name, tensor in head.named().items()}
+    if head.centre is not None:
+        tensors[_CENTRE] = head.centre.float().cpu().contiguous()
+        tensors[_SCALE] = torch.tensor([head.scale], dtype=torch.float32)
+    weights = tensor_bytes(tensors)
+    config = {
+        "format": FORMAT,
+        "method": head.method,
+        "preset": head.preset,
+        "shape": asdict(head.shape),
+        "supervised": list(head.labelling.supervised),
+        "parents": [parents.tolist() for parents in head.labelling.parents],
+        "names": None if head.labelling.names is None else [list(names) for names in head.labelling.names],
+        "record": dict(record),
+    }
+    try:
+        config["digest"] = _digest(weights, config)
+        text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise HeadsError(
+            f"the record or a label is no JSON: {error}", "use strings, numbers, lists and dicts"
+        ) from error
+    path = folder / WEIGHTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(weights)
+        path = folder / CONFIG
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise HeadsError(
+            f"{path} cannot be written: {error.strerror or error}", "make room or name another folder"
+        ) from error
+
+
+def load(folder: str | Path) -> FractalHead:
+    """Read a head, onto the CPU.
+
+    A head of format 1, which has no digest, is read, and a log line says that it cannot be checked.
+
+    :raises HeadsError: if a file is missing, damaged, of a newer format, or the two do not belong together.
+    """
+    folder = Path(folder)
+    config = _config(folder / CONFIG)
+    weights = _bytes(folder / WEIGHTS)
+    try:
+        shape = HeadShape(**{**config["shape"], "classes": tuple(config["shape"]["classes"])})
+        names = config.get("names")
+        labelling = Labelling(
+            tuple(np.array(parents, np.int64) for parents in config["parents"]),
+            tuple(config["supervised"]),
+            None if names is None else tuple(tuple(level) for level in names),
+        )
+        about = {"method": config["method"], "preset": config["preset"], "record": config["record"]}
+        shape.tensors()  # a number that is none shows here
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / CONFIG, f"lacks or garbles {error}") from error
+    if not _fits(labelling, shape.classes):
+        raise _damaged(folder / CONFIG, f"has parents or supervised that do not fit classes {list(shape.classes)}")
+    flat, centre, scale = _weights(folder / WEIGHTS, weights, shape)
+    _check_digest(folder, config, weights)
+    return FractalHead(shape, flat, labelling, centre=centre, scale=scale, **about)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(_bytes(path).decode("utf-8"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    found = config.get("format") if isinstance(config, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise HeadsError(
+            f"checkpoint {path} is of format {found}, and this version reads up to {FORMAT}", "update semantic-zoom"
+        )
+    if found not in range(1, FORMAT + 1):
+        raise _damaged(path, f"is not of format {FORMAT}")
+    return dict(config)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise _damaged(path, str(error.strerror)) from error
+    except OSError as error:
+        raise HeadsError(
+            f"checkpoint {path} cannot be read: {error.strerror or error}", "see to its permissions"
+        ) from error
+
+
+def _digest(weights: bytes, config: Mapping[str, Any]) -> str:
+    """BLAKE2b over the weights file and everything in the configuration but the digest itself."""
+    rest = {name: value for name, value in config.items() if name != "digest"}
+    content = hashlib.blake2b(weights, digest_size=16)
+    content.update(json.dumps(rest, ensure_ascii=False, sort_keys=True).encode())
+    return content.hexdigest()
+
+
+def _check_digest(folder: Path, config: Mapping[str, Any], weights: bytes) -> None:
+    if config["format"] == 1:
+        _log.warning("%s was saved without a digest: whether it is undamaged cannot be checked", folder)
+    elif config.get("digest") != _digest(weights, config):
+        raise _damaged(folder, f"{WEIGHTS} and {CONFIG} do not match the digest they were saved with")
+
+
+def _fits(labelling: Labelling, classes: tuple[int, ...]) -> bool:
+    """Whether each class has one entry among the parents, which is a class of the level above, or -1."""
+    return (
+        [parents.shape for parents in labelling.parents] == [(count,) for count in classes[1:]]
+        and all(((p >= -1) & (p < above)).all() for p, above in zip(labelling.parents, classes, strict=False))
+        and len(labelling.supervised) == len(classes)
+        and (labelling.names is None or [len(level) for level in labelling.names] == list(classes))
+    )
+
+
+def _weights(path: Path, content: bytes, shape: HeadShape) -> tuple[Tensor, Tensor | None, float]:
+    """Put the tensors into one flat vector, checking names, shapes and dtypes; and the centre and scale of features."""
+    try:
+        tensors = load_tensors(content)
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    wanted = {slot.name: slot.shape for slot in shape.tensors()}
+    if _CENTRE in tensors:
+        wanted |= {_CENTRE: (shape.inputs,), _SCALE: (1,)}
+    if tensors.keys() != wanted.keys():
+        name = sorted(tensors.keys() ^ wanted.keys())[0]
+        raise _damaged(path, f"and {CONFIG} disagree about tensor {name}")
+    for name, dims in wanted.items():
+        if tuple(tensors[name].shape) != dims or tensors[name].dtype != torch.float32:
+            raise _damaged(
+                path, f"holds {name} as {tensors[name].dtype} {tuple(tensors[name].shape)}, not float32 {dims}"
+            )
+    flat = torch.empty(shape.parameters)
+    for slot in shape.tensors():
+        flat[slot.offset : slot.offset + slot.size] = tensors[slot.name].flatten()
+    scale = float(tensors[_SCALE][0]) if _SCALE in tensors else 1.0
+    return flat, tensors.get(_CENTRE), scale
+
+
+def _damaged(path: Path, problem: str) -> HeadsError:
+    one_line = " ".join(problem.split())
+    return HeadsError(f"checkpoint {path}: {one_line}", "delete the folder and fit the head again")
