@@ -128,6 +128,8 @@ def prefix_lengths(scale_dim: int | Sequence[int], dim: int) -> tuple[int, ...]:
 def vote(indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Label each query by its neighbours: most votes, then the larger summed similarity, then the lower label.
 
+    A label of -1, one that is not known, does not vote; where no neighbour has a label the answer is -1.
+
     Sums of multiples of 2^-24 are exact in float64, so that equal sums are equal in whatever order they are added.
 
     :param indices: int64 [J, q, k], gallery rows.
@@ -147,10 +149,11 @@ def vote(indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray) -> n
 
 
 def _winners(candidates: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Elect one label a row, of labels [n, k] with weights [n, k]."""
-    same = candidates[:, :, None] == candidates[:, None, :]
+    """Elect one label per row, of labels [n, k] with weights [n, k]."""
+    same = (candidates[:, :, None] == candidates[:, None, :]) & (candidates >= 0)[:, :, None]
     votes, sums = same.sum(axis=2), np.where(same, weights[:, None, :], 0.0).sum(axis=2)
-    first = np.lexsort((candidates, -sums, -votes))[:, :1]
+    last = np.where(candidates < 0, np.iinfo(np.int64).max, candidates)
+    first = np.lexsort((last, -sums, -votes))[:, :1]
     return np.take_along_axis(candidates, first, axis=1)[:, 0]
 
 

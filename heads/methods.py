@@ -69,7 +69,7 @@ def _around(scales: int, levels: int) -> Table:
     """Spread the levels above the finest over the prefixes: prefix j at (j-1)(L-2)/(J-1), blended linearly."""
     rows = []
     for j in range(scales):
-        place = j * (levels - 2) / (scales - 1) if scales > 1 else 0.0
+        place = j * max(0, levels - 2) / (scales - 1) if scales > 1 else 0.0
         rows.append(tuple(max(0.0, 1 - abs(level - place)) for level in range(levels)))
     return tuple(rows)
 
@@ -143,6 +143,15 @@ class Method:
     settings: dict[str, float] = field(default_factory=dict)
 
 
+_JOINT = {
+    "temperature": 0.1,
+    "proxy_temperature": 0.05,
+    "proxy_weight": 2.0,
+    "coarse_weight": 0.3,
+    "near_pairs": 0.25,
+    "short_weight": 0.3,
+}
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -158,18 +167,34 @@ METHODS: dict[str, Method] = {
             "joint",
             "every prefix learns every level: supervised contrast and class proxies",
             None,
-            epochs=20,
+            head="mlp",
+            epochs=10,
             batch_size=128,
             lr=1e-3,
             schedule="one-cycle",
-            settings={
-                "temperature": 0.1,
-                "proxy_temperature": 0.05,
-                "proxy_weight": 2.0,
-                "coarse_weight": 0.3,
-                "near_pairs": 0.25,
-                "short_weight": 0.3,
-            },
+            settings=_JOINT,
+        ),
+        Method(
+            "joint-finest",
+            "joint on the finest level alone",
+            None,
+            head="mlp",
+            epochs=10,
+            batch_size=128,
+            lr=1e-3,
+            schedule="one-cycle",
+            settings={**_JOINT, "finest_only": 1.0},
+        ),
+        Method(
+            "joint-contrast",
+            "joint without class proxies",
+            None,
+            head="mlp",
+            epochs=10,
+            batch_size=128,
+            lr=1e-3,
+            schedule="one-cycle",
+            settings={**_JOINT, "proxy_weight": 0.0},
         ),
     )
 }

@@ -78,6 +78,8 @@ class Joint:
         self._temperature, self._proxy_temperature = settings["temperature"], settings["proxy_temperature"]
         self._proxy_weight, self._near_pairs = settings["proxy_weight"], settings["near_pairs"]
         self._level_weights = np.linspace(1.0, settings["coarse_weight"], labels.shape[1])[::-1].tolist()
+        if settings.get("finest_only"):
+            self._level_weights[:-1] = [0.0] * (labels.shape[1] - 1)
         short = settings["short_weight"]
         spread = [short] * (shape.scales - 1) + [1.0]
         weights = [w / sum(spread) for w in spread]
@@ -85,8 +87,8 @@ class Joint:
 
     @property
     def supervised(self) -> tuple[bool, ...]:
-        """Whether each level's classifier is trained: all are."""
-        return (True,) * len(self._shape.classes)
+        """Whether each level's classifier is trained."""
+        return tuple(weight * self._proxy_weight > 0 for weight in self._level_weights)
 
     def rows_for(self, batch: int) -> int:
         """Rows that go through the head in a step."""
@@ -144,12 +146,15 @@ class Joint:
         total, by_scores = losses.supervised_contrast(found.scores, targets, share, part.start)
         by_own, by_rows = losses.prefix_cosines_backward(own, blocks, found, by_scores, self._temperature)
         for level, weight in enumerate(self._level_weights):
+            if not weight * self._proxy_weight:
+                by_proxies.append(torch.zeros_like(proxies[level]))
+                continue
             found = losses.prefix_cosines(own, proxies[level], self._proxy_temperature)
-            loss, by_scores = losses.classification(
-                found.scores.flatten(1, 2),
-                batch.labels[:, None, part, level].expand(-1, self._shape.scales, -1).flatten(1),
-                (share * (weight * self._proxy_weight)).expand(-1, own.shape[2], 1).reshape(1, -1),
-            )
+            labels = batch.labels[:, None, part, level].expand(-1, self._shape.scales, -1).flatten(1)
+            heavy = (share * (weight * self._proxy_weight)).expand(-1, own.shape[2], 1).reshape(1, -1)
+            if not self._classes.complete:
+                heavy, labels = heavy * (labels >= 0), labels.clamp(min=0)
+            loss, by_scores = losses.classification(found.scores.flatten(1, 2), labels, heavy)
             more, by_level = losses.prefix_cosines_backward(
                 own, proxies[level], found, by_scores.view_as(found.scores), self._proxy_temperature
             )
@@ -164,7 +169,10 @@ class Joint:
         targets = torch.zeros(*labels.shape[:-1], labels.shape[-2], device=labels.device)
         for level, weight in enumerate(self._level_weights):
             own = labels[..., level]
-            same = ((own[..., :, None] == own[..., None, :]) & apart).float()
+            same = (own[..., :, None] == own[..., None, :]) & apart
+            if not self._classes.complete:
+                same &= (own >= 0)[..., None]
+            same = same.float()
             targets += same * (weight / same.sum(-1, keepdim=True).clamp_(min=1))
         return targets
 

@@ -1,4 +1,4 @@
-"""The losses of section 7 of DESIGN.md and their gradients, for many batches side by side.
+"""The losses and their gradients, for many batches side by side.
 
 Each function returns the weighted loss and its gradient by what it is given, written out by hand for the reason given
 in `heads/network.py`. All are held to slow loops over samples in the tests. `G` stands for any number of batches side
@@ -20,7 +20,7 @@ def contrast(similarities: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """InfoNCE: cross-entropy of similarities / 0.07 against the diagonal; every other column is a negative.
 
     :param similarities: of anchors (rows) and positives (columns), float32 [G, B, B].
-    :param weights: of each batch's mean, float32 [G, 1, 1].
+    :param weights: of each batch's mean, float32 [G, 1, 1], or of each anchor, [G, B, 1].
     :returns: weighted losses [G], gradient [G, B, B].
     """
     scores = (similarities / TEMPERATURE).log_softmax(2)

@@ -47,26 +47,31 @@ class Streams:
 class Classes:
     """Rows by class on every level: who can be a positive of whom.
 
-    `anchors` are the rows whose finest class holds another row; the others stay what is compared with, no more.
+    `anchors` are the rows whose deepest known class holds another row; the others stay what is compared with, no more.
+    `complete` says whether every row has a label on every level.
     """
 
     def __init__(self, labels: Tensor) -> None:
-        """Sort the rows of int64 [n, L] labels by class, a level at a time.
+        """Sort the rows of int64 [n, L] labels by class, a level at a time; -1 is a label that is not known.
 
         :raises HeadsError: if no two rows share a finest class.
         """
         n, levels = labels.shape
+        self._depth = (labels >= 0).sum(1) - 1
+        self.complete = bool((self._depth == levels - 1).all())
         self._sorted = torch.empty(levels, n, dtype=torch.int64, device=labels.device)
         self._start, self._rank = torch.empty_like(self._sorted), torch.empty_like(self._sorted)
         self._count = torch.empty_like(self._sorted)
         for level in range(levels):
             column = labels[:, level].contiguous()
+            if not self.complete:  # rows without a label stand together behind all classes, and nobody asks for them
+                column = torch.where(column < 0, column.max() + 1, column)
             order = column.argsort(stable=True)
             counts = column.bincount()
             starts = counts.cumsum(0) - counts
             self._sorted[level], self._start[level], self._count[level] = order, starts[column], counts[column]
             self._rank[level][order] = torch.arange(n, device=labels.device) - starts[column[order]]
-        self.anchors = (self._count[-1] > 1).nonzero()[:, 0]
+        self.anchors = (self._count.gather(0, self._depth[None])[0] > 1).nonzero()[:, 0]
         if len(self.anchors) < 2:
             raise HeadsError(
                 f"no two of the {n} training rows share a label of the finest level",
@@ -74,12 +79,14 @@ class Classes:
             )
 
     def partners(self, rows: Tensor, levels: Tensor, uniform: Tensor) -> Tensor:
-        """Pick another row of the same class for each row.
+        """Pick another row of the same class for each row; where it has no label at the level, of its deepest class.
 
         :param rows: int64, any shape.
         :param levels: int64, the level whose class counts, same shape.
         :param uniform: float32 in [0, 1), same shape.
         """
+        if not self.complete:
+            levels = levels.minimum(self._depth[rows])
         others = self._count[levels, rows] - 1
         step = 1 + (uniform * others).long().minimum(others - 1)
         place = (self._rank[levels, rows] + step) % (others + 1)

@@ -38,7 +38,8 @@ class Batch(NamedTuple):
 
     `rows` int64 [S, R] of the features (anchors, then positives kind by kind), `labels` int64 [S, B, L], `masks`
     float32 [S, T, B, J] of blocks seen, `weights` float32 [S, Q, B] of each sample in each comparison, and the
-    margin's comparisons: pairs, or weights [S, Q, B, B] of positives and negatives.
+    margin's comparisons: pairs, or weights [S, Q, B, B] of positives and negatives; `known` float32 [S, T, B], 1 where
+    an anchor has the label that its positive was to share, None where all have.
     """
 
     rows: Tensor
@@ -49,6 +50,7 @@ class Batch(NamedTuple):
     positives: Tensor | None
     negatives: Tensor | None
     dropout: Tensor | None
+    known: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class ThreeTerms:
             for level, weights in _weighted_levels(term, scales)
         ]
         self._weights = torch.tensor([one.weights for one in self._comparisons], device=device)
+        self._level_of = torch.tensor([one.level for one in self._comparisons], device=device)
         self._of_term = torch.tensor([one.term for one in self._comparisons], device=device)
         self._terms_of_comparisons = _one_hot(self._of_term, len(supervision))
         self._of_level = {
@@ -107,14 +110,18 @@ class ThreeTerms:
         others = self._classes.partners(draws.anchors[:, :, None].expand_as(levels), levels, draws.uniform)
         rows = torch.cat([draws.anchors[:, :, None], others], 2).view(steps, seeds, -1)
         weights = self._weights.T[draws.prefixes].permute(0, 1, 3, 2).contiguous()
-        masks = self._masks(draws)
+        masks, known = self._masks(draws), None
+        if not self._classes.complete:
+            deep = (labels >= 0).sum(-1)[:, :, None] > levels
+            known = deep.index_select(2, self._kind_of_term).float()
+            weights = weights * (labels.permute(0, 1, 3, 2)[:, :, self._level_of] >= 0)
         positives, negatives = self._comparing(labels, weights)
         pairs: list[Pairs] | None = None
         if labels.device.type == "cpu" and seeds == 1:
             pairs = self._pairs(positives[:, 0], negatives[:, 0])
         if pairs is not None:
-            return Batch(rows, labels, masks, weights, pairs, None, None, draws.dropout)
-        return Batch(rows, labels, masks, weights, None, positives, negatives, draws.dropout)
+            return Batch(rows, labels, masks, weights, pairs, None, None, draws.dropout, known)
+        return Batch(rows, labels, masks, weights, None, positives, negatives, draws.dropout, known)
 
     def gradient(self, weights: Tensors, grads: Tensors, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute the loss; write the classifiers' gradients.
@@ -132,6 +139,8 @@ class ThreeTerms:
         flat = both[:, :size]
         similarities = torch.bmm(flat, both.mT)
         share = self._term_weights.repeat(seeds)[:, None, None]
+        if batch.known is not None:
+            share = share * batch.known.view(batches, size, 1)
         by_similarity = torch.empty_like(similarities)
         loss, by_similarity[:, :, size:] = losses.contrast(similarities[:, :, size:], share)
         total, by_similarity[:, :, :size] = self._margin(similarities[:, :, :size], batch)
@@ -168,10 +177,13 @@ class ThreeTerms:
 
         A term's mean runs over the pairs of all its comparisons, each pair as heavy as its anchor's level weight.
         """
-        level = torch.tensor([one.level for one in self._comparisons], device=labels.device)
-        own = labels.permute(0, 1, 3, 2)[:, :, level]
+        own = labels.permute(0, 1, 3, 2)[:, :, self._level_of]
         same = own[..., :, None] == own[..., None, :]
-        negatives = (~same).float()
+        other = ~same
+        if not self._classes.complete:  # who has no label at a level is neither a positive nor a negative there
+            known = own >= 0
+            other &= known[..., :, None] & known[..., None, :]
+        negatives = other.float()
         counts = negatives.sum(-1, keepdim=True)
         negatives /= counts.clamp(min=1)
         apart = ~torch.eye(own.shape[-1], dtype=torch.bool, device=labels.device)
@@ -219,7 +231,7 @@ class ThreeTerms:
             terms = self._of_term[comparisons]
             seen = anchors.index_select(1, terms).view(seeds, -1, dim)
             logits, tape = classify(weights, level, seen)
-            own = batch.labels[:, :, level].repeat(1, len(comparisons))
+            own = batch.labels[:, :, level].clamp(min=0).repeat(1, len(comparisons))
             share = batch.weights.index_select(1, comparisons) * (self._term_weights[terms] / size)[:, None]
             loss, by_logits = losses.classification(logits, own, share.view(seeds, -1))
             by_seen = classify_backward(weights, grads, level, tape, by_logits)

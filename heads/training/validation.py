@@ -42,8 +42,9 @@ def accuracies(embeddings: Tensor, labels: Tensor) -> Tensor:
     found = keys.topk(min(NEIGHBOURS, len(rows) - 1)).values
     nearest = (found + (1 << ROW_BITS) - 1) >> ROW_BITS
     places = (nearest << ROW_BITS) - found
-    right = [_elected(column[places], nearest) == column for column in labels.T]
-    return torch.stack(right).double().mean(1)
+    correct = [_elected(column[places], nearest) == column for column in labels.T]
+    known = (labels.T >= 0).double()
+    return (torch.stack(correct) * known).sum(1) / known.sum(1).clamp(min=1)
 
 
 def _elected(candidates: Tensor, units: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def head_forward(shape: HeadShape, *, as_published: bool = False) -> int:
 
 def head_backward(shape: HeadShape, *, as_published: bool = False) -> int:
     """Count a text's gradients: by weights and by inputs, but not by the features, which nothing learns from."""
-    first = 2 * shape.inputs * (shape.width if shape.transformer else shape.dim)
+    first = 2 * shape.inputs * (shape.width if shape.transformer else shape.dim + shape.mlp)
     return 2 * head_forward(shape, as_published=as_published) - first
 
 
@@ -112,7 +112,7 @@ def positives(method: Method, shape: HeadShape) -> int:
 def losses(method: Method, shape: HeadShape, batch: int) -> LossCount:
     """Count the losses of one step, classifiers included."""
     if method.supervise is None:
-        return _joint_losses(shape, 2 * batch)
+        return _joint_losses(method, shape, 2 * batch)
     terms, kinds = supervision(method, shape), positives(method, shape)
     cosines = len(terms) * 2 * batch * batch * shape.dim
     classified = sum(
@@ -128,7 +128,8 @@ def _levels(view: View | int, table: tuple[tuple[float, ...], ...]) -> list[int]
     return [level for level in range(len(table[0])) if any(row[level] for row in rows)]
 
 
-def _joint_losses(shape: HeadShape, rows: int) -> LossCount:
+def _joint_losses(method: Method, shape: HeadShape, rows: int) -> LossCount:
     contrast = 2 * rows * rows * shape.dim
-    proxies = 2 * rows * shape.dim * sum(shape.classes)
+    compared = shape.classes[-1:] if method.settings.get("finest_only") else shape.classes
+    proxies = 2 * rows * shape.dim * sum(compared) if method.settings.get("proxy_weight", 1.0) else 0
     return LossCount(contrast, 0, proxies, 2 * (contrast + proxies))

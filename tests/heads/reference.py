@@ -26,7 +26,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainHead(nn.Module):
-    """The head of section 7, from modules."""
+    """The head, from modules."""
 
     def __init__(self, shape):
         super().__init__()
@@ -107,9 +107,12 @@ def unit(vectors):
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
 
-def info_nce(anchors, positives):
+def info_nce(anchors, positives, labels):
+    """An anchor without the label (-1) that its positive was to share is no anchor, but its positive is a negative."""
     total = 0.0
     for i, anchor in enumerate(anchors):
+        if labels[i] < 0:
+            continue
         scores = [anchor @ positive / 0.07 for positive in positives]
         total = total + torch.logsumexp(torch.stack(scores), 0) - scores[i]
     return total / len(anchors)
@@ -118,9 +121,9 @@ def info_nce(anchors, positives):
 def margin(anchors, labels):
     terms = []
     for i, a in enumerate(anchors):
-        negatives = [n for k, n in enumerate(anchors) if labels[k] != labels[i]]
+        negatives = [n for k, n in enumerate(anchors) if labels[k] != labels[i] and labels[k] >= 0]
         for k, p in enumerate(anchors):
-            if k != i and labels[k] == labels[i] and negatives:
+            if k != i and labels[k] == labels[i] >= 0 and negatives:
                 terms.append(sum(torch.relu(a @ n - a @ p + 0.2) for n in negatives) / len(negatives))
     return sum(terms) / len(terms) if terms else torch.zeros((), dtype=anchors.dtype)
 
@@ -128,14 +131,17 @@ def margin(anchors, labels):
 def cross_entropy(classifier, anchors, labels):
     total = 0.0
     for anchor, label in zip(anchors, labels, strict=True):
-        total = total - classifier(anchor[None])[0].log_softmax(0)[label]
+        if label >= 0:
+            total = total - classifier(anchor[None])[0].log_softmax(0)[label]
     return total / len(anchors)
 
 
 def three_terms(head, level, anchors, positives, labels):
     own = labels[:, level]
     return (
-        info_nce(anchors, positives) + 0.5 * margin(anchors, own) + cross_entropy(head.classifier[level], anchors, own)
+        info_nce(anchors, positives, own)
+        + 0.5 * margin(anchors, own)
+        + cross_entropy(head.classifier[level], anchors, own)
     )
 
 
@@ -157,15 +163,18 @@ def prefixes(full, lengths):
 
 def blended_terms(head, shares, anchors, positives, labels):
     """Three terms where sample i learns level l with share `shares[i][l]`, its pairs in the margin's mean likewise."""
-    loss, margins, pairs = info_nce(anchors, positives), 0.0, 0.0
+    own = [labels[i, finest(one)] for i, one in enumerate(shares)]
+    loss, margins, pairs = info_nce(anchors, positives, own), 0.0, 0.0
     for i, a in enumerate(anchors):
         for level, share in enumerate(shares[i]):
+            if labels[i, level] < 0:
+                continue
             if share:
                 loss = loss + share * cross_entropy(head.classifier[level], a[None], labels[i, level][None]) / len(
                     anchors
                 )
             same = [k for k in range(len(anchors)) if labels[k, level] == labels[i, level]]
-            others = [n for k, n in enumerate(anchors) if k not in same]
+            others = [n for k, n in enumerate(anchors) if k not in same and labels[k, level] >= 0]
             for k in same:
                 if share and others and k != i:
                     hinges = [torch.relu(a @ n - a @ anchors[k] + 0.2) for n in others]
@@ -241,7 +250,13 @@ class Step:
             loss = loss + (full + 0.6 * three_terms(head, level, shown, unit(others), self.labels)) / self.levels
         return loss
 
-    def joint(self, head):
+    def joint_finest(self, head):
+        return self.joint(head, levels=[self.levels - 1])
+
+    def joint_contrast(self, head):
+        return self.joint(head, proxies=0)
+
+    def joint(self, head, proxies=2, levels=None):
         """Short prefixes weigh 0.3 of the full vector, levels from 0.3 to 1; temperatures 0.1 and 0.05. A quarter
         of the partners are of the level above the finest; proxies weigh twice.
         """
@@ -250,13 +265,16 @@ class Step:
         anchors, partners = self._embedded(head, [[max(0, last - 1)] * near + [last] * (size - near)])
         rows, labels = torch.cat([anchors, partners]), self.all_labels[self.rows]
         level_weights = [0.3 + 0.7 * level / last for level in range(self.levels)]
+        level_weights = [w if levels is None or at in levels else 0.0 for at, w in enumerate(level_weights)]
         loss = 0.0
         for j in range(1, self.blocks + 1):
             dim = rows.shape[1] * j // self.blocks
             cut = unit(rows[:, :dim])
             terms = supervised_contrast(cut, labels, level_weights, 0.1)
             for level, weight in enumerate(level_weights):
-                terms = terms + 2 * weight * proxy_softmax(cut, labels[:, level], head.proxies[level][:, :dim], 0.05)
+                terms = terms + proxies * weight * proxy_softmax(
+                    cut, labels[:, level], head.proxies[level][:, :dim], 0.05
+                )
             loss = loss + (1.0 if j == self.blocks else 0.3) / (1 + 0.3 * (self.blocks - 1)) * terms
         return loss
 
@@ -265,9 +283,15 @@ class Step:
         self.rows = [int(row) for row in self.drawn.anchors]
         for levels, numbers in zip(kinds, self.drawn.uniform, strict=True):
             drawn = zip(self.drawn.anchors, levels, numbers, strict=True)
-            self.rows += [another_of_its_class(self.all_labels[:, level], row, u) for row, level, u in drawn]
+            self.rows += [another_of_its_class(self._known(level, row), row, u) for row, level, u in drawn]
         dropout = None if self.drawn.dropout is None else self.drawn.dropout.to(self.features.dtype)
         return head(unit(self.features[self.rows]), dropout).split(len(self.labels))
+
+    def _known(self, level, row):
+        """Labels of a level, or of the deepest one above at which the row has a label."""
+        while self.all_labels[row, level] < 0:
+            level -= 1
+        return self.all_labels[:, level]
 
 
 def another_of_its_class(column, row, number):
@@ -283,7 +307,7 @@ def supervised_contrast(rows, labels, level_weights, temperature):
         for i, row in enumerate(rows):
             scores = {k: row @ other / temperature for k, other in enumerate(rows) if k != i}
             rivals = torch.logsumexp(torch.stack(list(scores.values())), 0)
-            own = [k for k in scores if labels[k, level] == labels[i, level]]
+            own = [k for k in scores if labels[k, level] == labels[i, level] >= 0]
             if own:
                 total = total - weight * sum(scores[k] - rivals for k in own) / len(own)
     return total / len(rows)
@@ -292,6 +316,8 @@ def supervised_contrast(rows, labels, level_weights, temperature):
 def proxy_softmax(rows, labels, proxies, temperature):
     total = 0.0
     for row, label in zip(rows, labels, strict=True):
+        if label < 0:
+            continue
         scores = torch.stack([row @ unit(proxy) / temperature for proxy in proxies])
         total = total - scores.log_softmax(0)[label]
     return total / len(rows)

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from heads.errors import HeadsError
-from heads.methods import METHODS, View, hyperparameters, keep_probabilities, prefix_probabilities
+from heads.methods import METHODS, TRAINER, View, hyperparameters, keep_probabilities, prefix_probabilities
 
+PUBLISHED = {"trainer": TRAINER, "epochs": 5, "batch_size": 24, "lr": 1e-4, "schedule": "constant"}
 TABLES = [name for name, method in METHODS.items() if method.supervise is not None]
 
 
@@ -115,12 +116,12 @@ def test_probabilities_are_the_published_four_and_sum_to_one_for_any_number_of_p
 
 @pytest.mark.parametrize("method", TABLES)
 def test_published_settings_are_the_default(method):
-    assert hyperparameters(method) == {"epochs": 5, "batch_size": 24, "lr": 1e-4, "schedule": "constant"}
+    assert hyperparameters(method) == PUBLISHED
 
 
 def test_each_setting_can_be_turned_and_a_default_spelled_out_is_the_same_settings():
     turned = hyperparameters("mrl", epochs=2, batch_size=8, lr=1e-3, schedule="one-cycle")
-    assert turned == {"epochs": 2, "batch_size": 8, "lr": 1e-3, "schedule": "one-cycle"}
+    assert turned == {"trainer": TRAINER, "epochs": 2, "batch_size": 8, "lr": 1e-3, "schedule": "one-cycle"}
     assert hyperparameters("joint")["schedule"] == "one-cycle"
     assert hyperparameters("joint", schedule="one-cycle") == hyperparameters("joint")
 
