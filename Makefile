@@ -4,15 +4,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test test-all check format docs clean
 
 demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default (no hub, no download of data)
 	@echo 'some minutes: every text through MiniLM, three heads, the scores, a page'
 	$(BIN)/pipeline run icd10cm --backbone minilm
 	@echo '  . $(VENV)/bin/activate    first: it puts `pipeline` on your path'
 
-test: $(VENV)/.dev  ## install, then every test, as many files at a time as there are cores, four at most
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+test: $(VENV)/.dev  ## install, then every test but the slow ones, as many files at a time as there are cores
+	$(PYTEST) -m 'not slow'
+
+test-all: $(VENV)/.dev  ## every test: before a release
+	$(PYTEST)
 
 check: $(VENV)/.dev  ## lint, format, types: what CI checks
 	$(BIN)/ruff check .

@@ -6,12 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import settings
 
 from data.checks import Rows
-
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
 
 Write = Callable[[str, str | bytes], str]
 

@@ -67,6 +67,7 @@ def same_features(a, b, texts) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_features_counts_and_fingerprints_are_those_of_the_local_engine(cluster, qwen, tmp_path):
     texts = texts_of(1500)
     repeated = [*texts, *texts[:200]]
@@ -88,6 +89,7 @@ def test_features_counts_and_fingerprints_are_those_of_the_local_engine(cluster,
     assert more.computed == 1
 
 
+@pytest.mark.slow
 def test_a_corpus_in_files_is_read_whole_and_only_what_is_missing_is_computed(cluster, qwen, tmp_path):
     texts = texts_of(900)
     write_parquet(tmp_path / "corpus" / "a.parquet", texts[:500])
@@ -105,6 +107,7 @@ def test_a_corpus_in_files_is_read_whole_and_only_what_is_missing_is_computed(cl
     assert not verify(report.stores[0].folder).damage
 
 
+@pytest.mark.slow
 def test_a_text_of_two_pieces_may_be_stored_twice_and_is_once_after_compaction(cluster, qwen, tmp_path):
     texts = texts_of(600)
     write_parquet(tmp_path / "c" / "a.parquet", texts)
@@ -117,6 +120,7 @@ def test_a_text_of_two_pieces_may_be_stored_twice_and_is_once_after_compaction(c
     assert sum(shard.rows for shard in FeatureStore.open(folder).shards) == len(FeatureStore.open(folder)) == 600
 
 
+@pytest.mark.slow
 def test_a_bad_text_is_named_by_file_and_row_and_ends_the_work(cluster, qwen, tmp_path):
     write_parquet(tmp_path / "c" / "a.parquet", texts_of(300))
     path = write_parquet(tmp_path / "c" / "b.parquet", [*texts_of(250, 1), None, "good"])
@@ -126,6 +130,7 @@ def test_a_bad_text_is_named_by_file_and_row_and_ends_the_work(cluster, qwen, tm
     assert caught.value.remedy == "drop or fill it"
 
 
+@pytest.mark.slow
 def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path):
     """The weights are whole when the plan is made, and NaN: every actor would meet that."""
     import shutil
@@ -144,6 +149,7 @@ def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path)
     assert texts[int(row)].startswith(text)  # its row in what was given, repeats counted
 
 
+@pytest.mark.slow
 def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(cluster, qwen, tmp_path):
     for texts in (["good", ""], ["good", None], ["good", "\ud800"]):
         said = []
@@ -326,6 +332,7 @@ def test_an_actor_refuses_weights_that_are_not_the_driver_s(checkpoint, qwen, tm
         Embedder(Job(tmp_path / "gone", gone, plan.layers, "float32", "cpu", 1, plan.stores, "", 1), "far").ready()
 
 
+@pytest.mark.slow
 def test_a_node_with_a_disk_of_its_own_under_that_path_is_refused_by_name(cluster, tmp_path):
     """A second raylet that sees another file system where the artifacts lie: a mount namespace."""
     import ray

@@ -97,6 +97,7 @@ def means_something(original, damaged):
     return True
 
 
+@pytest.mark.slow
 def test_a_thousand_flips_are_found_and_none_is_read(store):
     copy = shutil.copytree(store.folder, store.folder.with_name("copy"))  # two processes share the work
     together((flip_again_and_again, store, 1, 500), (flip_again_and_again, FeatureStore.open(copy), 2, 500))

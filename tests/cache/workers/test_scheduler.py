@@ -67,6 +67,7 @@ def gone():
     return [child for child in multiprocessing.active_children() if child.is_alive()] == []
 
 
+@pytest.mark.slow
 def test_one_of_two_killed_half_way_loses_no_row_of_real_features(tmp_path, goes_wrong):
     texts = [f"{text}, please" for text in texts_of(900)]
     minilm = resolve("minilm")

@@ -171,6 +171,7 @@ class TestCoverage:
         intervals = [score_embeddings(*gallery, *self.draw(rng, 400), scale_dim=4, seed=i).interval for i in range(300)]
         assert 0.92 <= self.covered(intervals, truth) <= 0.97
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("rows", "splits"), [(300, 100), (100, 300)])
     def test_leave_one_out_intervals_hold_the_mean_over_all_splits(self, rows, splits):
         """The protocol's own mean: texts as queries and as neighbours, both drawn anew.

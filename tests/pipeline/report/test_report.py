@@ -470,6 +470,7 @@ def test_without_the_extra_report_names_it_and_run_goes_on(fitted, tmp_path, sma
     assert not (artifacts / "reports").exists()
 
 
+@pytest.mark.slow
 def test_one_run_makes_a_page_too_and_a_damaged_retrieval_file_is_named(fitted, tmp_path, visit):
     artifacts = tmp_path / "copy"
     shutil.copytree(fitted.artifacts, artifacts)

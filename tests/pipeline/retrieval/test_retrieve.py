@@ -146,6 +146,7 @@ def test_bad_input_is_said_in_two_lines(fitted, options, said):
     assert said in fitted.fails("retrieve", *options)
 
 
+@pytest.mark.slow
 def test_without_faiss_everything_but_its_engines_works(fitted):
     code = "import sys; sys.modules['faiss'] = None; from pipeline.cli import main; main()"
 

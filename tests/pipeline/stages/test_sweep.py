@@ -99,6 +99,7 @@ def left_by_a_kill(folder: Path) -> Path:
     return remains
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_a_whole_one_trains_nothing(embedded, no_backbone):
     killed_when_half_done(embedded, **no_backbone)
     before = files_of(runs_of(embedded))
@@ -184,6 +185,7 @@ print(json.dumps([[run.id for run in fitted.runs], sorted(fitted.trained)]))
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_train_the_same_runs_both_succeed_and_one_s_stay(embedded, no_backbone, tmp_path):
     """Each waits, while it trains, until the other trains too."""
     meeting = tmp_path / "meeting"

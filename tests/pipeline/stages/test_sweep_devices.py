@@ -84,6 +84,7 @@ def wait_for(condition) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_one_of_two_killed_costs_its_point_alone(embedded, alone):
     sweep = start(embedded, "--devices", "cpu:2", "--json")
     wait_for(lambda: files_of_runs(embedded) >= 4)
@@ -102,6 +103,7 @@ def files_of_runs(pipeline: Pipeline) -> int:
     return len(list(pipeline.artifacts.glob("runs/*/*/*/[!.]*/config.json")))
 
 
+@pytest.mark.slow
 def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedded, alone):
     one, expected = alone
     sweep = start(embedded, "--devices", "cpu:2")

@@ -78,6 +78,7 @@ def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, address, tm
     assert json.loads((here.artifacts / "current.json").read_text())["dataset_id"] == ray["dataset"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("PIPELINE_DATA"), reason="needs CLINC's files: PIPELINE_DATA")
 def test_clinc_has_equal_features_from_both_engines(address, tmp_path):
     both = {}
@@ -94,6 +95,7 @@ def test_clinc_has_equal_features_from_both_engines(address, tmp_path):
     assert close(*(store.gather(keys[0].view(np.uint8).reshape(-1, 16)).astype(np.float32) for store in stores))
 
 
+@pytest.mark.slow
 def test_parquet_without_labels_is_embedded_alone(address, tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()
@@ -142,6 +144,7 @@ def test_help_needs_no_ray(tmp_path):
 GRID = ("--methods", "v5,mrl", "--seeds", "1,2", "--heads", "linear,paper", "--epochs", "1")
 
 
+@pytest.mark.slow
 def test_a_sweep_s_heads_and_scores_are_those_of_the_local_one_bit_for_bit(local, address, tmp_path):
     cluster = Pipeline(shutil.copytree(local.artifacts, tmp_path / "cluster"), local.cwd)
     one = local.json("sweep", *GRID, OMP_NUM_THREADS="1")
@@ -161,6 +164,7 @@ def test_a_sweep_s_heads_and_scores_are_those_of_the_local_one_bit_for_bit(local
     assert (again["runs"], again["trained"]) == (other["runs"], 0)
 
 
+@pytest.mark.slow
 def test_what_a_task_of_a_sweep_meets_comes_back_with_its_remedy(local):
     """Returned, not raised: not every exception survives the way."""
     point = Point(None, None, -1, "mrl", FitSettings("linear", 1, None, 1e30, None))
@@ -168,6 +172,7 @@ def test_what_a_task_of_a_sweep_meets_comes_back_with_its_remedy(local):
     assert problem and remedy
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_ends_the_others_on_a_cluster_that_stays(address, tmp_path, monkeypatch):
     """A stand-in for fitting, which would have ended by itself before anyone could see that it was ended."""
 
@@ -212,6 +217,7 @@ def test_what_becomes_of_a_task_is_one_line_and_what_to_do(name):
     assert "run again to go on" in said.remedy
 
 
+@pytest.mark.slow
 def test_one_of_two_nodes_is_killed_and_nothing_is_lost(tmp_path):
     """The script that the README names, on few texts."""
     command = [sys.executable, ROOT / "benchmarks" / "cache" / "kill_node.py", "--json", tmp_path / "report.json"]
@@ -223,6 +229,7 @@ def test_one_of_two_nodes_is_killed_and_nothing_is_lost(tmp_path):
     assert 400 <= seen["committed at the kill"] < 800 <= seen["rows before compaction"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_computed_and_leaves_no_process(tmp_path):
     """On a cluster of its own: Ctrl-C, which a terminal sends to every process of the group."""
     pl.DataFrame({"text": [f"{text} number {i}" for i in range(200) for text in TEXTS]}).write_parquet(
