@@ -7,6 +7,14 @@ import sys
 
 import click
 
+from pipeline.errors import PipelineError
+from pipeline.own_packages import check_own_packages
+
+try:
+    check_own_packages()
+except PipelineError as error:
+    sys.exit(f"error: {error}\n   do: {error.remedy}")
+
 from pipeline.terminal.command import LazyGroup
 from pipeline.terminal.console import Console
 
