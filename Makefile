@@ -1,8 +1,9 @@
-# Each target makes what it needs on a fresh machine with Python >= 3.11.
+# Each target makes what it needs on a fresh machine with Python >= 3.11, or with nothing but uv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
+comma := ,
 
 .PHONY: demo test test-all check format docs clean
 
@@ -35,13 +36,17 @@ clean:
 	rm -rf $(VENV) build *.egg-info
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+	@if $(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then $(PYTHON) -m venv $(VENV); \
+	elif command -v uv > /dev/null; then uv venv --quiet $(VENV); \
+	else echo 'Python 3.11 or newer with venv, or uv, is needed: make PYTHON=python3.11 ...' >&2; exit 1; fi
+
+# An environment that uv made has no pip.
+install = if [ -x $(BIN)/pip ]; then $(BIN)/pip install --quiet $(1); else uv pip install --quiet --python $(BIN)/python $(1); fi
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,report]'
+	@$(call install,--constraint constraints.txt --editable '.[offline$(comma)report]')
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(call install,--constraint constraints.txt --editable '.[dev]')
 	@touch $@ $(VENV)/.demo
