@@ -207,8 +207,8 @@ class TestFaultsOfTheWork:
     def test_an_empty_text_late_in_the_stream_ends_all_and_what_was_computed_stays(self, tmp_path, qwen, monkeypatch):
         monkeypatch.setattr("cache.lookup.FIRST_READ", 64)
         monkeypatch.setattr("cache.lookup.READ_TEXTS", 64)
-        texts = [*texts_of(500), ""]
-        with pytest.raises(CacheError, match=r"^text 500 is empty$"):
+        texts = [*texts_of(3000), ""]  # 46 reads: the last waits until most are computed, as few are read ahead
+        with pytest.raises(CacheError, match=r"^text 3000 is empty$"):
             embed_missing((text for text in texts), qwen, tmp_path, devices="cpu:2", **EXACT)
         assert gone()
         (store,) = tmp_path.glob("qwen3-*")
