@@ -5,12 +5,34 @@ one thread each the suite costs a third of the CPU time and no test's outcome de
 whose subject is threads sets their number itself.
 """
 
+import json
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(tmp_path_factory) -> Path:
+    """A folder with Qwen3's tokenizer where PIPELINE_QWEN_TOKENIZER names one, else one of bytes with its end token."""
+    if named := os.environ.get("PIPELINE_QWEN_TOKENIZER"):
+        return Path(named)
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    folder, end = tmp_path_factory.mktemp("qwen-tokenizer"), "<|endoftext|>"
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE({**letters, end: 151643}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([end])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,15 +28,12 @@ def test_minilm_tokens_are_those_of_transformers(longest):
 
 
 @pytest.mark.parametrize("longest", [1, 2, 5, 8192])
-def test_the_end_token_stands_once_at_the_end_of_every_text(longest):
-    folder = Path(os.environ.get("PIPELINE_QWEN_TOKENIZER", "/nowhere"))
-    if not folder.is_dir():
-        pytest.skip("PIPELINE_QWEN_TOKENIZER names no folder with Qwen3's tokenizer")
+def test_the_end_token_stands_once_at_the_end_of_every_text(longest, qwen_tokenizer):
     from tokenizers import Tokenizer
 
-    own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own = Tokenizer.from_file(str(qwen_tokenizer / "tokenizer.json"))
     backbone = replace(BACKBONES["qwen3-embedding-0.6b"], max_length=longest)
-    found = lists(TextTokenizer(folder, backbone).encode(TEXTS))
+    found = lists(TextTokenizer(qwen_tokenizer, backbone).encode(TEXTS))
     assert found == [[*own.encode(text).ids[: longest - 1], 151643] for text in TEXTS]
 
 

@@ -26,7 +26,6 @@ from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
 ROOT = Path(__file__).resolve().parents[3]
-TOKENIZER = os.environ.get("PIPELINE_QWEN_TOKENIZER", "")
 DIMS = (64, 128, 192, 256)
 END = 151643
 LONG = "how do i move money to my savings account " * 60  # cut at 256 tokens
@@ -348,11 +347,10 @@ def test_a_missing_extra_is_named(fitted, tmp_path, package, kind, extra):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not TOKENIZER, reason="PIPELINE_QWEN_TOKENIZER names no folder with Qwen3's tokenizer")
-def test_a_checkpoint_of_qwen3s_kind_keeps_its_end_token(pipeline, tmp_path):
+def test_a_checkpoint_of_qwen3s_kind_keeps_its_end_token(pipeline, tmp_path, qwen_tokenizer):
     checkpoint = tmp_path / "Qwen3 Tiny"
     script = [sys.executable, str(ROOT / "scripts" / "make_qwen3_checkpoint.py"), "--size", "tiny"]
-    subprocess.run([*script, "--tokenizer", TOKENIZER, "--output", str(checkpoint)], check=True, capture_output=True)
+    subprocess.run([*script, "--tokenizer", qwen_tokenizer, "--output", checkpoint], check=True, capture_output=True)
     short = write_csv(tmp_path / "short.csv", rows()[::2])
     pipeline.json("embed", short, "--backbone", checkpoint, "--dtype", "float32")
     pipeline.json("fit-head", "--method", "joint", "--epochs", "1")

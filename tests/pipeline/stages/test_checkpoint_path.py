@@ -1,14 +1,12 @@
 """A checkpoint named by its path: Qwen3's architecture at a tiny size, through all three stages."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
@@ -16,15 +14,13 @@ from cache import FeatureStore, text_keys
 from tests.pipeline.small_dataset import rows
 
 ROOT = Path(__file__).resolve().parents[3]
-TOKENIZER = os.environ.get("PIPELINE_QWEN_TOKENIZER", "")
 END = 151643
 
 
-@pytest.mark.skipif(not TOKENIZER, reason="PIPELINE_QWEN_TOKENIZER names no folder with Qwen3's tokenizer")
-def test_embed_fit_score_and_encode_take_a_path(pipeline, small_csv, tmp_path):
+def test_embed_fit_score_and_encode_take_a_path(pipeline, small_csv, tmp_path, qwen_tokenizer):
     checkpoint = tmp_path / "Qwen3 Tiny"
     script = [sys.executable, str(ROOT / "scripts" / "make_qwen3_checkpoint.py"), "--size", "tiny"]
-    subprocess.run([*script, "--tokenizer", TOKENIZER, "--output", str(checkpoint)], check=True, capture_output=True)
+    subprocess.run([*script, "--tokenizer", qwen_tokenizer, "--output", checkpoint], check=True, capture_output=True)
 
     embedded = pipeline.json("embed", small_csv, "--backbone", checkpoint, "--dtype", "float32")
     pipeline.json("fit-head", "--method", "v5", "--epochs", "1")
