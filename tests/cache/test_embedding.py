@@ -324,7 +324,12 @@ embed_missing(texts, resolve(sys.argv[1]), __import__("pathlib").Path(sys.argv[2
 
 
 @pytest.mark.parametrize(
-    ("number", "devices"), [(signal.SIGINT, "cpu"), (signal.SIGKILL, "cpu"), (signal.SIGINT, "cpu:2")]
+    ("number", "devices"),
+    [
+        (signal.SIGINT, "cpu"),
+        pytest.param(signal.SIGKILL, "cpu", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "cpu:2", marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_at_any_time_it_keeps_what_it_committed(tmp_path, checkpoint, monkeypatch, number, devices):
     folder = checkpoint("qwen3")

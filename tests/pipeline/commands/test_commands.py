@@ -93,10 +93,7 @@ def test_run_goes_from_texts_to_a_recommendation(pipeline, small_csv):
     assert done.returncode == 0, done.stderr
     for expected in ("level0", "level1", "256", "[", "Smallest prefix of", "Next:"):
         assert expected in done.stdout
-    result = pipeline.json("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
-    assert result["embed"]["computed"] == 0
-    assert len(result["scores"]) == 2
-    assert 2 <= len(result["advice"]) <= 3
+    assert {run["method"] for run in pipeline.json("runs", "list")["runs"]} == {"v5", "mrl"}
 
 
 def test_json_is_one_object_and_everything_else_goes_to_stderr(fitted):

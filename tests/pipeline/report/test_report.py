@@ -57,6 +57,8 @@ def made(tmp_path_factory) -> Made:
         "run", csv, "--backbone", "minilm", "--methods", "v5,mrl", "--seeds", "1,2", "--epochs", "2",
         "--levels", ",".join(LEVELS),
     )  # fmt: skip
+    assert len(result["scores"]) == 4
+    assert 2 <= len(result["advice"]) <= 3
     return Made(Path(result["report"]["path"]), result, pipeline)
 
 
