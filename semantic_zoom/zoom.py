@@ -236,7 +236,7 @@ class Zoom:
 
         :raises cache.CacheError: if it is there already, or cannot be written.
         """
-        with cache.atomic_folder(Path(folder)) as partial:
+        with cache.store.atomic_folder(Path(folder)) as partial:
             heads.save(self.head, partial, self.record)
             vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.dims[-1]))
             self.gallery.with_columns(vectors).write_parquet(partial / GALLERY)
@@ -307,7 +307,7 @@ class Zoom:
 
 def _features(
     texts: list[str],
-    source: cache.Backbone,
+    source: cache.backbone.Backbone,
     store: Path,
     prompt: str,
     device: str,
@@ -317,13 +317,15 @@ def _features(
     """Features float32 [n, H], computed as those of `description` were, where it says so."""
     report = cache.embed_missing(
         texts,
-        source,
-        store,
-        layers=(int(description.get("layer", -1)),),
-        dtype=str(description.get("compute_dtype", "auto")),
-        store_dtype=description.get("store_dtype"),
-        devices=device,
-        prompt=prompt,
+        cache.EmbedRequest(
+            source,
+            store,
+            layers=(int(description.get("layer", -1)),),
+            dtype=str(description.get("compute_dtype", "auto")),
+            store_dtype=description.get("store_dtype"),
+            devices=device,
+            prompt=prompt,
+        ),
         progress=None if progress is None else lambda p: progress("embed", p.done / max(p.total, 1)),
     )
     found = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(texts, prompt))

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cache
-from cache.cluster.connection import connected
-from cache.cluster.engine import embed_on_cluster
+from cache.cluster import connected, embed_on_cluster
 from cache.devices import cores
 from pipeline.cost.measure import processor
 
@@ -110,7 +109,7 @@ def timed(embed: Callable[..., Any], texts: list[str], backbone: Any, root: Path
             first.append((time.perf_counter(), told.done))
 
     began = time.perf_counter()
-    embed(texts, backbone, root, dtype="float32", devices=devices, progress=progress)
+    embed(texts, cache.EmbedRequest(backbone, root, dtype="float32", devices=devices), progress)
     ended = time.perf_counter()
     at, done = first[0]
     rate = (len(texts) - done) / (ended - at) if len(texts) > done else 0.0

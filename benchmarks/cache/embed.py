@@ -37,16 +37,15 @@ import torch
 
 from benchmarks.cache.embed_devices import INSTRUCTION, on_devices
 from benchmarks.measured import Results
-from cache import FeatureStore, embed_missing, resolve, text_keys
-from cache.batching.ragged import Sequences
-from cache.batching.tokenizer import TextTokenizer
-from cache.model.encoder import Encoder
+from cache import EmbedRequest, FeatureStore, embed_missing, resolve, text_keys
+from cache.batching import Sequences, TextTokenizer
+from cache.model import Encoder
 from pipeline.cost.measure import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cache.backbone.registry import Backbone
+    from cache.backbone import Backbone
 
 PARTS = ("exact", "profile", "rival", "steady", "process", "memory")
 WORDS = (
@@ -78,7 +77,7 @@ def timed(function: Callable[[], Any], repeats: int = 3) -> float:
 def stored(texts: list[str], backbone: Backbone, **options: Any) -> tuple[Any, float]:
     """Embed into a fresh store; return the report and texts a second without loading and compiling."""
     with tempfile.TemporaryDirectory() as root:
-        report = embed_missing(texts, backbone, Path(root), **options)
+        report = embed_missing(texts, EmbedRequest(backbone, Path(root), **options))
     steady = report.seconds - report.stages["loading"] - report.stages["compiling"]
     return report, report.texts / steady
 
@@ -106,7 +105,9 @@ def on_cpu(options: argparse.Namespace, results: Results) -> None:
         ours = max(stored(texts, backbone, dtype=dtype, devices="cpu")[1] for _ in range(3))
         results.add(f"embed, {dtype}, store included", ours, "texts/s", f"{ours / theirs[best]:.2f} x its best")
         with tempfile.TemporaryDirectory() as root:
-            report = embed_missing(texts, backbone, Path(root), dtype=dtype, store_dtype="float32", devices="cpu")
+            report = embed_missing(
+                texts, EmbedRequest(backbone, Path(root), dtype=dtype, store_dtype="float32", devices="cpu")
+            )
             features = FeatureStore.open(report.stores[0].folder).gather(text_keys(texts)).astype(np.float64)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         reference = model.encode(texts, normalize_embeddings=True, convert_to_numpy=True).astype(np.float64)
@@ -360,7 +361,9 @@ def memory(backbone: Backbone, texts: list[str], options: argparse.Namespace, re
     watch = _MemoryWatch()
     with tempfile.TemporaryDirectory() as root:
         report = embed_missing(
-            itertools.islice(stream, options.million), backbone, Path(root), devices="cuda", progress=watch.progress
+            itertools.islice(stream, options.million),
+            EmbedRequest(backbone, Path(root), devices="cuda"),
+            progress=watch.progress,
         )
     watch.stop()
     remark = f"n = {report.texts:,}; {report.texts / report.seconds:,.0f} texts/s, start included"

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.measured import Results
-from cache import FeatureStore, embed_missing, resolve, text_keys
+from cache import EmbedRequest, FeatureStore, embed_missing, resolve, text_keys
 from cache.devices import choose_devices, cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cache.backbone.registry import Backbone
+    from cache.backbone import Backbone
 
 INSTRUCTION = "Instruct: Given a request to an assistant, find requests with the same intent, number {}\nQuery: "
 
@@ -98,7 +98,7 @@ def timed_embedding(texts: Any, backbone: Backbone, root: Path, devices: list[st
 
     before = _processor_seconds()
     began = time.perf_counter()
-    report = embed_missing(texts, backbone, root, devices=",".join(devices), progress=watch)
+    report = embed_missing(texts, EmbedRequest(backbone, root, devices=",".join(devices)), progress=watch)
     seconds = time.perf_counter() - began
     host, crew = (after - earlier for after, earlier in zip(_processor_seconds(), before, strict=True))
     return Timed(report, first - began, seconds, host, crew)

@@ -64,7 +64,7 @@ def main() -> None:
         reference = root / "reference"
         began = time.perf_counter()
         undisturbed = cache.embed_missing(
-            texts, cache.resolve(arguments.backbone), reference, devices="cpu:2", dtype="float32"
+            texts, cache.EmbedRequest(cache.resolve(arguments.backbone), reference, devices="cpu:2", dtype="float32")
         )
         print(f"undisturbed, local, cpu:2: {time.perf_counter() - began:.1f} s", flush=True)
         expected = cache.FeatureStore.open(undisturbed.stores[0].folder).gather(cache.text_keys(texts))
@@ -137,9 +137,7 @@ def one_round(
     except ValueError:
         raise Broken(f"no JSON on stdout: {out!r}; on stderr: {err!r}") from None
     seen = {"committed at the kill": committed, "processes killed": processes} | check(summary, texts, expected)
-    lost = [line for line in err.splitlines() if "given again" in line]
     return seen | {
-        "said": lost[0] if lost else "nothing",
         "computed": summary["computed"],
         "until the kill": round(killed - started, 1),
         "from the kill to the end": round(done - killed, 1),
@@ -248,7 +246,7 @@ def check(summary: dict[str, Any], texts: list[str], expected: Any) -> dict[str,
     report = cache.verify(folder)
     if report.damage:
         raise Broken(f"verify finds {report}")
-    cache.compact(folder)
+    cache.store.compact(folder)
     store = cache.FeatureStore.open(folder)
     once = sum(shard.rows for shard in store.shards)
     if once != len(texts) or len(store) != len(texts):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cache
-from cache.store.atomic import stale_partials
+from cache.store import stale_partials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +167,7 @@ def check(folder: Path, keys: np.ndarray, reference: np.ndarray, before: int, to
 
 def embed(texts: Sequence[str], backbone: str, root: Path) -> None:
     """Embed with the real thing, and print what was computed as JSON."""
-    report = cache.embed_missing(texts, cache.resolve(backbone), root)
+    report = cache.embed_missing(texts, cache.EmbedRequest(cache.resolve(backbone), root))
     print(json.dumps({"computed": report.computed, "reused": report.reused, "seconds": report.seconds}))
 
 

@@ -303,13 +303,13 @@ def our_mrl(
     texts: dict[str, list[str]], labels: dict[str, np.ndarray], backbone: Any, options: argparse.Namespace, results: Any
 ) -> tuple[float, dict[str, float]]:
     """Embed, train and ask our mrl; return the seconds of embedding the training texts, and of fitting by preset."""
-    from cache import FeatureStore, embed_missing, text_keys
+    from cache import EmbedRequest, FeatureStore, embed_missing, text_keys
 
     features, taken, fits = {}, {}, {}
     with tempfile.TemporaryDirectory() as root:
         for split, some in texts.items():
             began = time.perf_counter()
-            report = embed_missing(some, backbone, Path(root), dtype="float32", devices=options.device)
+            report = embed_missing(some, EmbedRequest(backbone, Path(root), dtype="float32", devices=options.device))
             features[split] = FeatureStore.open(report.stores[0].folder).gather(text_keys(some))
             taken[split] = time.perf_counter() - began
     n = {split: len(rows) for split, rows in texts.items()}

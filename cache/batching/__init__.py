@@ -1,1 +1,41 @@
-"""Texts to packed batches: tokens, prefix tries, attention masks by blocks."""
+"""Texts to packed batches: tokens, prefix tries, and the attention masks that follow from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.lazy import importer
+
+if TYPE_CHECKING:
+    from cache.batching.packing import Batch, pack
+    from cache.batching.prefix_trie import shared_lengths, token_order
+    from cache.batching.ragged import Sequences
+    from cache.batching.tokenizer import TextTokenizer, token_lengths
+
+__all__ = [
+    "Batch",
+    "Sequences",
+    "TextTokenizer",
+    "pack",
+    "shared_lengths",
+    "token_lengths",
+    "token_order",
+]
+__getattr__ = importer(
+    __name__,
+    {
+        "cache.batching.packing": (
+            "Batch",
+            "pack",
+        ),
+        "cache.batching.prefix_trie": (
+            "shared_lengths",
+            "token_order",
+        ),
+        "cache.batching.ragged": ("Sequences",),
+        "cache.batching.tokenizer": (
+            "TextTokenizer",
+            "token_lengths",
+        ),
+    },
+)

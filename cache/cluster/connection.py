@@ -5,11 +5,6 @@ package says. A cluster of our own has no dashboard, sends no usage statistics, 
 and keeps its files in a folder of its own (two users of one machine collide in Ray's default one), so that it starts
 without a network and leaves nothing behind.
 
-Where actors may be: every GPU of the cluster, or slices of its nodes' processors.
-
-A place is pinned to its node, so that who is lost with a node is known, and a node that joins is a place that has no
-actor yet. Threads are counted out over a node's processors, as the local engine counts them over a machine's.
-
 Is the artifacts folder one folder? Asked of every node before any work is sent.
 
 The driver writes a file, a task on each node reads it under the same path and writes one back, which the driver reads.
@@ -120,74 +115,13 @@ def look_here(path: str, token: str, answer: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an actor may be: a GPU of a node, or the number of a slice of its processors with so many threads."""
-
-    node: Node
-    number: int
-    device: str
-    threads: int | None
-    cpus: float
-    gpus: int
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What tells it from others."""
-        return self.node.id, self.number
-
-
-def settled(nodes: Sequence[Node], devices: str) -> str:
-    """Return what a word that leaves the choice means on these nodes: a call that began on GPUs ends on GPUs."""
-    if devices not in ("auto", "all"):
-        return devices
-    return "cuda" if any(node.gpus for node in nodes) else "cpu"
-
-
-def places(nodes: Sequence[Node], devices: str) -> list[Place]:
-    """Return the places that `devices` means: "auto" takes GPUs where the cluster has any, "cpu:N" N actors a node.
-
-    One processor of a node is left to reading, where it has more than one.
-
-    :raises CacheError: a word that means nothing on a cluster, or GPUs where there are none.
-    """
-    on_cpu = devices.startswith("cpu")
-    gpus = sum(node.gpus for node in nodes)
-    if "cuda:" in devices:
-        raise CacheError(f"devices {devices} with --engine ray", "use cuda for every GPU of the cluster, or cpu:N")
-    if devices.startswith("cuda") and not gpus:
-        raise CacheError("devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
-    if gpus and not on_cpu:
-        return [
-            Place(node, i, "cuda:0", None, 1 if node.cpus > node.gpus else 0, 1)
-            for node in nodes
-            for i in range(node.gpus)
-        ]
-    each = sum(int(part.partition(":")[2] or 1) for part in devices.split(",")) if on_cpu else 1
-    return [
-        Place(node, i, "cpu", max(1, node.cpus // each), _share(node.cpus - 1, each), 0)
-        for node in nodes
-        for i in range(each if node.cpus else 0)
-    ]
-
-
-def spare(nodes: Sequence[Node], devices: str) -> int:
-    """Return how many processors actors leave to others, at least one."""
-    held = sum(place.cpus for place in places(nodes, devices))
-    return max(1, int(sum(node.cpus for node in nodes) - held))
-
-
-def _share(cpus: int, actors: int) -> float:
-    """Return an equal share, which Ray wants whole where it is more than one."""
-    return cpus // actors if cpus >= actors else max(0, cpus) / actors
-
-
 _OBJECT_BYTES = 256 << 20
 _CONNECTING_SECONDS = 10.0
 _LONGEST_FOLDER = 30  # Ray's sockets lie some 70 characters deeper, and a socket's path may have 107
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -317,6 +251,7 @@ def quiet_data() -> Any:
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else what an actor raises arrives as text
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return data

@@ -1,215 +1,232 @@
-"""`embed_missing` on a Ray cluster: the same plan, the same stores, the same report; others do the work.
+"""`embed_missing` on a Ray cluster: the same plan, the same stores, the same report; Ray Data does the work.
 
-The order of things: connect, plan, check that the store's folder is shared, put the stores' key indexes where every
-node can map them, read and look up, compute what is missing, and count. If every text was looked up and every block was
-acknowledged, all is stored, for an actor acknowledges what is on the disk; if a block was lost beyond Ray's own repair,
-another pass looks up everything again and finds only what is missing. The alternative, always a second pass to be sure,
-reads a corpus twice to learn what the count has said.
+Connect, plan, check that the store's folder is shared, put the stores' key indexes where every node can map them (24
+bytes per stored row), and map the texts over a pool of actors (`cache.cluster.actor`), each of which commits a batch
+and then acknowledges its count. What Ray Data does about a lost actor or node, trying its batches elsewhere, is all
+that is needed (`benchmarks/cache/kill_node.py`); a batch that was done twice has its rows twice, of which the first
+count and `cache compact` drops the others.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from cache.cluster.actor import Done, Embedder
 from cache.cluster.connection import (
-    Place,
     check_shared,
     connected,
     import_ray,
     living_nodes,
-    on_node,
-    places,
+    quiet_data,
     reason_of,
-    settled,
-    spare,
 )
 from cache.cluster.parquet import Corpus
-from cache.cluster.reader import Distinct, Feed, piece_size, pieces
-from cache.cluster.scheduler import Outcome, Scheduler
 from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
 from cache.errors import CacheError, file_error
+from cache.lookup import Lookup
 from cache.plan import make_plan
 from cache.progress import EmbedProgress, Tally
-from cache.store.description import DESCRIPTION_FILE, read_description
-from cache.store.dtypes import ENCODINGS
-from cache.store.shard import list_shards
 from cache.store.store import FeatureStore
 from cache.workers.worker import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from cache.backbone.registry import Backbone
-    from cache.plan import Plan
+    from cache.cluster.connection import Node
+    from cache.plan import EmbedRequest
     from cache.progress import EmbedReport
 
-_PASSES = 3
-_BLOCKS_AHEAD = 2
+MOST_TEXTS, LEAST_TEXTS = 1 << 14, 1 << 8
+_FAILURES = 3
+_BATCHES_PER_TASK = 4
 _ASKING_SECONDS = 60.0
-_PROGRESS_SECONDS = 0.1
 _RATE_SECONDS = 0.5
 
 
 def embed_on_cluster(
-    texts: Corpus | Sequence[str],
-    backbone: Backbone,
-    root: Path,
-    *,
-    layers: Sequence[int] = (-1,),
-    dtype: str = "auto",
-    store_dtype: str | None = None,
-    devices: str = "auto",
-    prompt: str | None = None,
-    address: str | None = None,
+    texts: Corpus | Iterable[str],
+    request: EmbedRequest,
     progress: Callable[[EmbedProgress], None] | None = None,
 ) -> EmbedReport:
-    """Compute the features of `texts` that the stores under `root` lack, on a Ray cluster, and store them.
+    """Compute the features of `texts` that the stores under `request.root` lack, on a Ray cluster, and store them.
+
+    `request.root` is a folder that every node sees under the same path; `request.devices` is "auto" (every GPU, else
+    an actor per node), "cpu", "cpu:N" for N actors per node, "cuda" or "all".
 
     :param texts: Parquet files that are read on the cluster, or texts that this process has.
-    :param root: a folder that every node sees under the same path.
-    :param devices: "auto" (every GPU, else an actor a node), "cpu", "cpu:N" for N actors a node, "cuda" or "all".
-    :param address: of a running cluster; by default RAY_ADDRESS, else one is started on this machine and ended.
     :raises CacheError: see `cache.embedding.embed_missing`; besides, no such cluster, or a node that does not share
-        `root`, lacks the checkpoint or has another one.
+        the folder, lacks the checkpoint or has another one.
     """
     began = time.perf_counter()
-    check_devices(devices)
-    prompt = backbone.prompt if prompt is None else prompt
+    check_devices(request.devices)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        request.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise file_error("create", root, error) from error
-    root = root.resolve()
-    with connected(address, object_bytes=_index_bytes(root)):
-        devices = settled(living_nodes(), devices)
-        plan = make_plan(backbone, root, layers, dtype, store_dtype, lambda: _fastest(devices))
-        work = _Work(texts, plan, backbone, prompt, devices, progress)
+        raise file_error("create", request.root, error) from error
+    request = replace(request, root=request.root.resolve())
+    with connected(request.address):
         try:
-            return work.report(began)
-        except import_ray().exceptions.RayError as error:
+            return _embed(texts, request, progress, began)
+        except CacheError:
+            raise
+        except Exception as error:  # what Ray raises, and what it wraps what an actor raised in
+            found = reason_of(error)
+            if isinstance(found, CacheError):
+                raise CacheError(found.problem, found.remedy) from error
+            if not isinstance(error, import_ray().exceptions.RayError):
+                raise
             raise CacheError(
-                f"the cluster failed: {_last_line(reason_of(error))}",
+                f"the cluster failed: {_last_line(found)}",
                 "see `ray status` and Ray's logs, then run again: what was committed is kept",
             ) from error
 
 
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-
-
-def _index_bytes(root: Path) -> int:
-    """Return how much room the key indexes of the stores under `root` take, about: 24 bytes a row."""
-    total = 0
-    for path in root.glob(f"*/{DESCRIPTION_FILE}"):
-        with contextlib.suppress(OSError, CacheError):
-            description = read_description(path.parent)
-            row = int(description["hidden_size"]) * ENCODINGS[str(description["store_dtype"])].stored.itemsize + 24
-            total += sum(shard.stat().st_size for shard in list_shards(path.parent)) * 24 // row
-    return total
-
-
-def _fastest(devices: str) -> tuple[str, str]:
-    """Ask a node that will compute which dtype it multiplies natively.
-
-    :raises CacheError: the cluster has nothing to compute on, or the node cannot run this package.
-    """
-    ray = import_ray()
-    place = _first_place(devices)
-    options = {"num_cpus": 0, "num_gpus": place.gpus, "scheduling_strategy": on_node(place.node)}
-    asked = ray.remote(native_dtype).options(**options).remote(place.device)
-    try:
-        return f"{place.device} of {place.node.name}", ray.get(asked, timeout=_ASKING_SECONDS)
-    except ray.exceptions.RayError as error:
+def _embed(
+    texts: Corpus | Iterable[str],
+    request: EmbedRequest,
+    progress: Callable[[EmbedProgress], None] | None,
+    began: float,
+) -> EmbedReport:
+    pool = ActorPool.of(living_nodes(), request.devices)
+    plan = make_plan(request, pool.fastest)
+    check_shared(request.root)
+    stores = [FeatureStore.create(*store) for store in plan.stores]
+    ray, data = import_ray(), quiet_data()
+    if isinstance(texts, Corpus):
+        total = todo = texts.rows
+        source = texts.dataset(-(-todo // (_BATCHES_PER_TASK * batch_size(todo, pool.size))))
+    else:
+        lookup = Lookup(texts, stores, plan.prompt)
+        items = list(lookup.missing())
+        total, todo = lookup.texts, sum(len(item.texts) for item in items)
+        if not todo:
+            return report_of(plan, Tally(), total, "none", time.perf_counter() - began)
+        source = data.from_arrow([_table(item.texts, item.rows) for item in items])
+    meter = _Meter(total, total - todo, progress)
+    job = Job(plan, todo, pool.device, pool.threads, min(pool.size, todo), pool.per_node)
+    done = source.map_batches(
+        Embedder,
+        fn_constructor_args=(job, tuple(ray.put(store.index) for store in stores)),
+        batch_size=batch_size(todo, pool.size),
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=data.ActorPoolStrategy(size=min(pool.size, -(-todo // LEAST_TEXTS))),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        scheduling_strategy="SPREAD",
+        max_restarts=-1,
+        max_task_retries=_FAILURES,
+    )
+    for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for one in batch["done"].to_pylist():
+            meter.add(Done.from_json(one))
+    if meter.texts != todo:
         raise CacheError(
-            f"node {place.node.name} does not say which dtype suits it: {_last_line(reason_of(error))}",
-            "name one with --dtype; see `ray status` for what keeps the node busy",
-        ) from error
-
-
-def _first_place(devices: str) -> Place:
-    found = places(living_nodes(), devices)
-    if not found:
-        raise CacheError("the cluster has no processor to compute on", "start its nodes with --num-cpus")
-    return found[0]
-
-
-class _Work:
-    """One call's passes over the texts, and what it tells meanwhile."""
-
-    def __init__(
-        self,
-        texts: Corpus | Sequence[str],
-        plan: Plan,
-        backbone: Backbone,
-        prompt: str,
-        devices: str,
-        progress: Callable[[EmbedProgress], None] | None,
-    ) -> None:
-        self._plan, self._backbone, self._prompt, self._devices = plan, backbone, prompt, devices
-        self._progress = progress
-        self._told = self._began = 0.0
-        self._base = 0
-        if isinstance(texts, Corpus):
-            self._texts: Corpus | Distinct = texts
-            self._distinct = self._total = texts.rows
-        else:
-            self._texts = Distinct.of(texts)
-            self._distinct, self._total = len(self._texts.texts), len(texts)
-
-    def report(self, began: float) -> EmbedReport:
-        """Do the work."""
-        check_shared(self._plan.stores[0][0].parent)
-        stores = [FeatureStore.create(folder, description) for folder, description in self._plan.stores]
-        nodes = living_nodes()
-        actors, readers = len(places(nodes, self._devices)), spare(nodes, self._devices)
-        size = piece_size(self._distinct, actors)
-        plan, job = self._plan, self._job()
-        tally = Tally()
-        with Scheduler(job, self._devices, -(-self._distinct // size), self._tell) as dealer:
-            for _ in range(_PASSES):
-                outcome = self._pass(dealer, stores, size, actors, readers)
-                tally.add(outcome.tally)
-                if outcome.whole and outcome.seen == self._distinct:
-                    break
-                for store in stores:
-                    store.refresh()
-            else:
-                raise CacheError(
-                    f"blocks of texts were lost in {_PASSES} passes over them",
-                    "nodes come and go too fast: see `ray status`, then run again to go on",
-                )
-        tally.add(dealer.tally)
-        tally.notes = (*tally.notes, *dealer.notes)
-        self._tell(self._distinct, 0, "done")
-        return report_of(plan, self._backbone, tally, self._total, dealer.description, time.perf_counter() - began)
-
-    def _pass(self, dealer: Scheduler, stores: Sequence[FeatureStore], size: int, actors: int, readers: int) -> Outcome:
-        feed = Feed(pieces(self._texts, stores, self._prompt, size, readers), _BLOCKS_AHEAD * max(1, actors))
-        try:
-            return dealer.run(feed, expecting=not all(len(store) for store in stores))
-        finally:
-            feed.close()
-
-    def _job(self) -> Job:
-        plan = self._plan
-        return Job(
-            plan.folder, self._backbone, plan.layers, plan.dtype, "", None, plan.stores, self._prompt, self._distinct
+            f"{todo - meter.texts:,} of {todo:,} texts were not acknowledged",
+            "see `ray status`, then run again to go on",
         )
+    meter.report("done")
+    return report_of(plan, meter.tally, total, meter.who, time.perf_counter() - began)
 
-    def _tell(self, done: int, underway: int, stage: str) -> None:
+
+def batch_size(texts: int, actors: int) -> int:
+    """Return how many texts a batch should have: so many that packing pays, so few that every actor gets several."""
+    return int(np.clip(-(-texts // (8 * max(1, actors))), LEAST_TEXTS, MOST_TEXTS))
+
+
+def _table(texts: Sequence[str], rows: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table({"text": pa.array(texts, pa.large_string()), "row": rows})
+
+
+class ActorPool:
+    """How many actors, and what each takes: a GPU, or a share of a node's processors but one, left to reading."""
+
+    def __init__(self, size: int, per_node: int, device: str, threads: int | None, cpus: float, gpus: int) -> None:
+        """Use `ActorPool.of`."""
+        self.size, self.per_node, self.device = size, per_node, device
+        self.threads, self.cpus, self.gpus = threads, cpus, gpus
+
+    @staticmethod
+    def of(nodes: Sequence[Node], devices: str) -> ActorPool:
+        """Return what `devices` means on these nodes: "auto" takes GPUs where there are any, "cpu:N" N actors per node.
+
+        :raises CacheError: a word that means nothing on a cluster, GPUs where there are none, or nothing at all.
+        """
+        gpus = sum(node.gpus for node in nodes)
+        if "cuda:" in devices:
+            raise CacheError(f"devices {devices} with --engine ray", "use cuda for every GPU of the cluster, or cpu:N")
+        if devices.startswith("cuda") and not gpus:
+            raise CacheError("devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
+        if gpus and not devices.startswith("cpu"):
+            spare = all(node.cpus > node.gpus for node in nodes if node.gpus)
+            return ActorPool(gpus, max(node.gpus for node in nodes), "cuda:0", None, 1 if spare else 0, 1)
+        useful = [node.cpus for node in nodes if node.cpus]
+        if not useful:
+            raise CacheError("the cluster has no processor to compute on", "start its nodes with --num-cpus")
+        each = sum(int(part.partition(":")[2] or 1) for part in devices.split(",")) if "cpu" in devices else 1
+        left = max(0, min(useful) - 1)
+        share = float(left // each) if left >= each else left / each  # Ray wants a whole number above 1
+        return ActorPool(each * len(useful), each, "cpu", max(1, min(useful) // each), share, 0)
+
+    def fastest(self) -> tuple[str, str]:
+        """Ask where actors will be which dtype is multiplied natively there.
+
+        :raises CacheError: no node that has room answers.
+        """
+        ray = import_ray()
+        asked = ray.remote(native_dtype).options(num_cpus=0, num_gpus=self.gpus).remote(self.device)
+        try:
+            return f"{self.device} of the cluster", ray.get(asked, timeout=_ASKING_SECONDS)
+        except ray.exceptions.RayError as error:
+            raise CacheError(
+                f"the cluster does not say which dtype suits it: {_last_line(reason_of(error))}",
+                "name one with --dtype; see `ray status` for what keeps its nodes busy",
+            ) from error
+
+
+class _Meter:
+    """Adds up what actors acknowledge, and reports it."""
+
+    def __init__(self, total: int, stored: int, progress: Callable[[EmbedProgress], None] | None) -> None:
+        self.texts, self.tally = 0, Tally()
+        self._total, self._stored, self._progress = total, stored, progress
+        self._actors: dict[str, str] = {}
+        self._first: tuple[float, int] | None = None
+        self.report("starting")
+
+    def add(self, done: Done) -> None:
+        self.texts += done.texts
+        self.tally.add(done.tally)
+        if done.tally.computed:
+            self._actors[done.actor] = done.node
+            self._first = self._first or (time.perf_counter(), self.tally.computed)
+        self.report("computing")
+
+    @property
+    def who(self) -> str:
+        """Who computed, such as "2 actors on 2 nodes"; "none" where nothing was to be done."""
+        if not self._actors:
+            return "none"
+        return f"{_counted(len(self._actors), 'actor')} on {_counted(len(set(self._actors.values())), 'node')}"
+
+    def report(self, stage: str) -> None:
         if self._progress is None:
             return
-        now = time.perf_counter()
-        if now - self._told < _PROGRESS_SECONDS and stage != "done":
-            return
-        self._told = now
-        if underway and not self._began:
-            self._began, self._base = now, done + underway
-        since = now - self._began if self._began else 0.0
-        rate = (done + underway - self._base) / since if since >= _RATE_SECONDS else 0.0
-        shown = min(self._total, done + underway + self._total - self._distinct)
-        self._progress(EmbedProgress(shown, self._total, max(0.0, rate), stage))
+        since, base = (time.perf_counter() - self._first[0], self._first[1]) if self._first else (0.0, 0)
+        rate = (self.tally.computed - base) / since if since >= _RATE_SECONDS else 0.0
+        self._progress(EmbedProgress(self._stored + self.texts, self._total, rate, stage))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

@@ -1,20 +1,17 @@
-"""Texts in Parquet files that no machine needs to hold: which files, how many rows, and in which parts to read them.
-
-Only footers are read here; the texts are read on the cluster (`cache.cluster.reader`), a part a task. A part is whole
-row groups of one file, so that one large file is read by many and every row knows its number.
-"""
+"""Texts in Parquet files that no machine needs to hold: which files, and how many rows. Only footers are read here."""
 
 from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cache.cluster.connection import import_ray
+from cache.cluster.connection import import_ray, quiet_data
 from cache.errors import CacheError
+from cache.lookup import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,59 +21,64 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True)
-class File:
-    """A Parquet file by its path in its file system, and the rows of each of its row groups."""
+class RowGroup:
+    """A row group of a file, and the row of the file that it begins with."""
 
     path: str
-    groups: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the whole file."""
-        return sum(self.groups)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Row groups of a file that follow one another; `first` is the number of their first row, `rows` how many."""
-
-    path: str
-    groups: tuple[int, ...]
+    number: int
     first: int
-    rows: int
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The column `column` of Parquet files, in the order in which they are read.
+    """The column `column` of Parquet files, by row groups in their file system, with `rows` texts in all.
 
     `address` is the content address of the files' names and sizes, 12 hex digits (not of their texts: those are not
     read here); `columns` are those of the first file.
     """
 
     name: str
-    files: tuple[File, ...]
+    groups: tuple[RowGroup, ...]
+    rows: int
     column: str
     address: str
     columns: tuple[str, ...]
     filesystem: Any = None
 
-    @property
-    def rows(self) -> int:
-        """Texts in all."""
-        return sum(file.rows for file in self.files)
+    def dataset(self, blocks: int) -> Any:
+        """Return the Ray dataset of the texts, one column, read on the cluster in about so many tasks.
 
-    def parts(self, rows: int) -> Iterator[Part]:
-        """Cut the files into parts of at least `rows` rows, where a file has so many."""
-        for file in self.files:
-            first = done = 0
-            groups: list[int] = []
-            for number, count in enumerate(file.groups):
-                groups.append(number)
-                done += count
-                if done - first >= rows or number == len(file.groups) - 1:
-                    yield Part(file.path, tuple(groups), first, done - first)
-                    groups, first = [], done
+        Not `ray.data.read_parquet`: it knows no row's number, and its threads fail on one another's half-made imports
+        where aiohttp is not installed (Ray 2.60).
+        """
+        data = quiet_data()
+        source = data.from_items(
+            [asdict(group) for group in self.groups], override_num_blocks=min(blocks, len(self.groups))
+        )
+        arguments = {"column": self.column, "filesystem": self.filesystem}
+        # a task that has read ahead keeps its share of a processor: with whole ones a lost block might never be remade
+        return source.map_batches(
+            read_groups, fn_kwargs=arguments, batch_size=None, batch_format="pyarrow", num_cpus=0.25
+        )
+
+
+def read_groups(table: Any, column: str, filesystem: Any) -> Iterator[Any]:
+    """Run in a task: yield the texts of row groups.
+
+    :raises CacheError: a text that cannot be embedded, by file and row (the first is row 1).
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for group in table.to_pylist():
+        with parquet.ParquetFile(group["path"], filesystem=filesystem) as file:
+            texts = file.read_row_group(group["number"], columns=[column]).column(0).to_pylist()
+        try:
+            check_texts(texts, group["first"] + 1)
+        except CacheError as error:
+            _, row, what = error.problem.split(" ", 2)
+            raise CacheError(f"{group['path']}, row {row}: the text {what}", error.remedy) from None
+        yield pa.table({"text": pa.array(texts, pa.large_string())})
 
 
 def open_corpus(source: str | Sequence[str], column: str = "text") -> Corpus:
@@ -141,16 +143,21 @@ def _opened(source: str, files: Sequence[tuple[str, int]], column: str, filesyst
 
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(footer, [path for path, _ in files]))
-    made = []
     for (path, _), found in zip(files, footers, strict=True):
         _check_column(path, found.schema.to_arrow_schema(), column)
-        made.append(File(path, tuple(found.row_group(i).num_rows for i in range(found.num_row_groups))))
-    if not sum(file.rows for file in made):
+    rows = sum(found.num_rows for found in footers)
+    if not rows:
         raise CacheError(f"{source} has no rows", "give at least one text")
     spelled = "\n".join(f"{PurePosixPath(path).name} {size}" for path, size in files)
     address = blake2b(f"{column}\n{spelled}".encode(), digest_size=6).hexdigest()
     name = _UNSAFE.sub("-", PurePosixPath(source.rstrip("/").removesuffix(".parquet")).name).strip("-._") or "corpus"
-    return Corpus(name, tuple(made), column, address, tuple(footers[0].schema.to_arrow_schema().names), filesystem)
+    columns = tuple(footers[0].schema.to_arrow_schema().names)
+    groups = [
+        RowGroup(path, number, sum(found.row_group(i).num_rows for i in range(number)))
+        for (path, _), found in zip(files, footers, strict=True)
+        for number in range(found.num_row_groups)
+    ]
+    return Corpus(name, tuple(groups), rows, column, address, columns, filesystem)
 
 
 def _check_column(path: str, schema: Any, column: str) -> None:

@@ -1,1 +1,20 @@
-"""Packed batches to features: the encoder on one device."""
+"""Packed batches to pooled hidden states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.lazy import importer
+
+if TYPE_CHECKING:
+    from cache.model.encoder import Encoder
+
+__all__ = [
+    "Encoder",
+]
+__getattr__ = importer(
+    __name__,
+    {
+        "cache.model.encoder": ("Encoder",),
+    },
+)

@@ -1,1 +1,38 @@
-"""The feature store: immutable HDF5 shards, looked up by key, read as memory."""
+"""The feature store: immutable HDF5 shards, looked up by key, read as memory; and files that are whole or absent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.lazy import importer
+
+if TYPE_CHECKING:
+    from cache.store.atomic import atomic_file, atomic_folder, remove_stale_partials
+    from cache.store.maintenance import compact, find_stores, remove_store
+    from cache.store.store import FeatureStore
+
+__all__ = [
+    "FeatureStore",
+    "atomic_file",
+    "atomic_folder",
+    "compact",
+    "find_stores",
+    "remove_stale_partials",
+    "remove_store",
+]
+__getattr__ = importer(
+    __name__,
+    {
+        "cache.store.atomic": (
+            "atomic_file",
+            "atomic_folder",
+            "remove_stale_partials",
+        ),
+        "cache.store.maintenance": (
+            "compact",
+            "find_stores",
+            "remove_store",
+        ),
+        "cache.store.store": ("FeatureStore",),
+    },
+)

@@ -1,13 +1,14 @@
 """Finding damage, byte by byte, and dropping just what is damaged.
 
-Disks flip bits, copies stop halfway, and a wrong feature trains a head that is wrong in a way that nobody
-traces back. `verify` reads every row from the disk and compares it with its checksum. Repair writes the rows
-that are whole to a new shard that counts where the damaged one did, and only then removes that one; the next `embed`
-computes the rest. Even a shard whose header is lost gives its rows back (see `cache.salvage`).
+Disks flip bits, copies stop halfway, and a wrong feature trains a head that is wrong in a way that nobody traces back.
+`verify` reads every row from the disk and compares it with its checksum. Repair writes the rows that are whole to a new
+shard that counts where the damaged one did, and only then removes that one; the next `embed` computes the rest. Of a
+shard whose header is damaged or cut off all rows are computed again: it is named with how many rows its size allows.
 """
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.errors import CacheError, DamageError, file_error
-from cache.salvage import recover
 from cache.store.atomic import flush
 from cache.store.description import read_description, write_description
+from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import row_checksums
 from cache.store.shard import (
     Rows,
@@ -29,7 +30,7 @@ from cache.store.shard import (
     rows_in_words,
     successor_name,
 )
-from cache.store.writer import write_shard
+from cache.store.writer import lay_out, write_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,16 +40,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one file, and which of its rows are lost by it."""
+    """What is wrong with one file, which of its rows are lost by it, and how many: all, where its header is lost."""
 
     path: Path
     what: str
     rows: tuple[int, ...] = ()
+    lost: int = 0
 
     def __str__(self) -> str:
         """Return one line that names the file, the damage and the rows."""
-        lost = f"{rows_in_words(np.array(self.rows))} lost" if self.rows else "no row lost"
-        return f"{self.path}: {self.what}; {lost}"
+        if self.rows:
+            return f"{self.path}: {self.what}; {rows_in_words(np.array(self.rows))} lost"
+        return f"{self.path}: {self.what}; {f'all {self.lost:,} rows' if self.lost else 'no row'} lost"
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,11 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A shard as found: where its rows are (None if nothing tells), which are whole, bool [n], what else is wrong."""
+    """A shard as found (None if its header is damaged), which of its rows are whole, bool [n], and the damage."""
 
     shard: Shard | None
     whole: NDArray[np.bool_]
-    header: str
-
-    def damage(self, path: Path) -> Damage | None:
-        lost = tuple(np.flatnonzero(~self.whole).tolist())
-        if self.header:
-            return Damage(path, self.header if self.shard else f"{self.header}, and nothing tells its rows", lost)
-        return Damage(path, f"{len(lost)} rows do not match their checksums", lost) if lost else None
+    damage: Damage | None
 
 
 def verify(folder: Path, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> Verification:
@@ -95,8 +92,8 @@ def verify(folder: Path, *, repair: bool = False, progress: Callable[[int, int],
             except FileNotFoundError:  # replaced meanwhile: its successor is in the next listing
                 continue
             rows, shards = rows + len(checked.whole), shards + 1
-            if found := checked.damage(path):
-                damage.append(found)
+            if checked.damage:
+                damage.append(checked.damage)
                 if repair:
                     seen.add(_replace(path, checked, description))
             if progress is not None:
@@ -122,15 +119,23 @@ def _described(folder: Path, shards: list[Path], repair: bool) -> tuple[dict[str
 
 
 def _check(path: Path, description: Mapping[str, Any]) -> _Checked:
-    header, shard = "", None
     try:
         shard = read_header(path, description)
     except DamageError as error:
-        header, shard = error.what, recover(path, description)
-    if shard is None:
-        return _Checked(None, np.empty(0, np.bool_), header)
-    whole = [row_checksums(block.keys, block.features) == block.checksums for _, block in read_blocks(shard)]
-    return _Checked(shard, np.concatenate(whole), header)
+        return _Checked(None, np.empty(0, np.bool_), Damage(path, error.what, lost=_rows_held(path, description)))
+    whole = np.concatenate(
+        [row_checksums(block.keys, block.features) == block.checksums for _, block in read_blocks(shard)]
+    )
+    lost = tuple(np.flatnonzero(~whole).tolist())
+    damage = Damage(path, f"{len(lost)} rows do not match their checksums", lost, len(lost)) if lost else None
+    return _Checked(shard, whole, damage)
+
+
+def _rows_held(path: Path, description: Mapping[str, Any]) -> int:
+    """Return how many rows a shard without a header held: those of the largest shard that fits into the file."""
+    size = _size(path)
+    most = size // (int(description["hidden_size"]) * ENCODINGS[str(description["store_dtype"])].stored.itemsize)
+    return bisect.bisect_right(range(1, most + 1), size, key=lambda rows: lay_out(path, description, rows)[0].size)
 
 
 def _replace(path: Path, checked: _Checked, description: Mapping[str, Any]) -> Path:

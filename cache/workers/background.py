@@ -1,13 +1,13 @@
-"""Work ahead of who waits for it, and behind who need not: an iterator run in a thread, a sink run in another.
+"""Two threads beside the one that computes: one prefetches items, one writes results.
 
-Tokenizing, planning and writing let go of Python's lock in their inner loops, so threads suffice and nothing is
-pickled.
+Tokenizing, packing and writing release Python's lock in their inner loops, so threads suffice and nothing is pickled.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -27,17 +27,17 @@ class _End:
 
 
 class Prefetcher(Generic[T]):
-    """An iterator over `items`, which a thread computes up to `depth` in advance, from now on.
+    """An iterator over `items`, which a thread reads up to `depth` in advance, beginning at once.
 
-    The items' exception comes out of `next`. Closing it, or letting go of it, ends the thread at its next item.
+    An exception of the items is raised by `next`. Closing or deleting it ends the thread at its next item.
     """
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
         """Start the thread."""
-        self._line: queue.Queue[T | _End] = queue.Queue(depth)
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
-        work = (items, self._line, self._stopped)  # not self: a thread that held it would keep it alive
-        threading.Thread(target=_produce, args=work, name="ahead", daemon=True).start()
+        work = (items, self._queue, self._stopped)  # not self: a thread that held it would keep it alive
+        threading.Thread(target=_produce, args=work, name="prefetcher", daemon=True).start()
 
     def __iter__(self) -> Self:
         """Return itself."""
@@ -47,7 +47,7 @@ class Prefetcher(Generic[T]):
         """Return the next item, waiting for it."""
         if self._stopped.is_set():
             raise StopIteration
-        item = self._line.get()
+        item = self._queue.get()
         if not isinstance(item, _End):
             return item
         self.close()
@@ -64,17 +64,17 @@ class Prefetcher(Generic[T]):
         self.close()
 
 
-def put_until_stopped(item: Any, line: queue.Queue[Any], stopped: threading.Event) -> None:
+def _put(item: Any, waiting: queue.Queue[Any], stopped: threading.Event) -> None:
     """Put an item into a queue, waiting while it is full, unless nobody wants it any more."""
     while not stopped.is_set():
         try:
-            return line.put(item, timeout=_POLL_SECONDS)
+            return waiting.put(item, timeout=_POLL_SECONDS)
         except queue.Full:
             continue
 
 
-def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Event) -> None:
-    put = partial(put_until_stopped, line=line, stopped=stopped)
+def _produce(items: Iterable[Any], waiting: queue.Queue[Any], stopped: threading.Event) -> None:
+    put = partial(_put, waiting=waiting, stopped=stopped)
     try:
         for item in items:
             put(item)
@@ -86,18 +86,19 @@ def _produce(items: Iterable[Any], line: queue.Queue[Any], stopped: threading.Ev
 
 
 class BackgroundWriter(Generic[T]):
-    """A `with` block whose `put` hands items to `consume`, which a thread runs; at most `depth` items wait.
+    """A `with` block whose `put` passes items to `consume`, which runs in a thread; at most `depth` items wait.
 
     `consume` gets an iterator. Leaving the block waits until it has taken everything, after an exception too: what was
-    computed is written. Its own exception comes out of the next `put` or of leaving.
+    computed is written. An exception of `consume` is raised by the next `put` or by leaving the block.
     """
 
     def __init__(self, consume: Callable[[Iterator[T]], None], depth: int) -> None:
         """Start nothing yet."""
         self._consume = consume
-        self._line: queue.Queue[T | None] = queue.Queue(depth)
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="behind", daemon=True)
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="background-writer", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the thread."""
@@ -105,25 +106,30 @@ class BackgroundWriter(Generic[T]):
         return self
 
     def put(self, item: T) -> None:
-        """Hand over an item, waiting while `depth` others wait."""
+        """Pass an item on, waiting while `depth` others wait; may be called from several threads."""
         if self._error is not None:
             raise self._error
-        self._line.put(item)
+        self._queue.put(item)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait for the thread; raise what it raised unless another exception is on its way."""
-        self._line.put(None)
+        self._queue.put(_End())
         self._thread.join()
         if kind is None and self._error is not None:
             raise self._error
 
+    def _taken(self) -> Iterator[T]:
+        while not isinstance(item := self._queue.get(), _End):
+            yield item
+        self._ended = True
+
     def _work(self) -> None:
-        items = iter(self._line.get, None)
+        items = self._taken()
         try:
             self._consume(items)
         except BaseException as error:  # raised where the items come from
             self._error = error
-            for _ in items:  # never leave `put` waiting for a dead thread; if the end was taken, there is none to take
-                continue
+            if not self._ended:  # never leave `put` waiting for a dead thread
+                deque(self._taken(), maxlen=0)

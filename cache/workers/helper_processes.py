@@ -1,8 +1,8 @@
-"""Processes beside this one that do one thing over and over: orders go in through a pipe, answers come back in turns.
+"""Processes that compute one function over and over: messages go in through a pipe, results come back in order.
 
 They import neither torch nor the caller's main module (which multiprocessing's spawn would run again: a script of three
 lines needs no guard), ignore Ctrl-C, and end when their input does, however the parent ended. While one works, its next
-order comes in and its last answer goes out, so that it waits for nobody.
+message comes in and its last result goes out, so that it waits for nobody.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache.errors import DeviceError
 from cache.workers.background import BackgroundWriter, Prefetcher
@@ -25,19 +25,21 @@ from cache.workers.process_pool import incoming
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Self
 
 T = TypeVar("T")
-_ORDERS_EACH = 2  # one to work on and one to go on with
-_PIPE_BYTES = 1 << 20  # an order takes megabytes, and every 64 KiB a change of processes
+_MESSAGES_EACH = 2  # one to work on and one to go on with
+_PIPE_BYTES = 1 << 20  # a message takes megabytes, and every 64 KiB a change of processes
 
 
 class HelperProcesses:
-    """Some such processes: a `with` block around what is asked of them."""
+    """Some such processes: a `with` block around `call` and `map`."""
 
     def __init__(self, what: str, count: int, *arguments: Any, environment: Mapping[str, str] | None = None) -> None:
         """Start `count` of them.
 
-        :param what: a function by its full name; called in each with `arguments`, it returns what is done to an order.
+        :param what: a function by its full name; called in each process with `arguments`, it returns the function that
+            is applied to every message.
         :param environment: variables for them, where this process has none of that name.
         """
         self._all = [_HelperProcess(what, arguments, environment or {}) for _ in range(count)]
@@ -49,43 +51,31 @@ class HelperProcesses:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End them, whatever they are at: nothing is lost, and threads that wait for one hear of it."""
-        for aside in self._all:
-            aside.end()
+        """End them, whatever they are at: nothing is lost, and threads that wait for one get an error."""
+        for process in self._all:
+            process.end()
 
-    def ask(self, order: Any) -> Any:
-        """Have one order answered, before any that are taken in turns.
+    def call(self, message: Any) -> Any:
+        """Return the result of one message, before any that `map` takes.
 
         :raises Exception: what the work raises; DeviceError: the process was killed.
         """
-        self._all[0].order(order)
-        return self._all[0].answer()
+        self._all[0].send(message)
+        return self._all[0].receive()
 
-    def map(self, items: Iterable[T], order_of: Callable[[T], Any]) -> Results[T]:
-        """Return an iterator over items and what was answered to each one's order; work begins at once."""
-        return Results(self._all, items, order_of)
-
-
-class Results(Generic[T]):
-    """Yields items with their answers, in the items' order, some in advance for every process."""
-
-    def __init__(self, asides: list[_HelperProcess], items: Iterable[T], order_of: Callable[[T], Any]) -> None:
-        """Hand out the first orders."""
-
-        def handed_out() -> Iterator[tuple[T, _HelperProcess]]:
-            for item, aside in zip(items, itertools.cycle(asides), strict=False):
-                aside.order(order_of(item))
-                yield item, aside
-
-        self._underway = Prefetcher(handed_out(), _ORDERS_EACH * len(asides) - 1)
-
-    def __iter__(self) -> Iterator[tuple[T, Any]]:
-        """Yield in the items' order.
+    def map(self, items: Iterable[T], message_of: Callable[[T], Any]) -> Iterator[tuple[T, Any]]:
+        """Return an iterator over items, in their order, each with the result of its message; work begins at once.
 
         :raises Exception: what reading the items or the work raises; DeviceError: a process was killed.
         """
-        for item, aside in self._underway:
-            yield item, aside.answer()
+
+        def sent() -> Iterator[tuple[T, _HelperProcess]]:
+            for item, process in zip(items, itertools.cycle(self._all), strict=False):
+                process.send(message_of(item))
+                yield item, process
+
+        in_progress = Prefetcher(sent(), _MESSAGES_EACH * len(self._all) - 1)
+        return ((item, process.receive()) for item, process in in_progress)
 
 
 class _HelperProcess:
@@ -101,22 +91,22 @@ class _HelperProcess:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=variables)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._orders = Connection(os.dup(self._process.stdin.fileno()), readable=False)
-        self._answers = Connection(os.dup(self._process.stdout.fileno()), writable=False)
+        self._messages = Connection(os.dup(self._process.stdin.fileno()), readable=False)
+        self._results = Connection(os.dup(self._process.stdout.fileno()), writable=False)
         self._process.stdin.close()
         self._process.stdout.close()
-        for connection in (self._orders, self._answers):
+        for connection in (self._messages, self._results):
             _widen(connection)
         self._name = what
-        self.order((what, arguments))
+        self.send((what, arguments))
 
-    def order(self, what: Any) -> None:
-        with contextlib.suppress(OSError):  # it has ended: whoever waits for the answer hears why
-            self._orders.send(what)
+    def send(self, message: Any) -> None:
+        with contextlib.suppress(OSError):  # it has ended: whoever waits for the result gets the reason
+            self._messages.send(message)
 
-    def answer(self) -> Any:
+    def receive(self) -> Any:
         try:
-            result = self._answers.recv()
+            result = self._results.recv()
         except (EOFError, OSError):
             what = self._name.rpartition(".")[2]
             problem = f"a {what} process ended"
@@ -140,25 +130,25 @@ def _widen(pipe: Connection) -> None:
 
 
 def serve() -> None:
-    """Be such a process: orders come in on standard input, answers go out on standard output."""
+    """Be such a process: messages come in on standard input, results go out on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orders, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
+    messages, results = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # whatever prints must not reach the pipe
-    received = incoming(orders)
+    received = incoming(messages)
     try:
         for what, arguments in itertools.islice(received, 1):
             module, _, name = what.rpartition(".")
             work = getattr(importlib.import_module(module), name)(*arguments)
-            with BackgroundWriter[Any](partial(_send, answers), 1) as sending:
-                for order in Prefetcher(received, 1):
-                    sending.put(work(order))
+            with BackgroundWriter[Any](partial(_send, results), 1) as sending:
+                for message in Prefetcher(received, 1):
+                    sending.put(work(message))
     except Exception as error:  # raised in the parent
-        _send(answers, iter([error]))
+        _send(results, iter([error]))
 
 
-def _send(answers: Connection, done: Iterator[Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and orders end too
-        for answer in done:
-            answers.send(answer)
+def _send(results: Connection, done: Iterator[Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and messages end too
+        for result in done:
+            results.send(result)
     for _ in done:
         continue

@@ -1,14 +1,11 @@
-"""Processes that are told things and say things, a pipe each; nothing is shared, so one that dies takes nothing along.
+"""Processes and messages: a pipe per process, nothing shared, so that one that dies takes nothing along.
 
-A queue that several processes read from is guarded by a lock, and one that is killed while it waits keeps it: the
-others wait for ever. With a pipe each, the end of a process is the end of its pipe, and is heard like any other news.
-The price is that somebody must listen: whoever deals out the work does, and sends a piece when one is asked for, so
-that a process that is busy is never written to. What a process begins with is sent when all have been started.
+A queue that several processes read from is guarded by a lock, and a process that is killed while it waits keeps it: the
+others wait for ever. With a pipe each, the end of a process is the end of its pipe, which is received like a message.
+Work is sent when it is requested, so that a busy process is never written to.
 
-Processes are spawned: a fork would share CUDA's state and threads' locks. They do not hear a terminal's Ctrl-C, which
-goes to all of its processes at once: whoever deals out the work hears it and asks them to end, once.
-
-What comes through a pipe from another process.
+Processes are spawned: a fork would share CUDA's state and threads' locks. They ignore a terminal's Ctrl-C, which goes
+to all processes at once: the pool's owner receives it and asks them to end, once.
 """
 
 from __future__ import annotations
@@ -29,11 +26,41 @@ from cache.devices import lost_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.connection import Connection
+
+_PATIENCE_SECONDS = 15.0
+_END_SECONDS = 2.0  # to end in, for a process whose pipe has ended
+
+
+@dataclass(frozen=True)
+class Request:
+    """A process is free, and will read what it is sent."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process has ended; `result` is what its work returned."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
+class ProcessFailed:
+    """A process ended through no fault of its work: killed, or its device failed."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """The work cannot be done: the two lines of its error, or no remedy and a trace."""
+
+    problem: str
+    remedy: str | None
 
 
 def incoming(connection: Connection) -> Iterator[Any]:
-    """Yield what comes in, until the other end is closed.
+    """Yield what another process sends, until its end is closed.
 
     An error of the pipe is its end; one of unpickling, an OSError too (a library that cannot be loaded), is raised.
     """
@@ -45,50 +72,25 @@ def incoming(connection: Connection) -> Iterator[Any]:
         yield pickle.loads(sent)
 
 
-_PATIENCE_SECONDS = 15.0
-_END_SECONDS = 2.0  # to end in, for a process whose pipe has ended
-
-
-@dataclass(frozen=True)
-class Request:
-    """A process waits for something to do, and will read what it is told."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A process has finished; `result` is what its work returned."""
-
-    result: Any
-
-
-@dataclass(frozen=True)
-class ProcessFailed:
-    """A process ended without finishing through no fault of its work: killed, or its device failed."""
-
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class JobFailed:
-    """What the process was given to do cannot be done: the two lines of its error, or no remedy and a trace."""
-
-    problem: str
-    remedy: str | None
-
-
 class Channel:
     """A process's end of its pipe, for all its threads."""
 
     def __init__(self, connection: Connection) -> None:
-        """Speak through `connection`."""
-        self._connection, self._told = connection, incoming(connection)
-        self._speaking = threading.Lock()
+        """Send and receive through `connection`."""
+        self._connection, self._received = connection, incoming(connection)
+        self._sending = threading.Lock()
 
-    def send(self, what: Any) -> None:
-        """Tell the listener; a listener that is gone is told nothing."""
-        with self._speaking, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.send(what)
+    def send(self, message: Any) -> None:
+        """Send to the owner of the pool, if there still is one."""
+        with self._sending, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.send(message)
+
+    def poll(self, seconds: float) -> bool:
+        """Return whether `receive` returns at once, waiting so long for it."""
+        try:
+            return self._connection.poll(seconds)
+        except OSError:
+            return True
 
     def request(self) -> Any:
         """Ask for something to do and return it; None if there is nothing more, or nobody to ask."""
@@ -96,17 +98,18 @@ class Channel:
         return self.receive()
 
     def receive(self) -> Any:
-        """Return what one is told; None if nobody is there any more.
+        """Return what is sent; None if nobody is there any more.
 
         :raises Exception: what unpickling it raises.
         """
-        return next(self._told, None)
+        return next(self._received, None)
 
 
 @dataclass
-class _Worker:
+class _Process:
     process: Any
     connection: Connection | None
+    device: str
 
 
 class ProcessPool:
@@ -117,93 +120,97 @@ class ProcessPool:
 
     def __init__(self, work: Callable[..., Any], devices: Sequence[str], arguments: Sequence[tuple[Any, ...]]) -> None:
         """Start the processes, all at once: each takes seconds to import what it needs."""
-        context = multiprocessing.get_context("spawn")
-        self._devices = devices
-        self._members: list[_Worker] = []
+        self._work = work
+        self._processes: list[_Process] = []
         try:
             for device, _ in zip(devices, arguments, strict=True):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_run_process, args=(work, device, theirs), daemon=True)
-                with _interrupts_blocked():
-                    process.start()
-                theirs.close()  # the pipe ends with the process
-                self._members.append(_Worker(process, ours))
-            # not with the process: what is larger than a pipe's buffer would be waited for until that process reads it
+                self._spawn(device)
+            # not while starting: what is larger than a pipe's buffer would be waited for until that process reads it
             for number, given in enumerate(arguments):
                 self.send(number, given)
         except BaseException:  # there is no `with` block yet that would end those that were started
             self.__exit__()
             raise
 
+    def start(self, device: str, arguments: tuple[Any, ...]) -> int:
+        """Start one more process; return its number."""
+        self._spawn(device)
+        self.send(len(self._processes) - 1, arguments)
+        return len(self._processes) - 1
+
+    def _spawn(self, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_run, args=(self._work, device, theirs), daemon=True)
+        with _interrupts_blocked():
+            process.start()
+        theirs.close()  # the pipe ends with the process
+        self._processes.append(_Process(process, ours, device))
+
     def __enter__(self) -> ProcessPool:
         """Use it."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ask whoever is still there to end, which writes what was computed; after a while, end them."""
-        for member in self._members:
-            if member.connection is not None:
-                member.process.terminate()
-                member.connection.close()
+        """Ask every process to end, which writes what was computed; after a while, end it."""
+        for one in self._processes:
+            if one.connection is not None:
+                one.process.terminate()
+                one.connection.close()
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        for member in self._members:
-            member.process.join(max(0.0, deadline - time.monotonic()))
-            if member.process.is_alive():
-                member.process.kill()
-                member.process.join()
+        for one in self._processes:
+            one.process.join(max(0.0, deadline - time.monotonic()))
+            if one.process.is_alive():
+                one.process.kill()
+                one.process.join()
 
     def receive(self, seconds: float) -> list[tuple[int, Any]]:
-        """Return what was said, with the number of the process that said it; nothing if none speaks for `seconds`."""
-        talking = {member.connection: i for i, member in enumerate(self._members) if member.connection is not None}
-        ready = wait(list(talking), seconds)
-        if not ready:  # a child of a dead process's may hold its pipe open: ask the system
-            ready = [line for line, i in talking.items() if self._members[i].process.exitcode is not None]
-        return [(talking[line], self._receive_from(talking[line], line)) for line in ready]  # type: ignore[index, arg-type]
+        """Return messages, each with the number of its process; none if nothing comes for `seconds`."""
+        open_ones = {one.connection: i for i, one in enumerate(self._processes) if one.connection is not None}
+        ready: list[Any] = wait(list(open_ones), seconds)
+        if not ready:  # a child of a dead process may hold its pipe open: ask the system
+            ready = [pipe for pipe, i in open_ones.items() if self._processes[i].process.exitcode is not None]
+        return [(open_ones[pipe], self._message(self._processes[open_ones[pipe]], pipe)) for pipe in ready]
 
-    def send(self, number: int, what: Any) -> None:
-        """Tell a process that listens; that it is gone will be heard."""
-        connection, told = self._members[number].connection, pickle.dumps(what)
+    def send(self, number: int, message: Any) -> None:
+        """Send to a process; that it has ended will be received."""
+        connection, pickled = self._processes[number].connection, pickle.dumps(message)
         with contextlib.suppress(OSError):
             if connection is not None:
-                connection.send_bytes(told)
+                connection.send_bytes(pickled)
 
-    def _receive_from(self, number: int, connection: Connection) -> Any:
+    def _message(self, one: _Process, connection: Connection) -> Any:
         try:
             if not connection.poll():
                 raise EOFError
-            said = connection.recv()
+            message = connection.recv()
         except (EOFError, OSError):
-            said = self._reason_it_ended(number)
-        if isinstance(said, Finished | ProcessFailed | JobFailed):
+            message = _reason_of_the_end(one)
+        if isinstance(message, Finished | ProcessFailed | JobFailed):
             connection.close()
-            self._members[number].connection = None
-        if isinstance(
-            said, ProcessFailed
-        ):  # what it computed is written; a device that has failed may keep it from ending
-            self._members[number].process.kill()
-            self._members[number].process.join()
-        return said
-
-    def _reason_it_ended(self, number: int) -> ProcessFailed:
-        """Say why a process went without a word."""
-        process = self._members[number].process
-        process.join(_END_SECONDS)
-        code = process.exitcode
-        if code is None:
-            process.kill()
-            process.join()
-            how = "closed its pipe and did not end"
-        elif code < 0:
-            how = f"was killed by signal {-code} ({_name_of(-code)})"
-        else:
-            how = f"ended with exit code {code}"
-        remedy = (
-            "its memory may have run out: run again to go on, with fewer processes" if code else "run again to go on"
-        )
-        return ProcessFailed(f"the process on {self._devices[number]} {how}", remedy)
+            one.connection = None
+        if isinstance(message, ProcessFailed):  # its rows are written; a failed device may keep it from ending
+            one.process.kill()
+            one.process.join()
+        return message
 
 
-def _name_of(number: int) -> str:
+def _reason_of_the_end(one: _Process) -> ProcessFailed:
+    """Say why a process ended without a message."""
+    process = one.process
+    process.join(_END_SECONDS)
+    code = process.exitcode
+    if code is None:
+        how = "closed its pipe and did not end"
+    elif code < 0:
+        how = f"was killed by signal {-code} ({_signal_name(-code)})"
+    else:
+        how = f"ended with exit code {code}"
+    remedy = "its memory may have run out: run again to go on, with fewer processes" if code else "run again to go on"
+    return ProcessFailed(f"the process on {one.device} {how}", remedy)
+
+
+def _signal_name(number: int) -> str:
     """Return a signal's name; real-time signals have none but a description."""
     try:
         return signal.Signals(number).name
@@ -213,7 +220,7 @@ def _name_of(number: int) -> str:
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Have processes started in a `with` block wait with an interrupt until they say what they do with it.
+    """Keep interrupts from processes started in a `with` block until they have decided what to do with one.
 
     Blocked, not ignored: one that comes meanwhile still reaches this process.
     """
@@ -225,16 +232,16 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run_process(work: Callable[..., Any], device: str, connection: Connection) -> None:
+def _run(work: Callable[..., Any], device: str, connection: Connection) -> None:
     """Be a process of a pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(connection)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            given = channel.receive()
-            if given is not None:
-                channel.send(Finished(work(channel, *given)))
+            arguments = channel.receive()
+            if arguments is not None:
+                channel.send(Finished(work(channel, *arguments)))
         except Exception as error:
             channel.send(_last_message(error, device))
 

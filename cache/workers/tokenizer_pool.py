@@ -1,20 +1,20 @@
-"""Texts to packed batches, here or in a process of its own.
+"""Texts to packed batches in worker processes, for devices that compute faster than Python tokenizes.
 
 A fast GPU embeds a text in ten microseconds; tokenizing and packing it takes Python nearly as long, and what Python
-does in one thread, the thread that feeds the GPU waits for. So where there is much to do, helper processes
-(`cache.workers.helper_processes`) tokenize and pack. The alternative, more threads, was measured: half the speed.
+does in one thread, the thread that feeds the GPU waits for. The alternative, more threads, was measured: half the
+speed.
 
-Three feed the fastest GPU that there is. Where several GPUs share a host, each gets its part of the cores: one for the
-process that launches kernels and writes, the others, up to three, for helpers; none where there is no core left, and
-that process then tokenizes by itself. A helper's tokenizer has the threads that its part of the cores allows: left to
-itself it starts one on every core of the host, and the threads of six helpers do little but wait for one another.
+Three processes feed the fastest GPU that there is. Where several GPUs share a host, each gets its part of the cores:
+one for the process that launches kernels and writes, up to three for tokenizing; none where no core is left, and that
+process then tokenizes by itself. A tokenizer has the threads that its part of the cores allows: left to itself it
+starts one per core of the host, and the threads of six tokenizers do little but wait for one another.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cache.batching.block_mask import HostTrie
 from cache.batching.packing import Batch, pack
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
     from cache.backbone.registry import Backbone
     from cache.batching.ragged import Sequences
+    from cache.plan import Plan
+    from cache.workers.work_items import WorkItem
 
-T = TypeVar("T")
 _MOST = 3
 _THREADS = "RAYON_NUM_THREADS"
 
 
 def tokenizer_share(processes: int) -> tuple[int, int]:
-    """Return how many helpers each of so many processes of this host, a device each, should have, of how many threads.
+    """Return how many tokenizer processes, of how many threads, each of so many device processes of a host has.
 
-    One core of each process's share stays its own.
+    One core of each device process's share stays its own.
     """
     left = cores() // processes - 1
     count = max(0, min(_MOST, left))
@@ -63,59 +64,52 @@ class Packing:
 
 
 class TokenizerPool(HelperProcesses):
-    """Processes that tokenize and pack, in turns: a `with` block around `prepare`."""
+    """Processes that tokenize and pack: a `with` block around `prepare`."""
 
-    def __init__(self, folder: Path, backbone: Backbone, prompt: str, count: int, threads: int) -> None:
-        """Start them; they load the tokenizer of the checkpoint in `folder` meanwhile.
-
-        Each puts `prompt` before every text. RAYON_NUM_THREADS, where it is set, counts instead of `threads`.
-        """
-        what = f"{__name__}.tokenizing"
-        super().__init__(what, count, folder, backbone, prompt, environment={_THREADS: str(threads)})
+    def __init__(self, plan: Plan, count: int, threads: int) -> None:
+        """Start them; they load the plan's tokenizer meanwhile. RAYON_NUM_THREADS, where it is set, wins."""
+        arguments = plan.folder, plan.backbone, plan.prompt
+        super().__init__(f"{__name__}.tokenizing", count, *arguments, environment={_THREADS: str(threads)})
 
     def encode(self, texts: Sequence[str]) -> Sequences:
         """Return the token sequences of `texts`.
 
-        :raises CacheError: what tokenizing raises, or that a helper was killed.
+        :raises CacheError: what tokenizing raises, or that a process was killed.
         """
-        sequences: Sequences = self.ask((texts, None))
+        sequences: Sequences = self.call((texts, None))
         return sequences
 
-    def prepare(
-        self, chunks: Iterable[T], texts_of: Callable[[T], Sequence[str]], packing: Packing
-    ) -> PreparedItems[T]:
-        """Return an iterator over each chunk with its batches; the helpers set to work at once."""
-        return PreparedItems(self, chunks, texts_of, packing)
+    def prepare(self, items: Iterable[WorkItem], packing: Packing) -> PreparedItems:
+        """Return an iterator over each item with its batches; the processes begin at once."""
+        return PreparedItems(self, items, packing)
 
 
-class PreparedItems(Generic[T]):
-    """Yields each chunk with the batches of its texts and the seconds they took.
+class PreparedItems:
+    """Yields each item with the batches of its texts and the seconds they took.
 
-    `packing` may be set anew: chunks that are handed out later follow it.
+    `packing` may be set anew: items that are sent later follow it.
     """
 
-    def __init__(
-        self, helpers: HelperProcesses, chunks: Iterable[T], texts_of: Callable[[T], Sequence[str]], packing: Packing
-    ) -> None:
-        """Hand out the first chunks."""
+    def __init__(self, pool: HelperProcesses, items: Iterable[WorkItem], packing: Packing) -> None:
+        """Send the first items."""
         self.packing = packing
-        self._answers = helpers.map(chunks, lambda chunk: (texts_of(chunk), self.packing))
+        self._results = pool.map(items, lambda item: (item.texts, self.packing))
 
-    def __iter__(self) -> Iterator[tuple[T, list[Batch], float]]:
-        """Yield in the chunks' order.
+    def __iter__(self) -> Iterator[tuple[WorkItem, list[Batch], float]]:
+        """Yield in the items' order.
 
-        :raises CacheError: what tokenizing raises, or that a helper was killed.
+        :raises CacheError: what tokenizing raises, or that a process was killed.
         """
-        for chunk, (batches, seconds) in self._answers:
-            yield chunk, batches, seconds
+        for item, (batches, seconds) in self._results:
+            yield item, batches, seconds
 
 
 def tokenizing(folder: Path, backbone: Backbone, prompt: str) -> Callable[[tuple[Sequence[str], Packing | None]], Any]:
-    """Return what a helper does: texts to token sequences, or with a packing to their batches and the seconds taken."""
+    """Return what a process does: texts to token sequences, or with a packing to batches and the seconds they took."""
     tokenizer = TextTokenizer(folder, backbone, prompt)
 
-    def work(order: tuple[Sequence[str], Packing | None]) -> Sequences | tuple[list[Batch], float]:
-        texts, packing = order
+    def work(message: tuple[Sequence[str], Packing | None]) -> Sequences | tuple[list[Batch], float]:
+        texts, packing = message
         began = time.perf_counter()
         sequences = tokenizer.encode(texts)
         if packing is None:

@@ -1,14 +1,14 @@
-"""Texts on their way to a device: chunks, as they come out of the lookup, and the pieces that are handed around.
+"""Texts on their way to a device. A work item is what a worker is given; a batch is what the device computes at once.
 
-A piece holds texts that are neighbours in sorted order, so that those which begin alike stay together however many
-processes share them out. What passes pieces on need not look into them: their texts may be packed.
+The items of one reading hold texts that are neighbours in sorted order, so that texts which begin alike stay together
+however many workers share them. Who passes items on need not look into them: their texts may be packed.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ITEM_TEXTS = {"cpu": 4096, "cuda": 16384}  # a moment's work on a CPU; on a GPU a few batches of the best size
-_PIECE_CHARACTERS = 1 << 22  # what is handed out late must not take a device long
-ITEMS_READY = 8  # for who wants one next, while more texts are looked up
+_ITEM_CHARACTERS = 1 << 22  # an item that is given out late must not take a device long
+ITEMS_READY = 8  # for whoever wants one next, while more texts are looked up
 
 
 class PackedTexts(Sequence[str]):
-    """Some of the texts that were packed together; they are unpacked when one is looked at, and not before.
+    """Some of the texts that were packed together, unpacked when one is looked at.
 
-    Going to another process they cost a copy of bytes.
+    Sending them to another process costs a copy of bytes.
     """
 
     def __init__(self, packed: bytes, places: NDArray[np.int32]) -> None:
@@ -69,43 +69,43 @@ class PackedTexts(Sequence[str]):
 class WorkItem:
     """Texts to compute: `rows` int64 [n] are their places in the caller's texts, `keys` uint8 [n, 16].
 
-    `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not. `piece` numbers the
-    order that the texts came with, for whoever wants to know when they are stored.
+    `absent` bool [n, stores] says which stores lack a text: one layer may be there and another not. `number` is the
+    scheduler's, under which the item is acknowledged.
     """
 
     texts: Sequence[str]
     rows: NDArray[np.int64]
     keys: NDArray[np.uint8]
     absent: NDArray[np.bool_]
-    piece: int = 0
+    number: int = 0
 
     def take(self, at: NDArray[np.integer]) -> WorkItem:
         """Return the texts `at`, in that order."""
         texts = self.texts.take(at) if isinstance(self.texts, PackedTexts) else [self.texts[i] for i in at]
-        return WorkItem(texts, self.rows[at], self.keys[at], self.absent[at], self.piece)
+        return replace(self, texts=texts, rows=self.rows[at], keys=self.keys[at], absent=self.absent[at])
 
     def name(self, i: int) -> str:
-        """Return what to call a text in a message: by its row, or, where a stream has none (-1), as it begins."""
+        """Return what to call a text in a message: by its row, or, where a corpus has none (-1), as it begins."""
         return f"text {self.rows[i]}" if self.rows[i] >= 0 else f"text {self.texts[i][:40]!r}"
 
 
 def split_texts(texts: Sequence[str], most: int, least: int) -> list[NDArray[np.int64]]:
-    """Cut texts into pieces of at most so many, neighbours in sorted order, and into at least so many pieces.
+    """Split texts into parts of at most `most`, neighbours in sorted order, and into at least `least` parts.
 
-    Pieces of long texts are smaller.
+    Parts of long texts are smaller.
 
-    :returns: the places of each piece's texts.
+    :returns: the places of each part's texts, int64 [m].
     """
     order = sorted(range(len(texts)), key=texts.__getitem__)
     characters = sum(map(len, texts))
-    count = max(least, -(-len(order) // most), -(-characters // _PIECE_CHARACTERS))
+    count = max(least, -(-len(order) // most), -(-characters // _ITEM_CHARACTERS))
     return [part for part in np.array_split(np.array(order, np.int64), count) if len(part)]
 
 
-def split_items(chunks: Iterable[WorkItem], most: int, least: int = 1) -> Iterator[WorkItem]:
-    """Cut each chunk into pieces (`split_texts`), but for what has been cut and packed."""
-    for chunk in chunks:
-        if isinstance(chunk.texts, PackedTexts):
-            yield chunk
+def split_items(items: Iterable[WorkItem], most: int, least: int = 1) -> Iterator[WorkItem]:
+    """Split each item (`split_texts`), but for those that are packed already."""
+    for item in items:
+        if isinstance(item.texts, PackedTexts):
+            yield item
         else:
-            yield from (chunk.take(part) for part in split_texts(chunk.texts, most, least))
+            yield from (item.take(part) for part in split_texts(item.texts, most, least))

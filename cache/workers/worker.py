@@ -1,8 +1,7 @@
 """One process's share: texts in, features in the stores, with nothing waiting for anything.
 
-Threads overlap: texts are tokenized and packed ahead, the caller's thread keeps the device busy, features are
-fetched, checked and appended behind. A chunk is what the lookup found missing; a batch is what the device computes at
-once.
+Threads overlap: texts are tokenized and packed in advance, the caller's thread keeps the device busy, features are
+fetched, checked and appended in the background.
 """
 
 from __future__ import annotations
@@ -24,23 +23,22 @@ from cache.errors import CacheError, DeviceError
 from cache.progress import Tally
 from cache.store.writer import ShardWriter
 from cache.workers.background import BackgroundWriter, Prefetcher
+from cache.workers.in_flight import InFlight
 from cache.workers.tokenizer_pool import PreparedItems, TokenizerPool, tokenizer_share
 from cache.workers.work_items import ITEM_TEXTS, WorkItem, split_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-    from typing import Any
+    from collections.abc import Iterable, Iterator
 
-    from cache.backbone.registry import Backbone
     from cache.batching.packing import Batch
     from cache.model.encoder import Encoder, Fetched
+    from cache.plan import Plan
 
 _WRITES_WAITING = 4
 _BATCHES_WAITING = 8
-_HELPED_TEXTS = 50_000
-_HELPED_DEVICES = ("cuda",)  # so fast that tokenizing in the process that feeds them would hold them up
-_TURN_SECONDS = 2e-4
+_POOL_TEXTS = 50_000
+_POOL_DEVICES = ("cuda",)  # so fast that tokenizing in the process that feeds them would hold them up
+_SWITCH_SECONDS = 2e-4
 
 
 @dataclass(frozen=True)
@@ -51,36 +49,20 @@ class Job:
     these processes as `on_host` says divide this host's cores (0: all of them).
     """
 
-    folder: Path
-    backbone: Backbone
-    layers: tuple[int, ...]
-    dtype: str
-    device: str
-    threads: int | None
-    stores: tuple[tuple[Path, Mapping[str, Any]], ...]
-    prompt: str
+    plan: Plan
     total: int
+    device: str = ""
+    threads: int | None = None
     share: int = 1
     on_host: int = 0
 
 
-OnBegin = Callable[[WorkItem, "Batch"], None]
-OnWritten = Callable[[WorkItem, "Batch", Sequence[ShardWriter]], None]
+OnStart = Callable[[WorkItem, "Batch"], None]
 # a batch on its way: its texts in order, itself, and what waits for the device and returns its features
 ComputedBatch = tuple[WorkItem, "Batch", "Callable[[], Fetched]"]
 _LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
     ("float32", "bfloat16"), float(np.finfo(np.float32).max)
 )
-
-
-def run_job(job: Job, chunks: Iterable[WorkItem], on_batch: Callable[[int, str], None]) -> Tally:
-    """Compute and store every text of `chunks`; `on_batch(texts, stage)` is called after each batch.
-
-    :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
-    """
-    worker = Worker(job, on_batch)
-    worker.run(chunks)
-    return worker.tally
 
 
 class Worker:
@@ -93,19 +75,23 @@ class Worker:
         self,
         job: Job,
         on_batch: Callable[[int, str], None],
-        on_written: OnWritten = lambda chunk, batch, writers: None,
-        on_begin: OnBegin = lambda chunk, batch: None,
+        on_start: OnStart = lambda part, batch: None,
+        acknowledge: Callable[[int, Tally], None] | None = None,
     ) -> None:
-        """`on_written` is called, in the thread that writes, after a batch was handed to every store's writer.
+        """Load nothing yet.
 
-        `on_begin` is called before a batch is computed.
+        :param on_batch: called with a number of texts and a stage, after each batch and when a stage begins.
+        :param on_start: called before a batch, the texts `part` of an item, is computed.
+        :param acknowledge: called from the writing thread with an item's number when all its rows are on the disk.
         """
         self.tally = Tally()
         self._job = job
-        self._on_batch = on_batch
-        self._on_written, self._on_begin = on_written, on_begin
+        self._on_batch, self._on_start = on_batch, on_start
+        self._in_flight = InFlight(acknowledge) if acknowledge else None
+        self._arrived = 0
+        self._writing: BackgroundWriter[ComputedBatch | None] | None = None
         self._encoder: Encoder | None = None
-        self._store_dtypes = [str(description["store_dtype"]) for _, description in job.stores]
+        self._store_dtypes = [str(description["store_dtype"]) for _, description in job.plan.stores]
 
     def load(self) -> Encoder:
         """Return the encoder, loading it unless it is loaded: in the thread that computes, whose threads are counted.
@@ -118,19 +104,19 @@ class Worker:
                 self._encoder = _load(self._job)
         return self._encoder
 
-    def run(self, chunks: Iterable[WorkItem]) -> None:
-        """Compute and store every text of `chunks`: when it returns, all of them are on the disk.
+    def run(self, items: Iterable[WorkItem | None]) -> None:
+        """Compute and store every text of `items`: when it returns, all of them are on the disk.
 
+        :param items: None among them says that none comes for a while: what is computed is committed then.
         :raises CacheError: see `cache.embedding.embed_missing`; what was computed before is stored.
         """
-        chunks = iter(chunks)
+        arriving = self._arriving(items)
         with contextlib.ExitStack() as stack:
             stack.enter_context(short_turns())
-            helpers, (count, threads) = None, tokenizer_share(self._job.on_host or self._job.share)
-            if count and self._job.device.startswith(_HELPED_DEVICES) and self._expected() >= _HELPED_TEXTS:
-                job = self._job
-                helpers = stack.enter_context(TokenizerPool(job.folder, job.backbone, job.prompt, count, threads))
-            tokenized = Prefetcher(self._tokenize(itertools.islice(chunks, 1), helpers), 1)
+            pool, (count, threads) = None, tokenizer_share(self._job.on_host or self._job.share)
+            if count and self._job.device.startswith(_POOL_DEVICES) and self._expected() >= _POOL_TEXTS:
+                pool = stack.enter_context(TokenizerPool(self._job.plan, count, threads))
+            tokenized = Prefetcher(self._tokenize(itertools.islice(arriving, 1), pool), 1)
             with self._timed("loading"):
                 stack.enter_context(current(self._job.device))
             encoder = self.load()
@@ -138,17 +124,33 @@ class Worker:
                 first = next(tokenized, None)  # as soon as a tokenizer is loaded too
             if first is None:
                 return
-            rest = self._start(encoder, first, chunks, helpers)
+            rest = self._start(encoder, first, arriving, pool)
             ready = self._batches(encoder, first, rest)
             batches = stack.enter_context(contextlib.closing(Prefetcher(ready, _BATCHES_WAITING)))
-            writing = stack.enter_context(BackgroundWriter[ComputedBatch](self._write, _WRITES_WAITING))
-            for chunk, batch in batches:
+            writing = BackgroundWriter[ComputedBatch | None](self._write, _WRITES_WAITING)
+            self._writing = stack.enter_context(writing)
+            for part, batch in batches:
                 with self._timed("computing"):
-                    self._compute(encoder, chunk, batch, writing)
+                    self._compute(encoder, part, batch, writing)
             with self._timed("computing"):
                 encoder.wait()
             self._on_batch(0, "writing")
+        self._writing = None
         self.tally.notes = encoder.notes
+
+    def _arriving(self, items: Iterable[WorkItem | None]) -> Iterator[WorkItem]:
+        """Note what arrives, and have rows committed where nothing does and all that came is computed."""
+        waiting = False
+        for item in items:
+            if item is not None:
+                self._arrived += len(item.texts)
+                if self._in_flight:
+                    self._in_flight.add(item)
+                waiting = True
+                yield item
+            elif waiting and self._writing is not None and self.tally.computed == self._arrived:
+                self._writing.put(None)
+                waiting = False
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -156,16 +158,14 @@ class Worker:
         yield
         self.tally.stages[stage] += time.perf_counter() - began
 
-    def _tokenize(
-        self, chunks: Iterable[WorkItem], helpers: TokenizerPool | None
-    ) -> Iterator[tuple[WorkItem, Sequences]]:
-        """Tokenize here, or have a helper do it: loading a tokenizer holds Python's lock while weights are read."""
-        job = self._job
-        tokenizer = TextTokenizer(job.folder, job.backbone, job.prompt) if helpers is None else helpers
-        for chunk in chunks:
+    def _tokenize(self, items: Iterable[WorkItem], pool: TokenizerPool | None) -> Iterator[tuple[WorkItem, Sequences]]:
+        """Tokenize here or in the pool: loading a tokenizer holds Python's lock while weights are read."""
+        plan = self._job.plan
+        tokenizer = TextTokenizer(plan.folder, plan.backbone, plan.prompt) if pool is None else pool
+        for item in items:
             with self._timed("tokenizing"):
-                sequences = tokenizer.encode(chunk.texts)
-            yield chunk, sequences
+                sequences = tokenizer.encode(item.texts)
+            yield item, sequences
 
     def _expected(self) -> float:
         """Return how many texts this process will get, about; an unknown number counts as many."""
@@ -176,18 +176,18 @@ class Worker:
         encoder: Encoder,
         first: tuple[WorkItem, Sequences],
         rest: Iterator[WorkItem],
-        helpers: TokenizerPool | None,
-    ) -> Iterable[tuple[WorkItem, Sequences]] | PreparedItems[WorkItem]:
+        pool: TokenizerPool | None,
+    ) -> Iterable[tuple[WorkItem, Sequences]] | PreparedItems:
         """Have the rest prepared, and compile meanwhile if the first texts say that the tokens to come are worth it."""
         _, sequences = first
         tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
         compiling = encoder.worth_compiling(tokens)
         packing = replace(encoder.packing, laid_out=compiling or encoder.packing.laid_out)
-        prepared: Iterable[tuple[WorkItem, Sequences]] | PreparedItems[WorkItem]
-        if helpers is None:
+        prepared: Iterable[tuple[WorkItem, Sequences]] | PreparedItems
+        if pool is None:
             prepared = Prefetcher(self._tokenize(rest, None), 1)
         else:
-            prepared = helpers.prepare(split_items(rest, ITEM_TEXTS["cuda"]), lambda chunk: chunk.texts, packing)
+            prepared = pool.prepare(split_items(rest, ITEM_TEXTS["cuda"]), packing)
         if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
@@ -198,31 +198,31 @@ class Worker:
         self,
         encoder: Encoder,
         first: tuple[WorkItem, Sequences],
-        rest: Iterable[tuple[WorkItem, Sequences]] | PreparedItems[WorkItem],
+        rest: Iterable[tuple[WorkItem, Sequences]] | PreparedItems,
     ) -> Iterator[tuple[WorkItem, Batch]]:
-        """Yield batches and their texts: the first chunk's at once, then what this process or helpers prepare."""
+        """Yield batches and their texts: the first item's at once, then what this process or the pool prepares."""
         yield from self._packed(encoder, [first])
         if not isinstance(rest, PreparedItems):
             yield from self._packed(encoder, rest)
             return
         rest.packing = encoder.packing
-        for chunk, batches, seconds in rest:
+        for item, batches, seconds in rest:
             self.tally.stages["tokenizing"] += seconds
             rest.packing = encoder.packing
-            yield from ((chunk.take(batch.rows), batch) for batch in batches)
+            yield from ((item.take(batch.rows), batch) for batch in batches)
 
     def _packed(
         self, encoder: Encoder, tokenized: Iterable[tuple[WorkItem, Sequences]]
     ) -> Iterator[tuple[WorkItem, Batch]]:
-        for chunk, sequences in tokenized:
+        for item, sequences in tokenized:
             began = time.perf_counter()
             for batch in encoder.packing.batches(sequences):
                 self.tally.stages["tokenizing"] += time.perf_counter() - began
-                yield chunk.take(batch.rows), batch
+                yield item.take(batch.rows), batch
                 began = time.perf_counter()
 
     def _compute(
-        self, encoder: Encoder, chunk: WorkItem, batch: Batch, writing: BackgroundWriter[ComputedBatch]
+        self, encoder: Encoder, part: WorkItem, batch: Batch, writing: BackgroundWriter[ComputedBatch | None]
     ) -> None:
         """Compute a batch, in smaller ones where the device's memory does not suffice.
 
@@ -231,14 +231,14 @@ class Worker:
         """
         if not batch.lengths.all():
             raise CacheError(
-                f"{chunk.name(int(np.argmin(batch.lengths)))} has no tokens", "remove that text, or give it content"
+                f"{part.name(int(np.argmin(batch.lengths)))} has no tokens", "remove that text, or give it content"
             )
-        self._on_begin(chunk, batch)
+        self._on_start(part, batch)
         features = encoder.features_or_none(batch)
         if features is None:
-            if len(chunk.texts) == 1:
+            if len(part.texts) == 1:
                 raise DeviceError(
-                    f"{chunk.name(0)} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
+                    f"{part.name(0)} with {batch.tokens} tokens does not fit in the memory of {self._job.device}",
                     "use --devices cpu, or a backbone with a smaller maximum length",
                 )
             encoder.shrink(len(batch.ids))
@@ -246,32 +246,44 @@ class Worker:
             if len(parts) == 1:  # the smallest batch there is does not fit: perhaps one text does
                 parts = list(replace(encoder.packing, budget=1).batches(batch.sequences()))
             for smaller in parts:
-                self._compute(encoder, chunk.take(smaller.rows), smaller, writing)
+                self._compute(encoder, part.take(smaller.rows), smaller, writing)
             return
-        writing.put((chunk, batch, encoder.fetch(features, self._store_dtypes)))
+        writing.put((part, batch, encoder.fetch(features, self._store_dtypes)))
         self.tally.computed += len(batch.rows)
         self.tally.tokens += batch.tokens
         self.tally.nodes += batch.nodes
         self.tally.padding += batch.padding
         self._on_batch(len(batch.rows), "computing")
 
-    def _write(self, items: Iterator[ComputedBatch]) -> None:
-        """Append features to each layer's store until there are no more."""
+    def _write(self, computed: Iterator[ComputedBatch | None]) -> None:
+        """Append features to each layer's store until there are no more, and commit when told that none comes soon."""
         with contextlib.ExitStack() as stack:
             # the stores are there, and a writer needs no index of what they hold: opening them would read every key
-            writers = [stack.enter_context(ShardWriter(*store)) for store in self._job.stores]
-            for chunk, batch, arrived in items:
+            writers = [stack.enter_context(ShardWriter(*store)) for store in self._job.plan.stores]
+            for one in computed:
+                if one is None:
+                    for writer in writers:
+                        writer.flush()
+                    self._committed(writers)
+                    continue
+                part, batch, arrived = one
                 fetched = arrived()
                 with self._timed("writing"):
-                    self._check(chunk, batch, fetched)
-                    for writer, features, absent in zip(writers, fetched.features, chunk.absent.T, strict=True):
+                    self._check(part, batch, fetched)
+                    for writer, features, absent in zip(writers, fetched.features, part.absent.T, strict=True):
                         if absent.all():
-                            writer.append(chunk.keys, features)
+                            writer.append(part.keys, features)
                         else:
-                            writer.append(chunk.keys[absent], features[absent])
-                self._on_written(chunk, batch, writers)
+                            writer.append(part.keys[absent], features[absent])
+                if self._in_flight:
+                    self._in_flight.handed_over(part, batch, writers)
+        self._committed(writers)
 
-    def _check(self, chunk: WorkItem, batch: Batch, fetched: Fetched) -> None:
+    def _committed(self, writers: Sequence[ShardWriter]) -> None:
+        if self._in_flight:
+            self._in_flight.committed([writer.committed for writer in writers])
+
+    def _check(self, part: WorkItem, batch: Batch, fetched: Fetched) -> None:
         """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
 
         :raises CacheError: a feature is not finite even so, or too large for the store's dtype; names the text.
@@ -283,7 +295,7 @@ class Worker:
             largest = np.abs(again).max(axis=1).tolist()
             for number, (value, limit) in enumerate(zip(largest, limits, strict=True)):
                 if not value <= limit:
-                    raise _broken(f"{chunk.name(i)} ({chunk.texts[i][:40]!r})", self._job.layers[number], value)
+                    raise _broken(f"{part.name(i)} ({part.texts[i][:40]!r})", self._job.plan.layers[number], value)
                 fetched.features[number][i] = again[number]
 
 
@@ -298,7 +310,7 @@ def _broken(text: str, layer: int, value: float) -> CacheError:
 def short_turns() -> Iterator[None]:
     """Let threads take Python's lock from one another sooner: launching a kernel must not wait 5 ms for its turn."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_SECONDS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         yield
     finally:
@@ -312,4 +324,5 @@ def _load(job: Job) -> Encoder:
 
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    return Encoder(job.folder, job.backbone, job.layers, job.dtype, job.device)
+    plan = job.plan
+    return Encoder(plan.folder, plan.backbone, plan.layers, plan.dtype, job.device)

@@ -27,7 +27,7 @@ def _stores(session: Session, names: tuple[str, ...]) -> list[Any]:
     import cache
     from pipeline.errors import PipelineError
 
-    stores = cache.find_stores(session.artifacts.features)
+    stores = cache.store.find_stores(session.artifacts.features)
     known = {name: store for store in stores for name in (store.folder.name, str(store.folder.resolve()))}
     wanted = [str(Path(name).resolve()) if Path(name).is_dir() else name for name in names]
     unknown = [name for name in wanted if name not in known]
@@ -158,7 +158,7 @@ def compact_stores(session: Session, names: tuple[str, ...]) -> dict[str, Any]:
     records = []
     for store in _stores_there(session, names):
         with session.console.progress(f"compacting {store.folder.name}") as bar:
-            cache.compact(store.folder, progress=bar.update)
+            cache.store.compact(store.folder, progress=bar.update)
         after = next(s for s in _stores(session, ()) if s.folder == store.folder)
         session.console.show(f"{store.folder.name}: {store.shards} shards > {after.shards}, {after.rows:,} rows")
         records.append({"store": str(store.folder), "shards_before": store.shards, "shards": after.shards})
@@ -183,7 +183,7 @@ def prune_stores(session: Session, yes: bool) -> dict[str, Any]:
     for store in unused:
         question = f"delete {store.folder} ({store.rows:,} rows, {_bytes(store.bytes)})?"
         if yes or click.confirm(question, err=True):
-            cache.remove_store(store.folder)
+            cache.store.remove_store(store.folder)
             removed.append(store.folder)
     session.console.show(f"{len(removed)} stores deleted, {len(unused) - len(removed)} unused ones kept")
     return {"removed": [str(folder) for folder in removed]}

@@ -64,7 +64,7 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
     return result
 
 
-def _backbone(session: Session, name: str | None) -> cache.Backbone:
+def _backbone(session: Session, name: str | None) -> cache.backbone.Backbone:
     import cache
     from pipeline.workspace.artifacts import lasting_source
 

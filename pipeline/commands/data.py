@@ -74,7 +74,7 @@ def _token_lengths(backbone: str) -> Callable[[Sequence[str]], NDArray[np.int64]
     import cache
 
     resolved = cache.resolve(lasting_source(backbone))
-    return lambda texts: cache.token_lengths(texts, resolved)
+    return lambda texts: cache.batching.token_lengths(texts, resolved)
 
 
 @command("check", example="pipeline data check my.csv --levels area,topic")

@@ -82,9 +82,9 @@ def _quietly(look: Callable[[], bool]) -> bool:
 
 def _weights(session: Session) -> Iterator[Finding]:
     import cache
-    from cache.backbone.hub import is_cached
+    from cache.backbone import is_cached
 
-    for name in cache.BACKBONES:
+    for name in cache.backbone.BACKBONES:
         source = cache.resolve(name).source
         there = Path(source).is_dir() or is_cached(source)
         remedy = "" if there else "fetched from the hub at first use; without a hub take --backbone minilm or a path"

@@ -99,7 +99,7 @@ def _model(
         scores = [score(scorable, protocol) for protocol in PROTOCOLS]
         card = Card(run, session.artifacts.dataset_source(features.dataset.id), scores, output.name).text()
         texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
-        with cache.atomic_folder(output) as partial:
+        with cache.store.atomic_folder(output) as partial:
             bar.update(1, 3, "writing")
             write_folder(partial, run, backbone, files, card)
             bar.update(2, 3, "comparing")

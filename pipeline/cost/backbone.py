@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cache
-from cache.backbone.hub import fetch_small_files
-from cache.backbone.json_files import read_json
-from cache.backbone.registry import is_causal
+from cache.backbone import fetch_small_files, is_causal, read_json
 from pipeline.cost.elementwise import Elementwise, count_pass
 from pipeline.errors import PipelineError
 
@@ -86,7 +84,7 @@ class BackboneCount:
         return (whole - plain) / whole
 
 
-def count_backbone(backbone: cache.Backbone) -> BackboneCount:
+def count_backbone(backbone: cache.backbone.Backbone) -> BackboneCount:
     """Count a backbone from its configuration: that of its files, or the published shape where they are not here.
 
     :raises cache.CacheError: if its configuration can neither be read nor fetched.
@@ -95,7 +93,7 @@ def count_backbone(backbone: cache.Backbone) -> BackboneCount:
     return count_config(backbone.name, config_of(backbone))
 
 
-def config_of(backbone: cache.Backbone) -> dict[str, Any]:
+def config_of(backbone: cache.backbone.Backbone) -> dict[str, Any]:
     """Read a backbone's config.json; of a table's row whose files are not here, the published shape."""
     try:
         config = read_json(small_files(backbone) / "config.json")
@@ -108,7 +106,7 @@ def config_of(backbone: cache.Backbone) -> dict[str, Any]:
     return config
 
 
-def small_files(backbone: cache.Backbone) -> Path:
+def small_files(backbone: cache.backbone.Backbone) -> Path:
     """Return the folder of a backbone's configuration and tokenizer, without its weights.
 
     :raises cache.CacheError: if they are not here and cannot be had.

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import cache
-from cache.batching.prefix_trie import shared_lengths, token_order
-from cache.batching.tokenizer import TextTokenizer
+from cache.batching import TextTokenizer, shared_lengths, token_order
 from pipeline.cost.backbone import small_files
 from pipeline.errors import PipelineError
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cache.batching.ragged import Sequences
+    from cache.batching import Sequences
     from pipeline.cost.backbone import BackboneCount
 
 _BATCHES = 500
@@ -48,7 +47,7 @@ class TextLengths:
         return {"mean": float(self.tokens.mean()), "median": median, "p95": p95, "max": int(self.tokens.max())}
 
 
-def measured_lengths(texts: Sequence[str], backbone: cache.Backbone, *, causal: bool) -> TextLengths:
+def measured_lengths(texts: Sequence[str], backbone: cache.backbone.Backbone, *, causal: bool) -> TextLengths:
     """Tokenize texts as `embed` would.
 
     :raises PipelineError: if the backbone's tokenizer is not here and cannot be had.
@@ -60,7 +59,7 @@ def measured_lengths(texts: Sequence[str], backbone: cache.Backbone, *, causal: 
     return TextLengths(sequences.lengths, distinct, _nodes(sequences.take(distinct)) if shares else None)
 
 
-def _tokenizer(backbone: cache.Backbone) -> TextTokenizer:
+def _tokenizer(backbone: cache.backbone.Backbone) -> TextTokenizer:
     remedy = "copy its tokenizer.json there, or count every text as so long: --tokens 128"
     try:
         folder = small_files(backbone)

@@ -89,7 +89,7 @@ def _rows(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def backbone_speed(
-    backbone: cache.Backbone,
+    backbone: cache.backbone.Backbone,
     counted: BackboneCount,
     texts: Sequence[str],
     lengths: TextLengths,
@@ -105,7 +105,7 @@ def backbone_speed(
     chosen = np.random.default_rng(0).permutation(lengths.distinct)[:count]
     with tempfile.TemporaryDirectory() as folder:
         report = cache.embed_missing(
-            [texts[row] for row in chosen], backbone, Path(folder), prompt=backbone.prompt, progress=progress
+            [texts[row] for row in chosen], cache.EmbedRequest(backbone, Path(folder)), progress
         )
     seconds = report.stages["tokenizing"] + report.stages["computing"]
     return BackboneSpeed(seconds / report.computed, report.computed, report.device, report.dtype)

@@ -10,7 +10,7 @@ import torch
 
 import cache
 import data
-from cache.backbone.registry import is_causal
+from cache.backbone import is_causal
 from heads.training.sampling import Classes
 from pipeline.cost.backbone import config_of, count_backbone
 from pipeline.cost.inference import MILLION, Search, dataset_encoding, encodings, searches, storage
@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]
 
 def setting_of(
     dataset: data.Dataset,
-    backbone: cache.Backbone,
+    backbone: cache.backbone.Backbone,
     *,
     head: str = "paper",
     batch: int | None = None,
@@ -52,7 +52,7 @@ def setting_of(
 def cost(
     setting: Setting,
     dataset: data.Dataset,
-    backbone: cache.Backbone,
+    backbone: cache.backbone.Backbone,
     methods: Sequence[str],
     *,
     measure: bool,
@@ -105,7 +105,7 @@ _NOTHING = _Measured({}, {}, None, "not asked for")
 def _measured(
     setting: Setting,
     dataset: data.Dataset,
-    backbone: cache.Backbone,
+    backbone: cache.backbone.Backbone,
     trained: Sequence[Training],
     found: Sequence[Search],
     told: Progress,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from cache.backbone.registry import package_folder
+from cache.backbone import package_folder
 from heads import hyperparameters
 from pipeline.export.loading import HEAD, PACKED
 from pipeline.workspace.artifacts import DatasetSource
@@ -54,9 +54,9 @@ class Card:
     def _dims(self) -> list[int]:
         return list(self.run.record["dims"])
 
-    def _known(self) -> cache.Backbone | None:
+    def _known(self) -> cache.backbone.Backbone | None:
         """The table's row of the backbone; None for any other, such as a folder that happens to be called like one."""
-        row = cache.BACKBONES.get(str(self.run.record["backbone"]))
+        row = cache.backbone.BACKBONES.get(str(self.run.record["backbone"]))
         if row is None:
             return None
         packaged = package_folder(row.package) if row.package is not None else None

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from sentence_transformers.models import Transformer
 from torch import Tensor
 
-from cache.backbone.registry import resolve
-from cache.batching.packing import Batch, pack
-from cache.batching.ragged import Sequences
-from cache.model.encoder import Encoder
+from cache import resolve
+from cache.batching import Batch, Sequences, pack
+from cache.model import Encoder
 from pipeline.errors import PipelineError
 
 

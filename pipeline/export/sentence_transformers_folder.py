@@ -23,10 +23,7 @@ from numpy.typing import NDArray
 
 import cache
 import heads
-from cache.backbone.fingerprint import identity, read_content, weight_files
-from cache.backbone.hub import locate
-from cache.backbone.registry import Backbone
-from cache.backbone.tokenizer_files import quiet_transformers
+from cache.backbone import Backbone, identity, locate, quiet_transformers, read_content, weight_files
 from pipeline.errors import PipelineError
 from pipeline.export.loading import HEAD, PACKED, POOLING, TRANSFORMER, load_model
 from pipeline.export.tokenizer import carry_end_token

@@ -12,8 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cache.backbone.json_files import read_json
-from cache.backbone.registry import Backbone
+from cache.backbone import Backbone, read_json
 from pipeline.errors import PipelineError
 
 _PROBE = "a"

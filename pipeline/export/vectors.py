@@ -72,7 +72,7 @@ def write_parquet(path: Path, rows: Rows) -> None:
     """Write row, text, levels, split, key and embedding (an array column of float32)."""
     width = rows.vectors.shape[1]
     frame = rows.frame.with_columns(pl.Series("embedding", rows.vectors, dtype=pl.Array(pl.Float32, width)))
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         frame.write_parquet(partial)
 
 
@@ -91,7 +91,7 @@ def write_faiss(path: Path, rows: Rows) -> None:
     faiss = extras.faiss()
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.vectors.shape[1]))
     index.add_with_ids(rows.vectors, rows.frame["row"].to_numpy())
-    with cache.atomic_file(rows_file(path)) as partial:
+    with cache.store.atomic_file(rows_file(path)) as partial:
         rows.frame.write_parquet(partial)
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         faiss.write_index(index, str(partial))

@@ -52,7 +52,7 @@ def report_stage(
     check_output(path, own=True)
     report_data = gather(session, features, runs, galleries=galleries)
     content = page(report_data).encode("utf-8")
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         partial.write_bytes(content)
     session.console.show(f"report: {path} ({len(content) / 1e6:.1f} MB, opens in any browser, needs no network)")
     return {

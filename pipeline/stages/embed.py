@@ -10,15 +10,15 @@ what `embed` used last stays what it was: a corpus is nothing to fit a head on.
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cache
 import data
+from cache import EmbedRequest
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource, lasting_source
 from pipeline.workspace.features import LabelledFeatures
@@ -28,7 +28,7 @@ _NO_LABELS = "no column of labels: embedded as texts alone; what `embed` used la
 
 
 def corpus_of(source: DatasetSource) -> Any | None:
-    """The `cache.cluster.parquet.Corpus` that a source names, or None if it is a dataset.
+    """The `cache.cluster.Corpus` that a source names, or None if it is a dataset.
 
     A corpus is a Parquet file, a folder or a pattern of them, or a URL of either, without a column of labels.
 
@@ -39,7 +39,7 @@ def corpus_of(source: DatasetSource) -> Any | None:
     folder = ("://" not in place and Path(place).is_dir()) or place.endswith("/")
     if source.levels is not None or not (folder or place.endswith(".parquet")):
         return None
-    from cache.cluster.parquet import open_corpus
+    from cache.cluster import open_corpus
 
     corpus = open_corpus(place, source.text)
     labels = [column for column in corpus.columns if _LEVEL.fullmatch(column)]
@@ -57,36 +57,36 @@ def corpus_of(source: DatasetSource) -> Any | None:
     return corpus
 
 
+def embed_request(artifacts: Artifacts, options: Mapping[str, Any], layers: Sequence[int] = (-1,)) -> EmbedRequest:
+    """What the options of a command ask for (`pipeline.terminal.options.embedding_options`)."""
+    return EmbedRequest(
+        lasting_source(options["backbone"]),
+        artifacts.features,
+        tuple(layers),
+        options["dtype"],
+        options.get("store_dtype"),
+        options["devices"],
+        engine=options.get("engine", "local"),
+        address=options.get("ray_address"),
+    )
+
+
 def embed_corpus(
-    artifacts: Artifacts,
-    corpus: Any,
-    backbone: str,
-    *,
-    layers: Sequence[int] = (-1,),
-    dtype: str = "auto",
-    devices: str = "auto",
-    ray_address: str | None = None,
-    progress: Callable[[cache.EmbedProgress], None] | None = None,
+    corpus: Any, request: EmbedRequest, progress: Callable[[cache.EmbedProgress], None] | None = None
 ) -> EmbeddedTexts:
     """Computes and stores the missing features of a corpus on a Ray cluster.
 
-    :raises cache.CacheError: see `cache.cluster.engine.embed_on_cluster`.
+    :raises cache.CacheError: see `cache.cluster.embed_on_cluster`.
     """
-    from cache.cluster.engine import embed_on_cluster
+    from cache.cluster import embed_on_cluster
 
-    resolved = cache.resolve(lasting_source(backbone))
-    report = embed_on_cluster(
-        corpus,
-        resolved,
-        artifacts.features,
-        layers=layers,
-        dtype=dtype,
-        devices=devices,
-        address=ray_address,
-        progress=progress,
-    )
-    used = BackboneSource(resolved.name, lasting_source(backbone), resolved.prompt)
-    return EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), used, report)
+    report = embed_on_cluster(corpus, request, progress)
+    return EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), _source_of(request), report)
+
+
+def _source_of(request: EmbedRequest) -> BackboneSource:
+    found = request.resolved
+    return BackboneSource(found.name, str(request.backbone), found.prompt)
 
 
 @dataclass(frozen=True)
@@ -139,36 +139,22 @@ class Embedded(EmbeddedTexts):
 def embed(
     artifacts: Artifacts,
     source: DatasetSource,
-    backbone: str,
-    *,
-    layers: Sequence[int] = (-1,),
-    dtype: str = "auto",
-    devices: str = "auto",
-    engine: str = "local",
-    ray_address: str | None = None,
+    request: EmbedRequest,
     progress: Callable[[cache.EmbedProgress], None] | None = None,
 ) -> Embedded:
     """Computes and stores the missing features of a dataset, and makes it and the backbone the current ones.
 
-    :param engine: "local", or "ray" for a Ray cluster: the one at `ray_address` or RAY_ADDRESS, else one made for this.
     :raises data.DataError: if the dataset cannot be used.
     :raises cache.CacheError: if the backbone cannot be loaded or a feature not be stored.
     """
     dataset = artifacts.load_dataset(source)
-    resolved = cache.resolve(lasting_source(backbone))
-    report = computing(engine, ray_address)(
-        dataset.texts, resolved, artifacts.features, layers=layers, dtype=dtype, devices=devices, progress=progress
-    )
-    used = BackboneSource(resolved.name, lasting_source(backbone), resolved.prompt)
+    if request.engine == "ray":
+        from cache.cluster import embed_on_cluster
+
+        report = embed_on_cluster(dataset.texts, request, progress)
+    else:
+        report = cache.embed_missing(dataset.texts, request, progress)
+    used = _source_of(request)
     stores = {str(layer.layer): layer.folder.name for layer in report.stores}
     artifacts.remember(Current(source, dataset.id, used, stores))
     return Embedded(dataset.id, dataset.warnings, used, report, dataset)
-
-
-def computing(engine: str, ray_address: str | None) -> Callable[..., cache.EmbedReport]:
-    """What computes missing features on an engine: one signature, one result."""
-    if engine == "local":
-        return cache.embed_missing
-    from cache.cluster.engine import embed_on_cluster
-
-    return functools.partial(embed_on_cluster, address=ray_address)

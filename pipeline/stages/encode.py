@@ -124,13 +124,15 @@ def features_of_texts(
     description = run.record["features"]
     report = cache.embed_missing(
         texts,
-        cache.resolve(backbone or run.record["backbone_source"]),
-        artifacts.features,
-        layers=(int(description["layer"]),),
-        dtype=str(description["compute_dtype"]),
-        store_dtype=str(description["store_dtype"]),
-        prompt=run.record["prompt"],
-        progress=progress,
+        cache.EmbedRequest(
+            backbone or run.record["backbone_source"],
+            artifacts.features,
+            layers=(int(description["layer"]),),
+            dtype=str(description["compute_dtype"]),
+            store_dtype=str(description["store_dtype"]),
+            prompt=run.record["prompt"],
+        ),
+        progress,
     )
     found = report.stores[0]
     if found.fingerprint != run.record["fingerprint"]:

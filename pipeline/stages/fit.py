@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import heads
-from cache.store.atomic import remove_stale_partials
+from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures

@@ -16,13 +16,12 @@ from typing import Any
 import data
 import heads
 from cache import FeatureStore
-from cache.devices import choose_devices, threads_each
-from cache.workers.process_pool import Channel
+from cache.workers import Acknowledged, Channel, Scheduler, choose_devices, threads_each
 from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost.head import step
+from pipeline.errors import PipelineError
 from pipeline.stages.fit import FitSettings, fit, run_folders
-from pipeline.stages.work_queue import Done, Scheduler
 from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
@@ -89,25 +88,36 @@ def fit_at_once(
     processes: int,
     on_news: Callable[[float, str], None],
 ) -> tuple[str, ...]:
-    """Train every order; return a line for each process that was lost, whose order another took.
+    """Train every order; return a line for each process that failed, whose order another took.
 
     :param on_news: called now and then with the share of all work that is done, and what is being done.
-    :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `Scheduler.run`.
+    :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `cache.workers.Scheduler.run`.
     """
-    dealer = Scheduler(todo, _named)
-    steps: dict[Order, _Step] = {}
-    total = sum(order.work for order in todo)
-
-    def receive(number: int, said: Any) -> None:
-        if isinstance(said, _Step):
-            steps[dealer.at[number]] = said
-        underway = [order for order in dealer.at.values() if order in steps]
-        done = sum(order.work * one.share for order, one in steps.items()) / total
-        on_news(done, "; ".join(f"{_named(order)} {steps[order].said}" for order in underway[:2]))
-
+    scheduler = _FitScheduler(todo, on_news)
     given = (artifacts.root, features.dataset, features.store.folder, features.source, settings)
-    dealer.run(_serve, ["cpu"] * processes, [(*given, max(1, threads_each(1) // processes))] * processes, receive)
-    return tuple(dealer.notes)
+    threads = max(1, threads_each(1) // processes)
+    scheduler.run(_serve, ["cpu"] * processes, lambda device, started: (*given, threads))
+    return tuple(scheduler.notes)
+
+
+class _FitScheduler(Scheduler[Order]):
+    """Adds up how far every order is."""
+
+    def __init__(self, todo: Sequence[Order], on_news: Callable[[float, str], None]) -> None:
+        super().__init__(todo, lambda orders: ", ".join(map(_named, orders)), PipelineError)
+        self._steps: dict[Order, _Step] = {}
+        self._total, self._on_news = sum(order.work for order in todo), on_news
+
+    def received(self, worker: int, message: Any) -> None:
+        if isinstance(message, _Step):
+            for order in self.held_by(worker):
+                self._steps[order] = message
+        done = sum(order.work * step.share for order, step in self._steps.items()) / self._total
+        begun = [order for order in self.in_progress if order in self._steps]
+        self._on_news(done, "; ".join(f"{_named(order)} {self._steps[order].said}" for order in begun[:2]))
+
+    def acknowledged(self, worker: int, item: Order, result: Any) -> None:
+        self._steps[item] = _Step(1.0, "done")
 
 
 def _serve(
@@ -128,10 +138,9 @@ def _serve(
     def send(p: heads.FitProgress) -> None:
         channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
 
-    for order in iter(channel.request, None):
+    for number, order in iter(channel.request, None):
         fit(Artifacts(root), features, order.method, [order.seed], settings, device="cpu", progress=send)
-        channel.send(_Step(1.0, "done"))
-        channel.send(Done())
+        channel.send(Acknowledged(number))
 
 
 def _work(features: LabelledFeatures, method: str, settings: FitSettings) -> float:

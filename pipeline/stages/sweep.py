@@ -30,7 +30,7 @@ from typing import Any
 import polars as pl
 
 import heads
-from cache.devices import current
+from cache.workers import current
 from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 from pipeline.errors import PipelineError

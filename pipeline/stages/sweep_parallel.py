@@ -1,8 +1,8 @@
-"""A sweep on several devices: a process each, which takes the next point of the grid whenever it is free.
+"""A sweep on several devices: a process per device, which takes the next point of the grid whenever it is free.
 
-What a process has done lies in the artifacts folder (`pipeline.stages.sweep`); one that is lost costs the point that it
-was at (`pipeline.stages.work_queue`). A process takes some seconds to start (torch, a CUDA context, the features),
-which a few small points do not repay.
+What a process has done lies in the artifacts folder (`pipeline.stages.sweep`); one that fails costs the point that it
+was at (`cache.workers.Scheduler`). A process takes some seconds to start (torch, a CUDA context, the features), which a
+few small points do not repay.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.devices import threads_each
-from cache.workers.process_pool import Channel
+from cache.workers import Acknowledged, Channel, Scheduler, threads_each
+from pipeline.errors import PipelineError
 from pipeline.stages.sweep import LoadedFeatures, Point, do_point
-from pipeline.stages.work_queue import Done, Scheduler
 from pipeline.workspace.artifacts import Artifacts
 
 
@@ -25,22 +24,27 @@ def do_points(
     devices: Sequence[str],
     on_done: Callable[[int, str], None] = lambda done, what: None,
 ) -> tuple[str, ...]:
-    """Do every point, a process a device; return a line for each device that was lost.
+    """Do every point, a process per device; return a line for each process that failed.
 
-    :param on_done: called with the number of points done and what is being done.
-    :raises PipelineError: see `Scheduler.run`.
+    :param on_done: called with the number of points done and what is in progress.
+    :raises PipelineError: see `cache.workers.Scheduler.run`.
     """
-    devices = devices[: len(points)]
-    dealer = Scheduler(points, _named)
-    threads = threads_each(len(devices))
-    given = [(artifacts, tuple(seeds), device, threads) for device in devices]
+    scheduler = _PointScheduler(points, on_done)
+    scheduler.run(_serve, devices, lambda device, processes: (artifacts, tuple(seeds), device, threads_each(processes)))
+    return tuple(scheduler.notes)
 
-    def send(number: int, said: Any) -> None:
-        underway = "; ".join(f"{point.method}, {point.settings.head}" for point in list(dealer.at.values())[:2])
-        on_done(len(points) - dealer.left, underway)
 
-    dealer.run(_serve, devices, given, send)
-    return tuple(dealer.notes)
+class _PointScheduler(Scheduler[Point]):
+    def __init__(self, points: Sequence[Point], on_done: Callable[[int, str], None]) -> None:
+        super().__init__(points, _named, PipelineError)
+        self._on_done, self._done = on_done, 0
+
+    def received(self, worker: int, message: Any) -> None:
+        what = "; ".join(f"{point.method}, {point.settings.head}" for point in self.in_progress[:2])
+        self._on_done(self._done, what)
+
+    def acknowledged(self, worker: int, item: Point, result: Any) -> None:
+        self._done += 1
 
 
 def _serve(channel: Channel, artifacts: Path, seeds: Sequence[int], device: str, threads: int) -> None:
@@ -48,12 +52,16 @@ def _serve(channel: Channel, artifacts: Path, seeds: Sequence[int], device: str,
     import torch
 
     torch.set_num_threads(threads)
-    at_hand = LoadedFeatures(Artifacts(artifacts))
-    for point in iter(channel.request, None):
-        do_point(artifacts, point, seeds, device, features=at_hand.of(point))
-        channel.send(Done())
+    loaded = LoadedFeatures(Artifacts(artifacts))
+    for number, point in iter(channel.request, None):
+        do_point(artifacts, point, seeds, device, features=loaded.of(point))
+        channel.send(Acknowledged(number))
 
 
-def _named(point: Point) -> str:
-    dataset = "" if point.dataset is None else f" on {point.dataset}"
-    return f"{point.method}, {point.settings.head}{dataset}"
+def _named(points: Sequence[Point]) -> str:
+    """Say which points."""
+    names = [
+        f"{point.method}, {point.settings.head}" + ("" if point.dataset is None else f" on {point.dataset}")
+        for point in points
+    ]
+    return "; ".join(dict.fromkeys(names))

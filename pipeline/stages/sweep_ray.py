@@ -66,7 +66,7 @@ def do_points_on_cluster(
     :raises cache.CacheError: see `cache.cluster.connection.connected` and `cache.cluster.connection.check_shared`.
     :raises PipelineError: see `sweep_on_cluster`.
     """
-    from cache.cluster.connection import check_shared, connected, import_ray, living_nodes
+    from cache.cluster import check_shared, connected, import_ray, living_nodes
 
     artifacts = artifacts.resolve()
     with connected(ray_address) as cluster:
@@ -94,7 +94,7 @@ def _wait_for(tasks: list[Any], on_done: Callable[[int], None]) -> None:
 
     :raises PipelineError: what a task returned, or what Ray says became of it.
     """
-    from cache.cluster.connection import import_ray
+    from cache.cluster import import_ray
 
     ray = import_ray()
     waiting = tasks
@@ -117,8 +117,8 @@ def _wait_for(tasks: list[Any], on_done: Callable[[int], None]) -> None:
 
 def explained(error: Exception) -> PipelineError:
     """Return what a person can make of an error of Ray's: memory, nodes that come and go, or what the task raised."""
-    from cache.cluster.connection import import_ray, reason_of
-    from cache.errors import CacheError
+    from cache import CacheError
+    from cache.cluster import import_ray, reason_of
 
     gone = import_ray().exceptions
     found = reason_of(error)

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
-from pipeline.stages.embed import Embedded, EmbeddedTexts, embed
+from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request
 from pipeline.stages.fit import FitSettings, Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, orders, processes_for
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
@@ -36,18 +36,9 @@ def embed_stage(
     session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
 ) -> Embedded:
     """Stage one, shown, on the engine that `options` name, if they name one."""
+    request = embed_request(session.artifacts, options, layers)
     with session.console.progress("embedding") as bar:
-        embedded = embed(
-            session.artifacts,
-            source,
-            options["backbone"],
-            layers=layers,
-            dtype=options["dtype"],
-            devices=options["devices"],
-            engine=options.get("engine", "local"),
-            ray_address=options.get("ray_address"),
-            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
-        )
+        embedded = embed(session.artifacts, source, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
     show_embedded(session, embedded)
     return embedded
 
@@ -56,19 +47,9 @@ def corpus_stage(
     session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
 ) -> EmbeddedTexts:
     """Stage one for texts without labels, on a cluster, shown."""
-    from pipeline.stages.embed import embed_corpus
-
+    request = embed_request(session.artifacts, options, layers)
     with session.console.progress("embedding") as bar:
-        embedded = embed_corpus(
-            session.artifacts,
-            corpus,
-            options["backbone"],
-            layers=layers,
-            dtype=options["dtype"],
-            devices=options["devices"],
-            ray_address=options["ray_address"],
-            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
-        )
+        embedded = embed_corpus(corpus, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
     show_embedded(session, embedded)
     return embedded
 

@@ -219,7 +219,7 @@ def lasting_source(typed: str) -> str:
 
     A built-in name stays a name, whatever lies in the current folder.
     """
-    if typed in data.BUILT_IN or typed in cache.BACKBONES:
+    if typed in data.BUILT_IN or typed in cache.backbone.BACKBONES:
         return typed
     path = Path(typed).expanduser()
     return str(path.resolve()) if path.exists() else typed

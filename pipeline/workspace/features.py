@@ -111,7 +111,7 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.Feature
 
     :raises PipelineError: if none or several fit.
     """
-    stores = cache.find_stores(artifacts.features)
+    stores = cache.store.find_stores(artifacts.features)
     exact = [store for store in stores if store.folder.name == backbone]
     named = [store for store in stores if store.description["backbone"] == backbone]
     if not exact and not named:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.store.atomic import remove_stale_partials
+from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
 from pipeline.workspace.records import DamagedError, content_of, keep, tell
 
@@ -44,7 +44,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool) -> No
     body = buffer.getvalue()[:-_DIGITS]
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(path.parent)
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         partial.write_bytes(body + _digest(body))
 
 

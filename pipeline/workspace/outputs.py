@@ -2,7 +2,7 @@
 
 The one sure way to know that a file can be written is to write one: an empty file beside the target, gone at once. It
 finds a read-only file system, a folder of another user, a name that is too long. A disk that fills up meanwhile, or a
-folder that vanishes, is found when the result is written, by `cache.atomic_file`, which names the file.
+folder that vanishes, is found when the result is written, by `cache.store.atomic_file`, which names the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cache
-from cache.store.atomic import remove_stale_partials
+from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check_writable(path: Path) -> None:
     :raises cache.CacheError: if the file system refuses it.
     """
     try:
-        with cache.atomic_file(path):
+        with cache.store.atomic_file(path):
             raise _DoneError
     except _DoneError:
         return
@@ -74,7 +74,7 @@ def write_table(path: Path, frame: pl.DataFrame, facts: Mapping[str, Any]) -> No
 
     :raises cache.CacheError: if the file system refuses it.
     """
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         frame.write_parquet(partial, metadata={_NOTE: json.dumps(dict(facts))})
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cache
-from cache.store.atomic import remove_stale_partials
+from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
 
 FORMAT = 1
@@ -159,7 +159,7 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(path.parent)
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         partial.write_text(json.dumps(marked(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: Labe
     if whole_run(folder) is None:
         make_room(folder)
     try:
-        with cache.atomic_folder(folder) as partial:
+        with cache.store.atomic_folder(folder) as partial:
             pl.DataFrame(result.history).write_parquet(partial / HISTORY)
             record = {
                 "id": key.id,

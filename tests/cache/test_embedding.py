@@ -11,12 +11,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cache import CacheError, FeatureStore, embed, embed_missing, resolve, text_keys
+from cache import CacheError, EmbedRequest, FeatureStore, embed, embed_missing, resolve, text_keys
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon"]
 
@@ -62,9 +61,9 @@ def test_three_lines_give_what_sentence_transformers_gives(tmp_path):
 
 def test_a_second_call_computes_nothing_and_an_added_text_one(tmp_path, qwen):
     texts = corpus(50)
-    first = embed_missing([*texts, *texts], qwen, tmp_path, devices="cpu")
-    again = embed_missing(texts, qwen, tmp_path, devices="cpu")
-    more = embed_missing([*texts, "one more"], qwen, tmp_path, devices="cpu")
+    first = embed_missing([*texts, *texts], EmbedRequest(qwen, tmp_path, devices="cpu"))
+    again = embed_missing(texts, EmbedRequest(qwen, tmp_path, devices="cpu"))
+    more = embed_missing([*texts, "one more"], EmbedRequest(qwen, tmp_path, devices="cpu"))
     assert (first.texts, first.computed, first.reused) == (100, 50, 50)
     assert (again.computed, again.reused, again.device, again.nodes) == (0, 50, "none", 0)
     assert (more.computed, more.reused) == (1, 50)
@@ -88,42 +87,50 @@ assert not {{"torch", "transformers"}} & sys.modules.keys(), "loaded for nothing
 
 def test_features_do_not_depend_on_how_the_stream_is_cut(tmp_path, qwen, monkeypatch):
     texts = corpus(300)
-    whole = embed_missing(texts, qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
+    whole = embed_missing(
+        texts, EmbedRequest(qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
+    )
     monkeypatch.setattr("cache.lookup.FIRST_READ", 16)
     monkeypatch.setattr("cache.lookup.READ_TEXTS", 37)
     parts = embed_missing(
-        (t for t in [*texts, *texts]), qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu"
+        (t for t in [*texts, *texts]),
+        EmbedRequest(qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu"),
     )
     assert (parts.texts, parts.computed) == (600, 300)
     a, b = features_of(whole, texts), features_of(parts, texts)
     assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
 
 
-def test_helpers_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
+def test_processes_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
     texts = corpus(200)
     options = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu"}
-    plain = embed_missing(texts, qwen, tmp_path / "a", **options)
-    monkeypatch.setattr("cache.workers.worker._HELPED_DEVICES", ("cpu",))
-    monkeypatch.setattr("cache.workers.worker._HELPED_TEXTS", 0)
+    plain = embed_missing(texts, EmbedRequest(qwen, tmp_path / "a", **options))
+    monkeypatch.setattr("cache.workers.worker._POOL_DEVICES", ("cpu",))
+    monkeypatch.setattr("cache.workers.worker._POOL_TEXTS", 0)
     monkeypatch.setattr("cache.lookup.FIRST_READ", 16)
-    helped = embed_missing(texts, qwen, tmp_path / "b", **options)
-    assert (helped.computed, helped.tokens) == (200, plain.tokens)
-    a, b = features_of(plain, texts), features_of(helped, texts)
+    pooled = embed_missing(texts, EmbedRequest(qwen, tmp_path / "b", **options))
+    assert (pooled.computed, pooled.tokens) == (200, plain.tokens)
+    a, b = features_of(plain, texts), features_of(pooled, texts)
     assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
 
 
-@pytest.mark.parametrize("moment", ["before its first order", "between orders"])
-def test_a_tokenizing_helper_that_is_killed_is_an_error_that_says_so(qwen, moment):
+@pytest.mark.parametrize("moment", ["before its first message", "between messages"])
+def test_a_tokenizing_process_that_is_killed_is_an_error_that_says_so(qwen, moment, tmp_path):
+    from cache.plan import make_plan
     from cache.workers.tokenizer_pool import Packing, TokenizerPool
+    from cache.workers.work_items import WorkItem
 
-    with TokenizerPool(Path(qwen.source), qwen, "", 2, 1) as helpers:
-        if moment == "between orders":
-            helpers.encode(["a b"])
-        for helper in helpers._all:
-            helper._process.kill()
-            helper._process.wait()
+    plan = make_plan(EmbedRequest(qwen, tmp_path, dtype="float32"), lambda: ("cpu", "float32"))
+    nothing = np.zeros((1, 0))
+    items = [WorkItem([text], nothing, nothing, nothing) for text in ("a b", "c")]
+    with TokenizerPool(plan, 2, 1) as pool:
+        if moment == "between messages":
+            pool.encode(["a b"])
+        for one in pool._all:
+            one._process.kill()
+            one._process.wait()
         with pytest.raises(CacheError, match="a tokenizing process ended"):
-            list(helpers.prepare(iter([["a b"], ["c"]]), lambda texts: texts, Packing("trie", 64)))
+            list(pool.prepare(iter(items), Packing("trie", 64)))
 
 
 def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path, qwen, monkeypatch):
@@ -132,7 +139,9 @@ def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path,
     from cache.model.encoder import Encoder
 
     texts = ["long " * 50, *corpus(60)]
-    whole = embed_missing(texts, qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
+    whole = embed_missing(
+        texts, EmbedRequest(qwen, tmp_path / "a", dtype="float32", store_dtype="float32", devices="cpu")
+    )
     honest = Encoder.features
 
     def room_for(nodes: int):
@@ -146,20 +155,22 @@ def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path,
     monkeypatch.setattr("cache.model.encoder._LEAST_BUDGET", 64)
     monkeypatch.setattr(Encoder, "features", room_for(300))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    split = embed_missing(texts, qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu")
+    split = embed_missing(
+        texts, EmbedRequest(qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu")
+    )
     assert any("batches of 256 nodes" in note for note in split.notes)
     a, b = features_of(whole, texts), features_of(split, texts)
     assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
     monkeypatch.setattr(Encoder, "features", room_for(200))
     with pytest.raises(CacheError, match="text 0 with 251 tokens does not fit"):
-        embed_missing(texts, qwen, tmp_path / "c", dtype="float32", devices="cpu")
+        embed_missing(texts, EmbedRequest(qwen, tmp_path / "c", dtype="float32", devices="cpu"))
 
 
 def test_two_processes_write_one_store_with_the_features_of_one(tmp_path, qwen):
     texts = corpus(400)
     options = {"dtype": "float32", "store_dtype": "float32"}
-    one = embed_missing(texts, qwen, tmp_path / "one", devices="cpu", **options)
-    two = embed_missing(texts, qwen, tmp_path / "two", devices="cpu:2", **options)
+    one = embed_missing(texts, EmbedRequest(qwen, tmp_path / "one", devices="cpu", **options))
+    two = embed_missing(texts, EmbedRequest(qwen, tmp_path / "two", devices="cpu:2", **options))
     assert (two.computed, two.texts, two.tokens) == (400, 400, one.tokens)
     assert len(list(two.stores[0].folder.glob("*.h5"))) == 2
     a, b = features_of(one, texts), features_of(two, texts)
@@ -170,13 +181,13 @@ def test_a_failure_in_a_process_comes_back_as_it_is(tmp_path, qwen, checkpoint):
     broken = shutil.copytree(checkpoint("qwen3"), tmp_path / "broken")
     (broken / "tokenizer.json").write_text("{}")
     with pytest.raises(CacheError, match="no usable tokenizer"):
-        embed_missing(["a", "b"], replace(qwen, source=str(broken)), tmp_path / "store", devices="cpu:2")
+        embed_missing(["a", "b"], EmbedRequest(replace(qwen, source=str(broken)), tmp_path / "store", devices="cpu:2"))
 
 
 def test_layers_have_a_store_each_and_only_the_lacking_one_is_filled(tmp_path, qwen):
     texts = corpus(40)
-    embed_missing(texts[:10], qwen, tmp_path, layers=(-1,), devices="cpu")
-    report = embed_missing(texts, qwen, tmp_path, layers=(-1, -3), devices="cpu")
+    embed_missing(texts[:10], EmbedRequest(qwen, tmp_path, layers=(-1,), devices="cpu"))
+    report = embed_missing(texts, EmbedRequest(qwen, tmp_path, layers=(-1, -3), devices="cpu"))
     assert [layer.layer for layer in report.stores] == [3, 1]
     stores = [FeatureStore.open(layer.folder) for layer in report.stores]
     assert [store.dtype for store in stores] == ["float16", "float32"]
@@ -196,29 +207,32 @@ def test_the_prompt_belongs_to_the_key(tmp_path, qwen):
 
 class TestDtype:
     def test_auto_takes_that_of_the_one_store(self, tmp_path, qwen):
-        first = embed_missing(["a"], qwen, tmp_path, dtype="float32", devices="cpu")
-        again = embed_missing(["a", "b"], qwen, tmp_path, devices="cpu")
+        first = embed_missing(["a"], EmbedRequest(qwen, tmp_path, dtype="float32", devices="cpu"))
+        again = embed_missing(["a", "b"], EmbedRequest(qwen, tmp_path, devices="cpu"))
         assert again.dtype == "float32"
         assert again.stores == first.stores
         assert any("that of the store" in note for note in again.notes)
 
     def test_auto_between_several_is_an_error_that_names_them(self, tmp_path, qwen):
         stores = [
-            embed_missing(["a"], qwen, tmp_path, dtype=d, devices="cpu").stores[0] for d in ("float32", "bfloat16")
+            embed_missing(["a"], EmbedRequest(qwen, tmp_path, dtype=d, devices="cpu")).stores[0]
+            for d in ("float32", "bfloat16")
         ]
         with pytest.raises(CacheError, match="several stores") as caught:
-            embed_missing(["a"], qwen, tmp_path, devices="cpu")
+            embed_missing(["a"], EmbedRequest(qwen, tmp_path, devices="cpu"))
         for store in stores:
             assert store.folder.name in str(caught.value)
         assert "--dtype" in caught.value.remedy
 
     def test_an_edited_checkpoint_of_the_same_name_has_no_store_yet(self, tmp_path, checkpoint):
         folder = shutil.copytree(checkpoint("qwen3"), tmp_path / "model")
-        first = embed_missing(["a"], resolve(str(folder)), tmp_path / "s", dtype="float32", devices="cpu")
+        first = embed_missing(["a"], EmbedRequest(resolve(str(folder)), tmp_path / "s", dtype="float32", devices="cpu"))
         content = bytearray((folder / "model.safetensors").read_bytes())
         content[-2] ^= 1
         (folder / "model.safetensors").write_bytes(content)
-        second = embed_missing(["a"], resolve(str(folder)), tmp_path / "s", dtype="float32", devices="cpu")
+        second = embed_missing(
+            ["a"], EmbedRequest(resolve(str(folder)), tmp_path / "s", dtype="float32", devices="cpu")
+        )
         assert second.computed == 1
         assert second.stores[0].folder != first.stores[0].folder
 
@@ -245,7 +259,7 @@ class TestBadInput:
     )
     def test_names_the_row(self, tmp_path, qwen, texts, problem):
         with pytest.raises(CacheError, match=problem):
-            embed_missing(texts, qwen, tmp_path, devices="cpu")
+            embed_missing(texts, EmbedRequest(qwen, tmp_path, devices="cpu"))
 
     def test_one_string_is_no_list(self, tmp_path):
         with pytest.raises(CacheError, match="one string"):
@@ -260,7 +274,7 @@ class TestBadInput:
             ({"store_dtype": "int8"}, "store_dtype"),
         ):
             with pytest.raises(CacheError, match=problem):
-                embed_missing(["a"], qwen, tmp_path, **options)
+                embed_missing(["a"], EmbedRequest(qwen, tmp_path, **options))
 
     def test_no_texts_at_all_make_an_empty_result(self, tmp_path, qwen):
         assert embed([], backbone=qwen.source, store=tmp_path).shape == (0, 32)
@@ -275,7 +289,7 @@ class TestBadInput:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         backbone = resolve(str(folder))
         with pytest.raises(CacheError, match=r"text 2 \('.*nan"):
-            embed_missing(["a", "b", "az", "c"], backbone, tmp_path / "s", devices="cpu")
+            embed_missing(["a", "b", "az", "c"], EmbedRequest(backbone, tmp_path / "s", devices="cpu"))
 
     def test_an_inner_value_past_float16_is_refused_not_clipped(self, tmp_path, checkpoint):
         from safetensors.torch import load_file, save_file
@@ -287,8 +301,10 @@ class TestBadInput:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         backbone = resolve(str(folder))
         with pytest.raises(CacheError, match="too large for float16"):
-            embed_missing(["a"], backbone, tmp_path / "s", layers=(0,), store_dtype="float16", devices="cpu")
-        assert embed_missing(["a"], backbone, tmp_path / "s", layers=(0,), devices="cpu").computed == 1
+            embed_missing(
+                ["a"], EmbedRequest(backbone, tmp_path / "s", layers=(0,), store_dtype="float16", devices="cpu")
+            )
+        assert embed_missing(["a"], EmbedRequest(backbone, tmp_path / "s", layers=(0,), devices="cpu")).computed == 1
 
     def test_weights_of_another_architecture_are_refused(self, tmp_path, checkpoint):
         folder = shutil.copytree(checkpoint("qwen3"), tmp_path / "model")
@@ -301,13 +317,13 @@ class TestBadInput:
             config_now.pop("layer_types", None)
             (folder / "config.json").write_text(json.dumps(config_now))
             with pytest.raises(CacheError, match=problem) as caught:
-                embed_missing(["a"], resolve(str(folder)), tmp_path / "s", devices="cpu")
+                embed_missing(["a"], EmbedRequest(resolve(str(folder)), tmp_path / "s", devices="cpu"))
             assert "\n" not in str(caught.value)
 
 
 def test_progress_counts_up_to_the_total(tmp_path, qwen):
     told = []
-    embed_missing(corpus(30), qwen, tmp_path, devices="cpu", progress=told.append)
+    embed_missing(corpus(30), EmbedRequest(qwen, tmp_path, devices="cpu"), progress=told.append)
     assert told[0].stage == "loading"
     assert (told[-1].stage, told[-1].done, told[-1].total) == ("done", 30, 30)
     assert [p.done for p in told] == sorted(p.done for p in told)
@@ -315,10 +331,10 @@ def test_progress_counts_up_to_the_total(tmp_path, qwen):
 
 SCRIPT = """
 import sys, itertools
-from cache import embed_missing, resolve
+from cache import EmbedRequest, embed_missing, resolve
 words = ["alpha", "beta", "gamma"]
 texts = (" ".join(words[:1 + i % 3]) + f" {i}" for i in itertools.count())
-embed_missing(texts, resolve(sys.argv[1]), __import__("pathlib").Path(sys.argv[2]), devices=sys.argv[3],
+embed_missing(texts, EmbedRequest(sys.argv[1], __import__("pathlib").Path(sys.argv[2]), devices=sys.argv[3]),
               progress=lambda p: print(p.done, flush=True))
 """
 
@@ -351,7 +367,7 @@ def test_interrupted_at_any_time_it_keeps_what_it_committed(tmp_path, checkpoint
     assert len(kept) > 1000
     words = ["alpha", "beta", "gamma"]
     texts = [" ".join(words[: 1 + i % 3]) + f" {i}" for i in range(500)]
-    again = embed_missing(texts, resolve(str(folder)), tmp_path, devices="cpu")
+    again = embed_missing(texts, EmbedRequest(resolve(str(folder)), tmp_path, devices="cpu"))
     assert again.reused > 0
     assert len(FeatureStore.open(store)) >= len(kept)
 
@@ -360,13 +376,14 @@ def test_memory_stays_flat_over_a_long_stream(tmp_path, checkpoint):
     code = f"""
 import resource, sys
 from pathlib import Path
-from cache import embed_missing, resolve
+from cache import EmbedRequest, embed_missing, resolve
 import torch; torch.set_num_threads(1)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 backbone = resolve({str(checkpoint("bert"))!r})
-embed_missing(["a"], backbone, Path({str(tmp_path)!r}), devices="cpu")
+request = EmbedRequest(backbone, Path({str(tmp_path)!r}), devices="cpu")
+embed_missing(["a"], request)
 before = peak()
-report = embed_missing((f"{{i}}" for i in range(70_000)), backbone, Path({str(tmp_path)!r}), devices="cpu")
+report = embed_missing((f"{{i}}" for i in range(70_000)), request)
 print(report.computed, peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

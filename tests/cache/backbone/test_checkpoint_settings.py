@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cache import FeatureStore, embed_missing, text_keys
+from cache import EmbedRequest, FeatureStore, embed_missing, text_keys
 from cache.backbone.registry import package_folder, resolve
 from cache.errors import CacheError
 
@@ -52,7 +52,7 @@ def copy(tmp_path):
 
 def features(folder, root, texts=TEXTS) -> np.ndarray:
     backbone = resolve(folder)
-    report = embed_missing(texts, backbone, root, dtype="float32", store_dtype="float32", devices="cpu")
+    report = embed_missing(texts, EmbedRequest(backbone, root, dtype="float32", store_dtype="float32", devices="cpu"))
     found = FeatureStore.open(report.stores[0].folder).gather(text_keys(texts, backbone.prompt))
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
@@ -116,7 +116,9 @@ def test_dense_modules_are_applied(copy, tmp_path):
     assert found.shape == (len(TEXTS), 32)
     assert np.abs(found - theirs / np.linalg.norm(theirs, axis=1, keepdims=True)).max() <= 1e-5
     with pytest.raises(CacheError, match="Dense modules apply to the last alone"):
-        embed_missing(TEXTS, resolve(folder), tmp_path / "other", layers=(-1, -2), dtype="float32", devices="cpu")
+        embed_missing(
+            TEXTS, EmbedRequest(resolve(folder), tmp_path / "other", layers=(-1, -2), dtype="float32", devices="cpu")
+        )
 
 
 REFUSED = {
@@ -218,7 +220,9 @@ def test_odd_files_are_errors_that_name_the_checkpoint(copy, tmp_path, name):
         if not isinstance(value, dict) or not value:
             (folder / name).write_text(json.dumps(value))
         try:
-            embed_missing(["a text"], resolve(folder), tmp_path / f"{number}", dtype="float32", devices="cpu")
+            embed_missing(
+                ["a text"], EmbedRequest(resolve(folder), tmp_path / f"{number}", dtype="float32", devices="cpu")
+            )
         except CacheError as error:
             assert "\n" not in str(error) + error.remedy
         shutil.rmtree(folder)

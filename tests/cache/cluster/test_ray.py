@@ -7,24 +7,22 @@ import re
 import subprocess
 import sys
 import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import CacheError, FeatureStore, compact, embed_missing, resolve, text_keys, verify
-from cache.cluster.connection import Node, connected, places, settled, spare
-from cache.cluster.engine import embed_on_cluster
-from cache.cluster.parquet import open_corpus
-from cache.cluster.reader import LEAST_TEXTS, MOST_TEXTS, piece_size
-from cache.cluster.scheduler import job_at
-from cache.workers.in_flight import Acknowledgements
-from cache.workers.worker import Job, Worker
+from cache import CacheError, EmbedRequest, FeatureStore, embed_missing, resolve, text_keys, verify
+from cache.cluster import connected, embed_on_cluster, open_corpus
+from cache.cluster.actor import on_this_node
+from cache.cluster.connection import Node
+from cache.cluster.engine import LEAST_TEXTS, MOST_TEXTS, ActorPool, batch_size
+from cache.plan import make_plan
+from cache.store import compact
+from cache.workers.worker import Job
 
 pytest.importorskip("ray.data", reason="needs the extra [ray]")
 FLOAT32 = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu:2"}
@@ -71,9 +69,11 @@ def same_features(a, b, texts) -> bool:
 def test_features_counts_and_fingerprints_are_those_of_the_local_engine(cluster, qwen, tmp_path):
     texts = texts_of(1500)
     repeated = [*texts, *texts[:200]]
-    local = embed_missing(repeated, qwen, tmp_path / "local", layers=(-1, -2), **FLOAT32)
+    local = embed_missing(repeated, EmbedRequest(qwen, tmp_path / "local", layers=(-1, -2), **FLOAT32))
     seen = []
-    ray = embed_on_cluster(repeated, qwen, tmp_path / "ray", layers=(-1, -2), progress=seen.append, **FLOAT32)
+    ray = embed_on_cluster(
+        repeated, EmbedRequest(qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32), progress=seen.append
+    )
     assert same_features(ray, local, texts)
     assert (ray.texts, ray.computed, ray.reused, ray.tokens) == (1700, 1500, 200, local.tokens)
     assert ray.dtype == "float32"
@@ -82,10 +82,10 @@ def test_features_counts_and_fingerprints_are_those_of_the_local_engine(cluster,
     assert (seen[-1].done, seen[-1].total, seen[-1].stage) == (1700, 1700, "done")
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
 
-    again = embed_on_cluster(repeated, qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32)
+    again = embed_on_cluster(repeated, EmbedRequest(qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32))
     assert (again.computed, again.reused, again.device) == (0, 1700, "none")
     # what one engine stored the other finds
-    more = embed_missing([*repeated, "one more"], qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32)
+    more = embed_missing([*repeated, "one more"], EmbedRequest(qwen, tmp_path / "ray", layers=(-1, -2), **FLOAT32))
     assert more.computed == 1
 
 
@@ -96,13 +96,13 @@ def test_a_corpus_in_files_is_read_whole_and_only_what_is_missing_is_computed(cl
     write_parquet(tmp_path / "corpus" / "deeper" / "b.parquet", texts[500:] + texts[:50])
     write_parquet(tmp_path / "corpus" / "_hidden" / "c.parquet", ["not to be read"])
     store = tmp_path / "store"
-    embed_missing(texts[:300], qwen, store, **FLOAT32)
+    embed_missing(texts[:300], EmbedRequest(qwen, store, **FLOAT32))
     corpus = open_corpus(str(tmp_path / "corpus"))
-    report = embed_on_cluster(corpus, qwen, store, **FLOAT32)
+    report = embed_on_cluster(corpus, EmbedRequest(qwen, store, **FLOAT32))
     assert corpus.rows == report.texts == 950
     # 50 texts of the second file repeat some that were stored before; none that another piece computes
     assert (report.computed, report.reused) == (600, 350)
-    local = embed_missing(texts, qwen, tmp_path / "local", **FLOAT32)
+    local = embed_missing(texts, EmbedRequest(qwen, tmp_path / "local", **FLOAT32))
     assert same_features(report, local, texts)
     assert not verify(report.stores[0].folder).damage
 
@@ -112,7 +112,7 @@ def test_a_text_of_two_pieces_may_be_stored_twice_and_is_once_after_compaction(c
     texts = texts_of(600)
     write_parquet(tmp_path / "c" / "a.parquet", texts)
     write_parquet(tmp_path / "c" / "b.parquet", texts)
-    report = embed_on_cluster(open_corpus(str(tmp_path / "c")), qwen, tmp_path / "store", **FLOAT32)
+    report = embed_on_cluster(open_corpus(str(tmp_path / "c")), EmbedRequest(qwen, tmp_path / "store", **FLOAT32))
     assert report.texts == report.computed + report.reused == 1200
     folder = report.stores[0].folder
     assert sum(shard.rows for shard in FeatureStore.open(folder).shards) == report.computed >= 600
@@ -125,7 +125,7 @@ def test_a_bad_text_is_named_by_file_and_row_and_ends_the_work(cluster, qwen, tm
     write_parquet(tmp_path / "c" / "a.parquet", texts_of(300))
     path = write_parquet(tmp_path / "c" / "b.parquet", [*texts_of(250, 1), None, "good"])
     with pytest.raises(CacheError) as caught:
-        embed_on_cluster(open_corpus(str(tmp_path / "c")), qwen, tmp_path / "store", **FLOAT32)
+        embed_on_cluster(open_corpus(str(tmp_path / "c")), EmbedRequest(qwen, tmp_path / "store", **FLOAT32))
     assert caught.value.problem.startswith(f"{path}, row 251: the text is NoneType, not a string")
     assert caught.value.remedy == "drop or fill it"
 
@@ -144,7 +144,7 @@ def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path)
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     texts = ["first", "first", "first", *texts_of(50)]
     with pytest.raises(CacheError, match=r"text \d+ \('.*'\): its feature of layer 3 holds nan") as caught:
-        embed_on_cluster(texts, resolve(str(folder)), tmp_path / "store", **FLOAT32)
+        embed_on_cluster(texts, EmbedRequest(resolve(str(folder)), tmp_path / "store", **FLOAT32))
     row, text = re.match(r"text (\d+) \('(.*)'\)", caught.value.problem).groups()
     assert texts[int(row)].startswith(text)  # its row in what was given, repeats counted
 
@@ -155,7 +155,7 @@ def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(cluste
         said = []
         for embed, folder in ((embed_missing, "local"), (embed_on_cluster, "ray")):
             with pytest.raises(CacheError) as caught:
-                embed(texts, qwen, tmp_path / folder, **FLOAT32)
+                embed(texts, EmbedRequest(qwen, tmp_path / folder, **FLOAT32))
             said.append((caught.value.problem, caught.value.remedy))
         assert said[0] == said[1]
 
@@ -181,95 +181,33 @@ def test_files_that_are_no_corpus_are_refused_by_name(tmp_path):
         open_corpus(str(write_parquet(tmp_path / "none.parquet", [])))
 
 
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 100))
-def test_parts_hold_every_row_once_in_order(groups, rows):
-    from cache.cluster.parquet import Corpus, File
-
-    corpus = Corpus("c", (File("a", tuple(groups)), File("b", (3,))), "text", "0", ("text",))
-    parts = [part for part in corpus.parts(rows) if part.path == "a"]
-    assert [group for part in parts for group in part.groups] == list(range(len(groups)))
-    assert [part.first for part in parts] == list(np.cumsum([0, *(part.rows for part in parts)])[:-1])
-    assert sum(part.rows for part in parts) == sum(groups)
-    assert all(part.rows >= rows for part in parts[:-1])
-
-
 @given(st.integers(1, 10**10), st.integers(0, 1000))
-def test_pieces_are_many_for_every_actor_or_as_small_as_they_get(texts, actors):
-    size = piece_size(texts, actors)
+def test_batches_are_many_for_every_actor_or_as_small_as_they_get(texts, actors):
+    size = batch_size(texts, actors)
     assert LEAST_TEXTS <= size <= MOST_TEXTS
     assert size == LEAST_TEXTS or texts / size >= 7 * max(1, actors) or texts < 8 * max(1, actors) * LEAST_TEXTS
 
 
-def test_places_are_every_gpu_or_slices_of_processors():
-    one, two = Node("1", "a", 8, 0), Node("2", "b", 2, 0)
-    gpu = Node("3", "c", 16, 2)
-    assert [(p.node.id, p.threads, p.cpus, p.gpus) for p in places([one, two], "auto")] == [
-        ("1", 8, 7, 0),
-        ("2", 2, 1, 0),
-    ]
-    assert [(p.threads, p.cpus) for p in places([one], "cpu:2")] == [(4, 3), (4, 3)]
-    assert [(p.threads, p.cpus) for p in places([two], "cpu:2")] == [(1, 0.5), (1, 0.5)]
-    assert [(p.threads, p.cpus) for p in places([Node("4", "d", 1, 0)], "cpu")] == [(1, 0)]  # one is left for reading
-    assert [(p.node.id, p.number, p.gpus) for p in places([one, gpu], "auto")] == [("3", 0, 1), ("3", 1, 1)]
-    assert len(places([one, gpu], "cpu")) == 2
-    assert [spare(nodes, "auto") for nodes in ([one, two], [gpu], [two])] == [2, 14, 1]
+def test_actors_are_one_per_gpu_or_have_a_share_of_a_nodes_processors():
+    one, two, gpu = Node("1", "a", 8, 0), Node("2", "b", 2, 0), Node("3", "c", 16, 2)
+
+    def of(nodes, devices):
+        pool = ActorPool.of(nodes, devices)
+        return pool.size, pool.per_node, pool.device, pool.threads, pool.cpus, pool.gpus
+
+    assert of([one], "auto") == (1, 1, "cpu", 8, 7, 0)  # one processor is left for reading
+    assert of([one, two], "auto") == (2, 1, "cpu", 2, 1, 0)
+    assert of([one], "cpu:2") == (2, 2, "cpu", 4, 3, 0)
+    assert of([two], "cpu:2") == (2, 2, "cpu", 1, 0.5, 0)
+    assert of([Node("4", "d", 1, 0)], "cpu") == (1, 1, "cpu", 1, 0, 0)
+    assert of([one, gpu], "auto") == (2, 2, "cuda:0", None, 1, 1)
+    assert of([Node("5", "e", 2, 2)], "all") == (2, 2, "cuda:0", None, 0, 1)
+    assert of([one, gpu], "cpu")[:3] == (2, 1, "cpu")
     for devices, nodes in (("cuda", [one]), ("cuda:1", [gpu])):
         with pytest.raises(CacheError, match=f"devices {devices}"):
-            places(nodes, devices)
-
-
-def test_a_choice_between_gpus_and_processors_is_made_once():
-    cpus, gpu = Node("1", "a", 8, 0), Node("2", "b", 16, 2)
-    assert [settled(nodes, "auto") for nodes in ([cpus], [cpus, gpu])] == ["cpu", "cuda"]
-    with pytest.raises(CacheError, match="the cluster has no GPU"):  # the last GPU is gone
-        places([cpus], settled([cpus, gpu], "auto"))
-    assert [place.device for place in places([cpus, gpu], settled([cpus], "all"))] == ["cpu", "cpu"]  # a GPU came
-    assert settled([cpus, gpu], "cpu:3") == "cpu:3"
-
-
-@pytest.mark.parametrize(
-    ("most", "share", "on_host"), [(10_000, 10, (2, 8)), (5, 5, (2, 5)), (1, 1, (1, 1)), (0, 1, (1, 1))]
-)
-def test_an_actor_knows_how_many_there_are_and_how_many_on_its_host(qwen, most, share, on_host):
-    """However many pieces there are: a tenth of a million texts is worth helpers and compiled kernels."""
-    nodes = [Node("1", "a", 16, 2), Node("2", "b", 64, 8)]
-    there = places(nodes, "cuda")
-    job = Job(Path(), qwen, (-1,), "bfloat16", "", None, (), "", 1_000_000)
-    made = [job_at(job, place, there, most) for place in (there[0], there[-1])]
-    assert [(one.device, one.share) for one in made] == [("cuda:0", share)] * 2
-    assert tuple(one.on_host for one in made) == on_host
-    assert Worker(made[0], lambda texts, stage: None)._expected() == 1_000_000 / share
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.booleans()), max_size=40), st.integers(1, 7))
-def test_an_order_is_done_when_all_its_rows_are_committed_and_not_before(batches, shard):
-    """Against a list of the rows as they were appended, of which every `shard`-th commits those before it."""
-    sizes = dict.fromkeys(range(4), 0)
-    for number, texts, _ in batches:
-        sizes[number] += texts
-    receipts = Acknowledgements()
-    promises = {number: receipts.expect(number, size) for number, size in sizes.items()}
-    appended: deque[int] = deque()
-    writer = SimpleNamespace(rows=0, committed=0)
-    for number, texts, commits in batches:
-        appended.extend([number] * texts)
-        writer.rows += texts
-        if commits:
-            writer.committed = writer.rows // shard * shard
-        batch = SimpleNamespace(tokens=1, nodes=1, padding=0)
-        receipts.written(SimpleNamespace(piece=number, texts=["t"] * texts), batch, [writer])
-        rows = list(appended)
-        safe = {n for n, size in sizes.items() if rows[: writer.committed].count(n) == size}
-        assert {n for n, promise in promises.items() if promise.done()} <= safe
-    receipts.flushed()
-    assert {n: promise.result(0).computed for n, promise in promises.items()} == sizes
-
-
-def test_an_order_whose_actor_fails_is_told_so():
-    receipts = Acknowledgements()
-    before, error = receipts.expect(1, 5), CacheError("a", "b")
-    receipts.fail(error)
-    assert before.exception(0) is receipts.expect(2, 5).exception(0) is error
+            ActorPool.of(nodes, devices)
+    with pytest.raises(CacheError, match="no processor to compute on"):
+        ActorPool.of([Node("6", "f", 0, 0)], "auto")
 
 
 def test_a_cluster_that_is_not_there_and_one_that_is_meant_for_clients_are_refused(tmp_path):
@@ -314,22 +252,15 @@ except CacheError as error:
 
 
 def test_an_actor_refuses_weights_that_are_not_the_driver_s(checkpoint, qwen, tmp_path):
-    from cache.cluster.actor import Embedder
-    from cache.plan import make_plan
-    from cache.workers.worker import Job
-
-    plan = make_plan(qwen, tmp_path, (-1,), "float32", None, lambda: ("cpu", "float32"))
+    plan = make_plan(EmbedRequest(qwen, tmp_path, dtype="float32"), lambda: ("cpu", "float32"))
     other = checkpoint("llama")
-    for backbone, folder in ((replace(qwen, source=str(other)), other), (qwen, tmp_path / "absent")):
-        job = Job(folder, backbone, plan.layers, "float32", "cpu", 1, plan.stores, "", 1)
-        if folder == other:
-            with pytest.raises(CacheError, match="node far has another qwen3"):
-                Embedder(job, "far").ready()
-        else:
-            Embedder(job, "far").ready()  # not where the driver has it, but where its name says
-    gone = replace(qwen, source=str(tmp_path / "gone"))
+    with pytest.raises(CacheError, match="node far has another qwen3"):
+        on_this_node(Job(replace(plan, folder=other, backbone=replace(qwen, source=str(other))), 1), "far")
+    # not where the driver has it, but where its name says
+    assert on_this_node(Job(replace(plan, folder=tmp_path / "absent"), 1), "far").plan.folder == plan.folder
+    gone = replace(plan, folder=tmp_path / "gone", backbone=replace(qwen, source=str(tmp_path / "gone")))
     with pytest.raises(CacheError, match=r"node far: checkpoint folder .* is not there"):
-        Embedder(Job(tmp_path / "gone", gone, plan.layers, "float32", "cpu", 1, plan.stores, "", 1), "far").ready()
+        on_this_node(Job(gone, 1), "far")
 
 
 @pytest.mark.slow

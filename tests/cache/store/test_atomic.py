@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from cache import CacheError, atomic_file, atomic_folder
+from cache import CacheError
+from cache.store import atomic_file, atomic_folder
 from cache.store.atomic import _partial_name, remove_folder, remove_stale_partials, stale_partials
 from tests.cache.store.killing import killed_at
 

@@ -8,7 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from cache import CacheError, FeatureStore, compact, text_keys, verify
+from cache import CacheError, FeatureStore, text_keys, verify
+from cache.store import compact
 from tests.cache.store.killing import together
 
 DIM = 512

@@ -11,7 +11,8 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from cache import CacheError, FeatureStore, compact, find_stores, remove_store, text_keys, verify
+from cache import CacheError, FeatureStore, text_keys, verify
+from cache.store import compact, find_stores, remove_store
 from cache.store.gather import forget
 from cache.store.shard import list_shards, new_name, read_header, successor_name
 from tests.cache.store.killing import killed_at, together
@@ -211,7 +212,7 @@ class TestVerify:
         assert np.flatnonzero(~there).tolist() == [142]
         assert values(tmp_path / "s") == [1] * 100 + [2] * 99
 
-    def test_a_shard_without_a_header_gives_its_rows_back(self, tmp_path):
+    def test_a_shard_without_a_header_is_named_with_its_rows_which_are_computed_again(self, tmp_path):
         store = make(tmp_path / "s", [(0, 100, 1), (100, 200, 2)])
         path = store.shards[0].path
         content = path.read_bytes()
@@ -220,25 +221,27 @@ class TestVerify:
             FeatureStore.open(tmp_path / "s")
         assert str(path) in str(error.value)
         (damage,) = verify(tmp_path / "s", repair=True).damage
-        assert (damage.path, damage.rows) == (path, ())
-        assert values(tmp_path / "s") == [1] * 100 + [2] * 100
+        assert (damage.path, damage.rows, damage.lost) == (path, (), 100)
+        assert str(damage).startswith(f"{path}: ") and str(damage).endswith("; all 100 rows lost")
+        assert values(tmp_path / "s") == [2] * 100
+        assert list(list_shards(tmp_path / "s")) == [store.shards[1].path]
 
-    def test_a_shard_cut_short_gives_the_rows_that_are_left(self, tmp_path):
+    def test_of_a_shard_cut_short_no_row_is_believed(self, tmp_path):
         store = make(tmp_path / "s", [(0, 100, 1), (100, 200, 2)])
         shard = store.shards[1]
         os.truncate(shard.path, shard.features_at + 60 * DIM * 2 + 5)
         with pytest.raises(CacheError, match="is damaged: "):
             FeatureStore.open(tmp_path / "s")
         (damage,) = verify(tmp_path / "s", repair=True).damage
-        assert damage.rows == tuple(range(60, 100))
-        assert values(tmp_path / "s") == [1] * 100 + [2] * 60
+        assert (damage.path, damage.lost) == (shard.path, 60)
+        assert values(tmp_path / "s") == [1] * 100
 
     @pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + b"\x00" * 3000])
     def test_a_file_without_any_row_is_dropped(self, tmp_path, content):
         store = make(tmp_path / "s", [(0, 100, 1), (100, 200, 2)])
         store.shards[0].path.write_bytes(content)
         (damage,) = verify(tmp_path / "s", repair=True).damage
-        assert "nothing tells its rows" in str(damage)
+        assert str(damage).endswith("; no row lost")
         assert values(tmp_path / "s") == [2] * 100
 
     def test_a_damaged_description_is_written_again_from_a_shard(self, tmp_path):
@@ -321,7 +324,9 @@ class TestList:
 
     def test_loads_no_torch(self, tmp_path):
         make(tmp_path / "s", [(0, 100, 1)])
-        code = "import cache, sys; print(len(cache.find_stores(sys.argv[1])[0].description), 'torch' in sys.modules)"
+        code = (
+            "import cache, sys; print(len(cache.store.find_stores(sys.argv[1])[0].description), 'torch' in sys.modules)"
+        )
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
         assert done.stdout.split() == [str(len(DESCRIPTION)), "False"]
 

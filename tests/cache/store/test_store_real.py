@@ -25,7 +25,7 @@ def start(root, first, last):
 
 
 def only_store(root):
-    (found,) = cache.find_stores(root)
+    (found,) = cache.store.find_stores(root)
     return cache.FeatureStore.open(found.folder)
 
 

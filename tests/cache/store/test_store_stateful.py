@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from cache import FeatureStore, compact, find_stores, remove_store, text_keys, verify
+from cache import FeatureStore, text_keys, verify
+from cache.store import compact, find_stores, remove_store
 
 DIM = 6
 DESCRIPTION = {"backbone": "b", "fingerprint": "f", "layer": 0, "hidden_size": DIM, "store_dtype": "float32"}

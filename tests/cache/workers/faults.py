@@ -1,4 +1,4 @@
-"""Ways for an embedding process to go wrong, in the process itself: started by the scheduler instead of its own.
+"""Ways for an embedding process to go wrong, in the process itself: started instead of its own work.
 
 Environment: `FAULT_FILE` names a file that the first process to fail creates, so that no second one does.
 """
@@ -8,36 +8,35 @@ import signal
 import time
 
 from cache.errors import DeviceError
-from cache.workers import scheduler
-from cache.workers.process_pool import Channel
+from cache.workers import embed_processes
 
 POISON = "Z"
 _POISON_ID = 4 + ord(POISON) - ord("!")  # the tests' tokenizer has a token a byte
-_SERVE = scheduler._serve
+_SERVE = embed_processes._serve
 
 
-def dies_of_a_text(channel, job, first):
+def dies_of_a_text(channel, job):
     """Killed by whatever computes a text with the poison letter."""
-    return _computing(lambda batch: _die() if (batch.ids == _POISON_ID).any() else None, channel, job, first)
+    return _computing(lambda batch: _die() if (batch.ids == _POISON_ID).any() else None, channel, job)
 
 
-def dies_at_its_third_batch(channel, job, first):
-    return _computing(_at_the_third(_die), channel, job, first)
+def dies_at_its_third_batch(channel, job):
+    return _computing(_at_the_third(_die), channel, job)
 
 
-def dies_once(channel, job, first):
+def dies_once(channel, job):
     """Killed at its third batch, unless another was."""
-    return _computing(_at_the_third(lambda: _die() if _first() else None), channel, job, first)
+    return _computing(_at_the_third(lambda: _die() if _first() else None), channel, job)
 
 
-def has_no_room_once(channel, job, first):
+def has_no_room_once(channel, job):
     """The first device has no room for the backbone."""
     if _first():
         raise DeviceError(f"no room on {job.device}", "free it")
-    return _SERVE(channel, job, first)
+    return _SERVE(channel, job)
 
 
-def loses_its_gpu(channel, job, first):
+def loses_its_gpu(channel, job):
     import torch
 
     def fail():
@@ -46,10 +45,10 @@ def loses_its_gpu(channel, job, first):
                 "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"
             )
 
-    return _computing(_at_the_third(fail), channel, job, first)
+    return _computing(_at_the_third(fail), channel, job)
 
 
-def poisons_its_context(channel, job, first):
+def poisons_its_context(channel, job):
     """A real fault: after an index beyond its tensor no kernel of this process runs any more."""
     import torch
 
@@ -57,10 +56,10 @@ def poisons_its_context(channel, job, first):
         if _first():
             torch.zeros(1, device=job.device)[torch.full((1,), 1 << 20, device=job.device)].sum().item()
 
-    return _computing(_at_the_third(fail), channel, job, first)
+    return _computing(_at_the_third(fail), channel, job)
 
 
-def runs_out_of_memory(channel, job, first):
+def runs_out_of_memory(channel, job):
     """From its third batch on there is room for nothing."""
     import torch
 
@@ -73,23 +72,25 @@ def runs_out_of_memory(channel, job, first):
         if out:
             raise torch.OutOfMemoryError
 
-    return _computing(_at_the_third(fail), channel, job, first)
+    return _computing(_at_the_third(fail), channel, job)
 
 
-def dies_when_told_to_end(channel, job, first):
-    """Killed when there is nothing more to compute and its last rows are not written yet."""
+def dies_before_its_rows_are_committed(channel, job):
+    """Killed when everything is computed and its last rows are not on the disk yet."""
+    from cache.store.writer import ShardWriter
 
-    class Deadly(Channel):
-        def request(self):
-            order = super().request()
-            if order is None and _first():
-                _die()
-            return order
+    honest = ShardWriter.flush
 
-    return _SERVE(Deadly(channel._connection), job, first)
+    def flush(self):
+        if self.rows > self.committed and _first():
+            _die()
+        honest(self)
+
+    ShardWriter.flush = flush
+    return _SERVE(channel, job)
 
 
-def fails_by_a_defect(channel, job, first):
+def fails_by_a_defect(channel, job):
     return {}["a key that is not there"]
 
 
@@ -158,7 +159,7 @@ def _fail_to_load():
     raise OSError("libcudart.so: cannot open shared object file")
 
 
-def _computing(before, channel, job, first):
+def _computing(before, channel, job):
     """Serve, calling `before(batch)` whenever a batch is computed, and committing a shard every few rows."""
     from cache.model.encoder import Encoder
     from cache.store.writer import ShardWriter
@@ -172,7 +173,7 @@ def _computing(before, channel, job, first):
         return honest(self, batch)
 
     Encoder.features = features
-    return _SERVE(channel, job, first)
+    return _SERVE(channel, job)
 
 
 def _at_the_third(act):

@@ -27,19 +27,19 @@ def doubling(limit):
     return work
 
 
-def asides(count, limit=None):
+def processes(count, limit=None):
     return HelperProcesses(f"{__name__}.doubling", count, limit)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_answers_come_in_the_items_order(count):
-    with asides(count) as some:
-        assert some.ask(21) == 42
+    with processes(count) as some:
+        assert some.call(21) == 42
         assert list(some.map(range(50), lambda item: item + 1)) == [(i, 2 * i + 2) for i in range(50)]
 
 
 def test_what_the_work_raises_is_raised_where_its_answer_is_due_and_an_operating_system_s_error_too():
-    with asides(2, limit=30) as some:
+    with processes(2, limit=30) as some:
         got = []
         with pytest.raises(OSError, match="no room for that number"):
             got.extend(answer for _, answer in some.map(range(100), lambda item: item))
@@ -48,16 +48,16 @@ def test_what_the_work_raises_is_raised_where_its_answer_is_due_and_an_operating
 
 def test_work_that_cannot_begin_says_why():
     with HelperProcesses(f"{__name__}.doubling", 1) as some, pytest.raises(TypeError, match="limit"):
-        some.ask(1)
+        some.call(1)
 
 
 def test_an_order_that_cannot_be_read_says_why():
-    with asides(1) as some, pytest.raises(OSError, match="cannot open shared object"):
-        some.ask(faults.Unreadable())
+    with processes(1) as some, pytest.raises(OSError, match="cannot open shared object"):
+        some.call(faults.Unreadable())
 
 
 def test_a_killed_process_is_an_error_that_says_so():
-    with asides(2) as some:
+    with processes(2) as some:
         got = []
         with pytest.raises(DeviceError, match="a doubling process ended"):
             got.extend(answer for _, answer in some.map([1, 2, 3, -1, 5, 6, 7, 8], lambda item: item))
@@ -66,11 +66,11 @@ def test_a_killed_process_is_an_error_that_says_so():
 
 def test_leaving_the_block_ends_them_whatever_they_are_at():
     began = time.monotonic()
-    with asides(2) as some:
+    with processes(2) as some:
         waiting = some.map(iter(range(10**9)), lambda item: item)
         next(iter(waiting))
-        processes = [aside._process for aside in some._all]
-    assert all(process.poll() is not None for process in processes)
+        started = [one._process for one in some._all]
+    assert all(process.poll() is not None for process in started)
     assert time.monotonic() - began < 20
 
 
@@ -79,7 +79,7 @@ def test_they_end_when_the_parent_was_killed():
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
         "from cache.workers.helper_processes import HelperProcesses\n"
         f"some = HelperProcesses('{__name__}.doubling', 1, None)\n"
-        "some.ask(1)\n"
+        "some.call(1)\n"
         "print(some._all[0]._process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -68,7 +68,8 @@ def in_float32(tmp_path_factory, small_csv):
     made.json("embed", small_csv, "--backbone", "minilm", "--dtype", "float32")
     artifacts = Artifacts(made.artifacts)
     report = cache.embed_missing(
-        [row[0] for row in rows()], backbone, artifacts.features, dtype="float32", store_dtype="float32"
+        [row[0] for row in rows()],
+        cache.EmbedRequest(backbone, artifacts.features, dtype="float32", store_dtype="float32"),
     )
     store = report.stores[0].folder.name
     (run,) = made.json("fit-head", "--method", "v5", "--epochs", "1", "--backbone", store)["runs"]
@@ -144,7 +145,9 @@ def own_in_float32(made, run_id):
     artifacts = Artifacts(made.artifacts)
     (run,) = runs_by_id(artifacts, [run_id])
     backbone = cache.resolve("minilm")
-    report = cache.embed_missing(TEXTS, backbone, artifacts.features, dtype="float32", store_dtype="float32")
+    report = cache.embed_missing(
+        TEXTS, cache.EmbedRequest(backbone, artifacts.features, dtype="float32", store_dtype="float32")
+    )
     features = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(TEXTS))
     assert features.dtype == np.float32
     return {dim: run.load().embed(features, dim=dim) for dim in DIMS}

@@ -6,10 +6,10 @@ import signal
 
 def dies_at_mrl(channel, artifacts, seeds, device, threads):
     """Leaves a file a point; killed by each point of mrl."""
-    from pipeline.stages.work_queue import Done
+    from cache.workers import Acknowledged
 
-    for point in iter(channel.request, None):
+    for number, point in iter(channel.request, None):
         if point.method == "mrl":
             os.kill(os.getpid(), signal.SIGKILL)
         (artifacts / f"{point.method}-{point.settings.head}-{point.settings.lr}").touch()
-        channel.send(Done())
+        channel.send(Acknowledged(number))
