@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from cache.backbone.json_files import JsonObject, read_json
-from cache.batching.block_mask import HostTrie
+from cache.batching.block_mask import HostTrie, Packing
 from cache.batching.packing import pack
 from cache.errors import CacheError
 from cache.model.dense import DenseModules
 from cache.model.native.config import FAMILIES
 from cache.model.native.load import NativeDecoder, open_native
 from cache.model.pooling import within_tolerance
-from cache.workers.tokenizer_pool import Packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,11 +13,8 @@ starts one per core of the host, and the threads of six tokenizers do little but
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cache.batching.block_mask import HostTrie
-from cache.batching.packing import Batch, pack
 from cache.batching.tokenizer import TextTokenizer
 from cache.devices import cores
 from cache.workers.helper_processes import HelperProcesses
@@ -27,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cache.backbone.registry import Backbone
+    from cache.batching.block_mask import Packing
+    from cache.batching.packing import Batch
     from cache.batching.ragged import Sequences
     from cache.plan import Plan
     from cache.workers.work_items import WorkItem
@@ -43,24 +42,6 @@ def tokenizer_share(processes: int) -> tuple[int, int]:
     left = cores() // processes - 1
     count = max(0, min(_MOST, left))
     return count, left // count if count else 0
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How an encoder wants its batches: layout and most nodes (`packing.pack`); with block lists if `laid_out`.
-
-    `windowed`: some layer sees a local window only (`cache.batching.block_mask.HostTrie`).
-    """
-
-    layout: str
-    budget: int
-    laid_out: bool = False
-    windowed: bool = False
-
-    def batches(self, sequences: Sequences) -> Iterator[Batch]:
-        """Yield the batches that hold `sequences`."""
-        for batch in pack(sequences, self.layout, self.budget):
-            yield replace(batch, laid_out=HostTrie.of(batch, windowed=self.windowed)) if self.laid_out else batch
 
 
 class TokenizerPool(HelperProcesses):
