@@ -6,7 +6,8 @@ file. The alternative, writing in place, leaves a file that looks finished after
 
 A kill leaves the other name behind. That name says which process wrote it (machine, process id), so that
 `remove_stale_partials` can tell a dead writer's remains from a living writer's work: on the same machine by asking for
-the process, elsewhere by an hour without a write (a shard is written in one go, in seconds).
+the process, elsewhere by an hour without a write (a shard is written in one go, in seconds). Whoever writes into a
+folder removes what the dead left there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STALE_SECONDS = 3600.0
-_OS_ERROR = re.compile(r"\(os error (?P<number>\d+)\)")
+_ERROR_NUMBER = re.compile(r"(?:os error|errno ?=?|Errno) (\d+)")  # as Rust, HDF5 and Python write it
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 _PARTIAL = re.compile(r"^\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.partial$")
 
 
@@ -37,60 +39,85 @@ _PARTIAL = re.compile(r"^\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the path of an empty file beside `path`; write into it, and on leaving it becomes `path`.
 
-    After an exception, from the body too, `path` is what it was and the other file is gone.
+    After an exception, from the body too, `path` is what it was and the other file is gone. The file has the mode that
+    the umask gives, whatever the body's library made of it.
 
     :raises CacheError: if the file system refuses a step (full, read-only, forbidden, folder removed), also one of the
-        body that writes this file, whatever the writing library makes of it.
+        body that writes this file, by whichever library.
     """
-    partial = _partial_name(path)
-    try:
+    with _written(path) as partial:
         partial.open("xb").close()
+        mode = partial.stat().st_mode
         try:
             yield partial
+            partial.chmod(mode)
             flush(partial)
             partial.rename(path)
-        except BaseException as error:
-            cause = _system_error(error, partial)
+        except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink()
-            if cause is not None:
-                raise cause from error
             raise
         flush(path.parent)
-    except OSError as error:
-        if _concerns_another_file(error, partial, path):
-            raise
-        raise file_error("write", path, error) from error
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; fill it, and on leaving it becomes `path`, which must not exist by then.
 
-    After an exception, from the body too, `path` is what it was and the other folder is gone.
+    After an exception, from the body too, `path` is what it was and the other folder is gone. Modes are those that the
+    umask gives.
 
     :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
     """
-    partial = _partial_name(path)
-    try:
+    with _written(path) as partial:
         partial.mkdir()
+        mode = partial.stat().st_mode
         try:
             yield partial
             for entry in sorted(partial.rglob("*"), reverse=True):
-                flush(entry)
+                if not entry.is_symlink():
+                    entry.chmod(mode if entry.is_dir() else mode & 0o666)
+                    flush(entry)
             flush(partial)
             partial.rename(path)
-        except BaseException as error:
-            cause = _system_error(error, partial)
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            if cause is not None:
-                raise cause from error
             raise
         flush(path.parent)
-    except OSError as error:
-        if _concerns_another_file(error, partial, path):
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Yield the other name of `path`, once what killed writers left beside it is gone; explain what is refused."""
+    partial = _partial_name(path)
+    _clear_once(path.parent)
+    try:
+        yield partial
+    except CacheError:
+        raise
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else _refusal_in(error, partial)
+        if refused is None or _concerns_another_file(refused, partial, path):
             raise
-        raise file_error("write", path, error) from error
+        raise file_error("write", path, refused) from error
+
+
+def _refusal_in(error: Exception, partial: Path) -> OSError | None:
+    """Return the operating system's error that a library's exception (of safetensors, polars, HDF5) speaks of.
+
+    Of a missing file only where the folder is gone: it may be another file, which the body reads.
+    """
+    found = _ERROR_NUMBER.search(str(error))
+    number = int(found[1]) if found else None
+    if number in _REFUSALS or (number == errno.ENOENT and not partial.parent.exists()):
+        return OSError(number, os.strerror(number))
+    return None
+
+
+@functools.cache
+def _clear_once(folder: Path) -> None:
+    """Remove what killed processes left in `folder`, on this process's first write there."""
+    remove_stale_partials(folder)
 
 
 def remove_folder(path: Path) -> None:
@@ -140,23 +167,6 @@ def remove_stale_partials(folder: Path) -> int:
 
 def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial")
-
-
-def _system_error(error: BaseException, partial: Path) -> OSError | None:
-    """Return what the file system said to a library that raises its own errors, or None: it said nothing.
-
-    Libraries in Rust (polars, safetensors) end their message with the number; of others a disk without room tells.
-    """
-    if isinstance(error, OSError) or not isinstance(error, Exception):
-        return None
-    if found := _OS_ERROR.search(str(error)):
-        return OSError(int(found["number"]), os.strerror(int(found["number"])))
-    if isinstance(error, CacheError):
-        return None
-    with contextlib.suppress(OSError):
-        if os.statvfs(partial.parent).f_bavail == 0:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None
 
 
 def _concerns_another_file(error: OSError, partial: Path, path: Path) -> bool:

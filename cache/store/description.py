@@ -52,6 +52,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION_FILE
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise DamageError(path, "it is no file")
         content = json.loads(path.read_bytes())
         version, digest = content.pop("store_version"), content.pop("digest")
     except FileNotFoundError:
@@ -62,6 +64,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise file_error("read", path, error) from error
+    except DamageError:
+        raise
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DamageError(path, f"it is not the JSON that was written ({error})") from error
     if digest != _digest(version, content):

@@ -167,11 +167,18 @@ class StoreSummary:
 def find_stores(root: Path) -> list[StoreSummary]:
     """Return the stores in `root`, a folder of store folders, by name; none if `root` does not exist.
 
-    :raises CacheError: if `root` cannot be read.
+    A folder of shards without a description is a store too, a damaged one.
+
+    :raises CacheError: if `root` cannot be read, or is a link to a folder that is not there (not mounted).
     """
     root = Path(root)
+    if root.is_symlink() and not root.exists():
+        raise CacheError(
+            f"{root} is a link to {root.readlink()}, which is not there", "mount that folder, or mend the link"
+        )
     try:
-        folders = sorted(path.parent for path in root.glob(f"*/{DESCRIPTION_FILE}") if path.parent.name[0] != ".")
+        described = (path for name in (DESCRIPTION_FILE, "shard-*.h5") for path in root.glob(f"*/{name}"))
+        folders = sorted({path.parent for path in described if path.parent.name[0] != "."})
     except OSError as error:
         raise file_error("read", root, error) from error
     return [_summary(folder) for folder in folders]
@@ -183,7 +190,7 @@ def remove_store(folder: Path) -> None:
     :raises CacheError: if `folder` is no store, or may not be removed.
     """
     folder = Path(folder).resolve()
-    if not (folder / DESCRIPTION_FILE).exists():
+    if not (folder / DESCRIPTION_FILE).exists() and not list_shards(folder):
         raise CacheError(f"{folder} is no feature store: it has no {DESCRIPTION_FILE}", "see `pipeline cache list`")
     remove_folder(folder)
     remove_stale_partials(folder.parent)

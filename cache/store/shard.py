@@ -17,8 +17,10 @@ import json
 import mmap
 import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +30,7 @@ from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import KEY_BYTES
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -114,7 +114,7 @@ def read_header(path: Path, description: Mapping[str, Any]) -> Shard:
     :raises CacheError: if the header is damaged, of another format version or of another store, or the file too short.
     :raises FileNotFoundError: if another process replaced the shard meanwhile.
     """
-    shard = parse_header(path, path, description)
+    shard = _parse_header(path, description)
     state = path.stat()
     if state.st_size < shard.size:
         raise DamageError(path, f"it has {state.st_size} bytes instead of {shard.size}")
@@ -128,7 +128,7 @@ def read_description_of(paths: Iterable[Path]) -> dict[str, Any] | None:
     """
     import h5py
 
-    for path in paths:
+    for path in filter(Path.is_file, paths):
         try:
             with h5py.File(path, "r", locking=False) as file:
                 return _described_in(path, file.attrs)
@@ -137,16 +137,18 @@ def read_description_of(paths: Iterable[Path]) -> dict[str, Any] | None:
     return None
 
 
-def parse_header(path: Path, source: Path | io.RawIOBase, description: Mapping[str, Any]) -> Shard:
-    """Return the facts in the header that HDF5 reads from `source`, the file `path` or what stands for it.
+def _parse_header(path: Path, description: Mapping[str, Any]) -> Shard:
+    """Return the facts in the header of the shard at `path`.
 
     :raises CacheError: if the header is damaged, of another format version or of another store.
     :raises FileNotFoundError: if another process replaced the shard meanwhile.
     """
     import h5py
 
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        raise DamageError(path, "it is no file")
     try:
-        with h5py.File(source, "r", locking=False) as file:
+        with h5py.File(path, "r", locking=False) as file:
             _check_store(path, _described_in(path, file.attrs), description)
             return _facts(path, file, description)
     except (FileNotFoundError, MemoryError, CacheError):

@@ -40,7 +40,7 @@ def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: 
     texts are read on the cluster and embedded, nothing else: there is nothing to fit a head on. --devices auto takes
     every GPU of the cluster, else one actor per node; cpu:N takes N actors per node.
     """
-    from pipeline.stages.with_progress import corpus_stage, embed_stage
+    from pipeline.stages.embed_with_progress import corpus_stage, embed_stage
 
     loading, rest = split_loading(options)
     source = DatasetSource(lasting_source(dataset), **loading)

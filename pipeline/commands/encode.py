@@ -30,8 +30,8 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     are kept, or .txt with one text per line. A column of FILE that is called like a level gets `_given` added.
     """
     from pipeline.evaluation.advised_run import advised_run
+    from pipeline.stages.embed_with_progress import rate_of
     from pipeline.stages.encode import beside, encode, read_input
-    from pipeline.stages.with_progress import rate_of
     from pipeline.workspace.outputs import check_output, made_by, write_table
     from pipeline.workspace.runs import file_digest, runs_by_id
     from pipeline.workspace.select_run import chosen_line, runs_asked

@@ -34,7 +34,8 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     """
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.recommend import advice
-    from pipeline.stages.with_progress import embed_stage, fit_stage, score_stage, show_scores
+    from pipeline.stages.embed_with_progress import embed_stage
+    from pipeline.stages.with_progress import fit_stage, score_stage, show_scores
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cache
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
-from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request
 from pipeline.stages.fit import FitSettings, Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, orders, processes_for
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
@@ -22,62 +20,8 @@ from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
 from pipeline.terminal.durations import duration
 from pipeline.terminal.tables import score_table, steerability_lines
-from pipeline.workspace.artifacts import DatasetSource
 from pipeline.workspace.features import LabelledFeatures, labelled_features, runs_of
 from pipeline.workspace.runs import Run, usable
-
-
-def rate_of(progress: cache.EmbedProgress) -> str:
-    """Texts per second, once there is a rate to speak of."""
-    return f"{progress.texts_per_second:,.0f} texts/s" if progress.texts_per_second else progress.stage
-
-
-def embed_stage(
-    session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
-) -> Embedded:
-    """Stage one, shown, on the engine that `options` name, if they name one."""
-    request = embed_request(session.artifacts, options, layers)
-    with session.console.progress("embedding") as bar:
-        embedded = embed(session.artifacts, source, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
-    show_embedded(session, embedded)
-    return embedded
-
-
-def corpus_stage(
-    session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
-) -> EmbeddedTexts:
-    """Stage one for texts without labels, on a cluster, shown."""
-    request = embed_request(session.artifacts, options, layers)
-    with session.console.progress("embedding") as bar:
-        embedded = embed_corpus(corpus, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
-    show_embedded(session, embedded)
-    return embedded
-
-
-def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
-    """Warnings and choices, and what an embed did."""
-    for line in (*embedded.warnings, *embedded.report.notes):
-        session.console.say(line)
-    for line in embed_lines(embedded):
-        session.console.show(line)
-
-
-def embed_lines(embedded: EmbeddedTexts) -> list[str]:
-    """What an embed did: texts, tokens, nodes, and where the seconds went."""
-    report = embedded.report
-    lines = [
-        f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
-        f"{report.computed:,} computed, {report.reused:,} reused, {duration(report.seconds)}"
-    ]
-    if report.computed:
-        stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.stages.items() if seconds >= 0.05)
-        padding = report.padding / (report.nodes + report.padding)
-        lines.append(
-            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {padding:.1%}, "
-            f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
-        )
-        lines.append(f"  time: {stages}")
-    return lines + [f"  layer {layer.layer}: {layer.folder}" for layer in report.stores]
 
 
 def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset()) -> str:

@@ -7,9 +7,6 @@ from typing import Any
 
 import click
 
-from heads.methods import SCHEDULES
-from heads.presets import PRESETS
-
 
 class IntegerList(click.ParamType[tuple[int, ...]]):
     """Comma-separated integers, such as `42,123`."""
@@ -111,6 +108,11 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
         ),
         click.option(
+            "--store-dtype",
+            type=click.Choice(["float16", "float32", "bfloat16"]),
+            help="Stored dtype. Default: float16 for the last layer, float32 for others.",
+        ),
+        click.option(
             "--devices",
             default="auto",
             show_default=True,
@@ -124,6 +126,9 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the fit that every command that trains heads takes."""
+    from heads.methods import SCHEDULES  # here: commands that fit nothing need no heads
+    from heads.presets import PRESETS
+
     options = (
         click.option("--seeds", type=IntegerList(), default="42", show_default=True, help="Trained together."),
         click.option("--head", type=click.Choice(tuple(PRESETS)), help="Head preset; default: the method's own."),

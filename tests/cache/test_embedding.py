@@ -391,3 +391,14 @@ print(report.computed, peak() - before)
     computed, grown = re.findall(r"[\d.]+", done.stdout)
     assert int(computed) == 70_000
     assert float(grown) < 500
+
+
+def test_a_generator_a_path_and_a_torch_device_are_taken(tmp_path, checkpoint):
+    import torch
+
+    texts = corpus(30)
+    folder = Path(checkpoint("qwen3"))
+    plain = embed(texts, str(folder), tmp_path / "s", dtype="float32", device="cpu")
+    once = embed((text for text in texts), folder, tmp_path / "t", dtype="float32", device=torch.device("cpu"))
+    assert np.array_equal(plain, once)
+    assert len(once) == 30

@@ -1,6 +1,9 @@
 """A file or folder is whole or absent: after an exception, a full disk, a kill at any of its steps."""
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -124,3 +127,67 @@ def test_a_folder_is_removed_whole(tmp_path):
     assert names(tmp_path) == []
     with pytest.raises(CacheError, match="cannot remove"):
         remove_folder(tmp_path / "store")
+
+
+def test_modes_are_those_of_the_umask_whatever_a_library_makes_of_a_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "file") as partial:
+            partial.unlink()
+            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
+        with atomic_folder(tmp_path / "run") as partial:
+            (partial / "inner").mkdir(0o700)
+            os.close(os.open(partial / "inner" / "head", os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"file": 0o640, "run": 0o750, "inner": 0o750, "head": 0o640}
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from cache import CacheError
+from cache.store import atomic_file, atomic_folder
+from safetensors.numpy import save_file
+path = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+for write in (atomic_file, atomic_folder):
+    try:
+        with write(path) as partial:
+            save_file({"a": np.zeros(1 << 20)}, partial / "head" if partial.is_dir() else partial)
+    except CacheError as error:
+        print(error.problem, "|", error.remedy)
+"""
+
+
+def test_a_library_that_meets_a_full_disk_is_explained_with_the_file_that_is_written(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "it")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout
+    assert all(line.startswith(f"cannot write {tmp_path / 'it'}: File too large | free some space") for line in lines)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_vanishes_while_a_library_writes_is_explained_and_a_missing_input_is_not(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with pytest.raises(CacheError, match=r"cannot write .*gone/it: No such file"), atomic_file(folder / "it"):
+        shutil.rmtree(folder)
+        raise RuntimeError("Error while serializing: I/O error: No such file or directory (os error 2)")
+    with pytest.raises(RuntimeError, match="input"), atomic_file(tmp_path / "it"):
+        raise RuntimeError("input: No such file or directory (os error 2)")
+
+
+def test_who_writes_removes_what_the_dead_left(tmp_path):
+    child = os.fork()
+    if child == 0:
+        _partial_name(tmp_path / "dead").write_text("left behind")
+        os._exit(0)
+    os.waitpid(child, 0)
+    with atomic_file(tmp_path / "new") as partial:
+        partial.write_text("new")
+    assert names(tmp_path) == ["new"]

@@ -356,3 +356,31 @@ class TestRemove:
         make(tmp_path / "t", [])
         remove_store(tmp_path / "t")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_folder_that_is_not_mounted_is_not_taken_for_no_stores(tmp_path):
+    (tmp_path / "features").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(CacheError, match=r"features is a link to .*not mounted, which is not there"):
+        find_stores(tmp_path / "features")
+
+
+def test_a_store_without_its_description_is_listed_as_damaged(tmp_path):
+    make(tmp_path / "s", [(0, 100, 1)])
+    (tmp_path / "s" / "backbone.json").unlink()
+    (found,) = find_stores(tmp_path)
+    assert found.shards == 1
+    assert "it is missing" in str(found.damage)
+    assert found.description["hidden_size"] == DIM
+    remove_store(found.folder)
+    assert find_stores(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["backbone.json", "shard-0-0.h5"])
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_nothing_waits_for_it(tmp_path, name):
+    make(tmp_path / "s", [(0, 100, 1)])
+    (tmp_path / "s" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "s" / name)
+    with pytest.raises(CacheError, match=f"{name} is damaged: it is no file"):
+        FeatureStore.open(tmp_path / "s")
+    (found,) = find_stores(tmp_path)
+    assert "it is no file" in str(found.damage)

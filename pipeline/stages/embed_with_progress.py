@@ -1,0 +1,68 @@
+"""Stage one as the command line shows it: a progress bar, the choices made, and what was done.
+
+Apart from the other stages (`pipeline.stages.with_progress`), so that `embed` loads nothing of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cache
+from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request
+from pipeline.terminal.command import Session
+from pipeline.terminal.durations import duration
+from pipeline.workspace.artifacts import DatasetSource
+
+
+def rate_of(progress: cache.EmbedProgress) -> str:
+    """Texts per second, once there is a rate to speak of."""
+    return f"{progress.texts_per_second:,.0f} texts/s" if progress.texts_per_second else progress.stage
+
+
+def embed_stage(
+    session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> Embedded:
+    """Stage one, shown, on the engine that `options` name, if they name one."""
+    request = embed_request(session.artifacts, options, layers)
+    with session.console.progress("embedding") as bar:
+        embedded = embed(session.artifacts, source, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
+    show_embedded(session, embedded)
+    return embedded
+
+
+def corpus_stage(
+    session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> EmbeddedTexts:
+    """Stage one for texts without labels, on a cluster, shown."""
+    request = embed_request(session.artifacts, options, layers)
+    with session.console.progress("embedding") as bar:
+        embedded = embed_corpus(corpus, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
+    show_embedded(session, embedded)
+    return embedded
+
+
+def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
+    """Warnings and choices, and what an embed did."""
+    for line in (*embedded.warnings, *embedded.report.notes):
+        session.console.say(line)
+    for line in embed_lines(embedded):
+        session.console.show(line)
+
+
+def embed_lines(embedded: EmbeddedTexts) -> list[str]:
+    """What an embed did: texts, tokens, nodes, and where the seconds went."""
+    report = embedded.report
+    lines = [
+        f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
+        f"{report.computed:,} computed, {report.reused:,} reused, {duration(report.seconds)}"
+    ]
+    if report.computed:
+        stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.stages.items() if seconds >= 0.05)
+        padding = report.padding / (report.nodes + report.padding)
+        lines.append(
+            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {padding:.1%}, "
+            f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
+        )
+        lines.append(f"  time: {stages}")
+    return lines + [f"  layer {layer.layer}: {layer.folder}" for layer in report.stores]
