@@ -71,6 +71,7 @@ LAYERS = {
 }
 # of heads and data, what pipeline takes from a module instead of from what the package exports: nothing to be added
 BY_PATH = {
+    "data.files.table",
     "data.summary",
     "heads.exported",
     "heads.knn",

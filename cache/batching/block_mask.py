@@ -8,20 +8,16 @@ saves the kernel its mask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from cache.batching.packing import Batch, pack
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from cache.batching.ragged import Sequences
 
 QUERY_BLOCK = KEY_BLOCK = 32
 
@@ -119,21 +115,3 @@ class DeviceTrie:
             packed = packed.pin_memory().to(device, non_blocking=True)
         parts = torch.split(packed, [-(-size // 4) * 4 for size in host.sizes.values()])
         return cls({name: part[: host.sizes[name]] for name, part in zip(host.sizes, parts, strict=True)})
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How an encoder wants its batches: layout and most nodes (`packing.pack`); with block lists if `laid_out`.
-
-    `windowed`: some layer sees a local window only (`HostTrie`).
-    """
-
-    layout: str
-    budget: int
-    laid_out: bool = False
-    windowed: bool = False
-
-    def batches(self, sequences: Sequences) -> Iterator[Batch]:
-        """Yield the batches that hold `sequences`."""
-        for batch in pack(sequences, self.layout, self.budget):
-            yield replace(batch, laid_out=HostTrie.of(batch, windowed=self.windowed)) if self.laid_out else batch

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache.batching.block_mask import HostTrie
 from cache.batching.prefix_trie import build_trie, cut, shared_lengths, token_order
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-    from cache.batching.block_mask import HostTrie
 
 
 @dataclass(frozen=True)
@@ -139,3 +138,21 @@ def _pad(part: Sequences) -> Batch:
     ids = np.zeros((len(part), int(lengths.max())), np.int64)
     ids[np.arange(ids.shape[1]) < lengths[:, None]] = part.ids
     return Batch("padded", np.empty(0, np.int64), ids, np.broadcast_to(np.arange(ids.shape[1]), ids.shape), lengths)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How an encoder wants its batches: layout and most nodes (`packing.pack`); with block lists if `laid_out`.
+
+    `windowed`: some layer sees a local window only (`HostTrie`).
+    """
+
+    layout: str
+    budget: int
+    laid_out: bool = False
+    windowed: bool = False
+
+    def batches(self, sequences: Sequences) -> Iterator[Batch]:
+        """Yield the batches that hold `sequences`."""
+        for batch in pack(sequences, self.layout, self.budget):
+            yield replace(batch, laid_out=HostTrie.of(batch, windowed=self.windowed)) if self.laid_out else batch

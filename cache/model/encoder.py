@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from cache.backbone.json_files import JsonObject, read_json
-from cache.batching.block_mask import HostTrie, Packing
-from cache.batching.packing import pack
+from cache.batching.block_mask import HostTrie
+from cache.batching.packing import Packing, pack
 from cache.errors import CacheError
 from cache.model.dense import DenseModules
 from cache.model.native.config import FAMILIES

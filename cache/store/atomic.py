@@ -105,12 +105,16 @@ def _written(path: Path) -> Iterator[Path]:
 def _refusal_in(error: Exception, partial: Path) -> OSError | None:
     """Return the operating system's error that a library's exception (of safetensors, polars, HDF5) speaks of.
 
-    Of a missing file only where the folder is gone: it may be another file, which the body reads.
+    Of a missing file only where the folder is gone: it may be another file, which the body reads. Where a message
+    has no number, a disk without room tells.
     """
-    found = _ERROR_NUMBER.search(str(error))
-    number = int(found[1]) if found else None
-    if number in _REFUSALS or (number == errno.ENOENT and not partial.parent.exists()):
-        return OSError(number, os.strerror(number))
+    if found := _ERROR_NUMBER.search(str(error)):
+        number = int(found[1])
+        known = number in _REFUSALS or (number == errno.ENOENT and not partial.parent.exists())
+        return OSError(number, os.strerror(number)) if known else None
+    with contextlib.suppress(OSError):
+        if os.statvfs(partial.parent).f_bavail == 0:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
 
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cache.backbone.registry import Backbone
-    from cache.batching.block_mask import Packing
-    from cache.batching.packing import Batch
+    from cache.batching.packing import Batch, Packing
     from cache.batching.ragged import Sequences
     from cache.plan import Plan
     from cache.workers.work_items import WorkItem

@@ -82,7 +82,7 @@ def COMMAND(
 
 
 def _sweep_here(session: Session, grid: Any, devices: str, ray_address: str | None) -> Any:
-    from cache.devices import choose_devices
+    from cache.workers import choose_devices
     from pipeline.stages.with_progress import sweep_stage
 
     if ray_address:

@@ -117,7 +117,7 @@ def test_processes_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["before its first message", "between messages"])
 def test_a_tokenizing_process_that_is_killed_is_an_error_that_says_so(qwen, moment, tmp_path):
-    from cache.batching.block_mask import Packing
+    from cache.batching.packing import Packing
     from cache.plan import make_plan
     from cache.workers.tokenizer_pool import TokenizerPool
     from cache.workers.work_items import WorkItem
