@@ -18,6 +18,7 @@ import numpy as np
 
 from cache.backbone.registry import DEFAULT
 from cache.devices import check_devices, choose_devices, native_dtype
+from cache.endpoint import embed_from_endpoint
 from cache.errors import CacheError
 from cache.lookup import Lookup, LookupPool, lookup_processes
 from cache.plan import EmbedRequest, Plan, make_plan
@@ -74,6 +75,9 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
         that "auto" would have to choose between; an empty text, by row; a feature that is not finite, by row.
     """
     began = time.perf_counter()
+    if request.resolved.endpoint is not None:
+        total = len(texts) if isinstance(texts, Sized) else 0
+        return embed_from_endpoint(texts, request, total=total, progress=progress)
     check_devices(request.devices)
 
     def fastest() -> tuple[str, str]:

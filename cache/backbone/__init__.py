@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING
 from cache.lazy import importer
 
 if TYPE_CHECKING:
-    from cache.backbone.fingerprint import identity, read_content, weight_files
+    from cache.backbone.fingerprint import forget_hashes, identity, read_content, weight_files
     from cache.backbone.hub import fetch_small_files, is_cached, locate
     from cache.backbone.json_files import read_json
-    from cache.backbone.registry import BACKBONES, Backbone, is_causal, package_folder
-    from cache.backbone.tokenizer_files import quiet_transformers
+    from cache.backbone.options import READING, BackboneOptions, with_options
+    from cache.backbone.quiet import quiet_transformers
+    from cache.backbone.registry import BACKBONES, GIVEN, SERVED, Backbone, is_causal, package_folder
 
 __all__ = [
     "BACKBONES",
+    "GIVEN",
+    "READING",
+    "SERVED",
     "Backbone",
+    "BackboneOptions",
     "fetch_small_files",
+    "forget_hashes",
     "identity",
     "is_cached",
     "is_causal",
@@ -26,11 +32,13 @@ __all__ = [
     "read_content",
     "read_json",
     "weight_files",
+    "with_options",
 ]
 __getattr__ = importer(
     __name__,
     {
         "cache.backbone.fingerprint": (
+            "forget_hashes",
             "identity",
             "read_content",
             "weight_files",
@@ -43,10 +51,17 @@ __getattr__ = importer(
         "cache.backbone.json_files": ("read_json",),
         "cache.backbone.registry": (
             "BACKBONES",
+            "GIVEN",
+            "SERVED",
             "Backbone",
             "is_causal",
             "package_folder",
         ),
-        "cache.backbone.tokenizer_files": ("quiet_transformers",),
+        "cache.backbone.options": (
+            "READING",
+            "BackboneOptions",
+            "with_options",
+        ),
+        "cache.backbone.quiet": ("quiet_transformers",),
     },
 )

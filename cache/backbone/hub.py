@@ -32,8 +32,8 @@ def held_files(source: str) -> Path | None:
     """Return the folder with a backbone's configuration that is here already: `source` itself, or the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    if Path(source).is_dir():
-        return Path(source)
+    if Path(source).is_dir() or source.endswith(".gguf"):
+        return locate(source, "")
     if not _HUB_ID.fullmatch(source):
         return None
     held = try_to_load_from_cache(source, "config.json")
@@ -63,6 +63,15 @@ def locate(source: str, alternatives: str) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
+    if not _HUB_ID.fullmatch(source) and not folder.is_absolute():
+        raise CacheError(
+            f"{source} is served by an endpoint: it has no files here",
+            "take a backbone whose weights and tokenizer are here for this",
+        )
+    if folder.suffix == ".gguf" and folder.is_file():
+        from cache.backbone.gguf import dequantised
+
+        return dequantised(folder)
     if folder.is_absolute():
         raise CacheError(f"checkpoint folder {source} is not there", "check the path")
     if is_cached(source):

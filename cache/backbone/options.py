@@ -24,6 +24,10 @@ class BackboneOptions:
     endpoint: str | None = None
 
 
+READING = ("pooling", "prompt", "end_token", "endpoint")
+"""Names of the options."""
+
+
 def with_options(name: str, options: BackboneOptions) -> str:
     """Return `name` with the options behind it, replacing those that it has already.
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.backbone.gguf import dequantised, gguf_in
 from cache.backbone.hub import fetch_small_files, held_files
 from cache.backbone.json_files import JsonObject
 from cache.backbone.options import BackboneOptions, split_options
@@ -59,6 +60,7 @@ class Backbone:
     truncation_side: str | None = None
     dense: tuple[str, ...] = ()
     prompt_asked: bool = False
+    endpoint: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -71,6 +73,7 @@ _ROWS = (
 )
 BACKBONES = {row.name: row for row in _ROWS}
 DEFAULT = _ROWS[0].name
+SERVED, GIVEN = "openai:", "embeddings:"  # names of models behind an endpoint, and of vectors from a file
 _BY_SOURCE = {row.source: row for row in _ROWS}
 
 
@@ -84,17 +87,31 @@ def resolve(name: str | Path, *, trust_remote_code: bool = False) -> Backbone:
     """
     plain, options = split_options(str(name))
     found = replace(_resolve(plain), trust_remote_code=trust_remote_code)
-    return _with_options(found, options) if options != BackboneOptions() else found
+    plainly = options == BackboneOptions() and not plain.startswith(SERVED)
+    return found if plainly else _with_options(found, options)
 
 
 def _resolve(name: str) -> Backbone:
     if name in BACKBONES:
         return _of_row(BACKBONES[name])
+    if name.startswith(SERVED):
+        model = name.removeprefix(SERVED)
+        return Backbone(f"openai-{_slug(model)}", model, "endpoint", 0)
+    if name.startswith(GIVEN):
+        raise CacheError(
+            f"{name.removeprefix(GIVEN)} are vectors from a file: no encoder here computes them for other texts",
+            "embed those texts where the vectors come from, and add them by `pipeline embed DATASET --embeddings FILE`",
+        )
     path = Path(name).expanduser()
     if path.is_dir():
-        return _of_folder(path.resolve())
+        held = gguf_in(path.resolve())
+        return _of_folder(path.resolve()) if held is None else _of_gguf(held)
+    if path.is_file() and path.suffix == ".gguf":
+        return _of_gguf(path.resolve())
     if path.exists():
-        raise CacheError(f"backbone {name} is a file", "name the folder that holds config.json and the weights")
+        raise CacheError(
+            f"backbone {name} is a file", "name the folder that holds config.json and the weights, or a .gguf file"
+        )
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         row = _BY_SOURCE.get(name)
         return _of_row(row) if row is not None else _from_files(fetch_small_files(name), name, name)
@@ -126,8 +143,17 @@ def _of_folder(folder: Path) -> Backbone:
 def _read_row(row: Backbone, folder: Path, source: str) -> Backbone:
     """Read a row's files: what they state counts, and the row's prompt and end token where they state none."""
     read = _from_files(folder, source, row.name)
+    if not (folder / "modules.json").is_file():
+        return replace(row, source=source, truncation_side=read.truncation_side, notes=read.notes)
     prompt, end = read.prompt or row.prompt, read.end_token if read.end_token is not None else row.end_token
     return replace(read, package=row.package, prompt=prompt, end_token=end)
+
+
+def _of_gguf(path: Path) -> Backbone:
+    """Return the backbone in a GGUF file, dequantised where it was not yet."""
+    folder = dequantised(path)
+    found = _from_files(folder, str(path), path.stem)
+    return replace(found, notes=(*found.notes, f"weights dequantised to float32 in {folder}"))
 
 
 def _with_options(found: Backbone, options: BackboneOptions) -> Backbone:
@@ -136,6 +162,16 @@ def _with_options(found: Backbone, options: BackboneOptions) -> Backbone:
     :raises CacheError: an unknown pooling or end token; a prompt that the checkpoint's pooling leaves out.
     """
     changed, parts = found, [found.name]
+    if options.endpoint is not None:
+        changed = replace(changed, endpoint=options.endpoint)
+    served = found.pooling == "endpoint"
+    if served != (options.endpoint is not None):
+        raise CacheError(
+            f"backbone {found.name}: an endpoint goes with openai:MODEL, and openai:MODEL with an endpoint",
+            "name both: --backbone openai:MODEL --endpoint URL",
+        )
+    if served and (options.pooling is not None or options.end_token is not None):
+        raise CacheError(f"backbone {found.name}: pooling and end token are the server's", "leave these options out")
     if options.pooling is not None:
         if options.pooling not in POOLINGS:
             raise CacheError(f"pooling {options.pooling!r}", f"use one of {', '.join(POOLINGS)}")
@@ -190,7 +226,7 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
         raise CacheError(
             f"backbone {source} has no config.json", "name a folder written by save_pretrained, or a hub id"
         )
-    name = re.sub(r"[^\w.-]+", "-", label).strip("-.").lower() or "checkpoint"
+    name = _slug(label)
     settings, tokenizer = read_settings(folder, source), JsonObject.read_or_empty(folder / "tokenizer_config.json")
     causal = is_causal(config.values)
     limit = _max_length(config, tokenizer, None if settings is None else settings.max_length)
@@ -206,6 +242,11 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
     notes = [f"prompt {settings.prompt!r} before every text, as the checkpoint asks"] if settings.prompt else []
     notes += [f"last-token pooling: {ending}"] if pooling == "last" and end is None else []
     return replace(made, prompt=settings.prompt, lowercase=settings.lowercase, dense=settings.dense, notes=tuple(notes))
+
+
+def _slug(label: str) -> str:
+    """Return a name that a folder may have."""
+    return re.sub(r"[^\w.-]+", "-", label).strip("-.").lower() or "checkpoint"
 
 
 def is_causal(config: Mapping[str, Any]) -> bool:

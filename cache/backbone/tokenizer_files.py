@@ -14,14 +14,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cache.backbone.json_files import JsonObject
+from cache.backbone.quiet import quiet_transformers
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from cache.backbone.registry import Backbone
@@ -41,22 +40,6 @@ _QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _READ_DIRECTLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Turn transformers' progress bars and warnings off, and back to what they were."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_tokenizer(folder: Path, backbone: Backbone) -> tuple[Any, str]:
@@ -175,6 +158,8 @@ def _read_directly(raw: Any, settings: dict[str, Any], folder: Path) -> bool:
     name = JsonObject.read_or_empty(folder / "tokenizer_config.json").values.get("tokenizer_class")
     name, kind = name or model.get("tokenizer_class"), model.get("model_type")
     rest = {key: value for key, value in settings.items() if key not in _SPECIAL}
+    if (folder / "gguf.json").is_file():  # tokenizer.json was written from the GGUF file's metadata
+        return True
     if name in _READ_DIRECTLY and kind != "qwen2":
         return not rest.keys() - {"add_prefix_space"}
     short = str(name).removesuffix("Fast")

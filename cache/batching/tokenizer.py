@@ -119,5 +119,9 @@ def token_lengths(texts: Sequence[str], backbone: Backbone) -> NDArray[np.int64]
 
     :raises CacheError: the backbone's files are not here and cannot be had.
     """
+    if backbone.endpoint is not None:
+        raise CacheError(
+            f"{backbone.name} is behind an endpoint: its tokenizer is not here", "count characters instead"
+        )
     tokenizer = TextTokenizer(locate(backbone.source, ""), backbone)
     return tokenizer.encode([backbone.prompt + text for text in texts]).lengths

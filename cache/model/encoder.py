@@ -19,7 +19,7 @@ from cache.batching.block_mask import HostTrie
 from cache.batching.packing import Packing, pack
 from cache.errors import CacheError
 from cache.model.dense import DenseModules
-from cache.model.native.config import FAMILIES
+from cache.model.native.config import FAMILIES, unknown_settings
 from cache.model.native.load import NativeDecoder, open_native
 from cache.model.pooling import within_tolerance
 
@@ -189,9 +189,8 @@ def _open(
     from cache.model.transformers_model import TransformersModel
 
     model = TransformersModel(folder, backbone, layers, dtype, device)
-    if read_json(folder / "config.json").get("model_type") in FAMILIES:
-        model.notes = (
-            *model.notes,
-            "transformers' own layers: the checkpoint holds settings that the native layers do not know",
-        )
+    config = read_json(folder / "config.json")
+    if config.get("model_type") in FAMILIES:
+        unknown = unknown_settings(config) or "its tensors or its positions"
+        model.notes = (*model.notes, f"transformers' own layers: the native ones do not know {unknown}")
     return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def pool(states: Tensor, batch: Batch, pooling: str) -> Tensor:
     if batch.layout == "padded":
         return _pool_padded(states, batch, pooling)
     if batch.last is not None:
-        return states[_index(batch.last, states)].float()
+        return _pool_trie(states, batch, pooling)
     if pooling == "mean":
         rectangles = (_rectangle(states, *run) for run in batch.runs)
         return torch.cat([rectangle.float().mean(1) for rectangle in rectangles])
@@ -49,6 +50,26 @@ def _pool_padded(states: Tensor, batch: Batch, pooling: str) -> Tensor:
         return (states.float() * kept[..., None]).sum(1) / lengths[:, None]
     at = lengths - 1 if pooling == "last" else torch.zeros_like(lengths)
     return states[torch.arange(len(states), device=states.device), at].float()
+
+
+def _pool_trie(states: Tensor, batch: Batch, pooling: str) -> Tensor:
+    """Pool each text's path from the root: shared nodes are summed once, depth by depth."""
+    assert batch.last is not None
+    last = _index(batch.last, states)
+    if pooling == "last":
+        return states[last].float()
+    if pooling == "cls":
+        roots = np.flatnonzero(batch.positions == 0)
+        return states[_index(roots[np.searchsorted(roots, batch.last, side="right") - 1], states)].float()
+    sums = states.float()  # a copy, or states of its own that nothing reads afterwards
+    before = np.flatnonzero(batch.positions == 0)
+    for depth in range(1, int(batch.positions.max()) + 1):
+        here = np.flatnonzero(batch.positions == depth)
+        parents = before[np.searchsorted(before, here) - 1]  # in preorder the nearest node above
+        sums[_index(here, states)] += sums[_index(parents, states)]
+        before = here
+    counts = _index(batch.positions[batch.last] + 1, states)
+    return sums[last] / counts[:, None]
 
 
 def _rectangle(states: Tensor, start: int, texts: int, length: int) -> Tensor:

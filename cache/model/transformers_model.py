@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cache.backbone.tokenizer_files import quiet_transformers
+from cache.backbone.quiet import quiet_transformers
 from cache.batching.packing import Batch, pack
 from cache.batching.ragged import Sequences
 from cache.errors import CacheError
@@ -98,9 +98,7 @@ class TransformersModel:
 
     def _choose_layout(self, alone: Tensor) -> str:
         """Return the layout that reproduces each text alone: packed if it can be, else padded."""
-        layout = "trie" if self._causal and self._pooling == "last" else "runs"
-        if self._causal and layout == "runs":
-            return self._fall_back(f"{self._pooling} pooling over a causal backbone")
+        layout = "trie" if self._causal else "runs"
         native = self._model.config._attn_implementation
         self._model.set_attn_implementation(INTERFACE)
         if self._model.config._attn_implementation == INTERFACE:

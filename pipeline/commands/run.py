@@ -13,6 +13,7 @@ from pipeline.terminal.options import (
     fitting_options,
     known_methods,
     loading_options,
+    reading_options,
     split_loading,
 )
 from pipeline.workspace.artifacts import DatasetSource, lasting_source
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint", show_default=True)
 @embedding_options
+@reading_options
 @fitting_options
 @loading_options
 def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options: Any) -> dict[str, Any]:

@@ -33,10 +33,10 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
     :param say: told, a line each, that vectors are of whole numbers, and which are nothing but zeros.
     :raises PipelineError: if the file cannot be read, does not go with the dataset, or holds NaN or infinity.
     """
-    readers = {".npy": _read_npy, ".parquet": _read_parquet}
+    readers = {".npy": _read_npy, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
     if path.suffix not in readers:
         raise PipelineError(
-            f"{path} is neither .npy nor .parquet",
+            f"{path} is none of .npy, .parquet and .safetensors",
             "save the embeddings with numpy.save, or as Parquet with a text and a list column",
         )
     vectors = readers[path.suffix](path, dataset, say)
@@ -74,6 +74,27 @@ def _read_npy(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> 
             f"{path} holds {getattr(vectors, 'dtype', 'several arrays')}, not floats, int8 or uint8",
             "save one array [n, D] of floats with numpy.save",
         )
+    if vectors.dtype in _BYTES:
+        say(_quantised(path, str(vectors.dtype)))
+    return _singles(vectors)
+
+
+def _read_safetensors(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            name = "embeddings" if "embeddings" in names else names[0] if len(names) == 1 else ""
+            vectors = file.get_tensor(name) if name else None
+    except (SafetensorError, OSError, TypeError) as error:
+        raise PipelineError(f"{path} is no safetensors file that can be read ({error})", "write it again") from error
+    if vectors is None:
+        raise PipelineError(
+            f"{path} has {len(names)} tensors: {', '.join(names[:5])}", "keep one, or call the vectors embeddings"
+        )
+    if not (vectors.dtype.kind == "f" or vectors.dtype in _BYTES):
+        raise PipelineError(f"{path} holds {vectors.dtype}, not floats, int8 or uint8", "save floats [n, D]")
     if vectors.dtype in _BYTES:
         say(_quantised(path, str(vectors.dtype)))
     return _singles(vectors)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import heads
+from cache.backbone import GIVEN
 from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
@@ -85,8 +86,11 @@ def commands(report_data: ReportData) -> list[str]:
     options += [] if _is_last(report_data) else ["--layers", str(features.layer)]
     options += source.options
     layer = [] if _is_last(report_data) else ["--layer", str(features.layer)]
+    read = ["--backbone", features.source.source, *options]
+    if features.source.source.startswith(GIVEN):
+        read = ["--embeddings", "FILE", "--name", features.source.name, *source.options]
     return [
-        shlex.join(["pipeline", "embed", source.source, "--backbone", features.source.source, *options]),
+        shlex.join(["pipeline", "embed", source.source, *read]),
         *(shlex.join([*_fit_command(group), *layer]) for group in _groups(report_data)),
         shlex.join(["pipeline", "report", *report_data.options.split(), *layer]),
     ]

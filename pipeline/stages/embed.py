@@ -19,6 +19,8 @@ from typing import Any
 import cache
 import data
 from cache import EmbedRequest
+from cache.backbone import READING, BackboneOptions, with_options
+from cache.store import read_description
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource, lasting_source
 from pipeline.workspace.features import LabelledFeatures
@@ -59,8 +61,9 @@ def corpus_of(source: DatasetSource) -> Any | None:
 
 def embed_request(artifacts: Artifacts, options: Mapping[str, Any], layers: Sequence[int] = (-1,)) -> EmbedRequest:
     """What the options of a command ask for (`pipeline.terminal.options.embedding_options`)."""
+    asked = BackboneOptions(**{name: options.get(name) for name in READING})
     return EmbedRequest(
-        lasting_source(options["backbone"]),
+        lasting_source(with_options(options["backbone"], asked)),
         artifacts.features,
         tuple(layers),
         options["dtype"],
@@ -81,12 +84,13 @@ def embed_corpus(
     from cache.cluster import embed_on_cluster
 
     report = embed_on_cluster(corpus, request, progress)
-    return EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), _source_of(request), report)
+    return EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), _source_of(request, report), report)
 
 
-def _source_of(request: EmbedRequest) -> BackboneSource:
-    found = request.resolved
-    return BackboneSource(found.name, str(request.backbone), found.prompt)
+def _source_of(request: EmbedRequest, report: cache.EmbedReport) -> BackboneSource:
+    """The backbone under the name of the store that holds its features: one model may be typed in several ways."""
+    name = str(read_description(report.stores[0].folder)["backbone"])
+    return BackboneSource(name, str(request.backbone), request.resolved.prompt)
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def embed(
         report = embed_on_cluster(dataset.texts, request, progress)
     else:
         report = cache.embed_missing(dataset.texts, request, progress)
-    used = _source_of(request)
+    used = _source_of(request, report)
     stores = {str(layer.layer): layer.folder.name for layer in report.stores}
-    artifacts.remember(Current(source, dataset.id, used, stores))
+    artifacts.remember(Current(source, dataset.id, used, stores), also_called=request.resolved.name)
     return Embedded(dataset.id, dataset.warnings, used, report, dataset)

@@ -6,10 +6,12 @@ Apart from the other stages (`pipeline.stages.with_progress`), so that `embed` l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cache
 from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request
+from pipeline.stages.given_features import store_given
 from pipeline.terminal.command import Session
 from pipeline.terminal.durations import duration
 from pipeline.workspace.artifacts import DatasetSource
@@ -27,6 +29,13 @@ def embed_stage(
     request = embed_request(session.artifacts, options, layers)
     with session.console.progress("embedding") as bar:
         embedded = embed(session.artifacts, source, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
+    show_embedded(session, embedded)
+    return embedded
+
+
+def given_stage(session: Session, source: DatasetSource, path: Path, name: str | None) -> Embedded:
+    """Stage one for vectors that were made elsewhere, shown."""
+    embedded = store_given(session.artifacts, source, path, name, session.console.say)
     show_embedded(session, embedded)
     return embedded
 
@@ -57,7 +66,7 @@ def embed_lines(embedded: EmbeddedTexts) -> list[str]:
         f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
         f"{report.computed:,} computed, {report.reused:,} reused, {duration(report.seconds)}"
     ]
-    if report.computed:
+    if report.computed and report.nodes:  # vectors of a file or a server have no tokens here
         stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.stages.items() if seconds >= 0.05)
         padding = report.padding / (report.nodes + report.padding)
         lines.append(

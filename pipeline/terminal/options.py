@@ -124,6 +124,23 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how a backbone is read, in place of what its files say; each is part of the fingerprint."""
+    options = (
+        click.option("--pooling", type=click.Choice(["last", "mean", "cls"]), help="Default: as the checkpoint says."),
+        click.option("--prompt", help="Put before every text. Default: the checkpoint's own, if any."),
+        click.option("--end-token", help="Appended to every text: a special token, its id, or none."),
+        click.option(
+            "--endpoint",
+            metavar="URL",
+            help="Server of the OpenAI embeddings protocol, with --backbone openai:MODEL; key from OPENAI_API_KEY.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the fit that every command that trains heads takes."""
     from heads.methods import SCHEDULES  # here: commands that fit nothing need no heads

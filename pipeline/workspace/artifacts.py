@@ -101,8 +101,10 @@ class Artifacts:
             )
         return current
 
-    def remember(self, current: Current) -> None:
-        """Makes `current` what later commands take by default."""
+    def remember(self, current: Current, also_called: str | None = None) -> None:
+        """Makes `current` what later commands take by default; `also_called` is another name of its backbone."""
+        if also_called not in (None, current.backbone.name):
+            write_record(self._backbone_file(str(also_called)), asdict(current.backbone))
         write_record(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
         write_record(self._backbone_file(current.backbone.name), asdict(current.backbone))
         write_record(self._current_file, asdict(current))
@@ -123,6 +125,8 @@ class Artifacts:
         if kept is not None:
             return kept
         resolved = cache.resolve(name)
+        if resolved.name != name and self._backbone_file(resolved.name).is_file():
+            return self.backbone_source(resolved.name)
         return BackboneSource(resolved.name, lasting_source(name), resolved.prompt)
 
     def dataset_source(self, name: str | None) -> DatasetSource:
@@ -222,4 +226,7 @@ def lasting_source(typed: str) -> str:
     if typed in data.BUILT_IN or typed in cache.backbone.BACKBONES:
         return typed
     path = Path(typed).expanduser()
-    return str(path.resolve()) if path.exists() else typed
+    if path.exists():
+        return str(path.resolve())
+    name, mark, options = typed.rpartition("?")  # of a backbone, as in a URL
+    return f"{lasting_source(name)}?{options}" if mark else typed

@@ -23,6 +23,15 @@ _IRRELEVANT = {
     *("id2label", "label2id", "type_vocab_size", "intermediate_size", "return_dict", "output_hidden_states"),
     *("problem_type", "num_labels", "chunk_size_feed_forward", "tokenizer_class", "directionality"),
     *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"),
+    *(
+        "_model_name_or_path",
+        "unk_token_id",
+        "decoder_start_token_id",
+        "auto_map",
+        "task_specific_params",
+        "_commit_hash",
+    ),
+    *("label_smoothing", "finetuning_task", "remove_invalid_values", "_attn_implementation", "attn_implementation"),
     *("output_past", "output_attentions", "sep_token_id", "cls_token_id", "mask_token_id"),
 }
 _SIZES = {"hidden_size", "num_hidden_layers", "num_attention_heads"}
@@ -160,6 +169,18 @@ def _understood(config: Mapping[str, Any], keys: set[str], values: Mapping[str, 
         and all(size is None or (type(size) is int and size > 0) for size in sizes)
         and all(config[key] in allowed for key, allowed in values.items() if key in config)
     )
+
+
+def unknown_settings(config: Mapping[str, Any]) -> str:
+    """Name what in a configuration of a known family keeps it from running here; empty where it is none by itself."""
+    family = str(config.get("model_type"))
+    values, further = (_BERT_VALUES, {"layer_norm_eps"}) if family == "bert" else (_DECODER_VALUES, _DECODER_KEYS)
+    further = further | _WINDOW_KEYS.get(family, set())
+    unknown = config.keys() - _IRRELEVANT - _SIZES - further - values.keys()
+    other = [
+        f"{key} {config[key]!r}" for key, allowed in values.items() if key in config and config[key] not in allowed
+    ]
+    return ", ".join([*sorted(unknown), *other])
 
 
 def _windows(config: Mapping[str, Any]) -> tuple[int | None, ...] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -43,13 +43,13 @@ _POSITIONS = "embeddings.position_ids"  # a buffer of 0, 1, 2, ... that older ch
 
 
 class NativeDecoder:
-    """A decoder that pools the last token, computing every distinct prefix of a batch once."""
+    """A decoder that computes every distinct prefix of a batch once."""
 
     layout = "trie"
 
-    def __init__(self, decoder: Decoder, layers: Sequence[int], device: str, *, windowed: bool) -> None:
+    def __init__(self, decoder: Decoder, layers: Sequence[int], device: str, pooling: str, *, windowed: bool) -> None:
         """Answer for `layers`, absolute."""
-        self.windowed = windowed
+        self.windowed, self._pooling = windowed, pooling
         self._decoder, self._layers, self._device = decoder, layers, device
 
     @torch.inference_mode()
@@ -59,13 +59,17 @@ class NativeDecoder:
         if batch.laid_out is not None and fused is not None:
             trie = DeviceTrie.of(batch.laid_out, self._device)
             f = trie.fields
-            states = self._decoder.states(f["ids"], f["positions"], trie, f["last"], self._layers, fused)
+            at = f["last"] if self._pooling == "last" else torch.arange(len(f["ids"]), device=self._device)
+            states = self._decoder.states(f["ids"], f["positions"], trie, at, self._layers, fused)
         else:
+            read = batch.last if self._pooling == "last" else np.arange(len(batch.ids))
             ids, positions, at = (
-                torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.positions, batch.last)
+                torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.positions, read)
             )
             states = self._decoder.states(ids, positions, self._plan(batch), at, self._layers)
-        return torch.stack([states[layer].float() for layer in self._layers])
+        if self._pooling == "last":
+            return torch.stack([states[layer].float() for layer in self._layers])
+        return torch.stack([pool(states[layer], batch, self._pooling) for layer in self._layers])
 
     def _plan(self, batch: Batch) -> Blocks | Chain:
         assert batch.end is not None
@@ -106,11 +110,11 @@ def open_native(
     files = weight_files(folder, backbone)
     try:
         decoder, bert = decoder_shape(config), bert_shape(config)
-        if decoder is not None and backbone.pooling == "last":
+        if decoder is not None:
             weights = Weights(files, "model.", dtype, device)
             if _are(weights, expected_of_decoder(decoder, config["vocab_size"]), ("lm_head.",)):
                 made = Decoder(weights, decoder, Rotary.of(decoder, folder, device))
-                return NativeDecoder(made, layers, device, windowed=any(decoder.windows))
+                return NativeDecoder(made, layers, device, backbone.pooling, windowed=any(decoder.windows))
         if bert is not None:
             weights = Weights(files, "bert.", dtype, device)
             tables = [config[name] for name in ("vocab_size", "max_position_embeddings", "type_vocab_size")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 
-from cache.backbone.fingerprint import absolute_layer, fingerprint, identity, read_content
+from cache.backbone.fingerprint import absolute_layer, fingerprint, forget_hashes, identity, read_content
 from cache.backbone.hub import locate
 from cache.backbone.registry import BACKBONES, package_folder, resolve
 from cache.devices import check_devices, choose_devices
@@ -128,6 +129,72 @@ def test_missing_weights_say_what_works_offline(monkeypatch):
     assert "minilm" in caught.value.remedy
 
 
+def test_one_model_is_one_store_however_it_is_named(checkpoint, tmp_path, monkeypatch):
+    """By its name, its hub id, its snapshot's folder, and a copy of that folder."""
+    from huggingface_hub import constants, file_download
+
+    from cache import EmbedRequest, embed_missing
+
+    hub = tmp_path / "hub"
+    snapshot = hub / "models--Qwen--Qwen3-0.6B" / "snapshots" / ("0" * 40)
+    shutil.copytree(checkpoint("qwen3"), snapshot)
+    (hub / "models--Qwen--Qwen3-0.6B" / "refs").mkdir()
+    (hub / "models--Qwen--Qwen3-0.6B" / "refs" / "main").write_text("0" * 40)
+    config = json.loads((snapshot / "config.json").read_text())
+    (snapshot / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 40960}))
+    for module in (constants, file_download):
+        monkeypatch.setattr(module, "HF_HUB_CACHE", str(hub), raising=False)
+    copied = shutil.copytree(snapshot, tmp_path / "copy")
+    names = ["qwen3-0.6b", "Qwen/Qwen3-0.6B", str(snapshot), str(copied)]
+    assert [resolve(name).name for name in names] == ["qwen3-0.6b"] * 3 + ["copy"]
+    reports = [embed_missing(["ab", "a"], EmbedRequest(name, tmp_path / "store", devices="cpu")) for name in names]
+    assert {report.stores for report in reports} == {reports[0].stores}
+    assert [report.computed for report in reports] == [2, 0, 0, 0]
+
+
+@pytest.mark.parametrize("asked", [True, None])
+def test_an_end_token_that_the_tokenizer_configuration_asks_for_is_appended_and_else_a_line_says_so(
+    checkpoint, tmp_path, asked
+):
+    from cache.batching.tokenizer import TextTokenizer
+
+    folder = shutil.copytree(checkpoint("mistral"), tmp_path / "model")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "add_eos_token": asked}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_lasttoken": True}
+    write(folder, modules=MODULES, **{"1_Pooling__config": pooling})
+    found = resolve(folder)
+    assert found.end_token == (1 if asked else None)
+    assert any("no end token appended" in note for note in found.notes) != bool(asked)
+    ids = TextTokenizer(folder, found).encode(["ab"]).ids.tolist()
+    assert ids.count(1) == (1 if asked else 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "name"),
+    [
+        ("pooling=cls", {"pooling": "cls"}, "minilm-cls"),
+        ("pooling=mean", {}, "minilm"),
+        ("end_token=[SEP]", {"end_token": 102}, "minilm-end-102"),
+        ("end_token=none", {}, "minilm"),
+        ("prompt=query%3A+", {"prompt": "query: ", "prompt_asked": True}, "minilm-prompt-"),
+    ],
+)
+def test_options_behind_a_name_count_where_they_change_something(options, changed, name):
+    from dataclasses import asdict
+
+    plain, asked = asdict(resolve("minilm")), asdict(resolve(f"minilm?{options}"))
+    assert asked["name"].startswith(name)
+    assert {key: value for key, value in asked.items() if value != plain[key] and key != "name"} == changed
+
+
+@pytest.mark.parametrize("options", ["pooling=max", "pool=mean", "end_token=[NONE]", "x"])
+def test_options_that_are_not_known_are_refused(options):
+    with pytest.raises(CacheError) as caught:
+        resolve(f"minilm?{options}")
+    one_line(caught.value)
+
+
 class TestFingerprint:
     @pytest.fixture
     def folder(self, checkpoint, tmp_path):
@@ -160,6 +227,29 @@ class TestFingerprint:
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
+        assert self.origin(folder, tmp_path) != first
+
+    def test_weights_changed_in_place_with_their_size_and_time_kept_are_noticed(self, folder, tmp_path):
+        first = self.origin(folder, tmp_path)
+        path = folder / "model.safetensors"
+        state = path.stat()
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last[0] ^ 1]))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert self.origin(folder, tmp_path) != first
+
+    def test_what_is_remembered_can_be_forgotten(self, folder, tmp_path, monkeypatch):
+        first = self.origin(folder, tmp_path)
+        monkeypatch.setattr("cache.backbone.fingerprint._stamp", lambda path: "the same")
+        self.origin(folder, tmp_path)
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert self.origin(folder, tmp_path) == first
+        forget_hashes(tmp_path)
         assert self.origin(folder, tmp_path) != first
 
     def test_weights_are_read_once(self, folder, tmp_path, monkeypatch):

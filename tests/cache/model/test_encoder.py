@@ -121,6 +121,22 @@ def test_attention_that_cannot_be_packed_is_padded_and_said(encoder, alone, name
     assert found.layout == "padded" or name == "gpt2"
 
 
+@pytest.mark.parametrize("option", [{}, {"an_option_of_next_year": 1}])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_trie_pools_each_texts_own_path(tmp_path, checkpoint, alone, pooling, option):
+    folder = shutil.copytree(checkpoint("llama"), tmp_path / "llama")
+    config = json.loads((folder / "config.json").read_text())
+    inert = {"unk_token_id": 0, "_model_name_or_path": "x", **option}
+    (folder / "config.json").write_text(json.dumps({**config, **inert}))
+    found = Encoder(folder, resolve(f"{folder}?pooling={pooling}"), (2, 3), "float32", "cpu")
+    assert found.layout == "trie"
+    assert isinstance(found._model, TransformersModel) == bool(option)
+    sequences = Sequences.of([[5, 6, 7, 8], [5, 6], [5, 6, 9], [8] * 9, [8], [5, 6], [7, 8, 5, 6], [5, 6, 7, 8, 9]])
+    for budget in (4, 100):
+        for layer, features in zip((2, 3), packed(found, sequences, budget), strict=True):
+            assert relative(features, alone("llama", sequences, layer, pooling)) <= 1e-5
+
+
 @pytest.mark.parametrize("name", ["qwen3", "bert"])
 def test_several_layers_come_from_one_pass(encoder, alone, name):
     sequences = Sequences.of([[5, 6, 7], [5, 6], [9, 9, 9, 9]])
@@ -143,6 +159,8 @@ def test_known_backbones_run_here_and_an_option_nobody_knows_sends_them_to_trans
     known = encoder(name)
     assert isinstance(stranger._model, TransformersModel)
     assert not isinstance(known._model, TransformersModel)
+    assert any("do not know an_option_of_next_year" in note for note in stranger.notes)
+    assert stranger.layout == known.layout  # prefixes are shared in transformers' layers too
     sequences = Sequences.of([[5, 6, 7, 8], [5, 6], [5, 6, 9], [8, 8, 8, 8, 8, 8, 8, 8, 8, 8]])
     expected = alone(name, sequences, 3, known.backbone.pooling)
     for each in (stranger, known):

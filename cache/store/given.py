@@ -1,0 +1,71 @@
+"""Vectors that no backbone here computed, as a store of their own: any model's, any API's, under a name.
+
+Their fingerprint is that of texts and numbers together: one changed number is another feature set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache.progress import EmbeddedLayer, EmbedReport
+from cache.store.hashing import text_keys
+from cache.store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def store_vectors(root: Path, name: str, texts: Sequence[str], vectors: NDArray[np.float32]) -> EmbedReport:
+    """Store `vectors` float32 [n, D] of `texts` [n] below `root`, of equal texts the first row, as float32.
+
+    :raises CacheError: the store cannot be written; a vector is not finite.
+    """
+    began = time.perf_counter()
+    every = text_keys(texts, "")
+    first = np.sort(np.unique(every, axis=0, return_index=True)[1])
+    keys, rows = np.ascontiguousarray(every[first]), np.ascontiguousarray(vectors[first], np.float32)
+    digest = hashlib.blake2b(keys.tobytes(), digest_size=16)
+    digest.update(rows.tobytes())
+    width, digits = int(rows.shape[1]), digest.hexdigest()
+    description = {
+        "backbone": name,
+        "fingerprint": digits,
+        "origin": digits,
+        "layer": 0,
+        "hidden_size": width,
+        "store_dtype": "float32",
+        "compute_dtype": "float32",
+        "pooling": "given",
+        "max_length": None,
+        "end_token": None,
+        "weights": {},
+        "tokenizer": {},
+        "config": {"hidden_size": width, "num_hidden_layers": 0},
+    }
+    store = FeatureStore.create(root / f"{name}-{digits[:12]}", description)
+    missing = ~store.contains(keys)
+    if missing.any():
+        with store.writer() as writer:
+            writer.append(keys[missing], rows[missing])
+    computed = int(missing.sum())
+    return EmbedReport(
+        texts=len(texts),
+        computed=computed,
+        reused=len(texts) - computed,
+        tokens=0,
+        nodes=0,
+        padding=0,
+        seconds=time.perf_counter() - began,
+        stages={},
+        dtype="float32",
+        device="none",
+        stores=(EmbeddedLayer(0, digits, store.folder),),
+        notes=(f"{width} dimensions as given, stored as float32; no encoder goes with them",),
+    )
