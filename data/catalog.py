@@ -46,7 +46,7 @@ BUILT_IN = {
     "icd10cm": BuiltIn(
         "ICD-10-CM: descriptions of diagnosis codes, 21 chapters > 264 blocks > categories",
         ICD10CM_LEVELS,
-        "PyPI simple-icd-10-cm, pip install 'semantic-zoom[offline]'",
+        "PyPI: pip install simple-icd-10-cm==1.5.0",
         lambda folder, all_rows: read_icd10cm(all_rows),
         has_more=True,
     ),

@@ -110,5 +110,5 @@ class Dataset:
 
 
 def _path_safe(name: str) -> str:
-    """Return `name` as a plain folder name: dataset ids are used as folder names."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "dataset"
+    """Return `name` as a plain folder name of at most 100 characters: dataset ids are used as names of folders."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100].strip("-.") or "dataset"

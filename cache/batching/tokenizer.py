@@ -1,12 +1,10 @@
 """Texts to token ids: a checkpoint's tokenizer with the backbone's rules for what goes around a text, and how long.
 
-The Rust tokenizer takes all texts at once, on as many threads as RAYON_NUM_THREADS allows. The alternative, remembering
-the ids of whole words, took 2.4 to 6 times less CPU time per text (5 to 6 us instead of 14 to 34), which only fast GPUs
-could notice, and needed rules about which pre-tokenizers it is exact for. Special tokens and truncation are applied
-here, not there: what the tokenizer puts around a text is learnt from one probe, the text's own tokens are cut to the
-room between, and a backbone's end token is appended exactly once, also where a text is truncated and also where the
-tokenizer file already appends it (Qwen3's does in one distribution and not in another, and an embedding read off
-another token is silently wrong).
+Words are looked up where that is exact (`cache.batching.token_cache`), the rest goes through the Rust tokenizer.
+Special tokens and truncation are applied here, not there: what the tokenizer puts around a text is learnt from one
+probe, the text's own tokens are cut to the room between, and a backbone's end token is appended exactly once, also
+where a text is truncated and also where the tokenizer file already appends it (Qwen3's does in one distribution and not
+in another, and an embedding read off another token is silently wrong).
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from cache.backbone.hub import locate
 from cache.backbone.json_files import JsonObject
 from cache.backbone.tokenizer_files import load_tokenizer
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
+from cache.batching.token_cache import TokenCache, cuts_at_blanks
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ class TextTokenizer:
         self._tokenizer, side = load_tokenizer(folder, backbone)
         self._from_left = side == "left"
         self._vocabulary = _vocabulary(folder)
+        self._token_cache = TokenCache(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
         before, after = self._around(backbone)
         self._before = np.array(before, np.int32)
         self._after = np.array(after, np.int32)
@@ -73,7 +73,8 @@ class TextTokenizer:
         texts = [self._prompt + text for text in texts] if self._prompt else list(texts)
         # an encoding holds a hundred bytes a token until it is let go
         slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
-        closed = self._close(Sequences.concatenated([self._bare(part) for part in slices]))
+        bare = self._whole if self._token_cache is None else self._token_cache.encode
+        closed = self._close(Sequences.concatenated([bare(part) for part in slices]))
         self._check_ids(closed, texts)
         return closed
 
@@ -90,7 +91,7 @@ class TextTokenizer:
             "fetch the checkpoint again: its tokenizer does not fit its weights",
         )
 
-    def _bare(self, texts: Sequence[str]) -> Sequences:
+    def _whole(self, texts: Sequence[str]) -> Sequences:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return Sequences.of([encoding.ids for encoding in encodings])
 

@@ -87,7 +87,7 @@ def _check_answer(ray: Any, reference: Any, node: Node, mine: Path, token: str) 
         reason = (str(reason_of(error)).strip().splitlines() or [""])[-1]
         raise CacheError(
             f"node {node.name} cannot run this package: {reason[:200]}",
-            "install the same semantic-zoom[ray] in the Python that Ray uses there, on every node",
+            "install this checkout and 'ray[data]' in the Python that Ray uses there, on every node",
         ) from error
     if problem is None:
         try:
@@ -147,7 +147,7 @@ def import_ray(module: str = "ray") -> Any:
         reason = " ".join(str(error).split())
         raise CacheError(
             f"--engine ray needs Ray with its data part, which cannot be imported ({reason})",
-            "pip install 'semantic-zoom[ray]'",
+            "pip install 'ray[data]'",
         ) from error
 
 

@@ -85,7 +85,7 @@ def _package() -> ModuleType:
         return import_module("simple_icd_10_cm")
     except ImportError as error:
         raise DataError(
-            "icd10cm needs the package simple-icd-10-cm, which is not installed", "pip install 'semantic-zoom[offline]'"
+            "icd10cm needs the package simple-icd-10-cm, which is not installed", "pip install simple-icd-10-cm==1.5.0"
         ) from error
 
 

@@ -26,7 +26,9 @@ def COMMAND() -> None:
 def _stores(session: Session, names: tuple[str, ...]) -> list[Any]:
     import cache
     from pipeline.errors import PipelineError
+    from pipeline.workspace.records import refuse_link_to_nothing
 
+    refuse_link_to_nothing(session.artifacts.features)
     stores = cache.store.find_stores(session.artifacts.features)
     known = {name: store for store in stores for name in (store.folder.name, str(store.folder.resolve()))}
     wanted = [str(Path(name).resolve()) if Path(name).is_dir() else name for name in names]

@@ -113,7 +113,7 @@ def _plan(
     engines = options["engines"]
     if engines is None:
         engines = _ENGINES if faiss_is_there() and max(sizes) <= _MOST_FOR_FAISS else ()
-        why = "not installed: pip install 'semantic-zoom[retrieval]'" if not faiss_is_there() else "--engines times it"
+        why = "not installed: pip install faiss-cpu" if not faiss_is_there() else "--engines times it"
         session.console.say(f"FAISS: {', '.join(engines) + ' (--full shows them)' if engines else why}")
     session.console.say(f"device: {device}")
     return Plan(tuple(sorted(filters)), options["candidates"], engines=engines, device=device)

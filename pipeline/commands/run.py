@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +42,8 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.recommend import advice
     from pipeline.stages.embed_with_progress import embed_stage
-    from pipeline.stages.with_progress import fit_stage, score_stage, show_scores
+    from pipeline.stages.with_progress import fit_stage, score_stage
+    from pipeline.terminal.tables import score_table
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
@@ -46,12 +52,15 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     scores = score_stage(session, [run_scorable(run, features) for run in runs], protocols=("gallery",))
     baselines = score_stage(session, baselines_of(session.artifacts, features), protocols=("gallery",))
     levels = embedded.dataset.levels
-    show_scores(session, [*scores, *baselines], levels)
-    sentences = advice(scores, levels)
-    for sentence in sentences:
-        session.console.show(sentence)
     report = _report(session, features)
-    for line in next_steps(methods):
+    sentences = advice(scores, levels)
+    for sentence in ("", *sentences, ""):
+        session.console.show(sentence)
+    session.console.show(score_table(ends(scores, baselines), levels))
+    if report is not None:
+        session.console.show(f"all of it: {report['path']}")
+    text = embedded.dataset.texts[embedded.dataset.split_rows("test")[0]]
+    for line in next_steps(session.artifacts.root, methods, rest, text, page=report is not None):
         session.console.show(line)
     return {
         "embed": embedded.summary(),
@@ -80,15 +89,45 @@ def _report(session: Session, features: LabelledFeatures) -> dict[str, Any] | No
     return report_stage(session, features, runs_to_judge(session, features, None), galleries=False)
 
 
-def next_steps(methods: tuple[str, ...]) -> tuple[str, ...]:
-    """The commands to try now, with the methods that were fitted."""
-    again = f"  pipeline fit-head --method {','.join(methods)} --seeds 42,123,456"
-    compare = f"{again} && pipeline compare    is it luck?" if len(methods) > 1 else again
-    return (
-        "",
-        "Next:",
-        "  pipeline score --protocol all    the published small-gallery protocol beside this one",
-        "  pipeline report    the page again, with accuracy by gallery size",
-        compare,
-        f"  pipeline encode FILE --method {methods[-1]} --dim 64    new texts through backbone and head",
+def ends(scores: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records cut to the shortest and the full prefix; of the embeddings without training the best one alone."""
+    dims = {prefix["dim"] for score in scores for prefix in (score["prefixes"][0], score["prefixes"][-1])}
+    first = min(dims)
+    best = max(baselines, key=lambda record: mean(level["accuracy"] for level in _at(record, first)["levels"]))
+    return [{**record, "prefixes": [p for p in record["prefixes"] if p["dim"] in dims]} for record in (*scores, best)]
+
+
+def _at(record: Mapping[str, Any], dim: int) -> Mapping[str, Any]:
+    return next((prefix for prefix in record["prefixes"] if prefix["dim"] == dim), record["prefixes"][0])
+
+
+def next_steps(
+    artifacts: Path, methods: Sequence[str], options: Mapping[str, Any], text: str, *, page: bool
+) -> list[str]:
+    """Commands to try now, which work as printed: the same artifacts folder and settings, and nothing just done.
+
+    :param text: one of the dataset, to search for.
+    :param page: whether the page was made.
+    """
+    place = (
+        [] if artifacts == Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts")) else ["--artifacts", str(artifacts)]
     )
+    settings = [
+        word
+        for name in ("head", "epochs", "batch_size", "lr", "schedule")
+        if options[name] not in (None, "paper")
+        for word in (f"--{name.replace('_', '-')}", str(options[name]))
+    ]
+    more = ["fit-head", "--method", ",".join(methods), "--seeds", "42,123,456", *settings]
+    steps: list[tuple[list[str], str]] = [
+        (["search", text], "semantic zoom: the nearest texts at each prefix"),
+        (["export", "--format", "sentence-transformers", "--output", "model"], "a model for use elsewhere"),
+        (["score", "--protocol", "leave-one-out"], "test texts against each other, without the training split"),
+    ]
+    if not {42, 123, 456} <= set(options["seeds"]):
+        steps.append((more, "three seeds: is it luck?"))
+    if len(methods) > 1:
+        steps.append((["compare"], "methods against each other, with tests"))
+    if page:
+        steps.append((["report"], "the page again, with accuracy by gallery size"))
+    return ["", "Next:", *(f"  {shlex.join(['pipeline', *words, *place])}    # {why}" for words, why in steps)]

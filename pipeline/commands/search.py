@@ -1,4 +1,4 @@
-"""`pipeline search`: the nearest texts at each prefix, side by side."""
+"""`pipeline search`: the nearest texts at each prefix, in one table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.terminal.command import Session, command
 def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, Any]:
     """Show the training texts nearest to TEXT at every prefix of a head, with their labels.
 
-    The shortest prefix comes first: one table below the other, or side by side on a terminal of 120 columns or more.
+    One table: a row per text that any prefix finds, with its rank at each prefix.
     """
     from pipeline.errors import PipelineError
     from pipeline.evaluation.advised_run import advised_run

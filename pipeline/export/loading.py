@@ -68,9 +68,9 @@ def _part(root: Path, row: dict[str, Any]) -> Any:
 def _class(name: str, root: Path) -> Any:
     # sentence-transformers writes the classes' later names when it saves a model again
     if name.endswith(".Transformer") and name.startswith("sentence_transformers."):
-        return extras.needed("sentence_transformers.models", "sentence-transformers", "export").Transformer
+        return extras.needed("sentence_transformers.models", "sentence-transformers").Transformer
     if name.endswith(".Pooling") and name.startswith("sentence_transformers."):
-        return extras.needed("sentence_transformers.models", "sentence-transformers", "export").Pooling
+        return extras.needed("sentence_transformers.models", "sentence-transformers").Pooling
     if name == PACKED:
         from pipeline.export.packed import PackedTransformer
 

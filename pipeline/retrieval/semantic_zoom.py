@@ -5,7 +5,7 @@ are found by the search that scores (`heads.knn`), all prefixes in one pass. Wha
 the corpus through the head again for every question, so its embedding is kept beside the run: the run's id stands for
 head, dataset and features, so what is kept there never grows stale. 4 bytes a dimension and text.
 
-Semantic zoom in the terminal: the nearest texts at each prefix, side by side, or one below the other if narrow.
+In the terminal it is one table, texts x prefixes, whose cells are ranks.
 """
 
 from __future__ import annotations
@@ -13,59 +13,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 import heads
 from heads.knn import prefix_neighbours
+from pipeline.terminal.escape import shown
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 from pipeline.workspace.runs import Run
 
-WIDE = 120
-"""Columns from which prefixes stand side by side."""
+_WIDE = 120
+"""Columns from which labels get as much room as texts."""
 
 
 def zoom_table(query: str, found: Sequence[Zoom], levels: Sequence[str], width: int) -> Iterator[Table | str]:
-    """The nearest texts at each prefix and, above them, what label most of them carry."""
+    """One table: a row per text that any prefix finds, its rank at each prefix, its labels; above it who agrees.
+
+    A text that every prefix finds stands once, so that what changes from one prefix to the next is seen at a glance.
+    """
     yield f"nearest to: {query}"
-    if width >= WIDE:
-        yield _side_by_side(found, levels)
-    else:
-        yield from (_one(zoom, levels) for zoom in found)
-
-
-def _side_by_side(found: Sequence[Zoom], levels: Sequence[str]) -> Table:
-    table = Table(show_lines=True)
     for zoom in found:
-        table.add_column(f"{zoom.dim} dims", ratio=1)
-    table.add_row(*(Text(_summary(zoom, levels)) for zoom in found))
-    for row in zip_longest(*(zoom.hits for zoom in found)):
-        table.add_row(*(Text() if hit is None else _cell(hit) for hit in row))
-    return table
-
-
-def _cell(hit: Hit) -> Text:
-    return Text.assemble(f"{hit.similarity:.3f} ", (hit.text, "bold"), "\n", (_path(hit), "dim"))
-
-
-def _one(zoom: Zoom, levels: Sequence[str]) -> Table:
-    table = Table(title=Text(f"{zoom.dim} dims: {_summary(zoom, levels)}"), title_justify="left", expand=True)
-    table.add_column("cosine", no_wrap=True)
-    table.add_column("text", ratio=1)
-    table.add_column(Text(" > ".join(levels)), ratio=1)
-    for hit in zoom.hits:
-        table.add_row(f"{hit.similarity:.3f}", Text(hit.text), Text(_path(hit)))
-    return table
-
-
-def _path(hit: Hit) -> str:
-    return " > ".join(hit.labels)
+        yield f"  {zoom.dim:>4} dims: {_summary(zoom, levels)}"
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="rank at each number of dims", title_justify="left")
+    for zoom in found:
+        table.add_column(str(zoom.dim), justify="right", no_wrap=True)
+    table.add_column("text", ratio=3 if width < _WIDE else 2, overflow="fold")
+    table.add_column(Text(" > ".join(levels)), ratio=2, overflow="fold")
+    for hit in dict.fromkeys(hit.row for zoom in found for hit in zoom.hits):
+        ranks = [next((str(r) for r, h in enumerate(z.hits, 1) if h.row == hit), "-") for z in found]
+        first = next(h for z in found for h in z.hits if h.row == hit)
+        table.add_row(*ranks, Text(shown(first.text)), Text(shown(" > ".join(filter(None, first.labels)))))
+    yield table
 
 
 def _summary(zoom: Zoom, levels: Sequence[str]) -> str:
@@ -79,7 +63,7 @@ KEPT = "train-embeddings.npz"
 
 @dataclass(frozen=True)
 class Hit:
-    """A text of the corpus: its row in the training split, its cosine, its labels, coarsest first."""
+    """A text of the corpus: its row in the training split, its cosine, its labels, coarsest first ("": it has none)."""
 
     row: int
     similarity: float
@@ -109,7 +93,7 @@ class Zoom:
                     "row": hit.row,
                     "similarity": hit.similarity,
                     "text": hit.text,
-                    "labels": dict(zip(levels, hit.labels, strict=True)),
+                    "labels": {level: label or None for level, label in zip(levels, hit.labels, strict=True)},
                 }
                 for rank, hit in enumerate(self.hits, start=1)
             ],
@@ -130,7 +114,7 @@ def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -
     dataset = features.dataset
     rows, texts = dataset.split_rows("train"), dataset.texts
     named = [
-        [classes[label] for label in column]
+        [classes[label] if label >= 0 else "" for label in column]
         for classes, column in zip(dataset.hierarchy.classes, dataset.labels[rows].T.tolist(), strict=True)
     ]
     return tuple(

@@ -6,6 +6,7 @@ fingerprint proves, and their features are kept in the same store: encoding a fi
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import data
 from data.files.table import read_files
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.records import tell
+from pipeline.workspace.records import forbidden, tell
 from pipeline.workspace.runs import Run
 
 EMBEDDING = "embedding"
@@ -118,15 +119,34 @@ def features_of_texts(
 ) -> tuple[np.ndarray, cache.EmbedReport]:
     """Embeds texts as those that a run was trained on were: features float32 [n, H], kept in the same store.
 
+    Where this user may not write into the artifacts folder they are kept nowhere.
+
     :raises PipelineError: if the backbone found is not the run's.
     :raises cache.CacheError: if the backbone cannot be loaded.
     """
+    try:
+        return _features(artifacts.features, run, texts, backbone, progress)
+    except (OSError, cache.CacheError) as error:
+        if not forbidden(error):
+            raise
+    tell(f"{artifacts.features} may not be written to: features are computed and not kept")
+    with tempfile.TemporaryDirectory() as place:
+        return _features(Path(place), run, texts, backbone, progress)
+
+
+def _features(
+    root: Path,
+    run: Run,
+    texts: list[str],
+    backbone: str | None,
+    progress: Callable[[cache.EmbedProgress], None] | None,
+) -> tuple[np.ndarray, cache.EmbedReport]:
     description = run.record["features"]
     report = cache.embed_missing(
         texts,
         cache.EmbedRequest(
             backbone or run.record["backbone_source"],
-            artifacts.features,
+            root,
             layers=(int(description["layer"]),),
             dtype=str(description["compute_dtype"]),
             store_dtype=str(description["store_dtype"]),

@@ -50,7 +50,7 @@ def features_of(session: Session, options: Mapping[str, Any]) -> LabelledFeature
     features = labelled_features(
         session.artifacts, dataset=options["dataset"], backbone=options["backbone"], layer=options["layer"]
     )
-    session.console.say(f"features: {features.dataset.id} in {features.store.folder}")
+    session.console.say(f"features: {features.dataset.id}, {len(features.dataset):,} rows, in {features.store.folder}")
     return features
 
 

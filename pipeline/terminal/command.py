@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -30,9 +31,16 @@ _OS_REMEDIES = {
     errno.EACCES: "make the path readable and writable for you, or name another --artifacts",
     errno.EROFS: "name an --artifacts folder on a writable file system",
     errno.ENOENT: "check the path",
+    errno.EEXIST: "a file, or a link to nothing, stands where a folder is needed: move it or name another path",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.ELOOP: "a link leads to itself: name the place itself",
     errno.EISDIR: "name a file, not a folder",
     errno.ENOTDIR: "a file stands where a folder is needed: move it or name another path",
 }
+
+
+_TEXT = re.compile(r"-(?!-[a-z-]+=)\S*\s")
+"""A word that begins with a dash and holds a space, but not such as `--dataset=a b`."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,22 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
                 sys.exit(_fail(console, error, debug))
 
         epilog = f"\b\nExample:\n  {example}"
-        made = click.command(name, epilog=epilog, context_settings={"max_content_width": 100})(guarded)
+        made = click.command(name, cls=_Command, epilog=epilog, context_settings={"max_content_width": 100})(guarded)
         made.params.extend(_shared_options())
         return made
 
     return decorate
+
+
+class _Command(click.Command):
+    """A command whose arguments may begin with a dash, such as the text "-1 degrees"."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Words with a space in them are no options, unless they give an option its value."""
+        texts = [word for word in args if _TEXT.match(word)] if "--" not in args else []
+        return super().parse_args(
+            ctx, [*(word for word in args if word not in texts), *(["--", *texts] if texts else [])]
+        )
 
 
 def _shared_options() -> list[click.Parameter]:

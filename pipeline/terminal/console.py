@@ -28,6 +28,8 @@ from pipeline.terminal.escape import one_line, shown
 QUIET_SECONDS = 2.0
 PLAIN_LINE_SECONDS = 10.0
 _PART = 1 << 13
+_OLDER = " a digest"
+"""In what packages say of files that were made before there was one: the first such line stands for all."""
 READER_GONE = 141
 """Exit status when whoever read the output is gone (`| head -1`): 128 + SIGPIPE, what a shell shows for `cat` then.
 
@@ -142,6 +144,7 @@ class _Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging."""
         reason = str(getattr(record, "once", record.msg))
+        reason = _OLDER if _OLDER in reason else reason
         if reason not in self._known:
             self._known.add(reason)
             self._console.say(record.getMessage())

@@ -8,34 +8,34 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 
-def needed(module: str, package: str, extra: str) -> Any:
-    """Import an optional dependency.
+def needed(module: str, package: str) -> Any:
+    """Import an optional dependency, of the package that PyPI knows by that name.
 
-    :raises PipelineError: if it is not installed, with the extra that brings it.
+    :raises PipelineError: if it is not installed; the remedy installs it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise PipelineError(
-            f"this needs {package}, which cannot be imported ({error})", f"pip install 'semantic-zoom[{extra}]'"
+            f"this needs {package}, which cannot be imported ({error})", f"pip install {package}"
         ) from error
 
 
 def sentence_transformers() -> Any:
     """The sentence-transformers package."""
-    return needed("sentence_transformers", "sentence-transformers", "export")
+    return needed("sentence_transformers", "sentence-transformers")
 
 
 def faiss() -> Any:
     """The FAISS package."""
-    return needed("faiss", "faiss-cpu", "retrieval")
+    return needed("faiss", "faiss-cpu")
 
 
 def altair() -> Any:
     """The package that describes charts."""
-    return needed("altair", "altair", "report")
+    return needed("altair", "altair")
 
 
 def vl_convert() -> Any:
     """The package that holds what draws them."""
-    return needed("vl_convert", "vl-convert-python", "report")
+    return needed("vl_convert", "vl-convert-python")

@@ -14,6 +14,7 @@ import cache
 import data
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, BackboneSource, lasting_source
+from pipeline.workspace.records import refuse_link_to_nothing, tell
 from pipeline.workspace.runs import Run, runs_on
 
 
@@ -85,9 +86,11 @@ def labelled_features(
     :param backbone: name, hub id, path, or the name of the store's folder.
     :raises PipelineError: if no store or several stores fit.
     """
-    source = artifacts.dataset_source(dataset)
-    store = current_store(artifacts, layer) if backbone is None else find_store(artifacts, backbone, layer)
-    loaded = artifacts.load_dataset(source)
+    loaded = artifacts.load_dataset(artifacts.dataset_source(dataset))
+    if backbone is None:
+        store = current_store(artifacts, layer)
+    else:
+        store = find_store(artifacts, backbone, layer, dataset=loaded.id)
     return LabelledFeatures(loaded, store, artifacts.backbone_source(str(store.description["backbone"])))
 
 
@@ -106,11 +109,13 @@ def current_store(artifacts: Artifacts, layer: int) -> cache.FeatureStore:
     return find_store(artifacts, current.backbone.name, layer)
 
 
-def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.FeatureStore:
+def find_store(artifacts: Artifacts, backbone: str, layer: int, *, dataset: str | None = None) -> cache.FeatureStore:
     """The one store of a backbone's layer; `backbone` may also be the name of the store's folder.
 
+    :param dataset: id; of several stores the one is taken on which runs of it were trained, and said.
     :raises PipelineError: if none or several fit.
     """
+    refuse_link_to_nothing(artifacts.features)
     stores = cache.store.find_stores(artifacts.features)
     exact = [store for store in stores if store.folder.name == backbone]
     named = [store for store in stores if store.description["backbone"] == backbone]
@@ -123,6 +128,13 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int) -> cache.Feature
             f"no features of layer {layer} of {backbone} in {artifacts.features}",
             f"run `pipeline embed DATASET --backbone {backbone}" + (f" --layers {layer}`" if layer != -1 else "`"),
         )
+    if len(fitting) > 1 and dataset is not None:
+        name = str(fitting[0].description["backbone"])
+        used = {run.record["fingerprint"] for run in runs_on(artifacts, dataset, name)}
+        of_runs = [store for store in fitting if store.description["fingerprint"] in used]
+        if len(of_runs) == 1:
+            tell(f"of {len(fitting)} stores of {backbone} the one that runs of {dataset} use: {of_runs[0].folder.name}")
+            fitting = of_runs
     if len(fitting) > 1:
         names = ", ".join(store.folder.name for store in fitting)
         raise PipelineError(

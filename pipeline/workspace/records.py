@@ -72,6 +72,15 @@ def digest_of(content: Any) -> str:
     return hashlib.blake2b(spelled.encode(), digest_size=16).hexdigest()
 
 
+def refuse_link_to_nothing(folder: Path) -> None:
+    """A missing mount is not taken for an empty folder.
+
+    :raises DamagedError: if `folder` is a link to nothing.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise DamagedError(folder, "it is a link to nothing", "mount what it points to, or remove the link")
+
+
 def content_of(path: Path) -> bytes | None:
     """Bytes of a file; None if there is none.
 
@@ -185,10 +194,15 @@ def keep(write: Callable[[], None], path: Path) -> None:
     try:
         write()
     except (OSError, cache.CacheError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError) or cause.errno not in _FORBIDDEN:
+        if not forbidden(error):
             raise
-        tell(f"{path} is not kept: {cause.strerror}", once=f"not kept: {cause.strerror}")
+        tell(f"{path} is not kept: this user may not write there", once="not kept")
+
+
+def forbidden(error: OSError | cache.CacheError) -> bool:
+    """Whether what failed is writing where this user may not, or nobody may."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _FORBIDDEN
 
 
 def typed(value: Any, kind: Any, where: str) -> Any:

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import heads
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.records import OLDER, DamagedError, NewerError, check_marks, content_of, parsed, tell, typed
+from pipeline.workspace.records import (
+    OLDER,
+    DamagedError,
+    NewerError,
+    check_marks,
+    content_of,
+    parsed,
+    refuse_link_to_nothing,
+    tell,
+    typed,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -238,9 +248,8 @@ def _entries(folder: Path) -> list[Path]:
     try:
         found = [folder / entry.name for entry in os.scandir(folder) if entry.name[0] != "."]
     except FileNotFoundError:
-        if not folder.is_symlink():
-            return []
-        raise DamagedError(folder, "it is a link to nothing", "mount what it points to, or remove the link") from None
+        refuse_link_to_nothing(folder)
+        return []
     except OSError as error:
         raise PipelineError(
             f"{folder} cannot be read: {error.strerror}", "make it readable for you, or name another --artifacts"

@@ -248,7 +248,7 @@ except CacheError as error:
         check=True,
     )
     assert "no ray here" in done.stdout
-    assert "pip install 'semantic-zoom[ray]'" in done.stdout
+    assert "pip install 'ray[data]'" in done.stdout
 
 
 def test_an_actor_refuses_weights_that_are_not_the_driver_s(checkpoint, qwen, tmp_path):

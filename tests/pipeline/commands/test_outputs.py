@@ -152,3 +152,33 @@ def test_a_run_is_advised_by_the_kept_scores_and_said(fitted, new_csv, tmp_path)
     assert mean[taken[0]] == pytest.approx(best)
     assert taken[1] == 1
     assert "others there are:" in done.stderr
+
+
+def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_path, new_csv):
+    place = tmp_path / "read-only"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        copy = Pipeline(shutil.copytree(fitted.artifacts, place / "artifacts"), tmp_path)
+        for kept in [*copy.artifacts.rglob("scores.json"), *copy.artifacts.rglob("train-embeddings.npz")]:
+            kept.unlink()
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        assert len(copy.json("score")["scores"]) == 4
+        found = copy.json("search", "a text that was never embedded", "--method", "v5")
+        assert len(found["prefixes"]) == 4
+        done = copy("encode", new_csv, "--method", "v5", "--output", tmp_path / "out.parquet")
+        assert done.returncode == 0, done.stderr
+        assert "computed and not kept" in done.stderr
+        fitted.json("encode", new_csv, "--method", "v5", "--output", tmp_path / "expected.parquet")
+        made, expected = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("out", "expected"))
+        assert made.equals(expected)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_dataset_whose_file_has_a_name_of_240_characters_goes_the_whole_way(pipeline, tmp_path):
+    path = write_csv(tmp_path / f"{'x' * 236}.csv", rows())
+    assert pipeline.json("embed", path, "--backbone", "minilm")["computed"] > 0
+    (run,) = pipeline.json("fit-head", "--method", "mrl", "--epochs", "1")["runs"]
+    assert [score["run"] for score in pipeline.json("score", "--dataset", path)["scores"]] == [run["id"]]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipeline.retrieval.semantic_zoom import KEPT, WIDE, Hit, Zoom, zoom_table
+from pipeline.retrieval.semantic_zoom import KEPT, Hit, Zoom, zoom_table
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.select_run import first_run, runs_asked
 from tests.pipeline.small_dataset import rows
@@ -64,18 +64,25 @@ def test_a_second_search_reads_the_kept_corpus_and_a_damaged_one_is_made_again(f
     assert kept.stat().st_size > 1000
 
 
-def test_a_person_sees_prefixes_stacked_or_side_by_side_and_which_run_was_chosen(fitted):
-    stacked = fitted("search", QUERY, COLUMNS="80")
-    assert stacked.returncode == 0, stacked.stderr
-    assert max(map(len, stacked.stdout.splitlines())) <= 80
+def test_a_person_sees_one_table_of_ranks_and_which_run_was_chosen(fitted):
+    done = fitted("search", QUERY, "--top", "3", COLUMNS="100")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
     for dim in (64, 128, 192, 256):
-        assert f"{dim} dims: level0 money" in stacked.stdout
-    assert "money > transfer" in stacked.stdout
-    assert "v5, paper head, seed 1" in stacked.stderr
-    assert "others there are: mrl seeds 1, 2; v5 seed 2 (--method, --seed, --run)" in stacked.stderr
-    wide = fitted("search", QUERY, "--method", "mrl", COLUMNS="160")
-    heading = next(line for line in wide.stdout.splitlines() if "64 dims" in line)
-    assert all(f"{dim} dims" in heading for dim in (64, 128, 192, 256))
+        assert f"{dim} dims: level0 money" in done.stdout
+    (heading,) = [line.split() for line in lines if line.split()[:4] == ["64", "128", "192", "256"]]
+    ranks = [line.split()[:4] for line in lines if all(word in "123-" for word in line.split()[:4]) and line.strip()]
+    for column in range(4):
+        assert sorted(row[column] for row in ranks if row[column] != "-") == ["1", "2", "3"]
+    assert heading[4:] == ["text", "level0", ">", "level1"]
+    assert "seed 1, of small-" in done.stderr
+    assert "(--method, --seed, --run)" in done.stderr
+
+
+def test_a_text_that_begins_with_a_dash_is_no_option(fitted):
+    assert fitted.json("search", "-1 degrees", "--method", "v5", "--top", "2")["query"] == "-1 degrees"
+    assert fitted.json("search", "--top", "2", "--method", "v5", "-- what is it")["query"] == "-- what is it"
 
 
 def test_more_texts_than_there_are_gives_all_of_them(fitted):
@@ -99,7 +106,7 @@ def test_bad_input_is_said_in_two_lines(fitted, arguments, status, said):
     assert said in fitted.fails("search", *arguments, status=status)
 
 
-@pytest.mark.parametrize("width", [80, WIDE])
+@pytest.mark.parametrize("width", [80, 160])
 def test_long_labels_are_wrapped_not_cut(width):
     labels = (
         "diseases of the musculoskeletal system and connective tissue",

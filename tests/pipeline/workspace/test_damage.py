@@ -118,6 +118,14 @@ def test_runs_on_a_missing_mount_are_not_taken_for_none(copy):
     assert list(copy.artifacts.glob("features/*/shard-*"))
 
 
+def test_features_on_a_missing_mount_are_not_taken_for_none(copy):
+    features = copy.artifacts / "features"
+    features.rename(copy.artifacts / "elsewhere")
+    features.symlink_to(copy.artifacts / "unmounted")
+    for command in (("cache", "list"), ("score",)):
+        assert f"{features} is damaged: it is a link to nothing" in copy.fails(*command)
+
+
 def test_a_dataset_of_runs_on_a_missing_mount_keeps_every_store(copy):
     (dataset,) = (copy.artifacts / "runs").iterdir()
     dataset.rename(copy.artifacts / "elsewhere")
