@@ -20,7 +20,7 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
 class CacheError(ValueError):
-    """Something that the caller can mend: `str(error)` says what is wrong, `error.remedy` what to do about it."""
+    """Something that the caller can put right: `str(error)` says what is wrong, `error.remedy` what to do about it."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         """Keep the two lines apart, so that a command prints the second below the first."""

@@ -13,7 +13,7 @@ STAGES = ("loading", "compiling", "tokenizing", "computing", "writing")
 
 @dataclass(frozen=True)
 class EmbedProgress:
-    """Texts done of `total` (0 where the number is not known), computed texts a second, and what is going on."""
+    """Texts done of `total` (0 where the number is not known), computed texts per second, and what is going on."""
 
     done: int
     total: int
@@ -36,7 +36,7 @@ class EmbedReport:
 
     `tokens` are those of the computed texts, `nodes` the positions computed for them (fewer where texts share their
     beginnings), `padding` the positions computed for nothing. `seconds` is the whole call; `stages` are seconds in each
-    part, which overlap, so that they may add up to more. `notes` are the choices made without being asked, a line each.
+    part, which overlap, so that they may add up to more. `notes` are choices made unasked, a line each.
     """
 
     texts: int

@@ -104,9 +104,9 @@ def timed(embed: Callable[..., Any], texts: list[str], backbone: Any, root: Path
     """One call: seconds until the first computed texts, and the rate of what came after."""
     first: list[tuple[float, int]] = []
 
-    def progress(told: Any) -> None:
-        if told.done and not first:
-            first.append((time.perf_counter(), told.done))
+    def progress(news: Any) -> None:
+        if news.done and not first:
+            first.append((time.perf_counter(), news.done))
 
     began = time.perf_counter()
     embed(texts, cache.EmbedRequest(backbone, root, dtype="float32", devices=devices), progress)

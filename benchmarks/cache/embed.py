@@ -75,7 +75,7 @@ def timed(function: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def stored(texts: list[str], backbone: Backbone, **options: Any) -> tuple[Any, float]:
-    """Embed into a fresh store; return the report and texts a second without loading and compiling."""
+    """Embed into a fresh store; return the report and texts per second without loading and compiling."""
     with tempfile.TemporaryDirectory() as root:
         report = embed_missing(texts, EmbedRequest(backbone, Path(root), **options))
     steady = report.seconds - report.stages["loading"] - report.stages["compiling"]

@@ -60,7 +60,7 @@ class Timed:
 
     @property
     def rate(self) -> float:
-        """Texts a second after start-up."""
+        """Texts per second after start-up."""
         return float(self.report.texts / (self.seconds - self.startup))
 
 

@@ -3,7 +3,7 @@
     python benchmarks/cache/index.py --rows 1000000,4000000  # half a minute, 0.2 GB on the disk
     python benchmarks/cache/index.py --rows 4000000 --shard-rows 16181
 
-Rows of 8 dimensions stand for rows of any width: opening reads keys (16 bytes a row) and headers, no features.
+Rows of 8 dimensions stand for rows of any width: opening reads keys (16 bytes per row) and headers, no features.
 `--shard-rows` defaults to what a writer commits at once of 1,024 float16 dimensions, 32 MiB. Memory is what the index
 takes, and the growth of the process at its peak, while the index is built.
 """

@@ -229,16 +229,16 @@ def descendants(process: int) -> list[int]:
 
 def kill_with_children(process: int) -> int:
     """SIGKILL to a process and everything below it, stopped first so that none notices another's end."""
-    doomed = descendants(process)
+    ending = descendants(process)
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        for one in doomed:
+        for one in ending:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, number)
-    return len(doomed)
+    return len(ending)
 
 
 def check(summary: dict[str, Any], texts: list[str], expected: Any) -> dict[str, Any]:
-    """Hold what is stored against the promise."""
+    """Check that every text is stored, once, undamaged and right."""
     folder = Path(summary["store"])
     if summary["texts"] != len(texts) or summary["computed"] + summary["reused"] != len(texts):
         raise Broken(f"the count is wrong: {summary}")

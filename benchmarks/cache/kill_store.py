@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--texts", type=int, default=3000)
-    parser.add_argument("--rate", type=float, default=4000.0, help="texts a second of the fake backbone")
+    parser.add_argument("--rate", type=float, default=4000.0, help="texts per second of the fake backbone")
     parser.add_argument("--backbone", help="a real backbone's name instead of the fake one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the figures here")

@@ -180,7 +180,7 @@ def connected(address: str | None = None, *, object_bytes: int = 0) -> Iterator[
 
 
 class _Stdout:
-    """Standard output but for what Ray's listener writes there: that a node is lost is told by who counts actors."""
+    """Standard output without the lines that Ray's listener thread writes there, such as that a node is lost."""
 
     def __init__(self, out: Any) -> None:
         self._out = out

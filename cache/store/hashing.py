@@ -5,7 +5,7 @@ reuses every feature that it still needs. 128 bits make a collision among ten bi
 keys are taken for equal texts. One hash costs about 0.7 us, a tenth of a percent of the cheapest embedding. The
 alternative, row numbers beside a dataset's name, re-embeds everything when one row is added.
 
-A 64-bit checksum a row, over its key and its bytes, at the speed of memory and with numpy alone.
+A 64-bit checksum per row, over its key and its bytes, at the speed of memory and with numpy alone.
 
 The key and the row are read as little-endian 64-bit words x_0, x_1, ... (the key's two first, then the row, its end
 padded with zero bytes), and
@@ -21,9 +21,9 @@ makes an all-zero row differ from an all-zero checksum, so that a page of zeros 
 Wegman 1979, "Universal classes of hash functions"; the weights after Steele, Lea and Flood 2014, "Fast splittable
 pseudorandom number generators", section 4.
 
-Cost: three passes over a block of two megabytes that stays in the cache, 8 GB/s a core, about half of the time of
-reading (`benchmarks/cache/store.py`). The alternatives: CRC32 or BLAKE2b take a Python call a row and 1 GB/s; one
-checksum a shard cannot name the row and has to read the whole shard for one row.
+Cost: three passes over a block of two megabytes that stays in the cache, 8 GB/s per core, about half of the time of
+reading (`benchmarks/cache/store.py`). The alternatives: CRC32 or BLAKE2b take a Python call per row and 1 GB/s; one
+checksum per shard cannot name the row and has to read the whole shard for one row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From key to row: the keys of all shards, sorted, at most 24 bytes a row in memory.
+"""From key to row: the keys of all shards, sorted, at most 24 bytes per row in memory.
 
 Three parallel arrays hold the first and the second half of every distinct key and the row's number, counted through all
 shards in the order of their names. Of two rows with one key the one with the lower number counts.
@@ -8,7 +8,7 @@ what is sought lies there or a step or two behind. For a million lookups that is
 (0.02 s against 0.2 s), in a handful of numpy calls. The second halves confirm the find, and decide where first halves
 coincide, which hashes hardly ever do but tests and attackers may.
 
-Building costs one sort, 0.1 s a million rows. The alternatives: a dict takes 200 bytes a row and a Python loop; an
+Building costs one sort, 0.1 s per million rows. The alternatives: a dict takes 200 bytes per row and a Python loop; an
 index file beside the shards is one more thing that a kill can leave wrong.
 
 `IncrementalKeys` is a set to which many keys are added at a time. Sorting all again, as a `FeatureStore` does when it
@@ -85,7 +85,7 @@ class KeyIndex:
             order = order[np.concatenate(([True], ~again))]
             ordered = first[order]
         narrow = np.uint32 if len(keys) < 1 << 32 else np.int64
-        # at most one entry a key, and at least two: a shift by all 64 bits is undefined
+        # at most one entry per key, and at least two: a shift by all 64 bits is undefined
         bits = max(1, len(order).bit_length() - 1)
         shift = np.uint64(64 - bits)
         begins = np.searchsorted(ordered, np.arange(1 << bits, dtype=np.uint64) << shift)

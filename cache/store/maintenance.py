@@ -174,7 +174,7 @@ def find_stores(root: Path) -> list[StoreSummary]:
     root = Path(root)
     if root.is_symlink() and not root.exists():
         raise CacheError(
-            f"{root} is a link to {root.readlink()}, which is not there", "mount that folder, or mend the link"
+            f"{root} is a link to {root.readlink()}, which is not there", "mount that folder, or change the link"
         )
     try:
         described = (path for name in (DESCRIPTION_FILE, "shard-*.h5") for path in root.glob(f"*/{name}"))

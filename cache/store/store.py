@@ -2,7 +2,7 @@
 
 Nothing in the folder changes once it is there, so nothing needs a lock: writers add shards under names that no one else
 chooses, readers map what they find, and the row in the shard whose name sorts first counts. Two writers that compute
-the same text waste one computation and lose nothing. Opening reads every key once (16 bytes a row); `gather` copies
+the same text waste one computation and lose nothing. Opening reads every key once (16 bytes per row); `gather` copies
 rows from the map in blocks that stay in the cache, where their checksums are computed, on a few threads (numpy lets go
 of the interpreter meanwhile).
 
@@ -105,7 +105,7 @@ class FeatureStore:
 
     @property
     def index(self) -> KeyIndex:
-        """Where each key's row is, as of the last `refresh`: what `contains` asks, 24 bytes a row."""
+        """Where each key's row is, as of the last `refresh`: what `contains` asks, 24 bytes per row."""
         return self._index
 
     def refresh(self) -> None:

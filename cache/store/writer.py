@@ -1,6 +1,6 @@
 """Appending to a store: rows wait in memory and become a shard every ten seconds of work or 32 MiB.
 
-A shard a batch would be thirty thousand files for a million rows; a shard at the end would lose a night to one kill.
+A shard per batch would be thirty thousand files for a million rows; a shard at the end would lose a night to one kill.
 One shard fills while a thread writes the one before, so that the caller waits for the disk only where the disk is
 slower than the backbone. A kill costs at most both: the rows of the last `seconds`, or `nbytes` of them, half waiting
 and half on their way. The clock runs from when work on the oldest waiting row began, and a shard is also closed when
@@ -177,28 +177,28 @@ class ShardWriter:
         """
         keys, features = as_keys(keys), acceptable(features, self._dtype, self._dim)
         if len(keys) != len(features):
-            raise CacheError(f"{len(keys)} keys came with {len(features)} features", "pass one key a feature")
+            raise CacheError(f"{len(keys)} keys came with {len(features)} features", "pass one key per feature")
         done = 0
         while done < len(keys):
             done += self._filling.add(keys[done:], features[done:], self._dtype)
             if self._filling.full:
-                self._hand_over()
+                self._swap()
         self.rows += len(keys)
         now = time.monotonic()
         took, self._appended = now - self._appended, now
         if now - self._began + took >= self._seconds:
-            self._hand_over()
+            self._swap()
 
     def flush(self) -> None:
         """Commit what is waiting as one shard, and return when it is on the disk.
 
         :raises CacheError: if the file system refuses it; the rows wait no longer then.
         """
-        self._hand_over()
-        self._settle()
+        self._swap()
+        self._wait()
 
-    def _hand_over(self) -> None:
-        self._settle()
+    def _swap(self) -> None:
+        self._wait()
         self._filling, self._spare = self._spare, self._filling
         self._began = time.monotonic()
         rows = self._spare.take()
@@ -210,7 +210,7 @@ class ShardWriter:
         write_shard(self.folder / new_name(), self._description, len(rows.keys), [rows])
         self.committed += len(rows.keys)
 
-    def _settle(self) -> None:
+    def _wait(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()

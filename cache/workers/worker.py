@@ -256,7 +256,7 @@ class Worker:
         self._on_batch(len(batch.rows), "computing")
 
     def _write(self, computed: Iterator[ComputedBatch | None]) -> None:
-        """Append features to each layer's store until there are no more, and commit when told that none comes soon."""
+        """Append features to each layer's store until there are no more, and commit at each None: no more come soon."""
         with contextlib.ExitStack() as stack:
             # the stores are there, and a writer needs no index of what they hold: opening them would read every key
             writers = [stack.enter_context(ShardWriter(*store)) for store in self._job.plan.stores]

@@ -1,7 +1,7 @@
-"""Several fits on a CPU: a process a core, which takes the next method and seed whenever it is free.
+"""Several fits on a CPU: one process per core, which takes the next method and seed whenever it is free.
 
-Two cores that share one fit meet eight times a step and wait for each other each time; two fits on a core each never
-do, nor do they share Python's lock, as threads of one process would. A seed's bits are the same either way
+Two cores that share one fit meet eight times per step and wait for each other each time; two fits on one core each
+never do, nor do they share Python's lock, as threads of one process would. A seed's bits are the same either way
 (`heads.training.trainer`). What it costs: a process takes two or three seconds to start, so that little work is done
 here, and the last fit may have a core all to itself; the longest therefore begin first.
 """
@@ -34,7 +34,7 @@ _MOST = 8
 
 
 @dataclass(frozen=True)
-class Order:
+class Training:
     """One seed of one method, the id of its run, and the floating-point operations that training it takes."""
 
     method: str
@@ -45,19 +45,19 @@ class Order:
 
 @dataclass(frozen=True)
 class _Step:
-    """How far a process is with its order, from 0 to 1, and how far that is as one says it."""
+    """How far a process is with its fit, from 0 to 1, and how far that is in words."""
 
     share: float
-    said: str
+    shown: str
 
 
-def orders(
+def untrained(
     artifacts: Artifacts,
     features: LabelledFeatures,
     methods: Sequence[str],
     seeds: Sequence[int],
     settings: FitSettings,
-) -> list[Order]:
+) -> list[Training]:
     """What is not trained yet, the longest first.
 
     :raises heads.HeadsError: if a method or a setting cannot be used.
@@ -69,13 +69,13 @@ def orders(
         folders = run_folders(artifacts, features, method, seeds, settings)
         work = _work(features, method, settings)
         todo = [(seed, folder.name) for seed, folder in zip(seeds, folders, strict=True) if not is_run(folder)]
-        found += [Order(method, seed, run, work) for seed, run in todo]
-    return sorted(found, key=lambda order: -order.work)
+        found += [Training(method, seed, run, work) for seed, run in todo]
+    return sorted(found, key=lambda training: -training.work)
 
 
-def processes_for(todo: Sequence[Order]) -> int:
-    """How many processes to share the orders out to; 1 where a GPU trains, or where they would not be repaid."""
-    if len(todo) < 2 or sum(order.work for order in todo) < WORTH or choose_devices("auto") != ["cpu"]:
+def processes_for(todo: Sequence[Training]) -> int:
+    """How many processes to share the fits; 1 where a GPU trains, or where they would not be repaid."""
+    if len(todo) < 2 or sum(training.work for training in todo) < WORTH or choose_devices("auto") != ["cpu"]:
         return 1
     return min(len(todo), threads_each(1), _MOST)
 
@@ -83,12 +83,12 @@ def processes_for(todo: Sequence[Order]) -> int:
 def fit_at_once(
     artifacts: Artifacts,
     features: LabelledFeatures,
-    todo: Sequence[Order],
+    todo: Sequence[Training],
     settings: FitSettings,
     processes: int,
     on_news: Callable[[float, str], None],
 ) -> tuple[str, ...]:
-    """Train every order; return a line for each process that failed, whose order another took.
+    """Train everything in `todo`; return a line for each process that failed, whose fit another took.
 
     :param on_news: called now and then with the share of all work that is done, and what is being done.
     :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `cache.workers.Scheduler.run`.
@@ -100,23 +100,23 @@ def fit_at_once(
     return tuple(scheduler.notes)
 
 
-class _FitScheduler(Scheduler[Order]):
-    """Adds up how far every order is."""
+class _FitScheduler(Scheduler[Training]):
+    """Adds up how far every fit is."""
 
-    def __init__(self, todo: Sequence[Order], on_news: Callable[[float, str], None]) -> None:
-        super().__init__(todo, lambda orders: ", ".join(map(_named, orders)), PipelineError)
-        self._steps: dict[Order, _Step] = {}
-        self._total, self._on_news = sum(order.work for order in todo), on_news
+    def __init__(self, todo: Sequence[Training], on_news: Callable[[float, str], None]) -> None:
+        super().__init__(todo, lambda fits: ", ".join(map(_named, fits)), PipelineError)
+        self._steps: dict[Training, _Step] = {}
+        self._total, self._on_news = sum(training.work for training in todo), on_news
 
     def received(self, worker: int, message: Any) -> None:
         if isinstance(message, _Step):
-            for order in self.held_by(worker):
-                self._steps[order] = message
-        done = sum(order.work * step.share for order, step in self._steps.items()) / self._total
-        begun = [order for order in self.in_progress if order in self._steps]
-        self._on_news(done, "; ".join(f"{_named(order)} {self._steps[order].said}" for order in begun[:2]))
+            for training in self.held_by(worker):
+                self._steps[training] = message
+        done = sum(training.work * step.share for training, step in self._steps.items()) / self._total
+        begun = [training for training in self.in_progress if training in self._steps]
+        self._on_news(done, "; ".join(f"{_named(training)} {self._steps[training].shown}" for training in begun[:2]))
 
-    def acknowledged(self, worker: int, item: Order, result: Any) -> None:
+    def acknowledged(self, worker: int, item: Training, result: Any) -> None:
         self._steps[item] = _Step(1.0, "done")
 
 
@@ -138,8 +138,8 @@ def _serve(
     def send(p: heads.FitProgress) -> None:
         channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
 
-    for number, order in iter(channel.request, None):
-        fit(Artifacts(root), features, order.method, [order.seed], settings, device="cpu", progress=send)
+    for number, training in iter(channel.request, None):
+        fit(Artifacts(root), features, training.method, [training.seed], settings, device="cpu", progress=send)
         channel.send(Acknowledged(number))
 
 
@@ -158,5 +158,5 @@ def _work(features: LabelledFeatures, method: str, settings: FitSettings) -> flo
     return float(chosen["epochs"] * (rows // batch) * step(row, shape, batch).total)
 
 
-def _named(order: Order) -> str:
-    return f"{order.method} {order.seed}"
+def _named(training: Training) -> str:
+    return f"{training.method} {training.seed}"

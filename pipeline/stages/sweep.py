@@ -2,17 +2,17 @@
 
 A sweep holds no state of its own. What is done is told by the runs on disk, whose ids are content addresses, so a sweep
 that was killed goes on by being called again, a second call does nothing, and a label changed in one dataset costs that
-dataset's runs alone. The result is one Parquet file, a row a run, prefix and level, written when all is done.
+dataset's runs alone. The result is one Parquet file, one row per run, prefix and level, written when all is done.
 
 The unit of a sweep: fit and score one point of its grid, named by content, on any device of any process.
 
 A point writes runs and their scores into the artifacts folder under content addresses and tells nothing else, so who
-does it does not matter: this process, one a device (`pipeline.stages.sweep_parallel`), a cluster's. Whoever asked goes
-over the grid afterwards, finds everything done, and writes the results from what lies there. Two that do one point at
-the same time both succeed, and the first one's files stay. The alternative, sending results back, would be a second way
-for them to be lost.
+does it does not matter: this process, one per device (`pipeline.stages.sweep_parallel`), a cluster's. Whoever asked
+goes over the grid afterwards, finds everything done, and writes the results from what lies there. Two that do one point
+at the same time both succeed, and the first one's files stay. The alternative, sending results back, would be a second
+way for them to be lost.
 
-On a CPU a point's bits depend neither on threads nor on who did it: seeds and halves of batches are what is shared out
+On a CPU a point's bits depend neither on threads nor on who did it: seeds and halves of batches are what is shared
 (`heads.fitting`), and neighbours are compared in whole units (`heads.knn`). A GPU draws other random numbers
 than a CPU, and its heads differ from a CPU's as two seeds do.
 """
@@ -225,7 +225,7 @@ def read_grid(path: Path) -> dict[str, Any]:
 
 
 def results_frame(runs: Sequence[Run], scores: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """A row a run, protocol, prefix and level: what determined the run, and what was measured."""
+    """One row per run, protocol, prefix and level: what determined the run, and what was measured."""
     by_id = {run.id: run for run in runs}
     rows = []
     for scored in scores:

@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster: a task a point of the grid, on a GPU each where the cluster has any.
+"""A sweep on a Ray cluster: one task per point of the grid, on a GPU each where the cluster has any.
 
 The unit is the same as on one machine (`pipeline.stages.sweep`): a task writes runs and scores into the artifacts
 folder, which every node shares, under content addresses, and returns nothing but what went wrong. So a lost node costs
@@ -60,7 +60,7 @@ def do_points_on_cluster(
     ray_address: str | None = None,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> str:
-    """Do every point, a task each; return a line that says where.
+    """Do every point, one task each; return a line that says where.
 
     :param on_done: called with the number of points done.
     :raises cache.CacheError: see `cache.cluster.connection.connected` and `cache.cluster.connection.check_shared`.
@@ -81,7 +81,7 @@ def do_points_on_cluster(
         device = "cuda:0" if gpus else "cpu"
         _wait_for([task.remote(str(artifacts), point, tuple(seeds), device, cpus) for point in todo], on_done)
         each = "a GPU" if gpus else "1 processor" if cpus == 1 else f"{cpus} processors"
-        return f"{len(todo)} points on {cluster}, {len(nodes)} node{'' if len(nodes) == 1 else 's'}, {each} a point"
+        return f"{len(todo)} points on {cluster}, {len(nodes)} node{'' if len(nodes) == 1 else 's'}, {each} per point"
 
 
 def _processors(cpus: Sequence[int], tasks: int, seeds: int) -> int:

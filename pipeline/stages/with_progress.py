@@ -14,7 +14,7 @@ from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.stages.fit import FitSettings, Fitted, fit
-from pipeline.stages.fit_parallel import fit_at_once, orders, processes_for
+from pipeline.stages.fit_parallel import fit_at_once, processes_for, untrained
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
@@ -84,7 +84,7 @@ def _fit_at_once(
     session: Session, features: LabelledFeatures, methods: Sequence[str], seeds: Sequence[int], settings: FitSettings
 ) -> frozenset[str]:
     """Train what is lacking in several processes, where that is faster; return the ids of the runs trained."""
-    todo = orders(session.artifacts, features, methods, seeds, settings)
+    todo = untrained(session.artifacts, features, methods, seeds, settings)
     processes = processes_for(todo)
     if processes == 1:
         return frozenset()
@@ -94,7 +94,7 @@ def _fit_at_once(
         )
     for line in lost:
         session.console.say(line)
-    return frozenset(order.run for order in todo)
+    return frozenset(training.run for training in todo)
 
 
 def score_stage(

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.stages.fit import FitSettings, fit
-from pipeline.stages.fit_parallel import WORTH, fit_at_once, orders, processes_for
+from pipeline.stages.fit_parallel import WORTH, fit_at_once, processes_for, untrained
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 
@@ -37,8 +37,13 @@ def test_heads_trained_at_once_are_those_trained_one_by_one_though_a_process_is_
     (one, features), (two, same) = at_hand
     for method in METHODS:
         fit(one, features, method, SEEDS, SETTINGS, device="cpu")
-    todo = orders(two, same, METHODS, SEEDS, SETTINGS)
-    assert [order.method for order in todo] == ["v5", "v5", "joint", "joint"]  # two positives an anchor: more to do
+    todo = untrained(two, same, METHODS, SEEDS, SETTINGS)
+    assert [training.method for training in todo] == [
+        "v5",
+        "v5",
+        "joint",
+        "joint",
+    ]  # v5 has more to do
     heard, killed = [], []
 
     def hear(share: float, what: str) -> None:
@@ -50,8 +55,8 @@ def test_heads_trained_at_once_are_those_trained_one_by_one_though_a_process_is_
     notes = fit_at_once(two, same, todo, SETTINGS, 2, hear)
     assert len(notes) == 1 and "SIGKILL" in notes[0]
     assert heads_of(two) == heads_of(one)
-    assert heads_of(one).keys() == {order.run for order in todo}
-    assert orders(two, same, METHODS, SEEDS, SETTINGS) == []
+    assert heads_of(one).keys() == {training.run for training in todo}
+    assert untrained(two, same, METHODS, SEEDS, SETTINGS) == []
     assert heard[-1][0] <= 1 and any("v5 7" in what for _, what in heard)
 
 
@@ -63,7 +68,7 @@ def processes_of_ours() -> list[int]:
 def test_what_cannot_be_fitted_ends_all_in_two_lines(at_hand):
     artifacts, features = at_hand[0]
     settings = FitSettings(head="linear", lr=1e30, epochs=1)
-    todo = orders(artifacts, features, METHODS, (1,), settings)
+    todo = untrained(artifacts, features, METHODS, (1,), settings)
     with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:
         fit_at_once(artifacts, features, todo, settings, 2, lambda share, what: None)
     assert caught.value.remedy
@@ -71,11 +76,11 @@ def test_what_cannot_be_fitted_ends_all_in_two_lines(at_hand):
 
 def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
     artifacts, features = at_hand[0]
-    todo = orders(artifacts, features, METHODS, SEEDS, SETTINGS)
+    todo = untrained(artifacts, features, METHODS, SEEDS, SETTINGS)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("pipeline.stages.fit_parallel.threads_each", lambda processes: 3)
     assert processes_for(todo) == 1  # a few hundred texts
-    long = [replace(order, work=WORTH) for order in todo]
+    long = [replace(training, work=WORTH) for training in todo]
     assert processes_for(long) == 3
     assert processes_for(long[:1]) == 1
     monkeypatch.setattr("pipeline.stages.fit_parallel.choose_devices", lambda devices: ["cuda:0"])
