@@ -67,6 +67,9 @@ def write_model(name: str, folder: Path) -> None:
         "llama-scaled": lambda: t.LlamaConfig(**shape, **heads, rope_parameters=scaled),
         "mistral": lambda: t.MistralConfig(**shape, **heads, **window),
         "gemma2": lambda: t.Gemma2Config(**shape, **heads, **window, head_dim=16, query_pre_attn_scalar=16),
+        "gemma3": lambda: t.Gemma3TextConfig(
+            **{**shape, "num_hidden_layers": 6}, **heads, **window, head_dim=16, query_pre_attn_scalar=16
+        ),
         "gpt2": lambda: t.GPT2Config(vocab_size=264, n_embd=32, n_layer=3, n_head=4, n_positions=512),
         "bert": lambda: t.BertConfig(**shape, num_attention_heads=4, max_position_embeddings=512),
         "xlm-roberta": lambda: t.XLMRobertaConfig(

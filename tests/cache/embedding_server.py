@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,7 +23,8 @@ def vector_of(text: str, model: str = "tiny") -> list[float]:
 class LoopbackServer:
     """Counts what it answered. `busy` replies of 429 or 503 come first; `odd` maps a text to what it gets instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_seconds: float = 0.0, text_seconds: float = 0.0) -> None:
+        self._request_seconds, self._text_seconds = request_seconds, text_seconds
         self.answered: Counter[str] = Counter()
         self.requests, self.keys = 0, set()
         self.busy: list[int] = []
@@ -69,7 +71,8 @@ class LoopbackServer:
                 return  # as a server that was killed: no reply
         if status != 200 or handler.path != "/v1/embeddings":
             return self._send(handler, status if status != 200 else 404, {"error": "try later"})
-        texts = asked["input"]
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        time.sleep(self._request_seconds + self._text_seconds * len(texts))
         rows = [
             {"index": i, "embedding": self.odd.get(text, vector_of(text, self.model_served))}
             for i, text in enumerate(texts)

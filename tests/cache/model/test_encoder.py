@@ -121,6 +121,20 @@ def test_attention_that_cannot_be_packed_is_padded_and_said(encoder, alone, name
     assert found.layout == "padded" or name == "gpt2"
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_gemma3_shares_prefixes_in_transformers_layers(checkpoint, alone, pooling):
+    """Alternating local windows, norms around each block, scaled embeddings: all in transformers' own layers."""
+    folder = checkpoint("gemma3")
+    found = Encoder(folder, resolve(f"{folder}?pooling={pooling}"), (6,), "float32", "cpu")
+    assert isinstance(found._model, TransformersModel)
+    assert found.layout == "trie"
+    generator = np.random.default_rng(0)
+    lists = [[4, 5, 6] * 3 + generator.integers(4, 8, n).tolist() for n in (1, 2, 30, 5)] + [[5, 6, 7], [5, 6]]
+    sequences = Sequences.of(lists)
+    for budget in (20, 500):
+        assert relative(packed(found, sequences, budget)[0], alone("gemma3", sequences, 6, pooling)) <= 1e-5
+
+
 @pytest.mark.parametrize("option", [{}, {"an_option_of_next_year": 1}])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_trie_pools_each_texts_own_path(tmp_path, checkpoint, alone, pooling, option):
