@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = ".hashes.json"
 _HASHING_THREADS = 4
+_EVERY_BYTE = "read every byte"
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 4096
 _VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype", "use_cache"}
 _TOKENIZER_FILES = (
@@ -135,8 +136,13 @@ def _tokenizer_digest(folder: Path, backbone: Backbone, hashes: list[str], root:
 
 
 def forget_hashes(root: Path) -> None:
-    """Forget what is remembered of checkpoints, so that the next call reads every byte of their weights."""
-    (root / REMEMBERED).unlink(missing_ok=True)
+    """Forget what is remembered of checkpoints, so that the next call reads every byte, the hub's blobs' too.
+
+    :raises CacheError: `root` cannot be written.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with atomic_file(root / REMEMBERED) as partial:
+        partial.write_text(json.dumps({_EVERY_BYTE: True}), encoding="utf-8")
 
 
 def absolute_layer(layer: int, layers: int) -> int:
@@ -239,20 +245,21 @@ def _check_whole(path: Path) -> None:
 def _hashes(paths: list[Path], root: Path) -> dict[Path, str]:
     """Return the SHA-256 of each file, from its blob's name, from memory, or by reading it."""
     remembered = _recall(root / REMEMBERED)
+    trusted = not remembered.get(_EVERY_BYTE)
     found, new = {}, {}
     for path in paths:
         blob, stamp = path.resolve(), _stamp(path)
         known = remembered.get(str(blob))
         if isinstance(known, list) and known[:1] == [stamp]:
             found[path] = str(known[1])
-        elif known is None and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
+        elif known is None and trusted and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
             found[path] = blob.name
             new[str(blob)] = [stamp, blob.name]
     unknown = [path for path in paths if path not in found]
     found |= dict(zip(unknown, _read_and_hash(unknown), strict=True)) if unknown else {}
     new |= {str(path.resolve()): [_stamp(path), found[path]] for path in unknown}
     if new:
-        _remember(root, new)
+        _remember(root, new | ({} if trusted else {_EVERY_BYTE: False}))
     return found
 
 

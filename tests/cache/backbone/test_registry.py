@@ -272,6 +272,21 @@ class TestFingerprint:
         monkeypatch.setattr("cache.backbone.fingerprint._sha256", None)
         assert self.origin(folder, tmp_path / "other") == first
 
+    def test_a_blob_that_is_not_what_its_name_says_is_noticed_when_every_byte_is_read(self, folder, tmp_path):
+        import hashlib
+
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+        blob.parent.mkdir()
+        path.unlink()
+        path.symlink_to(blob)
+        blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        trusted = self.origin(folder, tmp_path / "root")
+        forget_hashes(tmp_path / "root")
+        assert self.origin(folder, tmp_path / "root") != trusted
+        assert self.origin(folder, tmp_path / "root") != trusted
+
     @pytest.mark.parametrize("damage", ["cut", "header", "empty", "gone", "pickled"])
     def test_damaged_or_missing_weights_are_refused_before_anything_is_loaded(self, folder, tmp_path, damage):
         path = folder / "model.safetensors"

@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 from safetensors.numpy import save_file
 
+from cache.endpoint import PROBE
+from tests.cache.embedding_server import LoopbackServer
 from tests.pipeline.small_dataset import rows, write_csv
 
 DIM = 48
@@ -86,3 +88,23 @@ def test_reading_options_make_a_feature_set_of_their_own(pipeline, small_csv, tm
     texts.write_text(rows()[0][0] + "\n")
     encoded = pipeline.json("encode", texts, "--run", run["id"], "--output", tmp_path / "e.parquet")
     assert encoded["computed"] == 0  # with the same pooling, prompt and end token
+
+
+def test_an_endpoint_is_a_backbone_for_every_command(pipeline, small_csv, tmp_path):
+    server = LoopbackServer()
+    try:
+        options = ["--backbone", "openai:tiny", "--endpoint", server.url]
+        done = pipeline("embed", small_csv, *options, OPENAI_API_KEY="sk-secret")
+        assert done.returncode == 0, done.stderr
+        assert "sk-secret" not in done.stdout + done.stderr
+        assert pipeline.json("embed", small_csv, *options)["computed"] == 0
+        run = pipeline.json("fit-head", "--method", "joint", "--epochs", "1")["runs"][0]
+        assert run["backbone"] == "openai-tiny"
+        texts = tmp_path / "new.txt"
+        texts.write_text(f"a text that is new\n{rows()[0][0]}\n")
+        assert pipeline.json("encode", texts, "--run", run["id"], "--output", tmp_path / "e.parquet")["computed"] == 1
+        assert max(n for text, n in server.answered.items() if text != PROBE) == 1
+        pipeline.json("data", "show", small_csv)
+    finally:
+        server.stop()
+    assert pipeline.json("score")["scores"]  # no server needed
