@@ -181,4 +181,4 @@ def _weights(path: Path, content: bytes, shape: HeadShape) -> tuple[Tensor, Tens
 
 def _damaged(path: Path, problem: str) -> HeadsError:
     one_line = " ".join(problem.split())
-    return HeadsError(f"checkpoint {path}: {one_line}", "delete the folder and fit the head again")
+    return HeadsError(f"checkpoint {path}: {one_line}", "fit the head again (`pipeline fit-head` does so)")

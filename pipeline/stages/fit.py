@@ -104,7 +104,7 @@ def _lacking(folders: Sequence[Path]) -> tuple[list[int], list[Exception]]:
         try:
             if whole_run(folder) is None:
                 todo.append(place)
-        except PipelineError as error:
+        except (PipelineError, heads.HeadsError) as error:
             failures.append(error)
     return todo, failures
 

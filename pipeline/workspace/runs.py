@@ -207,7 +207,8 @@ def read_run(folder: Path) -> Run:
 def whole_run(folder: Path) -> Run | None:
     """The run in a folder, its head checked; None if there is none, and with a line that says why if it is damaged.
 
-    :raises PipelineError: if it may not be read, or a later release wrote it.
+    :raises PipelineError: if its record may not be read, or a later release wrote it.
+    :raises heads.HeadsError: if its weights may not be read: another user's head is not damaged.
     """
     if not os.path.lexists(folder / CONFIG):
         return None
@@ -216,6 +217,9 @@ def whole_run(folder: Path) -> Run | None:
         run.load()
         return run
     except (DamagedError, heads.HeadsError) as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | IsADirectoryError):
+            raise
         tell(f"{error}; trained again")
         return None
 

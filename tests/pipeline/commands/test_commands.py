@@ -280,6 +280,9 @@ def test_of_two_stores_of_a_backbone_the_last_embedded_is_taken(fitted, tmp_path
     (first,) = copy.json("cache", "list")["stores"]
     other = "float32" if first["compute_dtype"] == "bfloat16" else "bfloat16"
     second = copy.json("embed", small_csv, "--backbone", "minilm", "--dtype", other)
+    of_runs = copy("score", "--backbone", "minilm", "--json")
+    assert {score["seed"] for score in json.loads(of_runs.stdout)["scores"]} == {1, 2}
+    assert "of 2 stores of minilm the one that runs of small-" in of_runs.stderr
     (run,) = copy.json("fit-head", "--method", "v5", "--seeds", "3", "--epochs", "1")["runs"]
     assert [score["run"] for score in copy.json("score")["scores"]] == [run["id"]]
     assert second["store"] != first["store"]

@@ -1,0 +1,57 @@
+"""The commands that `run` ends with: they parse as printed, keep what was set, and propose nothing just done."""
+
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.cli import cli
+from pipeline.commands.run import ends, next_steps
+
+OPTIONS = {"head": "linear", "epochs": 3, "batch_size": None, "lr": 0.001, "schedule": None, "seeds": (42,)}
+HOSTILE = "-1 degrees; rm -rf ~ \"'$(true)"
+
+
+def words_of(lines):
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("  pipeline")]
+
+
+@pytest.mark.parametrize("artifacts", ["artifacts", "/data/my artifacts"])
+def test_every_line_is_a_command_that_parses_with_the_same_artifacts(monkeypatch, artifacts):
+    monkeypatch.delenv("PIPELINE_ARTIFACTS", raising=False)
+    found = words_of(next_steps(Path(artifacts), ("v5", "joint"), OPTIONS, HOSTILE, page=True))
+    assert len(found) >= 5
+    for _, name, *words in found:
+        command = cli.get_command(click.Context(cli), name)
+        context = command.make_context(name, list(words))
+        assert context.params["artifacts"] == Path(artifacts)
+    (search,) = [words for words in found if words[1] == "search"]
+    assert HOSTILE in search
+    (fit,) = [words for words in found if words[1] == "fit-head"]
+    for option, value in (("--head", "linear"), ("--epochs", "3"), ("--lr", "0.001"), ("--method", "v5,joint")):
+        assert fit[fit.index(option) + 1] == value
+
+
+def test_what_was_just_done_is_not_proposed(monkeypatch):
+    monkeypatch.setenv("PIPELINE_ARTIFACTS", "/elsewhere")
+    options = {**OPTIONS, "seeds": (42, 123, 456)}
+    names = [words[1] for words in words_of(next_steps(Path("/elsewhere"), ("v5",), options, "text", page=False))]
+    assert "fit-head" not in names
+    assert "compare" not in names
+    assert "report" not in names
+
+
+def test_the_small_table_has_the_ends_and_the_best_embedding_without_training():
+    def record(name, dims, accuracy):
+        prefixes = [{"dim": dim, "levels": [{"accuracy": accuracy}]} for dim in dims]
+        return {"method": name, "prefixes": prefixes}
+
+    shown = ends(
+        [record("v5", (64, 128, 256), 0.9)],
+        [record("features", (64, 128, 256, 384), 0.5), record("pca", (64, 71), 0.7)],
+    )
+    assert [(row["method"], [prefix["dim"] for prefix in row["prefixes"]]) for row in shown] == [
+        ("v5", [64, 256]),
+        ("pca", [64]),
+    ]
