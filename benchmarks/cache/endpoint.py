@@ -23,6 +23,7 @@ from cache.endpoint import PROBE
 from tests.cache.embedding_server import LoopbackServer, vector_of
 
 REQUEST_SECONDS, TEXT_SECONDS = 0.02, 0.0005
+LOOPED = 300  # texts through the plain loop, one per request
 
 
 def main() -> None:
@@ -53,9 +54,9 @@ def main() -> None:
 
     client = OpenAI(base_url=server.url, api_key="none")
     began = time.perf_counter()
-    for text in texts:
+    for text in texts[:LOOPED]:
         client.embeddings.create(model="tiny", input=text, encoding_format="float")
-    found["openai_loop_texts_per_second"] = round(count / (time.perf_counter() - began))
+    found["openai_loop_texts_per_second"] = round(LOOPED / (time.perf_counter() - began))
     server.stop()
     print(json.dumps(found, indent=1))
 
