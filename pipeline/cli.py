@@ -31,7 +31,11 @@ COMMANDS = {
     "report": ("pipeline.commands.report", "Everything measured, as one HTML page that opens from disk."),
     "retrieve": ("pipeline.commands.retrieve", "Two-stage search by prefixes: quality, latency, FLOPs, bytes."),
     "search": ("pipeline.commands.search", "Texts nearest to yours at each prefix, with their labels."),
-    "export": ("pipeline.commands.export", "A run as a sentence-transformers model, Parquet or a FAISS index."),
+    "export": (
+        "pipeline.commands.export",
+        "A run for use elsewhere: sentence-transformers, ONNX, Parquet, FAISS.",
+    ),
+    "serve": ("pipeline.commands.serve", "A run behind the OpenAI embeddings protocol."),
     "data": ("pipeline.commands.data", "Look at datasets: list, show, check."),
     "cache": ("pipeline.commands.cache", "Look after stored features: list, verify, compact, prune."),
     "runs": ("pipeline.commands.runs", "Look at trained heads: list, show."),

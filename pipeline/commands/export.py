@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from pipeline.workspace.features import LabelledFeatures
     from pipeline.workspace.runs import Run
 
-FORMATS = ("sentence-transformers", "parquet", "faiss")
+FORMATS = ("sentence-transformers", "onnx", "parquet", "faiss")
+MODELS = FORMATS[:2]
 
 
 @command("export", example="pipeline export --method joint --seed 42 --format sentence-transformers --output model")
@@ -23,32 +26,62 @@ FORMATS = ("sentence-transformers", "parquet", "faiss")
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder or file; must not exist.")
-@click.option("--dim", type=int, help="parquet, faiss: dimensions of the embedding, a prefix (default: all).")
+@click.option("--dim", type=int, help="parquet, faiss: dimensions of the one embedding (default: all).")
+@click.option("--dims", help="parquet: a column per prefix of these dimensions, such as 64,256.")
+@click.option("--quantize", help="parquet, with --dims: int8, binary or int8,binary, each a further column per prefix.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="parquet, faiss: only these rows.")
 @backbone_options
 def COMMAND(session: Session, kind: str, output: Path, **options: Any) -> dict[str, Any]:
-    """Write a run as a sentence-transformers model, or its embeddings of the dataset as Parquet or a FAISS index.
+    """Write a run as a model (sentence-transformers, ONNX), or its vectors of the dataset (Parquet, FAISS index).
 
-    The model holds backbone, pooling and head, a card with its scores, and is loaded and compared before it gets its
-    name. Parquet: row, text, a column a level, split, key, embedding. FAISS: an exact index of the prefix whose ids are
-    the dataset's rows, and OUTPUT.rows.parquet, which says what they are. `heads.load(PATH)` reads the head of any run.
+    A model holds backbone, pooling and head, needs nothing of this project, and is loaded and compared before it gets
+    its name. Parquet: text, a column per level, split and, with --dims, an id and a unit vector per prefix; else row,
+    key and one embedding. FAISS: an exact index of a prefix whose ids are the dataset's rows, and OUTPUT.rows.parquet,
+    which says what they are.
     """
-    from pipeline.export.vectors import check_columns, check_dim
+    from pipeline.export.vectors import check_columns
     from pipeline.stages.with_progress import features_of
 
-    if kind == "sentence-transformers" and (options["dim"] or options["split"]):
-        raise click.UsageError("--dim and --split are for parquet and faiss; a model has every prefix: truncate_dim")
+    wanted = _wanted(kind, options)
     _check_free(output, kind)
     features = features_of(session, options)
-    if kind != "sentence-transformers":
+    if kind not in MODELS:
         check_columns(features.dataset)
     run = _run(session, features, options)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "sentence-transformers":
-        return _model(session, run, features, output, options)
-    dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
-    check_dim(run, dim)
-    return _vectors(session, run, features, output, kind, dim, options["split"])
+    if kind in MODELS:
+        return _model(session, run, features, output, kind, options)
+    return _vectors(session, run, features, output, kind, wanted, options["split"])
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Prefixes to write: one, or several with other number formats besides."""
+
+    dim: int | None
+    dims: tuple[int, ...]
+    quantized: tuple[str, ...]
+
+
+def _wanted(kind: str, options: dict[str, Any]) -> _Wanted:
+    from pipeline.export.vectors import QUANTIZED
+
+    if kind in MODELS and any(options[name] for name in ("dim", "dims", "quantize", "split")):
+        raise click.UsageError(
+            "--dim, --dims, --quantize and --split are for parquet and faiss; a model has every prefix: truncate_dim"
+        )
+    if options["dims"] and (kind != "parquet" or options["dim"]):
+        raise click.UsageError("--dims is for parquet, and instead of --dim")
+    if options["quantize"] and not options["dims"]:
+        raise click.UsageError("--quantize adds columns to those of --dims: name the dimensions there")
+    quantized = tuple(dict.fromkeys(filter(None, (options["quantize"] or "").split(","))))
+    if set(quantized) - set(QUANTIZED):
+        raise click.BadParameter(f"use {', '.join(QUANTIZED)} or both", param_hint="--quantize")
+    try:
+        dims = tuple(dict.fromkeys(int(dim) for dim in (options["dims"] or "").split(",") if dim))
+    except ValueError as error:
+        raise click.BadParameter("use numbers such as 64,256", param_hint="--dims") from error
+    return _Wanted(options["dim"], dims, quantized)
 
 
 def _check_free(output: Path, kind: str) -> None:
@@ -81,46 +114,62 @@ def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) 
 
 
 def _model(
-    session: Session, run: Run, features: LabelledFeatures, output: Path, options: dict[str, Any]
+    session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     import cache
     from pipeline.evaluation.embeddings import run_scorable
     from pipeline.evaluation.score import PROTOCOLS, score
-    from pipeline.export.model_card import Card
+    from pipeline.export.head_modules import is_linear
+    from pipeline.export.model_card import card_text
+    from pipeline.export.onnx_folder import check_onnx, write_onnx
     from pipeline.export.sentence_transformers_folder import TOLERANCE, backbone_of, check_folder, write_folder
     from pipeline.terminal import extras
 
     extras.sentence_transformers()
+    if kind == "onnx":
+        extras.needed("onnxruntime", "onnxruntime", "export")
     named = options["backbone"]
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
     scorable = run_scorable(run, features)
-    with session.console.progress("exporting") as bar:
-        bar.update(0, 3, "scoring")
-        scores = [score(scorable, protocol) for protocol in PROTOCOLS]
-        card = Card(run, session.artifacts.dataset_source(features.dataset.id), scores, output.name).text()
+    traced = None
+    with session.console.progress("exporting") as bar, tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
-        with cache.store.atomic_folder(output) as partial:
+        bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
+        scores = [] if kind == "onnx" else [score(scorable, protocol) for protocol in PROTOCOLS]
+        with cache.atomic_folder(output) as partial:
+            folder = Path(scratch, "model") if kind == "onnx" else partial
+            folder.mkdir(exist_ok=True)
             bar.update(1, 3, "writing")
-            write_folder(partial, run, backbone, files, card)
+            write_folder(folder, run, backbone, files, card_text(run, scores, output.name) if scores else "")
+            if kind == "onnx":
+                write_onnx(partial, folder, run, output.name)
             bar.update(2, 3, "comparing")
-            checked = check_folder(partial, run, texts, _stored(features, texts))
+            stored = _stored(features, texts)
+            if kind == "onnx":
+                checked, traced = check_onnx(partial, folder, run, texts, stored)
+            else:
+                checked = check_folder(partial, run, texts, stored)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    show = session.console.show
     if checked.difference > TOLERANCE:  # which only bfloat16 may
         session.console.say(
-            f"{checked.difference:.1e} from the run's own embeddings: bfloat16 on another machine or version than "
-            "embedded them; features of `embed --dtype float32` do not depend on these"
+            f"{checked.difference:.1e} from the run's own embeddings, whose features were computed in bfloat16; the "
+            "export computes in float32"
         )
-    show = session.console.show
     show(f"{output}: {size / 1e6:,.0f} MB, {checked.difference:.1e} at most from the run on {checked.texts} texts")
-    show(f'  SentenceTransformer("{output}", truncate_dim={run.record["dims"][0]}, trust_remote_code=True)')
+    if kind != "onnx":
+        trusted = "" if is_linear(run.load()) else ", trust_remote_code=True"
+        show(f"  SentenceTransformer({str(output)!r}, truncate_dim={run.record['dims'][0]}{trusted})")
+        show("  and encode(..., normalize_embeddings=True): a prefix is not of length one by itself")
     return {
-        "format": "sentence-transformers",
+        "format": kind,
         "path": str(output),
         "run": run.id,
         "dims": list(run.record["dims"]),
         "checked": checked.texts,
         "difference": checked.difference,
         "bytes": size,
+        **({} if traced is None else {"difference_from_traced": traced}),
     }
 
 
@@ -138,20 +187,32 @@ def _stored(features: LabelledFeatures, texts: list[str]) -> Any:
 
 
 def _vectors(
-    session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, dim: int, split: str | None
+    session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, wanted: _Wanted, split: str | None
 ) -> dict[str, Any]:
-    from pipeline.export.vectors import embedded_rows, rows_file, write_faiss, write_parquet
+    from pipeline.export.vectors import (
+        check_dims,
+        embedded_rows,
+        rows_file,
+        write_faiss,
+        write_parquet,
+        write_prefixes,
+    )  # fmt: skip
     from pipeline.terminal import extras
 
+    dim = run.record["dims"][-1] if wanted.dim is None else wanted.dim
+    check_dims(run, wanted.dims or (dim,))
     if kind == "faiss":
         extras.faiss()
-    rows = embedded_rows(run, features, dim, split)
-    found = {"format": kind, "path": str(output), "run": run.id, "rows": rows.frame.height, "dim": dim, "split": split}
+    rows = embedded_rows(run, features, split)
+    found: dict[str, Any] = {"format": kind, "path": str(output), "run": run.id, "rows": rows.frame.height}
+    found |= {"dims": list(wanted.dims), "split": split} if wanted.dims else {"dim": dim, "split": split}
     if kind == "faiss":
-        write_faiss(output, rows)
+        write_faiss(output, rows, dim)
         session.console.show(f"{output}: {rows.frame.height:,} vectors, {dim} dims; rows: {rows_file(output)}")
         return {**found, "row_table": str(rows_file(output))}
-    write_parquet(output, rows)
-    columns = [*rows.frame.columns, "embedding"]
-    session.console.show(f"{output}: {rows.frame.height:,} rows, {dim} dims, columns {', '.join(columns)}")
+    if wanted.dims:
+        columns = write_prefixes(output, rows, wanted.dims, wanted.quantized)
+    else:
+        columns = write_parquet(output, rows, dim)
+    session.console.show(f"{output}: {rows.frame.height:,} rows, columns {', '.join(columns)}")
     return {**found, "columns": columns}

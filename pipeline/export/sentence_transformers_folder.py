@@ -1,10 +1,13 @@
-"""A run as a sentence-transformers model: backbone, pooling and head in one folder that needs nothing else from here.
+"""A run as a sentence-transformers model: backbone, pooling and head in one folder that stands alone.
 
-The folder holds the backbone's files as they are (the tokenizer with its end token built in), the pooling, and the
-head's checkpoint; `heads.exported.ExportedHead` is what runs it. The backbone that is copied is proved to be the one
-whose features the head was trained on, by its content, and the folder, before it gets its name, is loaded by
-sentence-transformers and must give the run's own embeddings. That costs some seconds; a folder that is silently wrong
-(another end token, another pooling, another number format) costs more.
+The folder holds the backbone's files as they are (the tokenizer with its end token built in), modules of
+sentence-transformers, and the head (`head_modules.py`). It computes in float32. The backbone that is copied is proved
+to be the one whose features the head was trained on, by its content, and the folder, before it gets its name, is loaded
+by sentence-transformers and must give the run's own embeddings. That costs some seconds; a folder that is silently
+wrong (another end token, another pooling) costs more.
+
+Runs on bfloat16 features are exported in float32 too: two implementations of bfloat16 are as far apart as either is
+from float32, and float32 is what every machine computes alike.
 """
 
 from __future__ import annotations
@@ -22,16 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-import heads
-from cache.backbone import Backbone, identity, locate, quiet_transformers, read_content, weight_files
+from cache.backbone.fingerprint import identity, read_content, weight_files
+from cache.backbone.hub import locate
+from cache.backbone.registry import Backbone
+from cache.backbone.tokenizer_files import quiet_transformers
 from pipeline.errors import PipelineError
-from pipeline.export.loading import HEAD, PACKED, POOLING, TRANSFORMER, load_model
+from pipeline.export.head_modules import POOLING, TRANSFORMER, write_head
 from pipeline.export.tokenizer import carry_end_token
 from pipeline.terminal import extras
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import Run
 
-POOLING_FOLDER, HEAD_FOLDER = "1_Pooling", "2_Head"
+POOLING_FOLDER, RECORD = "1_Pooling", "training.json"
 _POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 _FILES = (
     "config.json",
@@ -68,10 +73,13 @@ class Checked:
     distance: float
 
 
-def backbone_of(artifacts: Artifacts, run: Run, source: str | None = None) -> tuple[Backbone, Path]:
+def backbone_of(
+    artifacts: Artifacts, run: Run, source: str | None = None, *, any_layer: bool = False
+) -> tuple[Backbone, Path]:
     """The backbone that a run's features came from, and the folder of its files.
 
     :param source: where it is found now, if not where it was when the run was trained.
+    :param any_layer: accept features of an inner layer too.
     :raises PipelineError: if what is found is another one, or the features are not of the last layer.
     :raises cache.CacheError: if it cannot be had.
     """
@@ -79,7 +87,7 @@ def backbone_of(artifacts: Artifacts, run: Run, source: str | None = None) -> tu
     backbone = cache.resolve(source or run.record["backbone_source"])
     folder = locate(backbone.source, "")
     content = read_content(folder, backbone, artifacts.features)
-    if int(description["layer"]) != content.layers:
+    if not any_layer and int(description["layer"]) != content.layers:
         raise PipelineError(
             f"run {run.id} was trained on layer {description['layer']} of {content.layers}",
             "export a run of the last layer: sentence-transformers reads no other",
@@ -99,23 +107,14 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     :param card: the model card.
     :raises PipelineError: if its tokenizer cannot carry the end token.
     """
-    transformer = TRANSFORMER if run.record["features"]["compute_dtype"] == "float32" else PACKED
     _copy_backbone(files, folder, backbone)
     carry_end_token(folder, backbone)
     description = run.record["features"]
     _write(
         folder / "sentence_bert_config.json",
-        {"max_seq_length": backbone.max_length, "model_kwargs": {"dtype": description["compute_dtype"]}},
+        {"max_seq_length": backbone.max_length, "model_kwargs": {"dtype": "float32"}},
     )
     _write(folder / "config_sentence_transformers.json", _settings(run.record["prompt"]))
-    _write(
-        folder / "modules.json",
-        [
-            {"idx": 0, "name": "0", "path": "", "type": transformer},
-            {"idx": 1, "name": "1", "path": POOLING_FOLDER, "type": POOLING},
-            {"idx": 2, "name": "2", "path": HEAD_FOLDER, "type": HEAD},
-        ],
-    )
     (folder / POOLING_FOLDER).mkdir()
     pooling = {
         "word_embedding_dimension": int(description["hidden_size"]),
@@ -123,8 +122,14 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
         "include_prompt": True,
     }
     _write(folder / POOLING_FOLDER / "config.json", pooling)
-    record = {**run.record, "backbone_source": run.record["backbone"]}  # a local path is nobody else's business
-    heads.save(run.load(), folder / HEAD_FOLDER, record)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": TRANSFORMER},
+        {"idx": 1, "name": "1", "path": POOLING_FOLDER, "type": POOLING},
+        *write_head(folder, run.load(), first=2),
+    ]
+    _write(folder / "modules.json", modules)
+    # a local path is nobody else's business
+    _write(folder / RECORD, {**run.record, "backbone_source": run.record["backbone"]})
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -156,15 +161,14 @@ def check_folder(folder: Path, run: Run, texts: list[str], features: NDArray[np.
     :raises PipelineError: if a prefix differs by more than rounding explains: `TOLERANCE`, and for a run whose features
         were computed in bfloat16 as much as features that are `ROUNDING` away.
     """
-    with _quiet():
-        model = load_model(folder, device="cpu")
+    model = load_folder(folder)
     head, bfloat16 = run.load(), run.record["features"]["compute_dtype"] == "bfloat16"
     noisy = _noisy(features)
     difference, distance, explained = 0.0, 0.0, True
     for dim in head.dims:
-        model.truncate_dim = dim
         own = head.embed(features, dim=dim)
-        apart = np.nan_to_num(np.asarray(model.encode(texts, show_progress_bar=False)) - own, nan=np.inf)
+        given = model.encode(texts, truncate_dim=dim, normalize_embeddings=True, show_progress_bar=False)
+        apart = np.nan_to_num(np.asarray(given) - own, nan=np.inf)
         worst, mean = float(np.abs(apart).max()), float(np.linalg.norm(apart, axis=1).mean())
         limit = float(np.linalg.norm(head.embed(noisy, dim=dim) - own, axis=1).mean())
         explained &= worst <= TOLERANCE or (bfloat16 and mean <= limit)
@@ -183,6 +187,14 @@ def _noisy(features: NDArray[np.float32]) -> NDArray[np.float32]:
     noise = np.random.default_rng(0).standard_normal(features.shape, dtype=np.float32)
     noise *= ROUNDING * np.linalg.norm(features, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
     return np.add(features, noise, dtype=np.float32)
+
+
+def load_folder(folder: Path) -> Any:
+    """The model in a folder that was just written, on the CPU."""
+    with _quiet():
+        return extras.sentence_transformers().SentenceTransformer(
+            str(folder), device="cpu", local_files_only=True, trust_remote_code=True
+        )
 
 
 @contextmanager

@@ -1,7 +1,13 @@
-"""Every row of a dataset as an embedding, to Parquet, or into a FAISS index with a table of what its ids mean."""
+"""Every row of a dataset as vectors: to Parquet, one column per prefix, or into a FAISS index with a table of its ids.
+
+Every prefix is normalised when it is written, so a database may rank by dot product, cosine or distance alike. On
+request a prefix is written once more in fewer bytes: `int8`, with the scale that makes the codes a unit vector again,
+or `binary`, the signs, eight to a byte, for a distance by differing bits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,47 +18,59 @@ from numpy.typing import NDArray
 import cache
 import data
 from pipeline.errors import PipelineError
+from pipeline.retrieval.quantization import stored
 from pipeline.terminal import extras
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import Run
 
-ADDED = ("row", "key", "embedding")
-"""Columns beside those of the dataset."""
+ROW, ID, KEY, EMBEDDING = "row", "id", "key", "embedding"
+QUANTIZED = ("int8", "binary")
+"""Formats that a prefix may be written in besides float32."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings [n, dim] of rows of a dataset: `frame` has columns row, text, the levels, split and key (hex)."""
+    """Full embeddings, float32 [n, D], of rows of a dataset; `frame` has columns row, text, the levels, split, key."""
 
     frame: pl.DataFrame
     vectors: NDArray[np.float32]
 
+    def prefix(self, dim: int) -> NDArray[np.float32]:
+        """The first `dim` dimensions, normalised: float32 [n, dim]."""
+        return stored(self.vectors, dim).codes.numpy()
 
-def embedded_rows(run: Run, features: LabelledFeatures, dim: int, split: str | None = None) -> Rows:
+
+def embedded_rows(run: Run, features: LabelledFeatures, split: str | None = None) -> Rows:
     """Embed every row of a run's dataset, or of one split, in the dataset's order.
 
-    :raises PipelineError: if texts were not embedded, or `dim` is no prefix of the head.
+    :raises PipelineError: if texts were not embedded, or the head gives what is no number.
     :raises data.DataError: if there is no such split.
     """
-    check_dim(run, dim)
     dataset = features.dataset
     rows = np.arange(len(dataset), dtype=np.int64) if split is None else dataset.split_rows(split)
     if not len(rows):
         raise PipelineError(f"{dataset.id} has no {split} row", "leave --split out, or name another")
     keys, gathered = features.gather(rows, "texts")
-    vectors = run.load().embed(gathered, dim=dim)
-    frame = dataset.frame[rows].insert_column(0, pl.Series("row", rows))
-    return Rows(frame.with_columns(pl.Series("key", [bytes(key).hex() for key in keys])), vectors)
+    vectors = run.load().embed(gathered)
+    broken = ~np.isfinite(vectors).all(axis=1)
+    if broken.any():
+        raise PipelineError(
+            f"the head of run {run.id} gives NaN or infinity for row {rows[broken.argmax()]:,} of {dataset.id}",
+            f"delete {run.folder} and run `pipeline fit-head` again",
+        )
+    frame = dataset.frame[rows].insert_column(0, pl.Series(ROW, rows))
+    return Rows(frame.with_columns(pl.Series(KEY, [bytes(key).hex() for key in keys])), vectors)
 
 
-def check_dim(run: Run, dim: int) -> None:
+def check_dims(run: Run, dims: Sequence[int]) -> None:
     """Refuse what is no prefix of a run's head.
 
     :raises PipelineError: then.
     """
-    if dim not in run.record["dims"]:
-        dims = ", ".join(map(str, run.record["dims"]))
-        raise PipelineError(f"--dim {dim} is no prefix of run {run.id}", f"use one of {dims}")
+    for dim in dims:
+        if dim not in run.record["dims"]:
+            known = ", ".join(map(str, run.record["dims"]))
+            raise PipelineError(f"{dim} dimensions are no prefix of run {run.id}", f"use one of {known}")
 
 
 def check_columns(dataset: data.Dataset) -> None:
@@ -60,20 +78,40 @@ def check_columns(dataset: data.Dataset) -> None:
 
     :raises PipelineError: then.
     """
-    taken = [name for name in dataset.hierarchy.names if name in ADDED]
+    taken = [name for name in dataset.hierarchy.names if name in (ROW, ID, KEY) or name.startswith(EMBEDDING)]
     if taken:
         raise PipelineError(
-            f"level {taken[0]} of {dataset.id} is called like a column that an export adds ({', '.join(ADDED)})",
+            f"level {taken[0]} of {dataset.id} is called like a column that an export adds",
             f"rename that column of the dataset ({taken[0]}_label, say), then embed and fit again",
         )
 
 
-def write_parquet(path: Path, rows: Rows) -> None:
-    """Write row, text, levels, split, key and embedding (an array column of float32)."""
-    width = rows.vectors.shape[1]
-    frame = rows.frame.with_columns(pl.Series("embedding", rows.vectors, dtype=pl.Array(pl.Float32, width)))
-    with cache.store.atomic_file(path) as partial:
-        frame.write_parquet(partial)
+def write_parquet(path: Path, rows: Rows, dim: int) -> list[str]:
+    """Write row, text, levels, split, key and one prefix, `embedding`, an array of float32; return the columns."""
+    frame = rows.frame.with_columns(_vectors(EMBEDDING, rows.prefix(dim)))
+    return _write(path, frame)
+
+
+def write_prefixes(path: Path, rows: Rows, dims: Sequence[int], quantized: Sequence[str]) -> list[str]:
+    """Write id, text, levels, split and a column per prefix, `embedding_64` and so on; return the columns.
+
+    :param quantized: of `QUANTIZED`; each adds a column per prefix: `embedding_64_int8` (int8, to be multiplied by
+        `embedding_64_int8_scale`), `embedding_64_binary` (uint8, the signs packed, the first dimension
+        the highest bit).
+    """
+    columns = []
+    for dim in dims:
+        units = rows.prefix(dim)
+        columns.append(_vectors(f"{EMBEDDING}_{dim}", units))
+        if "int8" in quantized:
+            kept = stored(units, dim, "int8")
+            assert kept.scales is not None
+            columns.append(pl.Series(f"{EMBEDDING}_{dim}_int8", kept.codes.numpy(), dtype=pl.Array(pl.Int8, dim)))
+            columns.append(pl.Series(f"{EMBEDDING}_{dim}_int8_scale", kept.scales.numpy()))
+        if "binary" in quantized:
+            bits = np.packbits(units > 0, axis=1)
+            columns.append(pl.Series(f"{EMBEDDING}_{dim}_binary", bits, dtype=pl.Array(pl.UInt8, bits.shape[1])))
+    return _write(path, rows.frame.drop(KEY).rename({ROW: ID}).with_columns(columns))
 
 
 def rows_file(index: Path) -> Path:
@@ -81,7 +119,7 @@ def rows_file(index: Path) -> Path:
     return index.with_name(f"{index.name}.rows.parquet")
 
 
-def write_faiss(path: Path, rows: Rows) -> None:
+def write_faiss(path: Path, rows: Rows, dim: int) -> None:
     """Write an exact index of inner products, which are cosines here, whose ids are the dataset's rows.
 
     The table of ids is written first: an index that is there has its table.
@@ -89,9 +127,18 @@ def write_faiss(path: Path, rows: Rows) -> None:
     :raises PipelineError: if FAISS is not installed.
     """
     faiss = extras.faiss()
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.vectors.shape[1]))
-    index.add_with_ids(rows.vectors, rows.frame["row"].to_numpy())
-    with cache.store.atomic_file(rows_file(path)) as partial:
-        rows.frame.write_parquet(partial)
-    with cache.store.atomic_file(path) as partial:
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+    index.add_with_ids(rows.prefix(dim), rows.frame[ROW].to_numpy())
+    _write(rows_file(path), rows.frame)
+    with cache.atomic_file(path) as partial:
         faiss.write_index(index, str(partial))
+
+
+def _vectors(name: str, units: NDArray[np.float32]) -> pl.Series:
+    return pl.Series(name, units, dtype=pl.Array(pl.Float32, units.shape[1]))
+
+
+def _write(path: Path, frame: pl.DataFrame) -> list[str]:
+    with cache.atomic_file(path) as partial:
+        frame.write_parquet(partial)
+    return frame.columns

@@ -153,3 +153,14 @@ def test_a_module_of_the_users_that_is_loaded_already_is_named(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert f"ImportError: {tmp_path / 'cache.py'} has the name of a package" in done.stderr
+
+
+def test_the_example_of_the_readme_runs(store, tmp_path, monkeypatch):
+    section = (ROOT / "README.md").read_text().split("## From Python\n")[1]
+    example = section.split("```python\n")[1].split("```")[0]
+    assert len(example.splitlines()) <= 8
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_ARTIFACTS", str(store.parent))
+    names = {"texts": TEXTS, "labels": PATHS, "new_texts": NEW, "new_labels": [list(row[1:3]) for row in TEST]}
+    exec(example, names)
+    assert (tmp_path / "zoom").is_dir()

@@ -1,11 +1,9 @@
-"""Exports as others use them: loaded by the real sentence-transformers, polars, FAISS and scikit-learn."""
+"""Exports as others use them: loaded by the real sentence-transformers, onnxruntime, polars, FAISS and scikit-learn."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,9 +14,8 @@ import polars as pl
 import pytest
 
 import cache
-import heads
+from heads import HeadsError
 from pipeline.errors import PipelineError
-from pipeline.export.loading import HEAD, POOLING, TRANSFORMER, load_model
 from pipeline.export.sentence_transformers_folder import check_folder
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import runs_by_id
@@ -30,54 +27,52 @@ DIMS = (64, 128, 192, 256)
 END = 151643
 LONG = "how do i move money to my savings account " * 60  # cut at 256 tokens
 TEXTS = [row[0] for row in rows()[::5]] + [LONG, "x", "Größe 🙂 ümlaut שלום"]
+HEADS = ("linear", "paper")
+ALONE = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("cache", "data", "heads", "pipeline", "semantic_zoom"):
+            raise ImportError(name + " is not installed here")
+sys.meta_path.insert(0, Nothing())
+"""
 
 
-def plain(folder, *arguments, **settings):
+def plain(folder, **settings):
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(
-        str(folder), *arguments, device="cpu", local_files_only=True, trust_remote_code=True, **settings
-    )
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, **settings)
 
 
-def own(made: Pipeline, run_id: str, texts=TEXTS, **options) -> dict[int, np.ndarray]:
+def own(made: Pipeline, run_id: str, texts=TEXTS, dtype="float32", store_dtype="float32") -> dict[int, np.ndarray]:
     """Our own prefix embeddings of texts: the run's backbone, its store, its head."""
     artifacts = Artifacts(made.artifacts)
     (run,) = runs_by_id(artifacts, [run_id])
-    features = cache.embed(texts, run.record["backbone_source"], artifacts.features, **options)
-    head = run.load()
-    return {dim: head.embed(features.astype(np.float32), dim=dim) for dim in DIMS}
-
-
-@pytest.fixture(scope="module")
-def exported(fitted, tmp_path_factory):
-    """The fitted v5 head as a model: its folder, what the command said, and the artifacts it came from."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    said = fitted.json(
-        "export", "--method", "v5", "--seed", "1", "--format", "sentence-transformers", "--output", folder
-    )
-    return folder, said, fitted
+    backbone = cache.resolve(run.record["backbone_source"])
+    report = cache.embed_missing(texts, backbone, artifacts.features, dtype=dtype, store_dtype=store_dtype)
+    features = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(texts, run.record["prompt"]))
+    return {dim: run.load().embed(features.astype(np.float32), dim=dim) for dim in DIMS}
 
 
 @pytest.fixture(scope="module")
 def in_float32(tmp_path_factory, small_csv):
-    """A head on features computed and stored in float32, exported."""
+    """Heads on features computed and stored in float32, exported: by head, the folder and what the command said."""
     root = tmp_path_factory.mktemp("float32")
     made = Pipeline(root / "artifacts", root)
-    backbone = cache.resolve("minilm")
     made.json("embed", small_csv, "--backbone", "minilm", "--dtype", "float32")
-    artifacts = Artifacts(made.artifacts)
     report = cache.embed_missing(
-        [row[0] for row in rows()],
-        cache.EmbedRequest(backbone, artifacts.features, dtype="float32", store_dtype="float32"),
-    )
-    store = report.stores[0].folder.name
-    (run,) = made.json("fit-head", "--method", "v5", "--epochs", "1", "--backbone", store)["runs"]
-    folder = root / "model"
-    said = made.json(
-        "export", "--method", "v5", "--backbone", store, "--format", "sentence-transformers", "--output", folder
-    )
-    return folder, said, made, run["id"]
+        [row[0] for row in rows()], cache.resolve("minilm"), Artifacts(made.artifacts).features, dtype="float32",
+        store_dtype="float32",
+    )  # fmt: skip
+    store = ("--backbone", report.stores[0].folder.name)
+    found = {}
+    for head in HEADS:
+        (run,) = made.json("fit-head", "--method", "v5", "--epochs", "1", "--head", head, *store)["runs"]
+        folder = root / f"a {head} model"
+        export = ("export", "--run", run["id"], *store, "--format")
+        found[head] = folder, made.json(*export, "sentence-transformers", "--output", folder)
+        found[f"{head} onnx"] = folder, made.json(*export, "onnx", "--output", f"{folder} onnx")
+    return found, made
 
 
 @pytest.fixture(scope="module")
@@ -97,138 +92,149 @@ def in_bfloat16(tmp_path_factory):
     return folder, made.json("export", "--format", "sentence-transformers", "--output", folder), made
 
 
-LOADED_ELSEWHERE = """
-import json, sys
+def run_alone(code: str, cwd: Path, *arguments: object) -> str:
+    """Run code in a process that has this project nowhere; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ALONE + code, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+        check=False, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOADED = """
+import json
 import numpy as np
 from sentence_transformers import SentenceTransformer
-folder, texts = sys.argv[1], json.load(open("texts.json"))
-found = {}
+folder, options, texts = sys.argv[1], json.loads(sys.argv[2]), json.load(open("texts.json"))
+found, whole = {}, SentenceTransformer(folder, device="cpu", **options)
+assert {weights.dtype.__str__() for weights in whole.parameters()} == {"torch.float32"}
 for dim in (64, 128, 192, 256):
-    if dim in (64, 256):
-        model = SentenceTransformer(folder, truncate_dim=dim, device="cpu", trust_remote_code=True)
-    model.truncate_dim = dim
-    found[str(dim)] = model.encode(texts, batch_size=32 if dim < 100 else 3)
-    similar = model.similarity(found[str(dim)], found[str(dim)])
-    found[f"similarity {dim}"] = similar.numpy()
+    cut = SentenceTransformer(folder, device="cpu", truncate_dim=dim, **options) if dim == 64 else None
+    found[str(dim)] = whole.encode(texts, batch_size=3, truncate_dim=dim, normalize_embeddings=True)
+    if cut is not None:
+        found["at load"] = cut.encode(texts, normalize_embeddings=True)
 np.savez("found.npz", **found)
 """
 
 
-def test_every_prefix_and_its_similarity_are_our_own_in_a_process_of_its_own(exported, tmp_path):
-    folder, said, made = exported
-    assert said.keys() >= {"format", "path", "run", "dims"}
+@pytest.mark.parametrize("head", HEADS)
+def test_every_prefix_is_our_own_where_this_project_is_not_installed(in_float32, tmp_path, head):
+    (folder, said), made = in_float32[0][head], in_float32[1]
+    assert said["difference"] < 1e-5
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
-    subprocess.run([sys.executable, "-c", LOADED_ELSEWHERE, str(folder)], cwd=tmp_path, check=True, capture_output=True)
+    options = {} if head == "linear" else {"trust_remote_code": True}  # stock modules need no trust
+    run_alone(LOADED, tmp_path, folder, json.dumps(options))
     expected = own(made, said["run"])
     with np.load(tmp_path / "found.npz") as found:
         for dim in DIMS:
-            assert np.abs(found[str(dim)] - expected[dim]).max() < 2e-3
-            assert np.abs(found[f"similarity {dim}"] - expected[dim] @ expected[dim].T).max() < 2e-3
-    assert said["difference"] < 2e-3
+            assert np.abs(found[str(dim)] - expected[dim]).max() < 1e-5
+        assert np.abs(found["at load"] - expected[64]).max() < 1e-5
 
 
-def test_float32_features_give_float32_prefixes(in_float32):
-    folder, said, made, run = in_float32
-    assert said["difference"] < 1e-5
-    model, exact = plain(folder), own_in_float32(made, run)
-    for dim in DIMS:
-        cut = model.encode(TEXTS, batch_size=4, truncate_dim=dim, normalize_embeddings=True)
-        assert np.abs(cut - exact[dim]).max() < 1e-5
-        model.truncate_dim = dim
-        assert np.abs(model.encode(TEXTS, batch_size=4) - exact[dim]).max() < 1e-5
-    default = own(made, run, dtype="float32")[64]  # from the store that holds float16
-    model.truncate_dim = 64
-    assert 1e-6 < np.abs(model.encode(TEXTS, batch_size=4) - default).max() < 2e-3
-
-
-def own_in_float32(made, run_id):
-    artifacts = Artifacts(made.artifacts)
-    (run,) = runs_by_id(artifacts, [run_id])
-    backbone = cache.resolve("minilm")
-    report = cache.embed_missing(
-        TEXTS, cache.EmbedRequest(backbone, artifacts.features, dtype="float32", store_dtype="float32")
-    )
-    features = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(TEXTS))
-    assert features.dtype == np.float32
-    return {dim: run.load().embed(features, dim=dim) for dim in DIMS}
-
-
-def test_vectors_cut_by_hand_have_any_length_and_the_right_similarity(exported):
-    folder, said, made = exported
-    expected = own(made, said["run"])[64]
-    model = plain(folder)
-    assert model.similarity_fn_name == "cosine"
-    cut = model.encode(TEXTS)[:, :64]
-    assert np.abs(np.linalg.norm(cut, axis=1) - 1).max() > 0.1
-    assert np.abs(model.similarity(cut, cut).numpy() - expected @ expected.T).max() < 2e-3
-
-
-def test_nothing_is_imported_that_was_not_asked_for_and_nothing_lies_in_the_folder_that_could_run(exported):
-    from sentence_transformers import SentenceTransformer
-
-    folder, _, _ = exported
+def test_without_trust_a_file_of_the_folder_is_not_run(in_float32):
     with pytest.raises(ValueError, match="trust_remote_code"):
-        SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    model = load_model(folder, truncate_dim=64, device="cpu")
-    assert np.array_equal(model.encode(TEXTS[:4]), plain(folder, truncate_dim=64).encode(TEXTS[:4]))
-    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
-    assert suffixes <= {".json", ".safetensors", ".txt", ".md"}
-    assert str(ROOT) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+        plain(in_float32[0]["paper"][0])
+    linear = in_float32[0]["linear"][0]
+    assert {path.suffix for path in linear.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt", ".md"}
 
 
-def test_another_class_is_refused_and_never_imported(exported, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(exported[0], copy, ignore=shutil.ignore_patterns("*.safetensors"))
-    (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
-    for row in ({"path": "", "type": "evil.Evil"}, {"path": "../elsewhere", "type": "evil.Evil"}):
-        (copy / "modules.json").write_text(json.dumps([row]))
-        with pytest.raises(PipelineError):
-            load_model(copy)
-    assert not (tmp_path / "ran").exists()
+def test_a_prefix_that_is_not_normalised_has_another_length(in_float32):
+    """Why card and command ask for `normalize_embeddings=True`."""
+    model = plain(in_float32[0]["linear"][0])
+    lengths = np.linalg.norm(model.encode(TEXTS, truncate_dim=64), axis=1)
+    assert lengths.max() < 0.9
+    assert "normalize_embeddings=True" in (in_float32[0]["linear"][0] / "README.md").read_text()
 
 
-def test_the_head_of_the_folder_is_the_runs(exported):
-    folder, said, made = exported
-    head = heads.load(folder / "2_Head")
-    (run,) = runs_by_id(Artifacts(made.artifacts), [said["run"]])
-    features = np.random.default_rng(0).standard_normal((5, 384), dtype=np.float32)
-    assert np.array_equal(head.embed(features, dim=128), run.load().embed(features, dim=128))
-
-
-def test_saved_again_by_sentence_transformers_it_stays_the_same(exported, tmp_path):
-    folder, _, _ = exported
-    model = plain(folder, truncate_dim=128)
-    model.save(str(tmp_path / "again"))
-    for again in (plain(tmp_path / "again", truncate_dim=128), load_model(tmp_path / "again", 128, device="cpu")):
-        assert np.array_equal(again.encode(TEXTS[:5]), model.encode(TEXTS[:5]))
-
-
-def test_the_prefix_travels_to_another_process(exported):
-    import pickle
-
-    folder, _, _ = exported
-    model = plain(folder, truncate_dim=64)
-    copy = pickle.loads(pickle.dumps(model[2]))
-    assert copy.prefix == 64
-    model.truncate_dim = None
-    assert model[2].prefix is None
-
-
-def test_the_card_carries_scores_and_commands_that_make_the_run_again(exported, tmp_path, small_csv):
-    folder, said, made = exported
+@pytest.mark.parametrize("head", HEADS)
+def test_every_line_of_the_card_works(in_float32, head):
+    folder = in_float32[0][head][0]
     card = (folder / "README.md").read_text()
-    assert card.startswith("---\n")
-    assert 'base_model: "sentence-transformers/all-MiniLM-L6-v2"\nlicense: "apache-2.0"' in card
-    (score,) = [s for s in made.json("score", "--method", "v5")["scores"] if s["run"] == said["run"]]
+    assert "base_model: sentence-transformers/all-MiniLM-L6-v2\n" in card
+    assert "license: apache-2.0\n" in card
+    blocks = [block.split("```")[0] for block in card.split("```python\n")[1:]]
+    assert len(blocks) == card.count("```") / 2 == 1
+    found = run_alone(blocks[0] + "print(embeddings.shape, float((embeddings**2).sum(1).min()))", folder.parent)
+    shape, length = found.rsplit(" ", 1)
+    assert shape == "(2, 64)"
+    assert float(length) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_card_carries_the_scores_and_the_record_the_settings(in_float32):
+    (folder, said), made = in_float32[0]["paper"], in_float32[1]
+    card, record = (folder / "README.md").read_text(), json.loads((folder / "training.json").read_text())
+    store = f"minilm-{record['fingerprint'][:12]}"
+    (score,) = [
+        s for s in made.json("score", "--method", "v5", "--backbone", store)["scores"] if s["run"] == said["run"]
+    ]
     for prefix in score["prefixes"]:
         row = next(line for line in card.splitlines() if line.startswith(f"| {prefix['dim']} |"))
         assert f"{prefix['levels'][0]['accuracy'] * 100:.1f} [" in row
-    commands = card.split("```sh\n")[1].split("```")[0].strip().splitlines()
-    again = Pipeline(tmp_path / "artifacts", small_csv.parent)
-    for line in commands:
-        done = again(*shlex.split(line)[1:])
-        assert done.returncode == 0, done.stderr
-    assert [run["id"] for run in again.json("runs", "list")["runs"]] == [said["run"]]
+    assert record["hyperparameters"]["epochs"] == 1
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".md"):
+            assert str(ROOT) not in path.read_text()
+            assert TEXTS[0] not in path.read_text()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_saved_again_by_sentence_transformers_it_stays_the_same(in_float32, tmp_path, head):
+    model = plain(in_float32[0][head][0], trust_remote_code=True)
+    model.save(str(tmp_path / "again"))
+    again = plain(tmp_path / "again", trust_remote_code=True)
+    assert np.array_equal(again.encode(TEXTS[:5]), model.encode(TEXTS[:5]))
+
+
+ONNX = """
+import json
+import numpy as np
+code = open("onnx/README.md").read().split("```python\\n")[1].split("```")[0]
+code = code.replace('["first text", "second text"]', "texts")
+texts, found = json.load(open("texts.json")), {}
+exec(code)
+for name in ("embedding_64", "embedding_128", "embedding_192", "embedding_256"):
+    (found[name],) = session.run([name], tokens)
+assert not {"torch", "transformers", "sentence_transformers"} & set(sys.modules)
+assert np.array_equal(embeddings, found["embedding_64"])
+np.savez("found.npz", **found)
+"""
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_onnx_graph_and_its_card_give_our_own_prefixes(in_float32, tmp_path, head):
+    (_, said), made = in_float32[0][f"{head} onnx"], in_float32[1]
+    assert max(said["difference"], said["difference_from_traced"]) < 1e-4
+    shutil.copytree(said["path"], tmp_path / "onnx")
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    (tmp_path / "onnx" / "README.md").write_text(card.replace(Path(said["path"]).name, "onnx"))
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
+    run_alone(ONNX, tmp_path)
+    expected = own(made, said["run"])
+    with np.load(tmp_path / "found.npz") as found:
+        for dim in DIMS:
+            assert np.abs(found[f"embedding_{dim}"] - expected[dim]).max() < 1e-4
+
+
+def test_the_onnx_head_alone_maps_features(in_float32):
+    import onnxruntime
+
+    (_, said), made = in_float32[0]["paper onnx"], in_float32[1]
+    (run,) = runs_by_id(Artifacts(made.artifacts), [said["run"]])
+    features = np.random.default_rng(0).standard_normal((5, 384), dtype=np.float32)
+    (found,) = onnxruntime.InferenceSession(f"{said['path']}/head.onnx").run(["embedding_128"], {"features": features})
+    assert np.abs(found - run.load().embed(features, dim=128)).max() < 1e-5
+
+
+def test_a_folder_of_an_earlier_version_says_that_it_must_be_made_again(in_float32, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(in_float32[0]["linear"][0], folder, copy_function=os.link)
+    modules = json.loads((folder / "modules.json").read_text())
+    for kind, at in (("heads.exported.ExportedHead", 2), ("pipeline.export.packed.PackedTransformer", 0)):
+        (folder / "modules.json").unlink()
+        (folder / "modules.json").write_text(json.dumps([*modules[:at], {**modules[at], "type": kind}]))
+        with pytest.raises((HeadsError, PipelineError), match="exported by an earlier version: export the run again"):
+            plain(folder, trust_remote_code=True)
 
 
 def test_parquet_has_every_row_and_scores_like_ours_in_scikit_learn(fitted, tmp_path):
@@ -288,29 +294,41 @@ print(json.dumps(found))
                 assert logistic > 0.5
 
 
+def test_parquet_with_a_column_per_prefix_and_in_fewer_bytes(fitted, tmp_path):
+    path = tmp_path / "vectors.parquet"
+    said = fitted.json(
+        "export", "--method", "v5", "--seed", "1", "--format", "parquet", "--dims", "64,256",
+        "--quantize", "int8,binary",
+        "--output", path,
+    )  # fmt: skip
+    frame = pl.read_parquet(path)
+    assert said["columns"] == frame.columns
+    assert frame.columns[:5] == ["id", "text", "level0", "level1", "split"]
+    assert frame["id"].to_list() == list(range(len(rows())))
+    full = frame["embedding_256"].to_numpy()
+    for dim in (64, 256):
+        units = frame[f"embedding_{dim}"].to_numpy()
+        cut = full[:, :dim] / np.linalg.norm(full[:, :dim], axis=1, keepdims=True)
+        np.testing.assert_allclose(units, cut, atol=1e-6)
+        codes, scale = frame[f"embedding_{dim}_int8"].to_numpy(), frame[f"embedding_{dim}_int8_scale"].to_numpy()
+        restored = codes.astype(np.float32) * scale[:, None]
+        np.testing.assert_allclose(np.linalg.norm(restored, axis=1), 1, atol=1e-5)
+        assert (restored * units).sum(1).min() > 0.999
+        bits = np.unpackbits(frame[f"embedding_{dim}_binary"].to_numpy(), axis=1)
+        assert np.array_equal(bits == 1, units > 0)
+
+
 def test_faiss_finds_what_we_find(fitted, tmp_path):
     import faiss
 
     path = tmp_path / "v5.faiss"
-    said = fitted.json(
-        "export",
-        "--method",
-        "v5",
-        "--seed",
-        "1",
-        "--format",
-        "faiss",
-        "--dim",
-        "64",
-        "--split",
-        "train",
-        "--output",
-        path,
-    )
+    export = ("export", "--method", "v5", "--seed", "1", "--dim", "64")
+    said = fitted.json(*export, "--format", "faiss", "--split", "train", "--output", path)
+    fitted.json(*export, "--format", "parquet", "--output", tmp_path / "v5.parquet")
     index, table = faiss.read_index(str(path)), pl.read_parquet(said["row_table"])
     assert index.ntotal == table.height == said["rows"] == sum(row[3] == "train" for row in rows())
     assert [rows()[row] for row in table["row"]] == table.select("text", "level0", "level1", "split").rows()
-    expected = own(fitted, said["run"], [row[0] for row in rows()])[64]
+    expected = pl.read_parquet(tmp_path / "v5.parquet")["embedding"].to_numpy()
     similarities, ids = index.search(expected[:10], 3)
     train = np.array([row[3] == "train" for row in rows()])
     cosines = np.where(train, expected[:10] @ expected.T, -np.inf)
@@ -321,33 +339,33 @@ def test_faiss_finds_what_we_find(fitted, tmp_path):
 def test_bad_requests_say_what_to_do(fitted, tmp_path):
     there = tmp_path / "there.parquet"
     there.write_text("mine")
-    parquet = ("export", "--format", "parquet")
+    parquet, out = ("export", "--format", "parquet"), ("--output", tmp_path / "a.parquet")
     assert "--output" in fitted.fails(*parquet, "--method", "v5", "--output", there)
     assert there.read_text() == "mine"
     (tmp_path / "free.rows.parquet").write_text("mine")
     faiss = fitted.fails("export", "--format", "faiss", "--method", "v5", "--output", tmp_path / "free")
     assert "free.rows.parquet is already there" in faiss
-    assert (tmp_path / "free.rows.parquet").read_text() == "mine"
-    assert "no run with method joint" in fitted.fails(*parquet, "--method", "joint", "--output", tmp_path / "a.parquet")
-    assert "64, 128, 192, 256" in fitted.fails(
-        *parquet, "--method", "v5", "--dim", "65", "--output", tmp_path / "a.parquet"
-    )
+    assert "no run with method joint" in fitted.fails(*parquet, "--method", "joint", *out)
+    assert "64, 128, 192, 256" in fitted.fails(*parquet, "--method", "v5", "--dims", "64,65", *out)
     model = ("export", "--format", "sentence-transformers", "--method", "v5", "--output", tmp_path / "m")
     assert "truncate_dim" in fitted.fails(*model, "--dim", "64", status=2)
+    assert "--dims" in fitted.fails(*parquet, "--method", "v5", "--quantize", "int8", *out, status=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["free.rows.parquet", "there.parquet"]
 
 
-@pytest.mark.parametrize(
-    ("package", "kind", "named"),
-    [("sentence_transformers", "sentence-transformers", "sentence-transformers"), ("faiss", "faiss", "faiss-cpu")],
-)
-def test_a_missing_package_is_named(fitted, tmp_path, package, kind, named):
-    (tmp_path / f"{package}.py").write_text("raise ImportError('not installed')\n")
-    said = fitted.fails(
-        "export", "--method", "v5", "--format", kind, "--output", tmp_path / "out", PYTHONPATH=str(tmp_path)
-    )
-    assert f"pip install {named}" in said
-    assert not (tmp_path / "out").exists()
+def test_a_head_that_gives_no_numbers_is_named(fitted, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copy = Pipeline(tmp_path / "artifacts", tmp_path)
+    shutil.copytree(fitted.artifacts, copy.artifacts)
+    run = next(run for run in copy.json("runs", "list")["runs"] if run["method"] == "v5")
+    path = Path(run["path"]) / "head.safetensors"
+    tensors = load_file(path)
+    tensors["input.bias"][0] = float("nan")
+    save_file(tensors, path)
+    said = copy.fails("export", "--run", run["id"], "--format", "parquet", "--output", tmp_path / "a.parquet")
+    assert run["id"] in said
+    assert not (tmp_path / "a.parquet").exists()
 
 
 def test_a_checkpoint_of_qwen3s_kind_keeps_its_end_token(pipeline, tmp_path, qwen_tokenizer):
@@ -360,29 +378,28 @@ def test_a_checkpoint_of_qwen3s_kind_keeps_its_end_token(pipeline, tmp_path, qwe
     folder = tmp_path / "model"
     said = pipeline.json("export", "--method", "joint", "--format", "sentence-transformers", "--output", folder)
     assert said["difference"] < 2e-3
-    model = plain(folder, truncate_dim=64)
+    model = plain(folder, truncate_dim=64, trust_remote_code=True)
     texts = [*TEXTS[:6], "a"]
     tokens = model.tokenizer(texts)["input_ids"]
     assert all(ids[-1] == END and ids[-2] != END for ids in tokens)
     model.max_seq_length = 4
     assert [ids[-1] for ids in model.tokenize([LONG])["input_ids"].tolist()] == [END]
-    model = plain(folder, truncate_dim=64)
-    expected = own(pipeline, said["run"], texts, dtype="float32")[64]
-    assert np.abs(model.encode(texts) - expected).max() < 2e-3
+    model = plain(folder, truncate_dim=64, trust_remote_code=True)
+    expected = own(pipeline, said["run"], texts, store_dtype="float16")[64]
+    assert np.abs(model.encode(texts, normalize_embeddings=True) - expected).max() < 2e-3
     without = np.abs(plain_without_end(folder, texts) - expected).max()
     assert without > 1e-2  # the test could tell
 
 
 def plain_without_end(folder, texts):
-    model = plain(folder, truncate_dim=64)
+    model = plain(folder, truncate_dim=64, trust_remote_code=True)
     model.tokenizer.backend_tokenizer.post_processor = None
-    return model.encode(texts)
+    return model.encode(texts, normalize_embeddings=True)
 
 
 def test_a_prompt_goes_along(in_bfloat16):
-    folder, said, _ = in_bfloat16
-    assert said["difference"] < 2e-3
-    model = plain(folder, truncate_dim=64)
+    folder, _, _ = in_bfloat16
+    model = plain(folder, truncate_dim=64, trust_remote_code=True)
     expected = model.encode(TEXTS[:4])
     assert np.array_equal(model.encode_query(TEXTS[:4]), expected)
     assert np.array_equal(model.encode_document(TEXTS[:4]), expected)
@@ -399,20 +416,12 @@ def test_a_folder_checkpoint_is_what_it_holds_and_not_what_it_is_called(in_bfloa
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
 
 
-def test_commands_of_the_card_keep_names_with_spaces_together(in_bfloat16):
-    embed, fit = (in_bfloat16[0] / "README.md").read_text().split("```sh\n")[1].split("```")[0].strip().splitlines()
-    assert shlex.split(embed) == [
-        *("pipeline", "embed", "short rows.csv", "--backbone", "bge-small", "--levels", "the kind,key"),
-        *("--text", "the text", "--dtype", "bfloat16"),
-    ]
-    assert shlex.split(fit)[:2] == ["pipeline", "fit-head"]
-
-
 @pytest.mark.parametrize("made_in", ["in_float32", "in_bfloat16"])
 def test_a_folder_that_lost_its_special_tokens_is_refused_and_the_whole_one_is_not(request, made_in, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    folder, said, made = request.getfixturevalue(made_in)[:3]
+    found = request.getfixturevalue(made_in)
+    folder, said, made = found if made_in == "in_bfloat16" else (*found[0]["linear"], found[1])
     (run,) = runs_by_id(Artifacts(made.artifacts), [said["run"]])
     texts = [row[0] for row in rows() if row[3] == "test"][:16]
     model = plain(folder)
@@ -446,34 +455,27 @@ def test_levels_called_like_a_column_of_the_export_are_refused(in_bfloat16, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("modules.json", []),
-        ("modules.json", {}),
-        ("modules.json", [{"type": POOLING}]),
-        ("modules.json", [{"type": POOLING, "path": "missing"}]),
-        ("modules.json", [{"type": HEAD, "path": "missing"}]),
-        ("modules.json", [{"type": TRANSFORMER, "path": "missing"}]),
-        ("modules.json", [{"type": HEAD, "path": ""}, 3]),
-        ("config_sentence_transformers.json", []),
-    ],
+    ("package", "kind"),
+    [("sentence_transformers", "sentence-transformers"), ("faiss", "faiss"), ("onnxruntime", "onnx")],
 )
-def test_a_damaged_folder_is_refused_in_one_line(tmp_path, name, content):
-    files = {"modules.json": [{"type": POOLING, "path": ""}], "config_sentence_transformers.json": {}, name: content}
-    for file, value in files.items():
-        (tmp_path / file).write_text(json.dumps(value))
-    with pytest.raises(PipelineError) as caught:
-        load_model(tmp_path, device="cpu")
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert caught.value.remedy == "export the run again"
+def test_a_missing_extra_is_named(fitted, tmp_path, package, kind):
+    (tmp_path / f"{package}.py").write_text("raise ImportError('not installed')\n")
+    said = fitted.fails(
+        "export", "--method", "v5", "--format", kind, "--output", tmp_path / "out", PYTHONPATH=f"{tmp_path}:{ROOT}"
+    )
+    assert "pip install" in said
+    assert not (tmp_path / "out").exists()
 
 
-def test_an_older_sentence_transformers_is_refused_with_a_remedy(monkeypatch):
-    from sentence_transformers.models import Module
+def test_names_are_quoted_where_they_would_be_code_or_markdown(fitted, tmp_path):
+    from pipeline.export.model_card import card_text
 
-    monkeypatch.delattr(Module, "on_model_ready")
-    monkeypatch.delitem(sys.modules, "heads.exported", raising=False)
-    with pytest.raises(heads.HeadsError, match=r"needs sentence-transformers 6\.2 or later") as caught:
-        importlib.import_module("heads.exported")
-    assert "pip install" in caught.value.remedy
+    (run, *_) = runs_by_id(Artifacts(fitted.artifacts), [fitted.json("runs", "list")["runs"][0]["id"]])
+    scores = [{**score, "run": run.id} for score in fitted.json("score", "--method", run.method)["scores"][:1]]
+    record = {**run.record, "levels": ["a|b", "\x1b]52;c;"], "backbone": "<script>"}
+    folder = 'mo del"); import os #'
+    card = card_text(type(run)(run.folder, record), scores, folder)
+    assert f"SentenceTransformer({json.dumps(folder)}" in card
+    assert "\x1b" not in card
+    assert "<script>" not in card
+    assert "| dims | a&#124;b |" in card
