@@ -22,7 +22,7 @@ _GRACE_SECONDS = 10
 
 
 @command("serve", example="pipeline serve --method joint --port 8000")
-@click.option("--method", help="Method of the run (default: the only one there is).")
+@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
 @click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--host", default="127.0.0.1", show_default=True, help=f"Any other than loopback needs {KEY}.")
@@ -57,8 +57,9 @@ def COMMAND(session: Session, host: str, port: int, **options: Any) -> dict[str,
 
 
 def _run(session: Session, options: dict[str, Any]) -> Run:
+    from pipeline.evaluation.advised_run import advised_run
     from pipeline.workspace.runs import runs_by_id
-    from pipeline.workspace.select_run import choose_run, chosen_line, runs_asked
+    from pipeline.workspace.select_run import chosen_line, runs_asked
 
     method, seed = options["method"], options["seed"]
     if options["run_id"] and (method or seed is not None):
@@ -67,8 +68,8 @@ def _run(session: Session, options: dict[str, Any]) -> Run:
         runs = runs_by_id(session.artifacts, [options["run_id"]])
     else:
         runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
-    run = choose_run(runs, method, seed)
-    session.console.say(chosen_line(run, runs, method, seed))
+    run, why = advised_run(runs, method, seed)
+    session.console.say(chosen_line(run, runs, method, seed, why))
     return run
 
 
