@@ -108,8 +108,6 @@ class Zoom:
             everything = frame.vstack(label_frame(validation[1], len(held), frame.columns))
         hierarchy = Hierarchy.from_frame(everything, frame.columns)
         numbers = hierarchy.labels(everything)
-        if hierarchy.depth == 1:  # a head needs two levels: the same one twice teaches the same
-            numbers = np.repeat(numbers, 2, axis=1)
         folder = (
             Path(store) if store is not None else Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features")
         )
@@ -125,6 +123,7 @@ class Zoom:
             method=method,
             validation=(features[own:], numbers[own:]) if held else None,
             epochs=epochs,
+            classes=hierarchy.sizes,
             device=device,
             progress=None if progress is None else lambda p: progress("fit", _share(p)),
             **options,

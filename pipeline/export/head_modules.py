@@ -30,14 +30,14 @@ NETWORK, MLP = "embedding_head.EmbeddingHead", "embedding_head.MlpHead"
 
 def is_linear(head: FractalHead) -> bool:
     """Whether stock modules say it all, so that no code has to be trusted."""
-    return not head.shape.transformer and not getattr(head.shape, "mlp", 0)
+    return not head.shape.transformer and not head.shape.mlp
 
 
 def head_class(head: FractalHead) -> str:
     """The class that computes a head, as `modules.json` names it."""
     if is_linear(head):
         return DENSE
-    return MLP if getattr(head.shape, "mlp", 0) else NETWORK
+    return MLP if head.shape.mlp else NETWORK
 
 
 def write_head(folder: Path, head: FractalHead, first: int) -> list[dict[str, Any]]:
@@ -64,11 +64,10 @@ def _centred(head: FractalHead, name: str) -> tuple[Tensor, Tensor]:
     W s (x - c) + b is (s W) x + (b - s W c); taken in float64, since the two terms nearly cancel.
     """
     weight, bias = (head.named()[f"{name}.{part}"].double() for part in ("weight", "bias"))
-    centre: Tensor | None = getattr(head, "centre", None)
-    if centre is None:
+    if head.centre is None:
         return weight.float(), bias.float()
-    weight = weight * getattr(head, "scale", 1.0)
-    return weight.float(), (bias - weight @ centre.double()).float()
+    weight = weight * head.scale
+    return weight.float(), (bias - weight @ head.centre.double()).float()
 
 
 def _linear(head: FractalHead) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -84,19 +83,10 @@ def _linear(head: FractalHead) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _mlp(head: FractalHead) -> tuple[dict[str, Any], dict[str, Tensor]]:
     shape, named = head.shape, head.named()
-    centre: Tensor | None = getattr(head, "centre", None)
-    config = {
-        "inputs": shape.inputs,
-        "hidden": getattr(shape, "mlp", 0),
-        "dim": shape.dim,
-        "factor": getattr(head, "scale", 1.0),
-    }
+    config = {"inputs": shape.inputs, "hidden": shape.mlp, "dim": shape.dim, "factor": head.scale}
     parts = {"input": "input", "expand": "mlp.expand", "contract": "mlp.contract"}
     tensors = {f"{new}.{part}": named[f"{old}.{part}"] for new, old in parts.items() for part in ("weight", "bias")}
-    return config, {
-        **tensors,
-        "centre": torch.zeros(shape.inputs) if centre is None else centre,
-    }
+    return config, {**tensors, "centre": torch.zeros(shape.inputs) if head.centre is None else head.centre}
 
 
 def _network(head: FractalHead) -> tuple[dict[str, Any], dict[str, Tensor]]:
