@@ -127,7 +127,7 @@ def _model(
 
     extras.sentence_transformers()
     if kind == "onnx":
-        extras.needed("onnxruntime", "onnxruntime", "export")
+        extras.needed("onnxruntime", "onnxruntime")
     named = options["backbone"]
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
     scorable = run_scorable(run, features)
@@ -136,7 +136,7 @@ def _model(
         texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
         bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
         scores = [] if kind == "onnx" else [score(scorable, protocol) for protocol in PROTOCOLS]
-        with cache.atomic_folder(output) as partial:
+        with cache.store.atomic_folder(output) as partial:
             folder = Path(scratch, "model") if kind == "onnx" else partial
             folder.mkdir(exist_ok=True)
             bar.update(1, 3, "writing")

@@ -45,7 +45,7 @@ def COMMAND(session: Session, host: str, port: int, **options: Any) -> dict[str,
     from pipeline.terminal import extras
 
     for module in ("starlette", "uvicorn"):
-        extras.needed(module, module, "serve")
+        extras.needed(module, module)
     key = os.environ.get(KEY) or None
     if key is None and host not in _LOOPBACK:
         raise PipelineError(
@@ -78,7 +78,7 @@ def _serve(
 ) -> dict[str, Any]:
     import uvicorn
 
-    from cache.devices import choose_devices
+    from cache.workers import choose_devices
     from pipeline.serve.app import application
     from pipeline.serve.engine import Engine
 

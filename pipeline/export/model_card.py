@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from cache.backbone.registry import package_folder
+from cache.backbone import package_folder
 from pipeline.export.head_modules import head_class, is_linear
 from pipeline.workspace.runs import Run
 
@@ -97,16 +97,16 @@ def card_text(run: Run, scores: Sequence[Mapping[str, Any]], folder: str) -> str
     return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **values))
 
 
-def _known(record: Mapping[str, Any]) -> cache.Backbone | None:
+def _known(record: Mapping[str, Any]) -> cache.backbone.Backbone | None:
     """The table's row of the backbone; None for any other, such as a folder that happens to be called like one."""
-    row = cache.BACKBONES.get(str(record["backbone"]))
+    row = cache.backbone.BACKBONES.get(str(record["backbone"]))
     if row is None:
         return None
     packaged = package_folder(row.package) if row.package is not None else None
     return row if record["backbone_source"] in (row.name, row.source, str(packaged)) else None
 
 
-def _hub(record: Mapping[str, Any], known: cache.Backbone | None) -> str | None:
+def _hub(record: Mapping[str, Any], known: cache.backbone.Backbone | None) -> str | None:
     """Hub id of the backbone, None for a checkpoint by path."""
     source = str(record["backbone_source"])
     if known is not None:

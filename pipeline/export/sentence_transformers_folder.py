@@ -25,10 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.backbone.fingerprint import identity, read_content, weight_files
-from cache.backbone.hub import locate
-from cache.backbone.registry import Backbone
-from cache.backbone.tokenizer_files import quiet_transformers
+from cache.backbone import Backbone, identity, locate, quiet_transformers, read_content, weight_files
 from pipeline.errors import PipelineError
 from pipeline.export.head_modules import POOLING, TRANSFORMER, write_head
 from pipeline.export.tokenizer import carry_end_token

@@ -130,7 +130,7 @@ def write_faiss(path: Path, rows: Rows, dim: int) -> None:
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     index.add_with_ids(rows.prefix(dim), rows.frame[ROW].to_numpy())
     _write(rows_file(path), rows.frame)
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         faiss.write_index(index, str(partial))
 
 
@@ -139,6 +139,6 @@ def _vectors(name: str, units: NDArray[np.float32]) -> pl.Series:
 
 
 def _write(path: Path, frame: pl.DataFrame) -> list[str]:
-    with cache.atomic_file(path) as partial:
+    with cache.store.atomic_file(path) as partial:
         frame.write_parquet(partial)
     return frame.columns

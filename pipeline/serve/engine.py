@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.batching.tokenizer import TextTokenizer
-from cache.model.encoder import Encoder
+from cache.batching import TextTokenizer
+from cache.model import Encoder
 from pipeline.export.sentence_transformers_folder import backbone_of
 from pipeline.serve.label_paths import label_paths
 from pipeline.serve.protocol import RequestError

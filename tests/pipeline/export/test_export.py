@@ -55,7 +55,8 @@ def own(made: Pipeline, run_id: str, texts=TEXTS, dtype="float32", store_dtype="
     artifacts = Artifacts(made.artifacts)
     (run,) = runs_by_id(artifacts, [run_id])
     backbone = cache.resolve(run.record["backbone_source"])
-    report = cache.embed_missing(texts, backbone, artifacts.features, dtype=dtype, store_dtype=store_dtype)
+    request = cache.EmbedRequest(backbone, artifacts.features, dtype=dtype, store_dtype=store_dtype)
+    report = cache.embed_missing(texts, request)
     features = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(texts, run.record["prompt"]))
     return {dim: run.load().embed(features.astype(np.float32), dim=dim) for dim in DIMS}
 
@@ -66,10 +67,8 @@ def in_float32(tmp_path_factory, small_csv):
     root = tmp_path_factory.mktemp("float32")
     made = Pipeline(root / "artifacts", root)
     made.json("embed", small_csv, "--backbone", "minilm", "--dtype", "float32")
-    report = cache.embed_missing(
-        [row[0] for row in rows()], cache.resolve("minilm"), Artifacts(made.artifacts).features, dtype="float32",
-        store_dtype="float32",
-    )  # fmt: skip
+    request = cache.EmbedRequest("minilm", Artifacts(made.artifacts).features, dtype="float32", store_dtype="float32")
+    report = cache.embed_missing([row[0] for row in rows()], request)
     store = ("--backbone", report.stores[0].folder.name)
     found = {}
     for head, options in FITTED.items():
