@@ -121,7 +121,7 @@ def read_record(
     :param again: what makes a damaged one anew, for the error.
     :raises DamagedError: if the content is not what was written.
     :raises NewerError: if a later release wrote it.
-    :raises PipelineError: if it may not be read.
+    :raises PipelineError: if it may not be read, or another release wrote keys that this one does not know.
     """
     content = content_of(path)
     if content is None:
@@ -130,16 +130,22 @@ def read_record(
         record = parsed(path, content)
         if isinstance(record, dict) and MARKS & record.keys():
             check_marks(path, record)
-            record = {name: value for name, value in record.items() if name not in MARKS}
-        else:
-            record = typed(older(record) if older is not None else record, kind, "")
-            tell(f"{path} {OLDER}", once=OLDER)
-            return typing.cast(T, record)
-        return typing.cast(T, typed(record, kind, ""))
+            return _undamaged(path, {n: v for n, v in record.items() if n not in MARKS}, kind, again)
+        record = typed(older(record) if older is not None else record, kind, "")
+        tell(f"{path} {OLDER}", once=OLDER)
+        return typing.cast(T, record)
     except DamagedError as error:
         raise DamagedError(path, error.what, again) from error
     except TypeError as error:
         raise DamagedError(path, str(error), again) from error
+
+
+def _undamaged(path: Path, record: Mapping[str, Any], kind: type[T], again: str) -> T:
+    """A record whose digest is right: what does not fit in it is no damage."""
+    try:
+        return typing.cast(T, typed(record, kind, ""))
+    except TypeError as error:
+        raise PipelineError(f"{path} was written by another release: {error}", again) from error
 
 
 def check_marks(path: Path, record: Mapping[str, Any]) -> None:

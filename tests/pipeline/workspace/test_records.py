@@ -165,3 +165,11 @@ def test_what_was_only_embedded_in_part_is_said_to_be_a_part(tmp_path, caplog):
     artifacts.remember(Current(DatasetSource("clinc", limit=1500), "clinc-b", CURRENT.backbone, {}))
     assert artifacts.dataset_source("clinc").limit == 1500
     assert "clinc is taken for clinc-b, embedded with --limit 1500" in caplog.text
+
+
+def test_a_key_that_another_release_wrote_is_not_called_damage(tmp_path):
+    path = tmp_path / "current.json"
+    write_record(path, {**asdict(CURRENT), "colour": "blue"})
+    with pytest.raises(PipelineError, match="was written by another release: colour is not known") as caught:
+        read_record(path, Current)
+    assert not isinstance(caught.value, DamagedError)
