@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache.workers import choose_devices
 from pipeline.retrieval.documents import Corpus
 from pipeline.retrieval.embeddings import Embedder
 from pipeline.retrieval.engines import Engine, disk_bytes, time_engines
@@ -190,7 +191,7 @@ class _Meter:
 
 def device_of(name: str) -> str:
     """The device that `auto` means: a GPU if there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return choose_devices(name)[0] if name == "auto" else name
 
 
 def searched_bytes(way: Way, full: int) -> int:
