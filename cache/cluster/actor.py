@@ -2,14 +2,16 @@
 
 It is the local engine's worker, loaded once, when the first text is missing. A call looks its texts up, computes and
 stores those that are missing, and returns a count when they are on the disk: a batch that Ray takes for done is done.
-An actor that is lost costs the batch that it was at, which Ray gives to another.
+An actor that is lost costs the batch that it was at, which Ray gives to another; a batch that cost three ends the job.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from cache.devices import lost_device
 from cache.errors import CacheError
 from cache.progress import Tally
 from cache.store.hashing import KEY_BYTES, text_keys
+from cache.workers.scheduler import MOST_FAILURES
 from cache.workers.work_items import WorkItem, split_items
 from cache.workers.worker import Job, Worker
 
@@ -56,15 +59,28 @@ class Done:
         return Done(tally=Tally(**{**tally, "notes": tuple(tally["notes"])}), **found)
 
 
+class Attempts:
+    """An actor that counts how often each batch was begun."""
+
+    def __init__(self) -> None:
+        """Nothing was."""
+        self._begun: Counter[bytes] = Counter()
+
+    def begin(self, batch: bytes) -> int:
+        """Count one more attempt at a batch; return how many there were."""
+        self._begun[batch] += 1
+        return self._begun[batch]
+
+
 class Embedder:
     """An actor; `job` as the driver knows it, `indexes` references to the key index of each of its stores."""
 
-    def __init__(self, job: Job, indexes: tuple[Any, ...]) -> None:
-        """Load nothing yet."""
+    def __init__(self, job: Job, indexes: tuple[Any, ...], attempts: Any) -> None:
+        """Load nothing yet; `attempts` is the handle of an actor `Attempts`."""
         ray = import_ray()
         context = ray.get_runtime_context()
         self._node, self._actor = context.get_node_id(), context.get_actor_id() or ""
-        self._job = job
+        self._job, self._attempts = job, attempts
         self._indexes = ray.get(list(indexes))  # mapped from shared memory, not copied
         self._worker: Worker | None = None
 
@@ -78,6 +94,7 @@ class Embedder:
         item = self._missing(texts, rows)
         tally = Tally()
         if item.texts:
+            self._count_attempt(item)
             try:
                 tally = self._compute(item)
             except Exception as raised:
@@ -88,6 +105,17 @@ class Embedder:
                 sys.stderr.flush()
                 os._exit(1)  # so that Ray gives the batch to another actor
         return {"done": [Done(len(texts), tally, self._actor, self._node).to_json()]}
+
+    def _count_attempt(self, item: WorkItem) -> None:
+        """Give up on a batch whose actors did not live to acknowledge it."""
+        batch = hashlib.blake2b(item.keys.tobytes(), digest_size=16).digest()
+        if import_ray().get(self._attempts.begin.remote(batch)) > MOST_FAILURES:
+            names = ", ".join(item.name(i) for i in range(min(3, len(item.texts))))
+            more = f" and {len(item.texts) - 3:,} more" if len(item.texts) > 3 else ""
+            raise CacheError(
+                f"{MOST_FAILURES} actors failed with {names}{more} in hand",
+                "see Ray's logs: memory may have run out; else leave these texts out; what was committed is kept",
+            )
 
     def _missing(self, texts: list[str], rows: Any) -> WorkItem:
         """Return the texts that some store lacks, once each."""

@@ -24,6 +24,7 @@ import socket
 import sys
 import tempfile
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -189,7 +190,8 @@ class _Stdout:
         return getattr(self._out, name)
 
     def write(self, text: str) -> int:
-        return len(text) if threading.current_thread().name.startswith("ray_") else int(self._out.write(text))
+        from_ray = threading.current_thread().name.startswith("ray_") or "(raylet)" in text[:16]
+        return len(text) if from_ray else int(self._out.write(text))
 
 
 @contextlib.contextmanager
@@ -197,6 +199,20 @@ def _stdout_of_our_own() -> Iterator[None]:
     before = sys.stdout
     with contextlib.redirect_stdout(cast("Any", _Stdout(before))):
         yield
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Discard what is written to standard error, also by libraries: Ray says there which log level it was told."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _check_address(address: str | None) -> None:
@@ -233,7 +249,8 @@ def _start(ray: Any, address: str | None, folder: str | None, object_bytes: int)
         "_temp_dir": folder,
     }
     try:
-        ray.init(**quiet, **({"address": address} if address else own))
+        with _no_stderr():
+            ray.init(**quiet, **({"address": address} if address else own))
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and more all mean: no cluster
         reason = " ".join(str(error).split())
         where = f"at {address}" if address else "on this machine"
@@ -248,6 +265,7 @@ def _start(ray: Any, address: str | None, folder: str | None, object_bytes: int)
 def quiet_data() -> Any:
     """Return `ray.data`, which logs to its files alone and draws no bars."""
     data = import_ray("ray.data")
+    warnings.filterwarnings("ignore", module=r"ray\.")  # about its own settings and numbers of blocks
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.cluster.actor import Done, Embedder
+from cache.cluster.actor import Attempts, Done, Embedder
 from cache.cluster.connection import (
     check_shared,
     connected,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from cache.progress import EmbedReport
 
 MOST_TEXTS, LEAST_TEXTS = 1 << 14, 1 << 8
-_FAILURES = 3
 _BATCHES_PER_TASK = 4
 _ASKING_SECONDS = 60.0
 _RATE_SECONDS = 0.5
@@ -72,11 +71,9 @@ def embed_on_cluster(
     with connected(request.address):
         try:
             return _embed(texts, request, progress, began)
-        except CacheError:
-            raise
         except Exception as error:  # what Ray raises, and what it wraps what an actor raised in
             found = reason_of(error)
-            if isinstance(found, CacheError):
+            if found is not error and isinstance(found, CacheError):
                 raise CacheError(found.problem, found.remedy) from error
             if not isinstance(error, import_ray().exceptions.RayError):
                 raise
@@ -108,19 +105,17 @@ def _embed(
             return report_of(plan, Tally(), total, "none", time.perf_counter() - began)
         source = data.from_arrow([_table(item.texts, item.rows) for item in items])
     meter = _Meter(total, total - todo, progress)
+    attempts = ray.remote(Attempts).options(num_cpus=0).remote()
     job = Job(plan, todo, pool.device, pool.threads, min(pool.size, todo), pool.per_node)
     done = source.map_batches(
         Embedder,
-        fn_constructor_args=(job, tuple(ray.put(store.index) for store in stores)),
+        fn_constructor_args=(job, tuple(ray.put(store.index) for store in stores), attempts),
         batch_size=batch_size(todo, pool.size),
         batch_format="pyarrow",
         zero_copy_batch=True,
         compute=data.ActorPoolStrategy(size=min(pool.size, -(-todo // LEAST_TEXTS))),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        scheduling_strategy="SPREAD",
-        max_restarts=-1,
-        max_task_retries=_FAILURES,
     )
     for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for one in batch["done"].to_pylist():

@@ -108,11 +108,6 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
         ),
         click.option(
-            "--store-dtype",
-            type=click.Choice(["float16", "float32", "bfloat16"]),
-            help="Stored dtype. Default: float16 for the last layer, float32 for others.",
-        ),
-        click.option(
             "--devices",
             default="auto",
             show_default=True,

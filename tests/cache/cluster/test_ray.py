@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cache import CacheError, EmbedRequest, FeatureStore, embed_missing, resolve, text_keys, verify
 from cache.cluster import connected, embed_on_cluster, open_corpus
-from cache.cluster.actor import on_this_node
+from cache.cluster.actor import Embedder, on_this_node
 from cache.cluster.connection import Node
 from cache.cluster.engine import LEAST_TEXTS, MOST_TEXTS, ActorPool, batch_size
 from cache.plan import make_plan
@@ -150,6 +150,23 @@ def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path)
 
 
 @pytest.mark.slow
+class DiesOfAText(Embedder):
+    """An actor that is killed by whatever holds the poison."""
+
+    def _compute(self, item):
+        if any("poison" in text for text in item.texts):
+            os._exit(1)
+        return super()._compute(item)
+
+
+def test_a_batch_that_kills_its_actors_ends_the_work_by_name(cluster, qwen, tmp_path, monkeypatch):
+    monkeypatch.setattr("cache.cluster.engine.Embedder", DiesOfAText)
+    texts = [*texts_of(300), "poison"]
+    with pytest.raises(CacheError, match=r"^3 actors failed with text \d+, .* in hand$") as caught:
+        embed_on_cluster(texts, EmbedRequest(qwen, tmp_path, dtype="float32", devices="cpu"))
+    assert "leave these texts out" in caught.value.remedy
+
+
 def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(cluster, qwen, tmp_path):
     for texts in (["good", ""], ["good", None], ["good", "\ud800"]):
         said = []
