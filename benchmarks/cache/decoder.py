@@ -20,13 +20,13 @@ import torch
 
 import cache
 import data
-from cache.backbone.hub import locate
-from cache.batching.tokenizer import TextTokenizer
+from cache.backbone import locate
+from cache.batching import TextTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cache.batching.ragged import Sequences
+    from cache.batching import Sequences
 
 ALONE, BATCH = 200, 32
 
