@@ -12,9 +12,10 @@ from pathlib import Path
 
 from data.checks import Finding, Rows, findings, raise_first
 from data.dataset import Dataset
+from data.description import Description
 from data.errors import DataError, listed, quoted
 from data.files.locate import is_there, is_url
-from data.files.table import read_table
+from data.own_files import read_table
 from data.sample import limited
 from data.sources.clinc import LEVELS as CLINC_LEVELS
 from data.sources.clinc import read_clinc
@@ -63,26 +64,20 @@ def load(
     all_rows: bool = False,
     qualify_labels: bool = False,
     drop_incomplete: bool = False,
+    description: Description | None = None,
     folder: Path | None = None,
 ) -> Dataset:
-    """Load a built-in dataset by name, or the user's own CSV, Parquet or JSON lines by path or URL, checked.
+    """Load a built-in dataset by name, or the user's own files by path or URL, checked.
 
-    `levels`, `text`, `qualify_labels`, `drop_incomplete` are for files of one's own (see
-    `data.files.table.read_table`). `limit`: at most so many rows, a deterministic sample that keeps the shape of the
-    hierarchy (see `data.sample`). `all_rows`: the near-duplicates too, for datasets that leave them out. `folder`:
-    where downloads are kept.
+    For files of one's own: `levels`, `text` (columns, joined by commas), `qualify_labels`, `drop_incomplete` and the
+    further fields of `description`; what none of them says is found out (see `data.own_files.read_table`). `limit`: at
+    most so many rows, a deterministic sample that keeps the shape of the hierarchy (see `data.sample`). `all_rows`: the
+    near-duplicates too, for datasets that leave them out. `folder`: where downloads are kept.
 
     :raises DataError: for anything wrong with the arguments, the source or its rows.
     """
-    rows = read(
-        source,
-        levels=levels,
-        text=text,
-        all_rows=all_rows,
-        qualify_labels=qualify_labels,
-        drop_incomplete=drop_incomplete,
-        folder=folder,
-    )
+    known = _description(description, levels, text, qualify_labels, drop_incomplete)
+    rows = read(source, known, all_rows=all_rows, folder=folder)
     if limit is not None:
         raise_first(findings(rows))
         rows = limited(rows, limit)
@@ -97,36 +92,35 @@ def check(
     all_rows: bool = False,
     qualify_labels: bool = False,
     drop_incomplete: bool = False,
+    description: Description | None = None,
     folder: Path | None = None,
 ) -> tuple[Finding, ...]:
     """Return all errors and warnings about `source`, errors first; empty if there are none.
 
     A source that cannot be read gives one finding. Takes the arguments of `load`.
     """
+    known = _description(description, levels, text, qualify_labels, drop_incomplete)
     try:
-        rows = read(
-            source,
-            levels=levels,
-            text=text,
-            all_rows=all_rows,
-            qualify_labels=qualify_labels,
-            drop_incomplete=drop_incomplete,
-            folder=folder,
-        )
+        rows = read(source, known, all_rows=all_rows, folder=folder)
     except DataError as error:
         return (Finding("error", "unreadable", error.problem, error.remedy, 0),)
     return findings(rows)
 
 
+def _description(
+    given: Description | None, levels: Sequence[str] | None, text: str, qualify_labels: bool, drop_incomplete: bool
+) -> Description:
+    own = Description(
+        text=None if text == "text" else tuple(text.split(",")),
+        levels=None if levels is None else tuple(levels),
+        qualify_labels=qualify_labels,
+        drop_incomplete=drop_incomplete,
+    )
+    return own if given is None else own.over(given)
+
+
 def read(
-    source: str,
-    *,
-    levels: Sequence[str] | None = None,
-    text: str = "text",
-    all_rows: bool = False,
-    qualify_labels: bool = False,
-    drop_incomplete: bool = False,
-    folder: Path | None = None,
+    source: str, description: Description | None = None, *, all_rows: bool = False, folder: Path | None = None
 ) -> Rows:
     """Read the rows of `source` without checking them.
 
@@ -137,11 +131,10 @@ def read(
         raise DataError(f"{source} has no further rows for --all", "leave --all out")
     if known is None:
         _check_name(source)
-        return read_table(source, levels, text, qualify_labels=qualify_labels, drop_incomplete=drop_incomplete)
-    if levels is not None or text != "text" or qualify_labels or drop_incomplete:
+        return read_table(source, description)
+    if description is not None and description != Description():
         raise DataError(
-            f"{source} is built in: its columns and labels are fixed",
-            "leave out --levels, --text, --qualify-labels and --drop-incomplete",
+            f"{source} is built in: its columns and labels are fixed", f"leave out {' '.join(description.words)}"
         )
     return known.read(folder, all_rows)
 

@@ -23,7 +23,7 @@ def is_url(source: str) -> bool:
 def is_there(source: str) -> bool:
     """Whether a local file or folder has this name."""
     try:
-        return _local(source).exists()
+        return local(source).exists()
     except (OSError, ValueError):
         return False
 
@@ -39,7 +39,7 @@ def located(source: str) -> str:
         raise DataError(
             f"there is no file {shortened(source)}", "check the path, or see the built-in names: pipeline data list"
         )
-    path = _local(source)
+    path = local(source)
     if path.is_dir():
         raise DataError(f"{source} is a directory, not a file", "name a file in it, or a pattern such as DIR/*.csv")
     return str(path)
@@ -49,7 +49,7 @@ def expanded(source: str) -> list[str]:
     """Return the files that a pattern such as ``part-*.csv`` names, sorted; anything else as it is."""
     if is_url(source) or is_there(source):
         return [source]
-    pattern = _local(source)
+    pattern = local(source)
     try:
         found = sorted(str(path) for path in Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
     except (OSError, ValueError, NotImplementedError):
@@ -82,7 +82,8 @@ def _name(source: str) -> PurePosixPath:
     return name.with_suffix("") if name.suffix.lower() in COMPRESSIONS else name
 
 
-def _local(source: str) -> Path:
+def local(source: str) -> Path:
+    """Return the path that `source` means, with the home folder spelled out where there is one."""
     try:
         return Path(source).expanduser()
     except RuntimeError:  # ~somebody who has no home here

@@ -70,3 +70,9 @@ class Records:
 def unnamed(count: int) -> list[str]:
     """Return the names of `count` columns that have none: column1, column2, ..."""
     return [f"column{number}" for number in range(1, count + 1)]
+
+
+def mean(values: pl.Series) -> float:
+    """Return the mean of numbers or truth values; 0 where there are none."""
+    found = values.cast(pl.Float64).mean()
+    return found if isinstance(found, float) else 0.0

@@ -1,0 +1,230 @@
+"""Label cells into levels: a path in one cell, a list, a code whose first characters are the coarser labels.
+
+A path is split unasked only if its mark can hardly mean anything else (``>``, ``>>``, ``::``, an arrow), or if every
+row has the same depth and the parts form a tree with fewer parents than children: 'and/or', 'v1.2' and 'Food/Drink' are
+labels, not paths. A node of a path is known by its whole path, so labels that stand under two parents are qualified
+where needed. Where several labels of one text are meant, that is an error: this project takes one label per level.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import polars as pl
+
+from data.errors import DataError, quoted
+from data.files.records import mean
+from data.hierarchy import find_conflicts
+
+STRONG = (" >> ", ">>", " > ", ">", " » ", "»", " → ", "→", " -> ", "->", "::", "|||")
+"""Marks that are split unasked."""
+
+WEAK = (" / ", "/", "\\", ".", "|", ";")
+"""Marks that are split unasked only if every row has the same depth and the parts form a tree."""
+
+_SEVERAL = (";", "|", ",")
+
+
+def is_list(cells: pl.Series) -> bool:
+    """Whether every cell is written as a list of JSON or Python."""
+    cells = cells.drop_nulls()
+    return len(cells) > 0 and bool(cells.str.contains(r"^\s*\[.*\]\s*$").all())
+
+
+def lists_of(cells: pl.Series, place: str) -> list[list[str] | None]:
+    """Return the lists that the cells hold; null stays None.
+
+    :raises DataError: for a cell that is no list of labels.
+    """
+    known: dict[str, list[str]] = {}
+    made: list[list[str] | None] = []
+    for cell in cells:
+        if cell is None:
+            made.append(None)
+            continue
+        if cell not in known:
+            known[cell] = _parsed(cell, place)
+        made.append(known[cell])
+    return made
+
+
+def _parsed(cell: str, place: str) -> list[str]:
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list) and all(isinstance(one, str | int | float) or one is None for one in value):
+            return [str(one) for one in value if one is not None]
+    raise DataError(f"{place}: {quoted(cell)} is no list of labels", 'write it as ["a", "b"]')
+
+
+def paths_of_lists(
+    cells: pl.Series, place: str, label: str | None, asked: bool
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the levels that lists hold as paths, or with `label` the first of each; and a note.
+
+    :raises DataError: if they are no paths: then they are several labels of one text.
+    """
+    lists = lists_of(cells, place)
+    if label is not None:
+        first = [one[0] if one else None for one in lists]
+        return pl.DataFrame({cells.name: pl.Series(first, dtype=pl.String)}), (
+            f"the first label of each list in {quoted(cells.name)}",
+        )
+    frame = _levels(cells.name, lists)
+    if not asked and (fault := _no_tree(frame)):
+        raise _several(cells.name, place, fault)
+    return _with_own_names(frame), (f"lists in column {quoted(cells.name)} are paths of {frame.width} levels",)
+
+
+def split_paths(
+    cells: pl.Series, place: str, mark: str | None, label: str | None
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the levels that the cells of one column hold, one column if they are no paths; and a note on it.
+
+    `mark`: what separates a path, "none" for no path, None to find out. `label`: take the first of several.
+
+    :raises DataError: if the cells hold several labels of one text, or `mark` is in none of them.
+    """
+    distinct = cells.drop_nulls().unique(maintain_order=True)
+    if label is not None:
+        return _first_label(cells, distinct)
+    if mark == "none":
+        return cells.to_frame(), ()
+    said = f"labels in column {quoted(cells.name)} are paths separated by"
+    strong = next((one for one in STRONG if mean(distinct.str.contains(one, literal=True)) >= 0.5), None)
+    if certain := mark or strong:
+        frame = _levels(cells.name, [_parts(cell, certain) for cell in cells])
+        if frame.width > 1:
+            return _with_own_names(frame), (f"{said} {quoted(certain)}",)
+    if mark is not None:
+        raise DataError(f"{place}: no label holds {quoted(mark)}", "leave --path-separator out, or name another")
+    if one := _several_in(distinct):
+        raise _several(cells.name, place, f"{quoted(one)} holds several")
+    weak, likely = _weak_mark(cells.name, distinct)
+    if weak:
+        frame = _levels(cells.name, [_parts(cell, weak) for cell in cells])
+        return _with_own_names(frame), (f"{said} {quoted(weak)} (--path-separator none: they are no paths)",)
+    if likely:
+        note = f"labels in column {quoted(cells.name)} hold {quoted(likely)} and are not split"
+        return cells.to_frame(), (f"{note} (--path-separator {likely!r}: they are paths)",)
+    return cells.to_frame(), ()
+
+
+def _first_label(cells: pl.Series, distinct: pl.Series) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    mark = next((one for one in (*_SEVERAL, " ") if distinct.str.contains(one, literal=True).any()), None)
+    if mark is None:
+        return cells.to_frame(), ()
+    first = cells.str.split(mark).list.first().str.strip_chars()
+    return first.to_frame(), (f"the first of several labels in column {quoted(cells.name)}",)
+
+
+def _weak_mark(name: str, distinct: pl.Series) -> tuple[str | None, str | None]:
+    """Return the mark that parts every label into a path of one depth, and one that parts most labels."""
+    likely = None
+    for mark in WEAK:
+        lists = [_parts(cell, mark) for cell in distinct]
+        share = sum(len(parts or ()) > 1 for parts in lists) / max(len(lists), 1)
+        if share == 1 and _may_split(mark, lists) and _no_tree(_levels(name, lists)) is None:
+            return mark, None
+        likely = likely or (mark if share > 0.5 else None)
+    return None, likely
+
+
+def _parts(cell: str | None, mark: str) -> list[str] | None:
+    if cell is None:
+        return None
+    return (
+        [part.strip() for part in cell.strip().strip(mark.strip() or mark).split(mark)]
+        if mark in cell
+        else [cell.strip()]
+    )
+
+
+def _may_split(mark: str, lists: Sequence[Sequence[str] | None]) -> bool:
+    """Whether all rows have one depth and all parts are words; a dot also parts versions and numbers."""
+    word = re.compile(r"[^\W\d_]{2}" if mark == "." else r"\w")
+    depths = {len(parts) for parts in lists if parts}
+    return len(depths) == 1 and all(word.search(part) for parts in lists for part in parts or ())
+
+
+def _levels(name: str, lists: Sequence[Sequence[str] | None]) -> pl.DataFrame:
+    depth = max((len(one) for one in lists if one), default=1)
+    filled = [tuple(one or ()) + (None,) * (depth - len(one or ())) for one in lists]
+    names = [f"{name}{level}" for level in range(depth)] if depth > 1 else [name]
+    return pl.DataFrame(filled, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def _no_tree(frame: pl.DataFrame) -> str | None:
+    """Return why the levels of `frame` are no tree with fewer parents than children, or None."""
+    if frame.width == 1:
+        return None
+    if conflicts := find_conflicts(frame, frame.columns):
+        one = conflicts[0]
+        return f"{quoted(one.label)} stands after {quoted(one.parents[0])} and after {quoted(one.parents[1])}"
+    sizes = [frame.get_column(column).drop_nulls().n_unique() for column in frame.columns]
+    return None if all(coarse < fine for coarse, fine in pairwise(sizes)) else "it has not fewer parents than children"
+
+
+def _with_own_names(frame: pl.DataFrame) -> pl.DataFrame:
+    """Qualify the labels that stand under two parents: a node of a path is its whole path."""
+    columns = frame.columns
+    for coarse, fine in pairwise(columns):
+        double = [one.label for one in find_conflicts(frame.select(coarse, fine), (coarse, fine))]
+        qualified = pl.concat_str([pl.col(coarse), pl.col(fine)], separator="/")
+        frame = frame.with_columns(pl.when(pl.col(fine).is_in(double)).then(qualified).otherwise(fine).alias(fine))
+    return frame
+
+
+def _several_in(distinct: pl.Series) -> str | None:
+    """Return a cell that holds several labels that other cells hold one by one, if most such cells do."""
+    cells: list[str] = distinct.to_list()
+    known = set(cells)
+    for mark in _SEVERAL:
+        joint = [cell for cell in cells if mark in cell]
+        several = [cell for cell in joint if all(part.strip() in known for part in cell.split(mark))]
+        if joint and len(several) > len(joint) / 2:
+            return several[0]
+    return None
+
+
+def _several(column: str, place: str, why: str) -> DataError:
+    return DataError(
+        f"{place}: column {column} holds more than one label per text ({why}), which is out of scope",
+        "take the first: --label first; if they are paths: --path-separator list",
+    )
+
+
+def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return one level per number in `digits`: the first so many letters and digits of each code.
+
+    Codes of digits alone that lost their leading zero get it back. A shorter code has no label on the finer levels.
+
+    :raises DataError: if `digits` do not grow.
+    """
+    if not digits or any(one >= other for one, other in pairwise(digits)) or digits[0] < 1:
+        raise DataError(
+            f"--digits {','.join(map(str, digits))} do not grow", "give them coarsest first: --digits 2,4,6"
+        )
+    codes = cells.str.replace_all(r"[^\p{L}\p{N}]", "")
+    lengths = codes.str.len_chars()
+    lost = codes.str.contains(r"^\d+$") & ~lengths.is_in(list(digits)) & (lengths + 1).is_in(list(digits))
+    notes: tuple[str, ...] = ()
+    if lost.any():
+        codes = codes.zip_with(~lost.fill_null(False), "0" + codes)
+        notes = (f"{int(lost.sum()):,} codes in {quoted(cells.name)} lost a leading zero, which is put back",)
+    made = {
+        f"{cells.name}{number}": codes.to_frame("code")
+        .select(pl.when(pl.col("code").str.len_chars() >= number).then(pl.col("code").str.slice(0, number)))
+        .to_series()
+        for number in digits
+    }
+    short = int((codes.str.len_chars() < digits[0]).sum())
+    if short:
+        raise DataError(f"{place}: {short:,} codes have fewer than {digits[0]} characters", "give smaller --digits")
+    return pl.DataFrame(made), notes

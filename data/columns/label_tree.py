@@ -1,0 +1,190 @@
+"""Names and parents of labels that a file of their own gives: ids with names, edges, mappings, adjacency tables.
+
+A tree is read from JSON or TOML (parent: children, nested as deep as it is, or child: parent; or networkx's node-link
+form), from a table of two columns (an edge per row) or of id, parent and name. A row's label may be any node: its
+ancestors are the coarser levels, and a node above the leaves means a text of uneven depth.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from data.errors import DataError, listed, quoted
+from data.files.locate import located, suffix_of
+from data.files.read import open_source
+from data.files.records import FileFormat
+
+_PARENT = ("parent", "parent_id", "parentid", "parent_code", "broader", "source", "from", "head")
+_CHILD = ("id", "code", "child", "node", "label", "key", "target", "to", "tail", "class")
+_NAME = ("name", "title", "label", "description", "text")
+
+
+def named(frame: pl.DataFrame, files: Sequence[str]) -> pl.DataFrame:
+    """Return `frame` (levels) with the names that `files` (``FILE`` or ``LEVEL=FILE``) give its labels.
+
+    :raises DataError: if a file cannot be read or names no label of any level it is for.
+    """
+    for one in files:
+        level, _, file = one.rpartition("=")
+        if level and level not in frame.columns:
+            raise DataError(f"--names {one}: there is no level {quoted(level)}", f"use {listed(frame.columns, 99)}")
+        matched = False
+        for column in [level] if level else frame.columns:
+            labels = frame.get_column(column)
+            names = _names_of(file, labels)
+            known = labels.drop_nulls().is_in(list(names))
+            if not known.any():
+                continue
+            matched = True
+            taken = list(names.values())
+            clear = {key: name if taken.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
+            frame = frame.with_columns(labels.replace(clear).alias(column))
+        if not matched:
+            raise DataError(f"{file} names none of the labels", "check that its first column holds the ids of the rows")
+    return frame
+
+
+def _names_of(file: str, labels: pl.Series) -> dict[str, str]:
+    """Return id -> name: from a mapping, a table of two columns, or lines, which are numbered as the labels are."""
+    if suffix_of(file) in (".json", ".toml"):
+        value = _value(file)
+        if isinstance(value, Mapping):
+            if all(isinstance(one, int) for one in value.values()):
+                return {str(number): str(name) for name, number in value.items()}
+            return {str(key): str(name) for key, name in value.items()}
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return _numbered(value, labels)
+    records = open_source(file, FileFormat(header=None))
+    frame = records.frame
+    if frame.width == 1:
+        lines = frame.to_series().drop_nulls().to_list()
+        return _numbered(lines, labels)
+    lower = {column.strip().lower(): column for column in reversed(frame.columns)}
+    key = next((lower[name] for name in _CHILD if name in lower), frame.columns[0])
+    name = next((lower[one] for one in _NAME if one in lower and lower[one] != key), None)
+    if name is None:
+        name = next(column for column in frame.columns if column != key)
+    pairs = frame.select(key, name).drop_nulls()
+    if records.named and not {key, name} & set(lower.values()) & {lower.get(one) for one in (*_CHILD, *_NAME)}:
+        pairs = pl.concat([pl.DataFrame([[key], [name]], schema=pairs.schema, orient="col"), pairs])  # no header
+    return dict(pairs.iter_rows())
+
+
+def _numbered(lines: Sequence[str], labels: pl.Series) -> dict[str, str]:
+    """Number names from 0 or 1, as the labels begin."""
+    first = 0 if (labels == "0").any() else 1
+    return {str(number): line for number, line in enumerate(lines, start=first)}
+
+
+def ancestors(labels: pl.Series, parents: Mapping[str, str | None], place: str) -> pl.DataFrame:
+    """Return the levels of each label, coarsest first, by the tree `parents` (label -> parent, None at the top).
+
+    A node without siblings of its depth keeps its depth: level 0 holds the tree's top nodes.
+
+    :raises DataError: for a label that is no node, or a tree that goes in a circle.
+    """
+    paths: dict[str, list[str]] = {}
+    for label in labels.drop_nulls().unique():
+        if label not in parents:
+            raise DataError(f"{place}: the label {quoted(label)} is not in the hierarchy", "add it, or correct the row")
+        path, node = [label], parents[label]
+        while node is not None:
+            if node in path:
+                raise DataError(f"the hierarchy goes in a circle at {quoted(node)}", "give every node one parent")
+            path.append(node)
+            node = parents.get(node)
+        paths[label] = path[::-1]
+    tops = {path[0] for path in paths.values()}
+    if len(tops) == 1 and all(len(path) > 1 for path in paths.values()):  # a root that holds everything is no level
+        paths = {label: path[1:] for label, path in paths.items()}
+    depth = max((len(path) for path in paths.values()), default=1)
+    rows = [tuple((paths[one] + [None] * depth)[:depth]) if one is not None else (None,) * depth for one in labels]
+    names = [f"level{number}" for number in range(depth)]
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def read_tree(file: str) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Return label -> parent (None at the top) and id -> name, where the file gives names of their own.
+
+    :raises DataError: if it cannot be read, or gives a label two parents.
+    """
+    if suffix_of(file) in (".json", ".toml"):
+        return tree_of(_value(file), file)
+    frame = open_source(file).frame
+    lower = {column.strip().lower(): column for column in reversed(frame.columns)}
+    parent = next((lower[name] for name in _PARENT if name in lower), None)
+    if parent is None:
+        if frame.width < 2:
+            raise DataError(f"{file} has one column, not a parent and a child", "write an edge per row: parent,child")
+        rows = frame.rows() if len(lower) < 2 else [tuple(frame.columns), *frame.rows()]
+        return _parents(((row[1], row[0]) for row in rows), file), {}
+    child = next((lower[name] for name in _CHILD if name in lower and lower[name] != parent), None)
+    if child is None:
+        child = next(column for column in frame.columns if column != parent)
+    missing = ("", "None", "null", "nan", "NaN", "0", "-1")
+    ids = set(frame.get_column(child))
+    edges = [
+        (one, None if above is None or (above in missing and above not in ids) else above)
+        for one, above in frame.select(child, parent).iter_rows()
+        if one is not None
+    ]
+    name = next((lower[one] for one in _NAME if one in lower and lower[one] not in (parent, child)), None)
+    names = dict(frame.select(child, name).drop_nulls().iter_rows()) if name else {}
+    return _parents(edges, file), names
+
+
+def tree_of(value: Any, place: str) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Return what `read_tree` does, from a value of JSON or TOML."""
+    edges: list[tuple[str, str | None]] = []
+    if isinstance(value, Mapping) and isinstance(links := value.get("links", value.get("edges")), list):
+        edges = [(str(one["target"]), str(one["source"])) for one in links]
+    elif isinstance(value, list) and all(isinstance(one, list) and len(one) == 2 for one in value):
+        edges = [(str(child), str(parent)) for parent, child in value]
+    elif isinstance(value, Mapping) and all(isinstance(one, str) or one is None for one in value.values()):
+        edges = [(str(child), parent) for child, parent in value.items()]
+    elif isinstance(value, Mapping):
+        edges = list(_nested(value, None))
+    else:
+        raise DataError(f"{place} holds no hierarchy", 'write {"parent": ["child", ...], ...}')
+    return _parents(edges, place), {}
+
+
+def _nested(value: Any, parent: str | None) -> Iterable[tuple[str, str | None]]:
+    """Yield (child, parent) of a mapping parent -> children, as deep as it goes."""
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            yield str(name), parent
+            yield from _nested(below, str(name))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _nested(one, parent)
+    elif value is not None:
+        yield str(value), parent
+
+
+def _parents(edges: Iterable[tuple[str, str | None]], place: str) -> dict[str, str | None]:
+    made: dict[str, str | None] = {}
+    for child, parent in edges:
+        if made.get(child) is not None and parent is not None and made[child] != parent:
+            raise DataError(
+                f"{place}: {quoted(child)} stands under {quoted(made[child])} and {quoted(parent)}",
+                "give it one parent",
+            )
+        made[child] = parent if parent is not None else made.get(child)
+        if parent is not None:
+            made.setdefault(parent, None)
+    return made
+
+
+def _value(file: str) -> Any:
+    try:
+        text = Path(located(file)).read_text(encoding="utf-8-sig")
+        return json.loads(text) if suffix_of(file) == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}", "correct it") from error

@@ -1,0 +1,188 @@
+"""Which columns hold labels, coarsest first: numbered ones, else those that form a tree, if they do in one way only.
+
+A column of labels repeats its values. Several are levels if each value of the finer one stands beside one value of the
+coarser, and the coarser has fewer. Columns that part the rows in the same way (an id and its name) are one level. Two
+different trees are an error that names both, because a wrong hierarchy would be believed by every later figure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import polars as pl
+
+from data.errors import DataError, listed, quoted
+from data.files.records import Records, mean
+
+_NUMBERED = re.compile(r"^(.*?)[ _.-]*(\d+)([^\d]*)$")
+_LEVEL_WORDS = set(
+    [
+        "level",
+        "lvl",
+        "l",
+        "label",
+        "labels",
+        "cat",
+        "category",
+        "categories",
+        "class",
+        "y",
+        "tier",
+        "depth",
+        "hierarchy",
+        "h",
+        "topic",
+        "c",
+        "label_level",
+        "labellevel",
+    ]
+)
+_LABEL_WORDS = re.compile(
+    r"label|class|categor|topic|domain|intent|genre|group|section|department|area|field|type|tag|theme|subject|product"
+)
+_OTHER_WORDS = re.compile(
+    r"^(.*[ _.-])?(id|ids|uid|uuid|guid|index|idx|no|nr|url|uri|link|date|time|timestamp|year|month|day|created|"
+    r"updated|lang|language|locale|country|author|user|userid|username|source|score|rating|stars|price|length|len|count|votes|"
+    r"helpfulness|confidence|probability|channel)$"
+)
+_LONGEST = 100
+"""Characters. A value that is longer on average is no label."""
+
+
+def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns of labels, coarsest first, and notes on the guess; ``level0``, ``level1``, ... need none.
+
+    `taken`: columns that hold texts or splits.
+
+    :raises DataError: if there is none, or two readings give a tree.
+    """
+    columns = [column for column in records.frame.columns if column not in taken]
+    if numbered := _numbered(records, columns):
+        usual = all(re.fullmatch(r"level\d+", column) for column in numbered)
+        return numbered, () if usual else (_said(numbered),)
+    candidates = [column for column in columns if _may_be_labels(records, column)]
+    named = [column for column in candidates if _LABEL_WORDS.search(column.lower())]
+    paths = records.frame.select(candidates).unique(maintain_order=True) if candidates else pl.DataFrame()
+    candidates, same = _distinct(paths, candidates)
+    chains = _chains(paths, candidates)
+    deep = [chain for chain in chains if len(chain) > 1]
+    found = deep or chains
+    if len(found) > 1:
+        likely = [chain for chain in found if all(column in named for column in chain)]
+        found = likely if len(likely) == 1 else found
+    if not found:
+        names = listed(map(quoted, records.frame.columns), records.frame.width)
+        raise DataError(
+            f"{records.source} has no columns level0, level1, ... nor others that look like labels; it has {names}",
+            "name the columns of labels: --levels COARSE,FINE (if the first line is a row: --no-header)",
+        )
+    if len(found) > 1:
+        shown = found[:3]
+        raise DataError(
+            f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}",
+            f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}",
+        )
+    levels = tuple(found[0])
+    rest = [column for column in candidates if column not in levels]
+    notes = [_said(levels)]
+    if rest:
+        notes.append(f"not used: {listed(map(quoted, rest), len(rest))}")
+    notes += [f"column {quoted(other)} means the same as {quoted(one)}" for one, other in same if one in levels]
+    return levels, tuple(notes)
+
+
+def _said(levels: Sequence[str]) -> str:
+    return f"labels are in {'column' if len(levels) == 1 else 'columns'} {' > '.join(map(quoted, levels))} (--levels)"
+
+
+def _numbered(records: Records, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the one family of columns numbered from 0 or 1 whose name means levels, by number; or nothing."""
+    families: dict[tuple[str, str], dict[int, str]] = {}
+    for column in columns:
+        if found := _NUMBERED.match(column.strip().lower()):
+            families.setdefault((found[1], found[3]), {})[int(found[2])] = column
+    usual = [
+        (prefix, members)
+        for (prefix, end), members in families.items()
+        if prefix in _LEVEL_WORDS or re.split(r"[ _.-]", prefix)[-1] in _LEVEL_WORDS or end.strip("_- ") in _LABEL_ENDS
+    ]
+    if len(usual) > 1:
+        exact = [one for one in usual if one[0] == "level"]
+        usual = exact or usual
+    if len(usual) != 1:
+        return ()
+    prefix, members = usual[0]
+    numbers = sorted(members)
+    gapless = list(range(numbers[0], numbers[0] + len(numbers)))
+    if prefix == "level" and (numbers[0] > 1 or numbers != gapless):
+        raise DataError(
+            f"{records.source} has levels {listed(members[number] for number in numbers)}: one is missing",
+            "number them level0, level1, ... without a gap, or name them with --levels",
+        )
+    if numbers != gapless or numbers[0] > 1 or (len(numbers) == 1 and prefix != "level"):
+        return ()
+    return tuple(members[number] for number in numbers)
+
+
+_LABEL_ENDS = {"label", "name", "class", "category"}
+
+
+def _may_be_labels(records: Records, column: str) -> bool:
+    values = records.frame.get_column(column).drop_nulls()
+    known = bool(_LABEL_WORDS.search(column.lower()))
+    if (
+        not len(values)
+        or _OTHER_WORDS.match(column.lower())
+        or records.kind_of(column, "number", "truth value", "list")
+    ):
+        return False
+    classes = values.n_unique()
+    if mean(values.head(500).str.contains(r"^-?\d*\.\d+$")) > 0.5:
+        return False
+    if mean(values.str.len_chars()) > _LONGEST:
+        return False
+    return 1 < classes <= len(values) / 2 or (known and classes < len(values))
+
+
+def _distinct(paths: pl.DataFrame, columns: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Keep one of the columns that part the rows alike, names before numbers; also return (kept, left out) pairs."""
+    kept: list[str] = []
+    same: list[tuple[str, str]] = []
+    by_words = sorted(columns, key=lambda column: mean(paths.get_column(column).str.contains(r"\p{L}")) < 0.5)
+    for column in by_words:
+        twin = next((one for one in kept if _determines(paths, one, column) and _determines(paths, column, one)), None)
+        if twin is None:
+            kept.append(column)
+        else:
+            same.append((twin, column))
+    return [column for column in columns if column in kept], same
+
+
+def _determines(paths: pl.DataFrame, fine: str, coarse: str) -> bool:
+    """Whether every value of `fine` stands beside one value of `coarse`, which is there wherever `fine` is."""
+    pairs = paths.select(fine, coarse).drop_nulls(fine).unique()
+    return pairs.height == pairs.get_column(fine).n_unique() and not pairs.get_column(coarse).null_count()
+
+
+def _chains(paths: pl.DataFrame, columns: list[str]) -> list[list[str]]:
+    """Return every chain of columns, coarsest first, that no other column can extend."""
+    sizes = {column: paths.get_column(column).n_unique() for column in columns}
+    finer = {
+        coarse: [fine for fine in columns if sizes[coarse] < sizes[fine] and _determines(paths, fine, coarse)]
+        for coarse in columns
+    }
+    chains: list[list[str]] = []
+
+    def extend(chain: list[str]) -> None:
+        following = finer[chain[-1]]
+        nearest = [one for one in following if not any(one in finer[other] for other in following)]
+        for one in nearest:
+            extend([*chain, one])
+        if not nearest:
+            chains.append(chain)
+
+    for column in columns:
+        if not any(column in following for following in finer.values()):
+            extend([column])
+    return chains

@@ -1,0 +1,133 @@
+"""How a user's own files are understood: what was said by options or in a TOML file; everything else is found out.
+
+A TOML file is given as the dataset itself, or lies beside the file under the same name (``tickets.csv``,
+``tickets.toml``); its keys are the options' names. Options win over it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+from data.errors import DataError, listed, quoted
+from data.files.locate import is_there, is_url, local
+from data.files.records import FileFormat, Quotes
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known about files, fields as `pipeline data check --help` explains their options; None: found out.
+
+    `text`: columns that are joined to one text. `levels`: columns of labels, coarsest first. `files`: further files
+    beside the first; `train`, `val`, `test`: files that are one split each. `split`: the split column, "none" for made
+    splits. `path_separator`: what separates a path in a label cell, "none" for no paths, "list" for lists.
+    `code`, `digits`: a column of codes and how many of their characters each level has. `names`: files that give ids
+    their names, ``FILE`` or ``LEVEL=FILE``. `hierarchy`: a file with the parents of labels; `tree`: the same, read.
+    `label`: "first" takes the first of several labels.
+    """
+
+    text: tuple[str, ...] | None = None
+    levels: tuple[str, ...] | None = None
+    files: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    split: str | None = None
+    header: bool | None = None
+    separator: str | None = None
+    quotes: str | None = None
+    encoding: str | None = None
+    path_separator: str | None = None
+    code: str | None = None
+    digits: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    hierarchy: str | None = None
+    label: str | None = None
+    qualify_labels: bool = False
+    drop_incomplete: bool = False
+    tree: dict[str, Any] | None = field(default=None, compare=False, hash=False)
+
+    @property
+    def format(self) -> FileFormat:
+        """How the files are written."""
+        return FileFormat(self.separator, cast(Quotes | None, self.quotes), self.encoding, self.header)
+
+    @property
+    def words(self) -> list[str]:
+        """The options that say this, words of a shell."""
+        found: list[str] = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if (value in (None, (), False) and one.name != "header") or one.name in ("files", "tree") or value is None:
+                continue
+            option = "--" + one.name.replace("_", "-")
+            if one.name == "header":
+                found.append(option if value else "--no-header")
+            elif value is True:
+                found.append(option)
+            else:
+                found += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+        return found
+
+    def over(self, other: Description) -> Description:
+        """Return this description where it says something, else `other`."""
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(
+            other, **{name: value for name, value in said.items() if value not in (None, (), False) or value == 0}
+        )
+
+
+def described(source: str, given: Description) -> tuple[str, Description, tuple[str, ...]]:
+    """Return the source, the description that holds for it, and a note: `given` over the TOML file, if there is one.
+
+    :raises DataError: if the TOML file cannot be read or has a key that is none.
+    """
+    if is_url(source):
+        return source, given, ()
+    path = local(source)
+    if path.suffix.lower() == ".toml":
+        found = _read(path)
+        files = found.files or found.train
+        if not files:
+            raise DataError(f"{path} names no files", 'add a line such as files = ["tickets.csv"]')
+        return files[0], given.over(replace(found, files=found.files[1:])), ()
+    beside = path / "dataset.toml" if is_there(source) and path.is_dir() else path.with_suffix(".toml")
+    if is_there(str(beside)) and beside != path:
+        return source, given.over(_read(beside)), (f"described by {beside}",)
+    return source, given, ()
+
+
+def _read(path: Path) -> Description:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as TOML: {error}", "correct it, or give the options instead") from error
+    known = {one.name for one in fields(Description)} - {"tree"}
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    if unknown := sorted(set(values) - known):
+        raise DataError(
+            f"{path}: {quoted(unknown[0])} is no key of a description", f"use some of {listed(sorted(known), 99)}"
+        )
+    if isinstance(values.get("hierarchy"), dict):
+        values["tree"] = values.pop("hierarchy")
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        made[name] = tuple(value) if isinstance(value, list) else value
+        if name in ("text", "levels", "files", "train", "val", "test", "names") and isinstance(value, str):
+            made[name] = (value,)
+    for name in ("files", "train", "val", "test"):
+        if name in made:
+            made[name] = tuple(_beside(path, one) for one in made[name])
+    if isinstance(made.get("hierarchy"), str):
+        made["hierarchy"] = _beside(path, made["hierarchy"])
+    if "names" in made:
+        made["names"] = tuple(
+            "=".join([*one.split("=")[:-1], _beside(path, one.split("=")[-1])]) for one in made["names"]
+        )
+    return Description(**made)
+
+
+def _beside(path: Path, name: str) -> str:
+    return name if is_url(name) else str(path.parent / Path(name).expanduser())

@@ -1,0 +1,194 @@
+"""Several files as one: parts, one per split, or texts and labels line by line beside one another.
+
+A folder is the files in it that can be read. Files whose names say train and test are splits; files of one column each
+with the same number of records are columns, called after their files; all others must have the same columns and follow
+one another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from data.errors import DataError, listed, quoted
+from data.files.locate import expanded, is_there, is_url, stem, suffix_of
+from data.files.read import FORMATS, open_source
+from data.files.records import FileFormat, Kind, Records
+from data.splits import split_of_word
+
+FILE_SPLIT = "\0split"
+"""Name of the column with the split that a record's file says."""
+
+_ASIDE = re.compile(
+    r"readme|licen[cs]e|citation|requirements|hierarchy|taxonomy|classes|label_?names|domains|mapping|names"
+)
+
+
+def read_files(
+    sources: Sequence[str], format: FileFormat | None = None, splits: Mapping[str, Sequence[str]] | None = None
+) -> Records:
+    """Return the records of all files, with the column `FILE_SPLIT` where the files say the splits.
+
+    `sources`: paths, patterns, folders, URLs. `splits`: split -> further files of that split, which are then said.
+
+    :raises DataError: if a file cannot be read, or the files do not go together.
+    """
+    format = format or FileFormat()
+    notes: list[str] = []
+    places: list[tuple[str, str | None]] = []
+    for source in sources:
+        found = _in_folder(source, notes) if _is_folder(source) else expanded(source)
+        places += [(place, None) for place in found]
+    for named, files in (splits or {}).items():
+        places += [(place, named) for file in files for place in expanded(file)]
+    if len(places) == 1 and places[0][1] is None:
+        only = open_source(places[0][0], format)
+        return replace(only, notes=(*notes, *only.notes))
+    if not splits:
+        places = _split_by_name([place for place, _ in places])
+        if places[0][1] is not None:
+            said = ", ".join(f"{PurePosixPath(place).name}: {split}" for place, split in places)
+            notes.append(f"splits are in files of their own ({said})")
+    groups: dict[str | None, list[Records]] = {}
+    for place, split in places:
+        groups.setdefault(split, []).append(open_source(place, format))
+    if _are_parallel(groups):
+        said = listed((PurePosixPath(place).name for place, _ in places), len(places))
+        notes.append(f"files that hold one column each, line by line: {said}")
+        joined = {split: [_beside(parts)] for split, parts in groups.items()}
+    else:
+        joined = groups
+    parts = [_with_split(part, split) for split, members in joined.items() for part in members]
+    return _one_after_another(parts, tuple(notes))
+
+
+def common_name(sources: Sequence[str]) -> str:
+    """Return the dataset's name: that of its first file without the word for its split, or of its folder."""
+    first = sources[0]
+    name = stem(first)
+    if len(sources) == 1 and not _is_folder(first):
+        return name
+    rest = [word for word in re.split(r"[^\w]+|_", name) if word and not split_of_word(word)]
+    if rest and (len(sources) > 1):
+        return "-".join(rest)
+    folder = Path(first) if _is_folder(first) else Path(first).absolute().parent
+    return folder.absolute().name if not is_url(first) else name
+
+
+def _is_folder(source: str) -> bool:
+    return not is_url(source) and is_there(source) and Path(source).expanduser().is_dir()
+
+
+def _in_folder(folder: str, notes: list[str]) -> list[str]:
+    found = [
+        path
+        for path in sorted(Path(folder).expanduser().rglob("*"))
+        if path.is_file() and suffix_of(path.name) in FORMATS and not path.name.startswith(".")
+    ]
+    splits = [path for path in found if _split_of_file(str(path))]
+    kept = splits if len({_split_of_file(str(path)) for path in splits}) > 1 else found
+    kept = [path for path in kept if not _ASIDE.search(path.stem.lower())] or kept
+    if not kept:
+        raise DataError(
+            f"{folder} is a directory without files that can be read", f"put files of {', '.join(FORMATS)} in it"
+        )
+    left = [path.name for path in found if path not in kept]
+    if left:
+        notes.append(f"not read in {folder}: {listed(left, len(left))}")
+    return [str(path) for path in kept]
+
+
+def _split_of_file(place: str) -> str | None:
+    """Return the split that a file's name says, or the folder that it lies in."""
+    words = re.split(r"[^a-z]+", stem(place).lower())
+    found = {split for word in words if (split := split_of_word(word))}
+    if not found and not is_url(place):
+        found = {split for split in [split_of_word(Path(place).parent.name)] if split}
+    return found.pop() if len(found) == 1 else None
+
+
+def _split_by_name(places: list[str]) -> list[tuple[str, str | None]]:
+    splits = [_split_of_file(place) for place in places]
+    if None in splits or len(set(splits)) < 2:
+        return [(place, None) for place in places]
+    return list(zip(places, splits, strict=True))
+
+
+def _are_parallel(groups: Mapping[str | None, list[Records]]) -> bool:
+    """Whether each split has several files of one column with as many records, no two of them headed alike."""
+    for parts in groups.values():
+        heights = {part.frame.height for part in parts}
+        heads = {part.frame.columns[0] for part in parts if part.named and part.frame.width}
+        if len(parts) < 2 or len(heights) > 1 or any(part.frame.width != 1 for part in parts):
+            return False
+        if any(part.named for part in parts) and len(heads) < len(parts):
+            return False
+    return True
+
+
+def _role(source: str) -> str:
+    """Return what a file of one column is called without the word for its split."""
+    words = [word for word in re.split(r"[^\w]+|_", stem(source)) if word and not split_of_word(word)]
+    return "_".join(words) or stem(source)
+
+
+def _beside(parts: list[Records]) -> Records:
+    names = [part.frame.columns[0] if part.named else _role(part.source) for part in parts]
+    if len(set(names)) < len(names):
+        raise DataError(f"files of one column with one name: {listed(names)}", "name the files by what they hold")
+    columns = [part.frame.to_series().alias(name) for part, name in zip(parts, names, strict=True)]
+    kinds = {name: kind for part, name in zip(parts, names, strict=True) for kind in part.kinds.values()}
+    first = parts[0]
+    return Records(
+        listed([part.source for part in parts], len(parts)),
+        pl.DataFrame(columns),
+        first.numbers,
+        kinds,
+        tuple(note for part in parts for note in part.notes),
+    )
+
+
+def _with_split(part: Records, split: str | None) -> Records:
+    if split is None:
+        return part
+    return replace(part, frame=part.frame.with_columns(pl.lit(split).alias(FILE_SPLIT)))
+
+
+def _one_after_another(parts: list[Records], notes: tuple[str, ...]) -> Records:
+    """Return the records of all parts, numbered by file where there are several.
+
+    :raises DataError: if their columns differ.
+    """
+    notes += tuple(note for part in parts for note in part.notes)
+    if len(parts) == 1:
+        return replace(parts[0], notes=notes)
+    first = parts[0].frame.columns
+    for part in parts[1:]:
+        if set(part.frame.columns) != set(first):
+            only = sorted(set(part.frame.columns) ^ set(first))
+            raise DataError(
+                f"{parts[0].source} and {part.source} have different columns: {listed(map(quoted, only), len(only))} "
+                "in one of them only",
+                "give the files the same columns (if the first line is a row: --no-header)",
+            )
+    kinds: dict[str, tuple[Kind, ...]] = {}
+    for part in parts:
+        for column, found in part.kinds.items():
+            kinds[column] = kinds.get(column, ()) + found
+    numbers = [
+        pl.select(pl.format("{} of {}", part.numbers, pl.lit(PurePosixPath(part.source).name))).to_series()
+        for part in parts
+    ]
+    return Records(
+        listed([part.source for part in parts]),
+        pl.concat([part.frame.select(first) for part in parts]),
+        pl.concat(numbers),
+        kinds,
+        notes,
+        tuple(number for part in parts for number in part.short),
+        all(part.named for part in parts),
+    )

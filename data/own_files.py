@@ -1,0 +1,227 @@
+"""A user's own files into rows to be checked: texts, labels and splits found, labels brought into levels.
+
+What is not said by the description is guessed, and every guess becomes a note, one line each, that says which option
+would change it. A guess is made only where one reading alone gives a tree; `data.columns` has the rules. Reading a
+million rows costs some seconds; guessing looks at whole columns and costs about as much again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from data.checks import Rows, level_fault
+from data.columns.header import without_header
+from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths
+from data.columns.label_tree import ancestors, named, read_tree, tree_of
+from data.columns.level_columns import find_levels
+from data.columns.split_column import find_split
+from data.columns.text_column import find_text, joined
+from data.description import Description, described
+from data.errors import DataError, counted, listed, quoted
+from data.files.locate import suffix_of
+from data.files.records import FileFormat, Records
+from data.files.several import FILE_SPLIT, common_name, read_files
+from data.hierarchy import qualified
+from data.splits import assign_splits, read_splits
+
+MISSING = ("none", "null", "nan", "<na>", "na", "n/a", "-1", "-")
+"""How a missing finer label is written, lower case; a word of these that stands above a known label is a class."""
+
+
+def read_table(source: str, description: Description | None = None) -> Rows:
+    """Return the rows of `source` with columns text, the levels and split, yet to be checked.
+
+    :raises DataError: if a file cannot be read, or what a column holds is not certain.
+    """
+    source, known, notes = described(source, description or Description())
+    sources = [source, *known.files]
+    splits = {name: files for name in ("train", "val", "test") if (files := getattr(known, name))}
+    given = [] if any(source in files for files in splits.values()) else sources
+    records = without_header(read_files(given, known.format, splits), known)
+    notes += records.notes
+    text, said = find_text(_without(records, known.levels or ()), known.text)
+    notes += (said,) if said else ()
+    _check_columns(records, text, known)
+    split, said_splits = _split(records, text, known)
+    levels, said_levels = _levels(records, (*text, *([split] if split else [])), known)
+    frame = pl.DataFrame([joined(records, text), *levels.iter_columns()])
+    names = tuple(levels.columns)
+    if fault := level_fault(source, names):
+        raise fault
+    frame, said_missing = _missing_below(frame, names)
+    numbers = records.numbers
+    dropped: tuple[str, ...] = ()
+    made = records.frame.get_column(split).alias("split") if split else None
+    if known.drop_incomplete:
+        frame, numbers, made, dropped = _complete(frame, names, numbers, made)
+    if known.qualify_labels:
+        frame = qualified(frame, names)
+    notes += (*said_levels, *said_missing, *said_splits, *dropped)
+    if made is None:
+        made = pl.Series("split", assign_splits(value or "" for value in frame.get_column("text")), dtype=pl.String)
+        notes += ("no column split: 80/10/10 by a seeded hash of each text",)
+    else:
+        made = read_splits(made)
+    rows = frame.select("text", *names).with_columns(made)
+    place = source if len(sources) == 1 else listed(sources, len(sources))
+    return Rows(common_name(sources), rows, names, place, numbers, made_splits=split is None, notes=notes)
+
+
+def read_texts(source: str, text: str = "text", format: FileFormat | None = None) -> list[str]:
+    """Return the texts of `source` alone, whatever other columns it has, in its order. `text`: the column, or several.
+
+    The lines of a ``.txt`` file are its texts.
+
+    :raises DataError: if it cannot be read, lacks the column, has no rows, a text is empty, or a row has fewer fields
+        than columns.
+    """
+    format = format or FileFormat()
+    if suffix_of(source) == ".txt" and format.separator is None:
+        format = replace(format, separator="none")
+    records = read_files([source], format)
+    if not records.named and records.frame.width == 1:
+        columns: tuple[str, ...] = (records.frame.columns[0],)
+    else:
+        columns, _ = find_text(records, tuple(text.split(",")))
+    _check_columns(records, columns, Description())
+    column = joined(records, columns)
+    if not len(column):
+        raise DataError(f"{source} has no rows", "give at least one text")
+    empty = (column.str.strip_chars().fill_null("") == "").arg_true()
+    if len(empty):
+        places = listed(records.numbers.gather(empty.head(10)), len(empty))
+        raise DataError(f"{source}, row {places}: the text is empty", "fill or remove it")
+    if records.short:
+        places = listed(records.short, len(records.short))
+        raise DataError(f"{source}, row {places}: fewer fields than columns", "complete it, or quote its line breaks")
+    return column.to_list()
+
+
+def _without(records: Records, columns: Sequence[str]) -> Records:
+    return replace(records, frame=records.frame.drop([*columns, FILE_SPLIT], strict=False))
+
+
+def _check_columns(records: Records, text: Sequence[str], known: Description) -> None:
+    """Refuse columns that are named and not there, named twice, or hold no texts."""
+    columns = records.frame.columns
+    wanted = [*text, *(known.levels or ()), *([known.code] if known.code else [])]
+    if missing := [column for column in wanted if column not in columns]:
+        names = listed((quoted(column) for column in columns if column != FILE_SPLIT), len(columns))
+        raise DataError(
+            f"{records.source} has no column {listed(quoted(column) for column in missing)}",
+            f"it has {names}: name yours with --text and --levels",
+        )
+    if known.levels and (fault := level_fault(records.source, known.levels)):
+        raise fault
+    if len(set(wanted)) < len(wanted) or (known.split and known.split in wanted):
+        double = next(column for column in [*wanted, known.split] if [*wanted, known.split].count(column) > 1)
+        raise DataError(f"{records.source}: column {double} is named for two things", "name each column once")
+    for column in text:
+        if kind := records.kind_of(column):
+            raise DataError(
+                f"{records.source}, row {kind.number:,}: {column} is {quoted(kind.value)}, a {kind.name}, not a text",
+                "name the column of texts with --text, and write one string per record",
+            )
+
+
+def _split(records: Records, text: Sequence[str], known: Description) -> tuple[str | None, tuple[str, ...]]:
+    if FILE_SPLIT in records.frame.columns and known.split is None:
+        return FILE_SPLIT, ()
+    taken = (*text, *(known.levels or ()), FILE_SPLIT)
+    if "split" in text:
+        raise DataError(f"{records.source}: column split is named for two things", "name each column once")
+    return find_split(records, known.split, taken)
+
+
+def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the frame of levels, coarsest first, and notes on how they were found."""
+    place, frame = records.source, records.frame
+    if known.code is not None:
+        levels, said = levels_of_codes(frame.get_column(known.code), known.digits, place)
+        return named(levels, known.names), said
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = known.levels
+    if columns is None and known.label is not None and known.label in frame.columns:
+        columns = (known.label,)
+    if columns is None:
+        columns, notes = find_levels(records, (*taken, FILE_SPLIT))
+    for column in columns:
+        if kind := records.kind_of(column, "number", "truth value", "list"):
+            raise DataError(
+                f"{place}, row {kind.number:,}: {column} holds {kind.value}, not labels", "name other --levels"
+            )
+        if len(columns) > 1 and (kind := records.kind_of(column, "number", "truth value")):
+            raise DataError(
+                f"{place}, row {kind.number:,}: {column} is {quoted(kind.value)}, not a label",
+                "write one string or number per label",
+            )
+    levels = frame.select(columns)
+    if known.hierarchy is not None or known.tree is not None:
+        finest = levels.to_series(levels.width - 1)
+        parents, names = tree_of(known.tree, place) if known.hierarchy is None else read_tree(known.hierarchy)
+        levels = _by_tree(finest, parents, names, place)
+        notes += (f"{levels.width} levels by the hierarchy given apart",)
+    elif levels.width == 1:
+        levels, said = _one_cell(levels.to_series(), place, known)
+        notes += said
+    return named(levels, known.names), notes
+
+
+def _by_tree(labels: pl.Series, parents: dict[str, str | None], names: dict[str, str], place: str) -> pl.DataFrame:
+    if not labels.drop_nulls().is_in(list(parents)).all() and names:
+        ids = {name: one for one, name in names.items()}
+        labels = labels.replace(ids)
+    levels = ancestors(labels, parents, place)
+    if not names:
+        return levels
+    taken = list(names.values())
+    clear = {one: name if taken.count(name) == 1 else f"{name} ({one})" for one, name in names.items()}
+    return levels.with_columns(pl.all().replace(clear))
+
+
+def _one_cell(cells: pl.Series, place: str, known: Description) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    mark = known.path_separator
+    if mark == "list" or (mark is None and is_list(cells)):
+        label = "first" if known.label in ("first", "primary") else None
+        return paths_of_lists(cells, place, label, mark == "list")
+    label = known.label if known.label in ("first", "primary") else None
+    return split_paths(cells, place, mark, label)
+
+
+def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Read blanks, and below the first level words such as None and nan, as no label, unless a finer one is known."""
+    frame = frame.with_columns(
+        pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)).alias(name) for name in names
+    )
+    notes: list[str] = []
+    for depth in reversed(range(len(names))):
+        column, finer = pl.col(names[depth]), names[depth + 1 :]
+        word = column.str.strip_chars().str.to_lowercase().is_in(MISSING)
+        found = frame.select(
+            (word & pl.all_horizontal(pl.lit(True), pl.col(finer).is_null())).fill_null(False)
+        ).to_series()
+        if not found.any():
+            continue
+        words = frame.get_column(names[depth]).filter(found).unique().sort().head(3)
+        said = f"{int(found.sum()):,} rows have {listed(map(quoted, words))} in column {names[depth]}"
+        if depth == 0:
+            notes.append(f"{said}: a class of that name, though it may mean no label")
+            continue
+        notes.append(f"{said}: read as no label")
+        frame = frame.with_columns(pl.when(~found).then(column).alias(names[depth]))
+    return frame, tuple(notes)
+
+
+def _complete(
+    frame: pl.DataFrame, names: Sequence[str], numbers: pl.Series, split: pl.Series | None
+) -> tuple[pl.DataFrame, pl.Series, pl.Series | None, tuple[str, ...]]:
+    """Leave out the rows that lack a label; say which."""
+    whole = frame.select(pl.all_horizontal(pl.col(list(names)).is_not_null())).to_series()
+    left_out = int((~whole).sum())
+    which = listed(numbers.filter(~whole).head(10), left_out)
+    notes = (f"{counted(left_out, 'row')} without a label left out: {which}",) if left_out else ()
+    kept = None if split is None else split.filter(whole)
+    return frame.filter(whole), numbers.filter(whole), kept, notes
