@@ -7,7 +7,7 @@ A TOML file is given as the dataset itself, or lies beside the file under the sa
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ class Description:
     beside the first; `train`, `val`, `test`: files that are one split each. `split`: the split column, "none" for made
     splits. `path_separator`: what separates a path in a label cell, "none" for no paths, "list" for lists.
     `code`, `digits`: a column of codes and how many of their characters each level has. `names`: files that give ids
-    their names, ``FILE`` or ``LEVEL=FILE``. `hierarchy`: a file with the parents of labels; `tree`: the same, read.
+    their names, ``FILE`` or ``LEVEL=FILE``. `hierarchy`: a file with the parents of labels.
     `label`: "first" takes the first of several labels.
     """
 
@@ -47,7 +47,6 @@ class Description:
     label: str | None = None
     qualify_labels: bool = False
     drop_incomplete: bool = False
-    tree: dict[str, Any] | None = field(default=None, compare=False, hash=False)
 
     @property
     def format(self) -> FileFormat:
@@ -60,7 +59,7 @@ class Description:
         found: list[str] = []
         for one in fields(self):
             value = getattr(self, one.name)
-            if (value in (None, (), False) and one.name != "header") or one.name in ("files", "tree") or value is None:
+            if (value in (None, (), False) and one.name != "header") or one.name == "files" or value is None:
                 continue
             option = "--" + one.name.replace("_", "-")
             if one.name == "header":
@@ -95,7 +94,9 @@ def described(source: str, given: Description) -> tuple[str, Description, tuple[
         return files[0], given.over(replace(found, files=found.files[1:])), ()
     beside = path / "dataset.toml" if is_there(source) and path.is_dir() else path.with_suffix(".toml")
     if is_there(str(beside)) and beside != path:
-        return source, given.over(_read(beside)), (f"described by {beside}",)
+        found = _read(beside)
+        further = tuple(file for file in found.files if local(file).resolve() != path.resolve())
+        return source, given.over(replace(found, files=further)), (f"described by {beside}",)
     return source, given, ()
 
 
@@ -104,14 +105,14 @@ def _read(path: Path) -> Description:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as TOML: {error}", "correct it, or give the options instead") from error
-    known = {one.name for one in fields(Description)} - {"tree"}
+    known = {one.name for one in fields(Description)}
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if unknown := sorted(set(values) - known):
         raise DataError(
             f"{path}: {quoted(unknown[0])} is no key of a description", f"use some of {listed(sorted(known), 99)}"
         )
     if isinstance(values.get("hierarchy"), dict):
-        values["tree"] = values.pop("hierarchy")
+        values["hierarchy"] = path.name
     made: dict[str, Any] = {}
     for name, value in values.items():
         made[name] = tuple(value) if isinstance(value, list) else value

@@ -15,7 +15,7 @@ import polars as pl
 from data.checks import Rows, level_fault
 from data.columns.header import without_header
 from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths
-from data.columns.label_tree import ancestors, named, read_tree, tree_of
+from data.columns.label_tree import ancestors, named, read_tree
 from data.columns.level_columns import find_levels
 from data.columns.split_column import find_split
 from data.columns.text_column import find_text, joined
@@ -27,8 +27,8 @@ from data.files.several import FILE_SPLIT, common_name, read_files
 from data.hierarchy import qualified
 from data.splits import assign_splits, read_splits
 
-MISSING = ("none", "null", "nan", "<na>", "na", "n/a", "-1", "-")
-"""How a missing finer label is written, lower case; a word of these that stands above a known label is a class."""
+MISSING = ("none", "null", "nan", "<na>", "na", "n/a")
+"""How a missing finer label is written, lower case, and -1 among whole numbers; above a known label it is a class."""
 
 
 def read_table(source: str, description: Description | None = None) -> Rows:
@@ -159,9 +159,9 @@ def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple
                 "write one string or number per label",
             )
     levels = frame.select(columns)
-    if known.hierarchy is not None or known.tree is not None:
+    if known.hierarchy is not None:
         finest = levels.to_series(levels.width - 1)
-        parents, names = tree_of(known.tree, place) if known.hierarchy is None else read_tree(known.hierarchy)
+        parents, names = read_tree(known.hierarchy)
         levels = _by_tree(finest, parents, names, place)
         notes += (f"{levels.width} levels by the hierarchy given apart",)
     elif levels.width == 1:
@@ -199,7 +199,8 @@ def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFr
     notes: list[str] = []
     for depth in reversed(range(len(names))):
         column, finer = pl.col(names[depth]), names[depth + 1 :]
-        word = column.str.strip_chars().str.to_lowercase().is_in(MISSING)
+        integers = frame.get_column(names[depth]).drop_nulls().str.contains(r"^-?\d+$").all()
+        word = column.str.strip_chars().str.to_lowercase().is_in([*MISSING, "-1"] if integers else MISSING)
         found = frame.select(
             (word & pl.all_horizontal(pl.lit(True), pl.col(finer).is_null())).fill_null(False)
         ).to_series()

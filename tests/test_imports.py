@@ -82,7 +82,7 @@ LAYERS = {
 }
 # of heads and data, what pipeline takes from a module instead of from what the package exports: nothing to be added
 BY_PATH = {
-    "data.files.table",
+    "data.files.several",
     "data.summary",
     "heads.exported",
     "heads.knn",

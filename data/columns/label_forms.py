@@ -78,7 +78,7 @@ def paths_of_lists(
         )
     frame = _levels(cells.name, lists)
     if not asked and (fault := _no_tree(frame)):
-        raise _several(cells.name, place, fault)
+        raise _several(cells.name, place, fault, "list")
     return _with_own_names(frame), (f"lists in column {quoted(cells.name)} are paths of {frame.width} levels",)
 
 
@@ -104,8 +104,8 @@ def split_paths(
             return _with_own_names(frame), (f"{said} {quoted(certain)}",)
     if mark is not None:
         raise DataError(f"{place}: no label holds {quoted(mark)}", "leave --path-separator out, or name another")
-    if one := _several_in(distinct):
-        raise _several(cells.name, place, f"{quoted(one)} holds several")
+    if found := _several_in(distinct):
+        raise _several(cells.name, place, f"{quoted(found[0])} holds several", found[1])
     weak, likely = _weak_mark(cells.name, distinct)
     if weak:
         frame = _levels(cells.name, [_parts(cell, weak) for cell in cells])
@@ -181,22 +181,22 @@ def _with_own_names(frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
-def _several_in(distinct: pl.Series) -> str | None:
-    """Return a cell that holds several labels that other cells hold one by one, if most such cells do."""
+def _several_in(distinct: pl.Series) -> tuple[str, str] | None:
+    """Return a cell with several labels that other cells hold one by one, and their mark, if most such cells do."""
     cells: list[str] = distinct.to_list()
     known = set(cells)
     for mark in _SEVERAL:
         joint = [cell for cell in cells if mark in cell]
         several = [cell for cell in joint if all(part.strip() in known for part in cell.split(mark))]
         if joint and len(several) > len(joint) / 2:
-            return several[0]
+            return several[0], mark
     return None
 
 
-def _several(column: str, place: str, why: str) -> DataError:
+def _several(column: str, place: str, why: str, mark: str) -> DataError:
     return DataError(
         f"{place}: column {column} holds more than one label per text ({why}), which is out of scope",
-        "take the first: --label first; if they are paths: --path-separator list",
+        f"take the first: --label first; if they are paths: --path-separator {mark!r}",
     )
 
 

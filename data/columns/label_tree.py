@@ -115,7 +115,9 @@ def read_tree(file: str) -> tuple[dict[str, str | None], dict[str, str]]:
     :raises DataError: if it cannot be read, or gives a label two parents.
     """
     if suffix_of(file) in (".json", ".toml"):
-        return tree_of(_value(file), file)
+        value = _value(file)
+        inner = value.get("hierarchy") if isinstance(value, Mapping) else None
+        return tree_of(inner if isinstance(inner, Mapping) else value, file)
     frame = open_source(file).frame
     lower = {column.strip().lower(): column for column in reversed(frame.columns)}
     parent = next((lower[name] for name in _PARENT if name in lower), None)

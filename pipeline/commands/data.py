@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import loading_options, split_loading
+from pipeline.terminal.options import dataset_argument, force_option, loading_options, source_of, split_loading
 from pipeline.workspace.artifacts import DatasetSource, lasting_source
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ def list_datasets(session: Session) -> dict[str, Any]:
 
 
 @command("show", example="pipeline data show clinc")
-@click.argument("dataset")
+@dataset_argument
 @click.option("--rows", is_flag=True, help="Print the rows that are used instead, as CSV, in their order.")
 @click.option("--backbone", help="Count its tokens too (default: the backbone that `embed` used last, if any).")
 @loading_options
-def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | None, **options: Any) -> dict[str, Any]:
+def show_dataset(
+    session: Session, datasets: tuple[str, ...], rows: bool, backbone: str | None, **options: Any
+) -> dict[str, Any]:
     """Rows, classes and entropy of each level, balance, lengths, duplicates of DATASET.
 
     A dataset that was embedded here is read with the options of that `embed`, as by every other command, unless options
@@ -50,8 +53,10 @@ def show_dataset(session: Session, dataset: str, rows: bool, backbone: str | Non
     from pipeline.terminal.tables import dataset_lines
 
     loading, _ = split_loading(options)
-    source = session.artifacts.source_as_asked(dataset, loading)
-    if source.options and not DatasetSource("", **loading).options:
+    asked = source_of(datasets, loading)
+    as_embedded = len(datasets) == 1 and asked == DatasetSource(asked.source)
+    source = session.artifacts.dataset_source(datasets[0]) if as_embedded else asked
+    if source.options and as_embedded:
         session.console.say(f"read as it was embedded here: {' '.join(source.options)}")
     loaded = session.artifacts.load_dataset(source)
     if rows:
@@ -81,16 +86,16 @@ def _token_lengths(backbone: str) -> Callable[[Sequence[str]], NDArray[np.int64]
 
 
 @command("check", example="pipeline data check my.csv --levels area,topic")
-@click.argument("dataset")
+@dataset_argument
 @loading_options
-def check_dataset(session: Session, dataset: str, **options: Any) -> dict[str, Any]:
+def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Whether DATASET can be used: everything wrong or odd with it, with the offending rows."""
     import data
     from pipeline.errors import PipelineError
 
     loading, _ = split_loading(options)
-    source = DatasetSource(lasting_source(dataset), **loading)
-    arguments = {name: value for name, value in asdict(source).items() if name not in ("source", "limit")}
+    source = source_of(datasets, loading)
+    arguments = {one.name: getattr(source, one.name) for one in fields(source) if one.name not in ("source", "limit")}
     found = data.check(source.source, folder=session.artifacts.datasets, **arguments)
     errors = [finding for finding in found if finding.severity == "error"]
     for finding in found:
@@ -99,6 +104,10 @@ def check_dataset(session: Session, dataset: str, **options: Any) -> dict[str, A
     if errors:
         raise PipelineError(errors[0].problem, errors[0].remedy)
     loaded = session.artifacts.load_dataset(source)
+    problems = {finding.problem for finding in found}
+    for note in loaded.warnings:
+        if note not in problems:
+            session.console.say(note)
     counts = " > ".join(
         f"{len(classes):,} {name}" for name, classes in zip(loaded.levels, loaded.hierarchy.classes, strict=True)
     )
@@ -110,5 +119,29 @@ def check_dataset(session: Session, dataset: str, **options: Any) -> dict[str, A
     }
 
 
-for _command in (list_datasets, show_dataset, check_dataset):
+@command("convert", example="pipeline data convert my.xlsx --output clean.parquet")
+@dataset_argument
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="A Parquet file.")
+@force_option
+@loading_options
+def convert_dataset(
+    session: Session, datasets: tuple[str, ...], output: Path, force: bool, **options: Any
+) -> dict[str, Any]:
+    """Write DATASET as it was understood: Parquet with a text column, one column per level, and the split."""
+    from pipeline.workspace.outputs import check_output, write_table
+
+    if output.suffix != ".parquet":
+        raise click.BadParameter(f"{output} does not end in .parquet, which is what is written", param_hint="--output")
+    loading, _ = split_loading(options)
+    source = source_of(datasets, loading)
+    check_output(output, force=force, inputs=[Path(source.source)])
+    loaded = session.artifacts.load_dataset(source)
+    for warning in loaded.warnings:
+        session.console.say(warning)
+    write_table(output, loaded.frame, {"command": "data convert", "dataset": loaded.id})
+    session.console.show(f"{loaded.frame.height:,} rows, columns {', '.join(loaded.frame.columns)}: {output}")
+    return {"output": str(output), "rows": loaded.frame.height, "columns": loaded.frame.columns}
+
+
+for _command in (list_datasets, show_dataset, check_dataset, convert_dataset):
     COMMAND.add_command(_command)

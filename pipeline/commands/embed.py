@@ -11,18 +11,19 @@ from click.core import ParameterSource
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
     IntegerList,
+    dataset_argument,
     embedding_options,
     loading_options,
     reading_options,
+    source_of,
     split_loading,
 )
-from pipeline.workspace.artifacts import DatasetSource, lasting_source
 
 ENGINES = ("local", "ray")
 
 
 @command("embed", example="pipeline embed clinc --backbone minilm")
-@click.argument("dataset")
+@dataset_argument
 @embedding_options
 @reading_options
 @click.option(
@@ -49,11 +50,11 @@ ENGINES = ("local", "ray")
     "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
 )
 @loading_options
-def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: Any) -> dict[str, Any]:
+def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...], **options: Any) -> dict[str, Any]:
     """Compute the missing features of DATASET, once.
 
-    DATASET is a built-in name (clinc, icd10cm) or a path or URL of a CSV, Parquet or JSONL file with a text column, one
-    column per level (level0, level1, ... coarsest first) and, if it has one, a split column (train, val, test).
+    DATASET is a built-in name (clinc, icd10cm) or your own file, files, folder or URL: CSV, JSON, Parquet, Excel, text.
+    Which columns hold texts, labels (coarsest first) and splits is found and said, or named by options.
 
     With --engine ray it may also be Parquet without labels: a file, a folder, a quoted pattern or a URL of either. Such
     texts are read on the cluster and embedded, nothing else: there is nothing to fit a head on. --devices auto takes
@@ -65,7 +66,7 @@ def COMMAND(session: Session, dataset: str, layers: tuple[int, ...], **options: 
     from pipeline.stages.embed_with_progress import corpus_stage, embed_stage, given_stage
 
     loading, rest = split_loading(options)
-    source = DatasetSource(lasting_source(dataset), **loading)
+    source = source_of(datasets, loading)
     if rest["embeddings"] is not None:
         refuse_beside_embeddings()
         return given_stage(session, source, rest["embeddings"], rest["name"]).summary()

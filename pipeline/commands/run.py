@@ -14,27 +14,28 @@ import click
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
     NameList,
+    dataset_argument,
     embedding_options,
     fitting_options,
     known_methods,
     loading_options,
     reading_options,
+    source_of,
     split_loading,
 )
-from pipeline.workspace.artifacts import DatasetSource, lasting_source
 
 if TYPE_CHECKING:
     from pipeline.workspace.features import LabelledFeatures
 
 
 @command("run", example="pipeline run icd10cm --backbone minilm")
-@click.argument("dataset")
+@dataset_argument
 @click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint", show_default=True)
 @embedding_options
 @reading_options
 @fitting_options
 @loading_options
-def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options: Any) -> dict[str, Any]:
+def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Embed DATASET, fit a head by each method, score every prefix on every level, say what to choose, and report.
 
     The report is one HTML page about every run on these features; it needs the extra [report].
@@ -46,7 +47,7 @@ def COMMAND(session: Session, dataset: str, methods: tuple[str, ...], **options:
     from pipeline.terminal.tables import score_table
 
     loading, rest = split_loading(options)
-    embedded = embed_stage(session, DatasetSource(lasting_source(dataset), **loading), rest)
+    embedded = embed_stage(session, source_of(datasets, loading), rest)
     features = embedded.features()
     runs = fit_stage(session, features, methods, rest)
     scores = score_stage(session, [run_scorable(run, features) for run in runs], protocols=("gallery",))

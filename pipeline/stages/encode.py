@@ -17,7 +17,7 @@ import polars as pl
 
 import cache
 import data
-from data.files.table import read_files
+from data.files.several import read_files
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.records import forbidden, tell

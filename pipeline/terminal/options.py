@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pipeline.workspace.artifacts import DatasetSource
 
 
 class IntegerList(click.ParamType[tuple[int, ...]]):
@@ -66,17 +70,40 @@ def known_methods() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
+def dataset_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The dataset: a built-in name, or the files, folder or URL of one's own; see `source_of`."""
+    return click.argument("datasets", nargs=-1, metavar="DATASET...")(function)
+
+
 def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how a dataset is loaded; `split_loading` takes them out of the rest."""
     options = (
-        click.option("--levels", type=NameList(), help="Level columns, coarsest first (default: level0, level1, ...)."),
-        click.option("--text", default="text", show_default=True, help="Text column."),
+        click.option("--levels", type=NameList(), help="Label columns, coarsest first. Default: found."),
+        click.option("--text", default="text", help="Text column, or several, joined: title,body. Default: found."),
         click.option(
             "--limit", type=click.IntRange(min=1), help="At most so many texts: whole branches of the hierarchy."
         ),
         click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,729 distinct descriptions."),
         click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
         click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
+        click.option("--split", help="Split column, or none: splits are made. Default: found."),
+        click.option("--train", type=NameList(), help="Files of training rows, instead of a split column."),
+        click.option("--val", type=NameList(), help="Files of validation rows."),
+        click.option("--test", type=NameList(), help="Files of test rows."),
+        click.option("--header/--no-header", default=None, help="Whether the first line holds names. Default: found."),
+        click.option("--separator", help="Of CSV fields: a character, tab, or none (lines). Default: found."),
+        click.option(
+            "--quotes",
+            type=click.Choice(["doubled", "backslash", "literal"]),
+            help='A quotation mark in a CSV field is "", \\", or a plain character. Default: found.',
+        ),
+        click.option("--encoding", help="Of text files, such as cp1252. Default: found."),
+        click.option("--path-separator", help="Of label paths in one column (A > B), list, or none. Default: found."),
+        click.option("--code", help="Column of codes whose first characters are the levels; see --digits."),
+        click.option("--digits", type=IntegerList(), help="Characters of the code per level: 2,4,6."),
+        click.option("--names", type=NameList(), help="Files with the names of label ids: FILE or LEVEL=FILE."),
+        click.option("--hierarchy", help="File with the parents of labels: JSON, TOML, or a table of edges."),
+        click.option("--label", help="first: the first of several labels of a text."),
     )
     for option in reversed(options):
         function = option(function)
@@ -84,11 +111,45 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 LOADING = ("levels", "text", "limit", "all_rows", "qualify_labels", "drop_incomplete")
+_DESCRIBING = (
+    "split", "train", "val", "test", "header", "separator", "quotes", "encoding", "path_separator", "code", "digits",
+    "names", "hierarchy", "label",
+)  # fmt: skip
 
 
 def split_loading(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `loading_options`, and the rest."""
-    return {name: options[name] for name in LOADING}, {k: v for k, v in options.items() if k not in LOADING}
+    """Options of `loading_options`, as arguments of `DatasetSource`, and the rest. Files become absolute paths."""
+    import data
+    from pipeline.workspace.artifacts import lasting_source
+
+    said = {name: options[name] for name in _DESCRIBING if options[name] is not None}
+    for name in ("train", "val", "test"):
+        if name in said:
+            said[name] = tuple(map(lasting_source, said[name]))
+    if "hierarchy" in said:
+        said["hierarchy"] = lasting_source(said["hierarchy"])
+    if "names" in said:
+        parts = (one.rpartition("=") for one in said["names"])
+        said["names"] = tuple(f"{level}{mark}{lasting_source(file)}" for level, mark, file in parts)
+    loading = {name: options[name] for name in LOADING}
+    rest = {name: value for name, value in options.items() if name not in (*LOADING, *_DESCRIBING)}
+    return {**loading, "description": data.Description(**said)}, rest
+
+
+def source_of(datasets: tuple[str, ...], loading: dict[str, Any]) -> DatasetSource:
+    """How to load what was typed: the first of `datasets` with the others as further files, or the files of --train.
+
+    :raises click.UsageError: if nothing was named.
+    """
+    from pipeline.workspace.artifacts import DatasetSource, lasting_source
+
+    description = loading["description"]
+    files = tuple(map(lasting_source, datasets)) or description.train
+    if not files:
+        raise click.UsageError("Missing argument 'DATASET...'.")
+    return DatasetSource(
+        files[0], **loading | {"description": replace(description, files=files[1:] if datasets else ())}
+    )
 
 
 def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:

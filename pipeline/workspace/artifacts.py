@@ -33,6 +33,7 @@ class DatasetSource:
     all_rows: bool = False
     qualify_labels: bool = False
     drop_incomplete: bool = False
+    description: data.Description = field(default_factory=data.Description)
 
     @property
     def options(self) -> list[str]:
@@ -45,7 +46,7 @@ class DatasetSource:
             ("--qualify-labels", self.qualify_labels),
             ("--drop-incomplete", self.drop_incomplete),
         )
-        return [*words, *(flag for flag, on in flags if on)]
+        return [*words, *(flag for flag, on in flags if on), *self.description.words]
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ class Artifacts:
             all_rows=source.all_rows,
             qualify_labels=source.qualify_labels,
             drop_incomplete=source.drop_incomplete,
+            description=source.description,
             folder=self.datasets,
         )
 

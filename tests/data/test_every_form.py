@@ -1,0 +1,180 @@
+"""A small file of each form in which people have datasets: read as it is, or with the option that the error names."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data import DataError, Description, load
+from data.columns.label_tree import tree_of
+from data.description import described
+
+FORMS = Path(__file__).parent / "files_of_every_form"
+NAMES = {"home", "money", "travel"}, {"delay", "heating", "lamp", "pay", "refund", "seat"}
+
+
+def loaded(name, **options):
+    return load(str(FORMS / name), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("plain.csv", ()),
+        ("packed.csv.gz", ()),
+        ("tabs.tsv", ("texts are in column 'sentence'", "'area' > 'topic'", "splits are in column 'partition'")),
+        ("semicolons_utf16.csv", ("UTF-16", "separated by semicolons")),
+        (
+            "windows_1252.csv",
+            ("Windows-1252", "texts are in column 'utterance'", "'category' > 'subcategory'", "'set'"),
+        ),
+        ("no_header.csv", ("the first line is a row", "texts are in column 'column4'", "'column2' > 'column3'")),
+        ("array.json", ("'domain' > 'intent'",)),
+        ("keyed.json", ("records keyed by id", "texts are in column 'query'")),
+        ("splits.json", ("the parts train, val, test are the splits", "'l1' > 'l2'")),
+        ("lines.jsonl", ("lists in column 'labels' are paths of 2 levels",)),
+        ("columns.parquet", ("'area' > 'topic'",)),
+        ("sheet.xlsx", ("'Level 1' > 'Level 2'", "splits are in column 'Split'")),
+        ("folder", ("splits are in files of their own (dev.csv: val, test.csv: test, train.csv: train)",)),
+        ("parallel", ("line by line", "texts are in column 'texts'", "'area_labels' > 'topic_labels'")),
+        ("path_arrow.csv", ("paths separated by ' > '", "no column split")),
+        ("path_slash.csv", ("paths separated by '/' (--path-separator none: they are no paths)",)),
+        ("python_list.csv", ("lists in column 'label' are paths of 2 levels",)),
+        ("toml/rows.csv", ("described by", "hierarchy given apart")),
+        ("toml/rows.toml", ("hierarchy given apart",)),
+    ],
+)
+def test_read_from_the_guess_alone_which_is_said(name, said):
+    dataset = loaded(name)
+    assert len(dataset) == 48
+    assert tuple(map(set, dataset.hierarchy.classes)) == NAMES
+    for words in said:
+        assert any(words in note for note in dataset.warnings), (words, dataset.warnings)
+    if not said:
+        assert dataset.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("names/ids.csv", {"names": (str(FORMS / "names/labels.csv"),)}),
+        ("tree/rows.csv", {"hierarchy": str(FORMS / "tree/nodes.csv")}),
+        ("mapping/rows.csv", {"hierarchy": str(FORMS / "mapping/domains.json")}),
+        ("title_and_body.csv", {"text": ("title", "description")}),
+    ],
+)
+def test_read_with_one_option(name, options):
+    dataset = loaded(name, description=Description(**options))
+    assert len(dataset) == 48 and tuple(map(set, dataset.hierarchy.classes)) == NAMES
+
+
+def test_codes_by_their_digits_with_zeros_put_back(tmp_path):
+    dataset = loaded("codes.csv", description=Description(code="hs", digits=(2, 4)))
+    assert len(dataset) == 48 and dataset.hierarchy.sizes == (3, 6)
+    lost = (FORMS / "codes.csv").read_text().replace(",0", ",")
+    (tmp_path / "codes.csv").write_text(lost)
+    again = load(str(tmp_path / "codes.csv"), description=Description(code="hs", digits=(2, 4)))
+    assert again.frame.equals(dataset.frame) and any("leading zero" in note for note in again.warnings)
+
+
+def test_what_can_be_read_in_two_ways_names_both_options():
+    with pytest.raises(DataError, match="may be in 'title' or in 'description'") as caught:
+        loaded("title_and_body.csv")
+    assert "--text title or --text description" in caught.value.remedy
+    with pytest.raises(DataError, match="more than one label per text") as caught:
+        loaded("several_labels.csv")
+    assert "--label first" in caught.value.remedy and "--path-separator ';'" in caught.value.remedy
+    assert len(loaded("several_labels.csv", description=Description(label="first"))) == 48
+
+
+def test_two_trees_are_an_error_that_names_both(write):
+    rows = "".join(
+        f"the text number {n},{n % 2},{n % 4},{n // 8 % 3},{n // 8 % 3 * 2 + n // 24 % 2}\n" for n in range(96)
+    )
+    with pytest.raises(DataError, match="labels may be 'a' > 'b' or 'x' > 'y'") as caught:
+        load(write("t.csv", "text,a,b,x,y\n" + rows))
+    assert "--levels a,b or --levels x,y" in caught.value.remedy
+
+
+def test_uneven_depth_and_one_level():
+    uneven = loaded("uneven.csv")
+    assert (uneven.labels[:, 1] == -1).sum() == 16 and (uneven.labels[:, 0] >= 0).all()
+    assert any("6 rows have 'None' in column level1: read as no label" in note for note in uneven.warnings)
+    assert len(loaded("uneven.csv", drop_incomplete=True)) == 32
+    assert loaded("one_level.csv").hierarchy.sizes == (6,)
+
+
+@pytest.mark.parametrize(
+    "labels", [("and/or", "Food/Drink", "other"), ("v1.2", "v1.3", "v2.0", "v2.1", "v2.2"), ("Food/Drink", "Art/Craft")]
+)
+def test_labels_with_marks_inside_are_no_paths(write, labels):
+    rows = "".join(f"text number {n},{labels[n % len(labels)]}\n" for n in range(60))
+    assert load(write("t.csv", "text,label\n" + rows)).hierarchy.classes == (tuple(sorted(labels)),)
+
+
+def test_paths_of_uneven_depth_and_repeated_names_when_asked(write):
+    labels = ("comp.os.windows", "comp.graphics", "rec.autos", "rec.os", "misc")
+    rows = "".join(f"text number {n},{labels[n % 5]}\n" for n in range(100))
+    dataset = load(write("t.csv", "text,label\n" + rows), description=Description(path_separator="."))
+    assert dataset.hierarchy.classes[0] == ("comp", "misc", "rec")
+    assert dataset.hierarchy.classes[1] == ("autos", "comp/os", "graphics", "rec/os")
+    assert (dataset.labels == -1).sum() == 20 * (1 + 1 + 1 + 2)
+
+
+def test_a_column_that_looks_like_a_split_and_is_not_used_is_said(write):
+    rows = "".join(f"text number {n},a{n % 2},b{n % 4},{n % 10}\n" for n in range(80))
+    dataset = load(write("t.csv", "text,level0,level1,fold\n" + rows))
+    assert any("column 'fold' looks like a split and is not used" in note for note in dataset.warnings)
+    with pytest.raises(DataError, match="split is '0'"):
+        load(write("t.csv", "text,level0,level1,fold\n" + rows), description=Description(split="fold"))
+
+
+def test_several_files_in_any_order(tmp_path):
+    whole = loaded("folder").frame.sort("text", "fine")
+    one, two, three = (str(FORMS / "folder" / f"{name}.csv") for name in ("train", "dev", "test"))
+    assert load(one, description=Description(files=(two, three))).frame.sort("text", "fine").equals(whole)
+    for part, name in ((one, "a"), (two, "b"), (three, "c")):
+        shutil.copy(part, tmp_path / f"{name}.csv")
+    a, b, c = (str(tmp_path / f"{name}.csv") for name in "abc")
+    said = Description(train=(a,), val=(b,), test=(c,))
+    assert load(a, description=said).frame.sort("text", "fine").equals(whole)
+    (tmp_path / "c.csv").write_text("text,coarse\nx,y\n")
+    with pytest.raises(DataError, match="have different columns: 'fine'"):
+        load(a, description=said)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": ["x", "y"], "b": ["z"]},
+        {"x": "a", "y": "a", "z": "b"},
+        [["a", "x"], ["a", "y"], ["b", "z"]],
+        {
+            "nodes": [{"id": "a"}],
+            "links": [{"source": s, "target": t} for s, t in (("a", "x"), ("a", "y"), ("b", "z"))],
+        },
+        {"a": {"x": [], "y": []}, "b": {"z": None}},
+    ],
+)
+def test_a_hierarchy_in_each_of_its_forms(value):
+    assert tree_of(json.loads(json.dumps(value)), "t")[0] == {"a": None, "b": None, "x": "a", "y": "a", "z": "b"}
+
+
+def test_a_hierarchy_with_two_parents_or_without_a_label_is_refused(write):
+    with pytest.raises(DataError, match="'x' stands under 'a' and 'b'"):
+        tree_of({"a": ["x"], "b": ["x"]}, "t")
+    path = write("tree.json", json.dumps({"a": ["x"]}))
+    with pytest.raises(DataError, match="is not in the hierarchy"):
+        loaded("mapping/rows.csv", description=Description(hierarchy=path))
+
+
+def test_a_toml_file_with_an_unknown_key_is_refused_and_options_win(write):
+    write("t.csv", (FORMS / "title_and_body.csv").read_text())
+    write("t.toml", 'text = "description"\n')
+    source = str(Path(write("t.csv", (FORMS / "title_and_body.csv").read_text())))
+    assert len(load(source).frame["text"][0].split()) > 3
+    assert described(source, Description(text=("title",)))[1].text == ("title",)
+    write("t.toml", "textt = 1\n")
+    with pytest.raises(DataError, match="'textt' is no key"):
+        load(source)
