@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heads.checkpoint import load, save
+    from heads.choosing import Choice
     from heads.errors import HeadsError
-    from heads.fitting import FitProgress, FitResult, fit, fit_many
+    from heads.fitting import FitProgress, FitResult, choose, fit, fit_many
     from heads.head import FractalHead
     from heads.logistic import LogisticRegression, fit_logistic
-    from heads.methods import METHODS, head_of, hyperparameters, is_closed_form
+    from heads.methods import METHODS, head_of, hyperparameters, is_chosen, is_closed_form
 
 _HOMES = {
     "METHODS": "methods",
+    "Choice": "choosing",
     "FitProgress": "fitting",
     "FitResult": "fitting",
     "FractalHead": "head",
     "HeadsError": "errors",
     "LogisticRegression": "logistic",
+    "choose": "fitting",
     "fit": "fitting",
     "fit_logistic": "logistic",
     "fit_many": "fitting",
     "head_of": "methods",
     "hyperparameters": "methods",
+    "is_chosen": "methods",
     "is_closed_form": "methods",
     "load": "checkpoint",
     "save": "checkpoint",
@@ -35,16 +39,19 @@ _HOMES = {
 
 __all__ = [
     "METHODS",
+    "Choice",
     "FitProgress",
     "FitResult",
     "FractalHead",
     "HeadsError",
     "LogisticRegression",
+    "choose",
     "fit",
     "fit_logistic",
     "fit_many",
     "head_of",
     "hyperparameters",
+    "is_chosen",
     "is_closed_form",
     "load",
     "save",

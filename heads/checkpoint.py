@@ -134,7 +134,8 @@ def _digest(weights: bytes, config: Mapping[str, Any]) -> str:
     """BLAKE2b over the weights file and everything in the configuration but the digest itself."""
     rest = {name: value for name, value in config.items() if name != "digest"}
     content = hashlib.blake2b(weights, digest_size=16)
-    content.update(json.dumps(rest, ensure_ascii=False, sort_keys=True).encode())
+    spelled = json.loads(json.dumps(rest))  # as it is read back: a key that is a number becomes a string
+    content.update(json.dumps(spelled, ensure_ascii=False, sort_keys=True).encode())
     return content.hexdigest()
 
 

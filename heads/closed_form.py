@@ -75,7 +75,13 @@ def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
         return _mapped(whole, _principal(whole.covariance, dim), dim, {}, "principal components")
     shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
     directions = discriminants(whole, shrinkage, dim)
-    return _mapped(whole, directions, dim, {"shrinkage": shrinkage, "scores": scores}, reason)
+    return _mapped(
+        whole,
+        directions,
+        dim,
+        {"shrinkage": shrinkage, "scores": {f"{one:g}": score for one, score in scores.items()}},
+        reason,
+    )
 
 
 def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:

@@ -25,10 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heads.choosing import Choice
+from heads.choosing import choose as choose_among
 from heads.closed_form import class_proxies, closed_form_head, linear_map, standardised
 from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
-from heads.methods import hyperparameters, method_named
+from heads.methods import Method, head_of, hyperparameters, is_chosen, method_named
 from heads.presets import HeadShape, Preset, preset
 from heads.training import losses
 from heads.training.inputs import Inputs, checked_inputs
@@ -117,6 +119,7 @@ def fit_many(
     schedule: str | None = None,
     classes: Sequence[int] | None = None,
     device: str | torch.device = "auto",
+    choice: Choice | None = None,
     progress: Callable[[FitProgress], None] | None = None,
 ) -> list[FitResult]:
     """Train one head per seed; each is what it would be if trained alone (bit for bit on a CPU).
@@ -137,33 +140,79 @@ def fit_many(
     :param classes: the class counts per level, if labels are class numbers from 0 already: a class that no row has then
         keeps its place. By default the classes are the distinct labels, sorted.
     :param device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+    :param choice: what `choose` chose; by default chosen here where the method asks for it (`joint`) and neither `head`
+        nor `epochs` is given. Where the closed form alone is chosen there is one result, whatever `seeds` are.
     :param progress: called some times per epoch.
     :raises HeadsError: if the input does not fit together, holds NaN, has no two rows of one finest class or a class
         under two parents; if a name is unknown or a setting cannot be used; if a loss is not finite.
     """
-    settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule)
     row = method_named(method)
-    shape_row = preset(row.head if head is None else head)
+    settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule)
     if not seeds:
         raise HeadsError("no seeds", "give at least one seed")
     where = _device(device)
-    inputs = checked_inputs(features, labels, validation, where, classes=classes)
-    if row.closed_form:
-        return [_closed_form(method, inputs)]
+    choosing = choice is None and is_chosen(method, head, epochs)
+    inputs = checked_inputs(features, labels, validation, where, classes=classes, every_held_row=choosing)
+    if choosing:
+        choice = _choice(row, settings, inputs)
+    if row.closed_form or (choice is not None and choice.closed_form):
+        return [_closed_form(method, inputs, choice)]
+    if choice is not None:
+        head, settings = choice.head, {**settings, "epochs": choice.epochs}
+        inputs = replace(inputs, validation=None, validation_labels=None)  # the epochs are chosen: the last is kept
+    results = _trained(inputs, row, preset(head_of(method, head)), settings, seeds, progress)
+    return results if choice is None else [replace(result, chosen=choice.to_json()) for result in results]
+
+
+def choose(
+    features: Any,
+    labels: Any,
+    *,
+    method: str = "joint",
+    validation: tuple[Any, Any] | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    schedule: str | None = None,
+    classes: Sequence[int] | None = None,
+    device: str | torch.device = "auto",
+) -> Choice:
+    """Choose what `fit_many` would train if told neither head nor epochs; see there, and `heads/choosing.py`."""
+    settings = hyperparameters(method, batch_size=batch_size, lr=lr, schedule=schedule)
+    inputs = checked_inputs(features, labels, validation, _device(device), classes=classes, every_held_row=True)
+    return _choice(method_named(method), settings, inputs)
+
+
+def _choice(row: Method, settings: dict[str, Any], inputs: Inputs) -> Choice:
+    def train(part: Inputs, head: str, epochs: int) -> FractalHead:
+        if not epochs:
+            return closed_form_head("lda", part)[0].to(part.features.device)
+        alone = replace(part, validation=None, validation_labels=None)
+        result = _trained(alone, row, preset(head), {**settings, "epochs": epochs}, [0], None)[0]
+        return result.head.to(part.features.device)
+
+    return choose_among(inputs, train)
+
+
+def _trained(
+    inputs: Inputs,
+    row: Method,
+    shape_row: Preset,
+    settings: dict[str, Any],
+    seeds: Sequence[int],
+    progress: Callable[[FitProgress], None] | None,
+) -> list[FitResult]:
+    """Train heads on checked inputs."""
+    where = inputs.features.device
     inputs, begin, centring = _begun(shape_row, inputs)
-    shape = HeadShape.of(
-        shape_row,
-        inputs.features.shape[1],
-        inputs.classes,
-        proxy_temperature=row.settings.get("proxy_temperature"),
-    )
+    temperature = row.settings.get("proxy_temperature")
+    shape = HeadShape.of(shape_row, inputs.features.shape[1], inputs.classes, proxy_temperature=temperature)
     with _cores(where) as (cores, helper):
         groups = [list(seeds)] if where.type == "cuda" else [[seed] for seed in seeds]
         trainers = [
             Trainer(inputs, row, shape, group, settings, helper if len(groups) == 1 else None, begin)
             for group in groups
         ]
-        count = _Counter(progress, method, settings["epochs"], sum(trainer.steps for trainer in trainers))
+        count = _Counter(progress, row.name, settings["epochs"], sum(trainer.steps for trainer in trainers))
         if len(trainers) == 1 or cores == 1:
             for trainer in trainers:
                 _train(trainer, settings["epochs"], count.tell)
@@ -173,7 +222,7 @@ def fit_many(
     return [
         FitResult(
             FractalHead(
-                shape, trainer.best[s].cpu().clone(), labelling, method=method, preset=shape_row.name, **centring
+                shape, trainer.best[s].cpu().clone(), labelling, method=row.name, preset=shape_row.name, **centring
             ),
             seed,
             trainer.histories[s],
@@ -186,14 +235,23 @@ def fit_many(
     ]
 
 
-def _closed_form(method: str, inputs: Inputs) -> FitResult:
-    """The head of a method without training steps."""
+def _closed_form(method: str, inputs: Inputs, choice: Choice | None) -> FitResult:
+    """The head of a method without training steps, or of one that chose to take none."""
     began = time.perf_counter()
-    head, found = closed_form_head(method, inputs)
+    head, found = closed_form_head(method if choice is None else "lda", inputs)
+    head.method = method
     nothing = {f"accuracy_{level}": None for level in range(len(inputs.classes))}
     history = [{"epoch": 0, "loss": None, "lr": None, "score": None, **nothing}]
     seconds = time.perf_counter() - began
-    return FitResult(head, 0, history, 0, seconds, head.parameters_count, {**found.chosen, "reason": found.reason})
+    return FitResult(
+        head,
+        0,
+        history,
+        0,
+        seconds,
+        head.parameters_count,
+        {**found.chosen, "reason": found.reason} if choice is None else choice.to_json(),
+    )
 
 
 def _begun(row: Preset, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor] | None, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,13 @@ class Labelling:
     parents: tuple[np.ndarray, ...]
     supervised: tuple[bool, ...]
     names: tuple[tuple[Any, ...], ...] | None = None
+
+
+class Prediction(NamedTuple):
+    """Label paths [n, L], labels as given in training, -1 below a path's end; and each label's probability [n, L]."""
+
+    labels: np.ndarray
+    probability: np.ndarray
 
 
 class FractalHead(torch.nn.Module):
@@ -138,6 +145,66 @@ class FractalHead(torch.nn.Module):
             None if column[0] is None else np.concatenate([part for part in column if part is not None])
             for column in zip(*parts, strict=True)
         ]
+
+    def predict(self, features: Any, dim: int | None = None) -> Prediction:
+        """Label features by one path of the tree each: the most probable one under all levels' classifiers together.
+
+        A path scores the sum of its classes' log probabilities, one classifier per level; a path that ends above the
+        finest level counts its last class for the levels below, as an only child would. Probabilities of paths are the
+        softmax of that; a class's is the sum over the paths through it. Labels are thus always ancestors of one
+        another, which one argmax per level does not give.
+
+        :param features: real [n, H].
+        :param dim: length of the prefix, one of `dims`; the full vector by default.
+        :raises HeadsError: as `embed`; and if no classifier of the head is trained.
+        """
+        paths = self._paths()
+        labels, confidence = [], []
+        for prefix in self._prefixes(features, dim):
+            scores = self._path_scores(prefix, paths)
+            best = scores.argmax(1)
+            chosen = paths[best]
+            through = [
+                (scores * (paths[None, :, level] == chosen[:, None, level])).sum(1) for level in range(paths.shape[1])
+            ]
+            labels.append(chosen)
+            confidence.append(np.where(chosen >= 0, np.stack(through, 1), np.nan).astype(np.float32))
+        if not labels:
+            return Prediction(np.zeros((0, self.levels), np.int64), np.zeros((0, self.levels), np.float32))
+        return Prediction(labels_of(np.concatenate(labels), self.labelling.names), np.concatenate(confidence))
+
+    def _paths(self) -> np.ndarray:
+        """Every path from level 0 to a class without children: int64 [K, L], -1 below its end or what is trained.
+
+        :raises HeadsError: if no classifier is trained.
+        """
+        trained = [level for level, is_trained in enumerate(self.labelling.supervised) if is_trained]
+        if not trained:
+            raise HeadsError(f"{self._described()} has no trained classifier", "use neighbours, or another method")
+        paths = np.arange(self.shape.classes[0])[:, None]
+        for level in range(1, trained[-1] + 1):
+            parents = self.labelling.parents[level - 1]
+            seen = np.flatnonzero(parents >= 0)
+            places = {int(path[level - 1]): at for at, path in enumerate(paths) if path[level - 1] >= 0}
+            below = [[*paths[places[int(parents[child])]], child] for child in seen if int(parents[child]) in places]
+            childless = ~np.isin(paths[:, level - 1], parents[seen])
+            ends = np.pad(paths[childless], ((0, 0), (0, 1)), constant_values=-1)
+            paths = np.concatenate([np.array(below, np.int64).reshape(-1, level + 1), ends])
+        return np.pad(paths, ((0, 0), (0, self.levels - paths.shape[1])), constant_values=-1)
+
+    def _path_scores(self, prefixes: Tensor, paths: np.ndarray) -> np.ndarray:
+        """Probability of each path, float32 [n, K]."""
+        total, last = np.zeros((len(prefixes), len(paths)), np.float32), None
+        levels = self._probabilities(prefixes)
+        deepest = max(level for level, is_trained in enumerate(self.labelling.supervised) if is_trained)
+        for level in range(deepest + 1):
+            found = levels[level]
+            if found is None or not self.labelling.supervised[level]:
+                continue
+            own = np.log(np.maximum(found, 1e-30))[:, np.maximum(paths[:, level], 0)]
+            last = own if last is None else np.where(paths[:, level] >= 0, own, last)
+            total += last
+        return torch.from_numpy(total).softmax(1).numpy()
 
     def _prefixes(self, features: Any, dim: int | None) -> Iterator[Tensor]:
         """Normalised prefixes, some rows at a time."""

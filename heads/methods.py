@@ -128,13 +128,15 @@ def keep_probabilities(scales: int) -> tuple[float, ...]:
 class Method:
     """A training method: what it supervises, and the settings it is trained with unless told otherwise.
 
-    A closed form has no settings and no seed: whatever seeds are asked for, it makes one head.
+    A closed form has no settings and no seed: whatever seeds are asked for, it makes one head. A method that `chooses`
+    has its head and epochs chosen by the data (`heads/choosing.py`) where neither is given.
     """
 
     name: str
     about: str
     supervise: Callable[[int, int], Supervision] | None
     closed_form: bool = False
+    chooses: bool = False
     head: str = "paper"
     epochs: int = 5
     batch_size: int = 24
@@ -167,8 +169,9 @@ METHODS: dict[str, Method] = {
             "joint",
             "every prefix learns every level: supervised contrast and class proxies",
             None,
+            chooses=True,
             head="mlp",
-            epochs=10,
+            epochs=8,
             batch_size=128,
             lr=1e-3,
             schedule="one-cycle",
@@ -179,7 +182,7 @@ METHODS: dict[str, Method] = {
             "joint on the finest level alone",
             None,
             head="mlp",
-            epochs=10,
+            epochs=8,
             batch_size=128,
             lr=1e-3,
             schedule="one-cycle",
@@ -190,7 +193,7 @@ METHODS: dict[str, Method] = {
             "joint without class proxies",
             None,
             head="mlp",
-            epochs=10,
+            epochs=8,
             batch_size=128,
             lr=1e-3,
             schedule="one-cycle",
@@ -229,6 +232,14 @@ def head_of(name: str, head: str | None = None) -> str:
     """
     row = method_named(name)
     return row.head if head is None or row.closed_form else head
+
+
+def is_chosen(name: str, head: str | None, epochs: int | None) -> bool:
+    """Whether the data choose a method's head and epochs: where neither is given.
+
+    :raises HeadsError: if there is no such method.
+    """
+    return method_named(name).chooses and head is None and epochs is None
 
 
 def hyperparameters(

@@ -89,6 +89,30 @@ def checked_inputs(
     )
 
 
+def part_of_inputs(inputs: Inputs, rows: Tensor, held: Tensor | None) -> Inputs:
+    """Some of the rows, their classes numbered anew.
+
+    :param rows: int64, of the training rows.
+    :param held: int64, of the validation rows, whose classes must be among those of `rows`; None for none.
+    """
+    labels, held_labels = inputs.labels[rows], None
+    if held is not None and inputs.validation_labels is not None:
+        held_labels = inputs.validation_labels[held]
+    both = torch.cat([labels, *([] if held_labels is None else [held_labels])])
+    numbers, _ = _numbered(both.cpu().numpy(), None)
+    classes = tuple(int(top) + 1 for top in numbers.max(axis=0))
+    renumbered = torch.from_numpy(numbers).to(labels.device)
+    return Inputs(
+        features=inputs.features[rows],
+        labels=renumbered[: len(labels)],
+        validation=None if held is None or inputs.validation is None else inputs.validation[held],
+        validation_labels=None if held_labels is None else renumbered[len(labels) :],
+        classes=classes,
+        parents=_parents(numbers, classes),
+        names=None,
+    )
+
+
 def folds_of(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Split rows into folds; yields the kept and the left-out rows of each, int64.
 

@@ -11,22 +11,13 @@ from typing import Any
 import heads
 from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
+from pipeline.stages.choice import choice_for
+from pipeline.stages.settings import FitSettings
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.outputs import check_writable
 from pipeline.workspace.runs import Run, RunKey, read_run, run_folder, whole_run
 from pipeline.workspace.write_run import write_run
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What a person may turn; None means the method's own setting."""
-
-    head: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    schedule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,10 @@ def fit(
     :raises PipelineError: if texts of the dataset were not embedded, or a run may not be read.
     :raises cache.CacheError: if a run cannot be written.
     """
-    seeds = seeds_of(method, seeds)
-    keys = [_key(features, method, seed, settings) for seed in seeds]
-    folders = run_folders(artifacts, features, method, seeds, settings)
+    choice = choice_for(artifacts, features, method, settings, device)
+    seeds = _seeds(method, seeds, choice)
+    keys = [_key(features, method, seed, settings, choice) for seed in seeds]
+    folders = [run_folder(artifacts, key, features.backbone) for key in keys]
     began = time.monotonic()
     todo, failures = _lacking(folders)
     if todo:
@@ -82,6 +74,7 @@ def fit(
             lr=settings.lr,
             schedule=settings.schedule,
             classes=features.dataset.hierarchy.sizes,
+            choice=choice,
             device=device,
             progress=progress,
         )
@@ -112,23 +105,23 @@ def _lacking(folders: Sequence[Path]) -> tuple[list[int], list[Exception]]:
 def run_folders(
     artifacts: Artifacts, features: LabelledFeatures, method: str, seeds: Sequence[int], settings: FitSettings
 ) -> list[Path]:
-    """Where the runs of the seeds lie, or will.
+    """Where the runs of the seeds lie, or will. A method that chooses chooses now, if it has not yet.
 
     :raises heads.HeadsError: if the method or a setting cannot be used.
     """
-    keys = [_key(features, method, seed, settings) for seed in seeds_of(method, seeds)]
+    choice = choice_for(artifacts, features, method, settings)
+    keys = [_key(features, method, seed, settings, choice) for seed in _seeds(method, seeds, choice)]
     return [run_folder(artifacts, key, features.backbone) for key in keys]
 
 
-def seeds_of(method: str, seeds: Sequence[int]) -> list[int]:
-    """The seeds of the runs that these make: a method in closed form makes one, recorded with seed 0.
-
-    :raises heads.HeadsError: if there is no such method.
-    """
-    return [0] if heads.is_closed_form(method) else list(seeds)
+def _seeds(method: str, seeds: Sequence[int], choice: heads.Choice | None) -> list[int]:
+    """The seeds of the runs that these make: what trains nothing makes one, recorded with seed 0."""
+    return [0] if heads.is_closed_form(method) or (choice is not None and choice.closed_form) else list(seeds)
 
 
-def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettings) -> RunKey:
+def _key(
+    features: LabelledFeatures, method: str, seed: int, settings: FitSettings, choice: heads.Choice | None
+) -> RunKey:
     hyperparameters: dict[str, Any] = heads.hyperparameters(
         method,
         epochs=settings.epochs,
@@ -136,11 +129,13 @@ def _key(features: LabelledFeatures, method: str, seed: int, settings: FitSettin
         lr=settings.lr,
         schedule=settings.schedule,
     )
+    if choice is not None:  # it keeps its last epoch, not its best: another run than the same settings spelled out
+        hyperparameters |= {"epochs": choice.epochs, "chosen": True}
     return RunKey(
         dataset=features.dataset.id,
         fingerprint=features.fingerprint,
         method=method,
-        head=heads.head_of(method, settings.head),
+        head=heads.head_of(method, settings.head) if choice is None else choice.head,
         seed=seed,
         hyperparameters=tuple(sorted(hyperparameters.items())),
     )

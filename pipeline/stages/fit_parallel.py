@@ -21,7 +21,9 @@ from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost.head import step
 from pipeline.errors import PipelineError
-from pipeline.stages.fit import FitSettings, fit, run_folders
+from pipeline.stages.choice import choice_for
+from pipeline.stages.fit import fit, run_folders
+from pipeline.stages.settings import FitSettings
 from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
@@ -67,7 +69,9 @@ def untrained(
         if heads.is_closed_form(method):
             continue  # a second of work
         folders = run_folders(artifacts, features, method, seeds, settings)
-        work = _work(features, method, settings)
+        if len(folders) < len(seeds):
+            continue  # the closed form was chosen
+        work = _work(features, method, settings, choice_for(artifacts, features, method, settings))
         todo = [(seed, folder.name) for seed, folder in zip(seeds, folders, strict=True) if not is_run(folder)]
         found += [Training(method, seed, run, work) for seed, run in todo]
     return sorted(found, key=lambda training: -training.work)
@@ -143,12 +147,15 @@ def _serve(
         channel.send(Acknowledged(number))
 
 
-def _work(features: LabelledFeatures, method: str, settings: FitSettings) -> float:
+def _work(features: LabelledFeatures, method: str, settings: FitSettings, choice: heads.Choice | None) -> float:
     """Operations of one seed's training, counted from shapes."""
     row = method_named(method)
-    chosen = heads.hyperparameters(method, epochs=settings.epochs, batch_size=settings.batch_size)
+    epochs, head = settings.epochs, heads.head_of(method, settings.head)
+    if choice is not None:
+        epochs, head = choice.epochs, choice.head
+    chosen = heads.hyperparameters(method, epochs=epochs, batch_size=settings.batch_size)
     shape = HeadShape.of(
-        preset(heads.head_of(method, settings.head)),
+        preset(head),
         int(features.store.description["hidden_size"]),
         features.dataset.hierarchy.sizes,
         proxy_temperature=row.settings.get("proxy_temperature"),

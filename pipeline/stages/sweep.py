@@ -36,7 +36,8 @@ from heads.presets import PRESETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.embeddings import run_scorable
 from pipeline.evaluation.score import score, stored_scores
-from pipeline.stages.fit import FitSettings, fit, run_folders
+from pipeline.stages.fit import fit, run_folders
+from pipeline.stages.settings import FitSettings
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures, labelled_features
 from pipeline.workspace.runs import Run, is_run

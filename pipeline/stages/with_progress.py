@@ -13,8 +13,9 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
-from pipeline.stages.fit import FitSettings, Fitted, fit
+from pipeline.stages.fit import Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, processes_for, untrained
+from pipeline.stages.settings import FitSettings
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
@@ -42,6 +43,7 @@ def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset())
     return (
         f"{method}, {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}: {which}trained in {took}, "
         f"{first['head']} head, {first['parameters']:,} parameters, best epoch {epochs}"
+        + (f"; {first['chosen']['reason']}" if first.get("chosen") else "")
     )
 
 

@@ -67,9 +67,13 @@ class _AlwaysThere(TypedDict):
 
 
 class RunRecord(_AlwaysThere, total=False):
-    """What config.json says of a run, beside the head's own shape; `files`: digests of files beside it."""
+    """What config.json says of a run, beside the head's own shape.
+
+    `files` are digests of files beside it; `chosen` is what the data decided of the fit, with its reason.
+    """
 
     files: dict[str, str]
+    chosen: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,9 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The run as `--json` prints it."""
         names = ("dataset", "backbone", "layer", "method", "head", "seed", "seconds", "parameters", "best_epoch")
-        return {"id": self.id, "path": str(self.folder), **{name: self.record[name] for name in names}}
+        chosen = self.record.get("chosen")
+        facts = {name: self.record[name] for name in names} | ({"chosen": chosen} if chosen else {})
+        return {"id": self.id, "path": str(self.folder), **facts}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: Labe
                 "seconds": result.seconds,
                 "parameters": result.parameters,
                 "best_epoch": result.best_epoch,
+                "chosen": dict(result.chosen),
                 "dims": list(result.head.dims),
                 "levels": list(features.dataset.levels),
                 "classes": [list(names) for names in features.dataset.hierarchy.classes],

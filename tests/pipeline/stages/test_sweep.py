@@ -170,7 +170,8 @@ import json, sys, time
 from pathlib import Path
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
-from pipeline.stages.fit import FitSettings, fit
+from pipeline.stages.fit import fit
+from pipeline.stages.settings import FitSettings
 
 artifacts, meeting, own = Artifacts(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 

@@ -18,7 +18,7 @@ import pytest
 from cache import FeatureStore, text_keys
 from pipeline.errors import PipelineError
 from pipeline.stages.embed import corpus_of
-from pipeline.stages.fit import FitSettings
+from pipeline.stages.settings import FitSettings
 from pipeline.stages.sweep import Point
 from pipeline.stages.sweep_ray import do_points_on_cluster, explained, fit_and_score
 from pipeline.workspace.artifacts import DatasetSource

@@ -1,0 +1,157 @@
+"""What `joint` trains, chosen by the data: the head, the epochs, or no training at all.
+
+Candidates are the closed form alone (`lda`), a linear map begun at it, and the MLP begun at it for some epochs. Each is
+fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
+validation rows, or, where those are fewer than 200, on training rows left out in turn (three folds). The closed form
+stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and level may lose more
+than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained.
+
+Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
+number of classes: each finest class is to be seen 200 times. The choice is made once per data set, never per seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heads.errors import HeadsError
+from heads.head import FractalHead
+from heads.presets import PRESETS
+from heads.training import validation
+from heads.training.inputs import Inputs, folds_of, part_of_inputs
+
+ROWS = 5000  # training rows up to which every candidate is fitted
+SEEN = 200  # times that each finest class is seen in a fit of more, in between so many epochs:
+_EPOCHS = (4, 16)
+_SHORT = ("mlp", 2)
+_FEWEST, _FOLDS = 200, 3  # validation rows that can tell; with fewer, training rows are left out in turn
+_LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean gain makes up for
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A head preset and the epochs it is trained for; 0 epochs are the closed form alone."""
+
+    head: str
+    epochs: int
+    reason: str
+    scores: dict[str, float]
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether nothing is trained."""
+        return self.epochs == 0
+
+    @classmethod
+    def from_json(cls, record: Any) -> Choice:
+        """Read what `to_json` wrote.
+
+        :raises HeadsError: if it is something else.
+        """
+        try:
+            head, epochs, reason = str(record["head"]), record["epochs"], str(record["reason"])
+            scores = {str(name): float(value) for name, value in record["scores"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise HeadsError(f"a choice lacks or garbles {error}", "delete it: it is made again") from error
+        if head not in PRESETS or not isinstance(epochs, int) or epochs < 0:
+            raise HeadsError(f"a choice names head {head!r} and {epochs!r} epochs", "delete it: it is made again")
+        return cls(head, epochs, reason, scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """The choice as it is recorded; `scores` are accuracies, the mean over prefixes and levels."""
+        return asdict(self)
+
+
+CLOSED_FORM = ("linear", 0)
+CANDIDATES = (("linear-lda", 5), ("mlp", 4), ("mlp", 8), ("mlp", 16))
+
+Train = Callable[[Inputs, str, int], FractalHead]
+"""Fits a preset for some epochs, 0 for the closed form, with a fixed seed."""
+
+
+def choose(inputs: Inputs, train: Train) -> Choice:
+    """Choose among the candidates.
+
+    :param train: fits one candidate.
+    """
+    many = len(inputs.features) > ROWS
+    splits = list(_splits(inputs))
+    standing, correct = CLOSED_FORM, _correct(splits, CLOSED_FORM, train)
+    scores = {_name(standing): _mean(correct)}
+    for candidate in (_SHORT,) if many else CANDIDATES:
+        found = _correct(splits, candidate, train)
+        scores[_name(candidate)] = _mean(found)
+        if _is_better(found, correct, every_cell=not many):
+            standing, correct = candidate, found
+    gain = (_mean(correct) - scores[_name(CLOSED_FORM)]) * 100
+    where = f"{correct.shape[2]:,} {'validation rows' if len(splits) == 1 else 'training rows left out in turn'}"
+    if standing == CLOSED_FORM:
+        reason = f"no candidate is better than the closed form on {where}: training does not pay here"
+        return Choice(*standing, reason, scores)
+    reason = f"{_name(standing)} gain {gain:.1f} points on the closed form on {where}"
+    if many:
+        standing = (standing[0], _epochs_for(inputs))
+        reason += f"; trained for {standing[1]}, so that each of {inputs.classes[-1]:,} classes is seen {SEEN} times"
+    return Choice(*standing, reason, scores)
+
+
+def _epochs_for(inputs: Inputs) -> int:
+    """Epochs in which a finest class is seen often enough: each row is an anchor once, and draws a partner."""
+    wanted = -(-SEEN * inputs.classes[-1] // (2 * len(inputs.features)))
+    return min(max(wanted, _EPOCHS[0]), _EPOCHS[1])
+
+
+def _name(candidate: tuple[str, int]) -> str:
+    head, epochs = candidate
+    return f"{head}, {epochs} epochs" if epochs else "closed form"
+
+
+def _splits(inputs: Inputs) -> Iterator[Inputs]:
+    """Training rows, each with the rows that judge what is fitted on them."""
+    if inputs.validation is not None and len(inputs.validation) >= _FEWEST:
+        yield inputs
+        return
+    for kept, left_out in folds_of(inputs.labels, _FOLDS):
+        part = part_of_inputs(inputs, torch.cat([kept, left_out]), None)
+        yield Inputs(
+            part.features[: len(kept)], part.labels[: len(kept)], part.features[len(kept) :], part.labels[len(kept) :],
+            part.classes, part.parents, None,
+        )  # fmt: skip
+
+
+def _correct(splits: list[Inputs], candidate: tuple[str, int], train: Train) -> Tensor:
+    """Whether each judging row is right at each prefix and level, [J, L, q], NaN where its label is not known."""
+    found = []
+    for split in splits:
+        head = train(split, *candidate)
+        assert split.validation is not None and split.validation_labels is not None
+        gallery, queries = head(split.features), head(split.validation)
+        labels = split.validation_labels
+        found.append(validation.gallery_accuracies(gallery, split.labels, queries, labels, head.dims).cpu())
+    return torch.cat(found, 2)
+
+
+def _mean(correct: Tensor) -> float:
+    return float(correct.nanmean())
+
+
+def _is_better(found: Tensor, standing: Tensor, *, every_cell: bool) -> bool:
+    gains = (found - standing).double()
+    each = gains.nanmean((0, 1))
+    if float(each.mean()) <= _error(each):
+        return False
+    return not every_cell or all(
+        float(cell.mean()) >= -max(_LOSS, _error(cell))
+        for cell in (cell[~cell.isnan()] for cell in gains.flatten(0, 1))
+        if len(cell)
+    )
+
+
+def _error(values: Tensor) -> float:
+    """Standard error of a mean; infinite for one value."""
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("inf")

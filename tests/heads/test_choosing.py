@@ -1,0 +1,67 @@
+"""What `joint` trains by itself: chosen by evidence, the same for every seed, and nothing where nothing can tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from heads import Choice, HeadsError, choose, fit_many
+from heads.choosing import _epochs_for, _is_better
+from heads.training.inputs import checked_inputs
+from tests.heads.conftest import clusters
+
+
+def test_the_choice_is_made_without_a_seed_and_said_with_its_reason():
+    (features, labels), validation = clusters(240), clusters(250, seed=1)
+    choice = choose(features, labels, validation=validation)
+    assert choice == choose(features, labels, validation=validation)
+    assert "250 validation rows" in choice.reason
+    results = fit_many(features, labels, seeds=[1, 2], validation=validation)
+    assert {result.chosen["reason"] for result in results} == {choice.reason}
+    assert {result.best_epoch for result in results} == {choice.epochs}
+    assert len(results) == (1 if choice.closed_form else 2)
+
+
+def test_a_chosen_closed_form_is_one_head_that_says_whose_it_is():
+    features, labels = clusters(240)
+    nothing = Choice("linear", 0, "told", {})
+    (result,) = fit_many(features, labels, seeds=[1, 2], choice=nothing)
+    (lda,) = fit_many(features, labels, seeds=[1], method="lda")
+    assert result.head.method == "joint"
+    assert torch.equal(result.head.weights, lda.head.weights)
+    assert result.chosen["reason"] == "told"
+
+
+def test_classes_of_three_texts_are_not_trained_on():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(30), 3)
+    features = rng.normal(size=(30, 24))[labels] + 1.5 * rng.normal(size=(90, 24))
+    choice = choose(features.astype(np.float32), np.stack([labels // 6, labels], 1))
+    assert choice.closed_form
+    assert "90 training rows left out in turn" in choice.reason
+
+
+@pytest.mark.parametrize(("gains", "better"), [((0.3, 0.1), True), ((0.01, -0.01), False), ((0.5, -0.2), False)])
+def test_a_candidate_must_gain_more_than_luck_and_lose_nowhere(gains, better):
+    """400 rows at two prefixes and one level; of the second, the gain is what it loses more or less often."""
+    rng = np.random.default_rng(0)
+    standing = torch.from_numpy((rng.random((2, 1, 400)) < 0.5).astype(np.float32))
+    found = standing.clone()
+    for j, gain in enumerate(gains):
+        changed = torch.from_numpy(rng.random(400) < abs(gain))
+        found[j, 0, changed] = float(gain > 0)
+    assert _is_better(found, standing, every_cell=True) is better
+
+
+def test_more_classes_take_more_epochs():
+    few, many = (checked_inputs(*clusters(400, branching=(2, n)), None, torch.device("cpu")) for n in (3, 30))
+    assert 4 == _epochs_for(few) < _epochs_for(many) <= 16
+
+
+@pytest.mark.parametrize("record", [[], {}, {"head": "cube", "epochs": 1, "reason": "", "scores": {}}, None])
+def test_a_garbled_record_of_a_choice_is_refused(record):
+    choice = Choice("mlp", 4, "why", {"mlp, 4 epochs": 0.5})
+    assert Choice.from_json(choice.to_json()) == choice
+    with pytest.raises(HeadsError, match="choice"):
+        Choice.from_json(record)

@@ -1,0 +1,71 @@
+"""Labels that are always a path of the tree, against a slow walk over all paths."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from heads import HeadsError, fit, load, save
+from tests.heads.conftest import clusters
+
+
+@pytest.mark.parametrize("method", ["v5", "mrl", "joint", "lda"])
+def test_the_best_path_is_what_a_walk_over_all_paths_finds(three_levels, method):
+    (features, labels), (held, _) = three_levels
+    head = fit(features, labels, method=method, epochs=2, batch_size=24)
+    found = head.predict(held, 128)
+    columns = head.classify(held, 128)
+    paths = sorted({tuple(path) for path in labels.tolist()})
+    for row in range(len(held)):
+        scores = []
+        for path in paths:
+            trained = [level for level in range(3) if head.labelling.supervised[level]]
+            scores.append(sum(np.log(columns[level][row, path[level]]) for level in trained))
+        odds = np.exp(scores - np.max(scores))
+        odds /= odds.sum()
+        best = paths[int(np.argmax(odds))]
+        assert tuple(found.labels[row]) == best
+        for level in range(3):
+            through = sum(odd for odd, path in zip(odds, paths, strict=True) if path[level] == best[level])
+            assert found.probability[row, level] == pytest.approx(through, abs=1e-4)
+
+
+def test_labels_come_back_as_they_were_given(tmp_path):
+    features, labels = clusters(240)
+    words = np.array([["abc"[a], f"b{b}", f"c{c:02}"] for a, b, c in labels.tolist()], dtype=object)
+    words[::5, 2] = None
+    huge = np.where(words == None, -1, 0) + labels * 10**9  # noqa: E711
+    huge[words == None] = -1  # noqa: E711
+    by_word, by_number = (fit(features, given, method="lda") for given in (words, huge))
+    assert torch.equal(by_word.weights, by_number.weights)
+    save(by_word, tmp_path, {})
+    answers = load(tmp_path).predict(features).labels
+    assert set(answers[:, 0]) <= {"a", "b", "c"}
+    numbers = by_number.predict(features).labels
+    assert (numbers[:, 0] == labels[:, 0] * 10**9).mean() > 0.6
+
+
+def test_ordinary_inputs_and_copies(two_levels):
+    (features, labels), (held, _) = two_levels
+    rows = torch.from_numpy(features)
+    head = fit(rows.requires_grad_(), torch.from_numpy(labels), method="v5", epochs=1, device=torch.device("cpu"))
+    expected = head.embed(held)
+    for copied in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert np.array_equal(copied.embed(torch.from_numpy(held)), expected)
+    half = copy.deepcopy(head).half().embed(torch.from_numpy(held).bfloat16())
+    assert np.isfinite(half).all()
+    assert np.abs(half - expected).max() < 0.05
+
+
+def test_a_head_whose_weights_are_no_numbers_is_named(two_levels):
+    (features, labels), (held, _) = two_levels
+    head = fit(features, labels, method="v5", epochs=1)
+    head.record["id"] = "abc123"
+    head.weights[0] = float("nan")
+    for ask in (head.embed, head.classify, head.predict):
+        with pytest.raises(HeadsError, match=r"v5 head .* of run abc123"):
+            ask(held)
