@@ -78,7 +78,7 @@ def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> No
 def load(folder: str | Path) -> FractalHead:
     """Read a head, onto the CPU.
 
-    A head of format 1, which has no digest, is read, and a log line says that it cannot be checked.
+    A head without a digest, as all of format 1 are, is read, and a log line says that it cannot be checked.
 
     :raises HeadsError: if a file is missing, damaged, of a newer format, or the two do not belong together.
     """
@@ -140,9 +140,9 @@ def _digest(weights: bytes, config: Mapping[str, Any]) -> str:
 
 
 def _check_digest(folder: Path, config: Mapping[str, Any], weights: bytes) -> None:
-    if config["format"] == 1:
+    if "digest" not in config:
         _log.warning("%s was saved without a digest: whether it is undamaged cannot be checked", folder)
-    elif config.get("digest") != _digest(weights, config):
+    elif config["digest"] != _digest(weights, config):
         raise _damaged(folder, f"{WEIGHTS} and {CONFIG} do not match the digest they were saved with")
 
 

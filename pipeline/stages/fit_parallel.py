@@ -68,10 +68,11 @@ def untrained(
     for method in methods:
         if heads.is_closed_form(method):
             continue  # a second of work
+        choice = choice_for(artifacts, features, method, settings)
+        if choice is not None and choice.closed_form:
+            continue
         folders = run_folders(artifacts, features, method, seeds, settings)
-        if len(folders) < len(seeds):
-            continue  # the closed form was chosen
-        work = _work(features, method, settings, choice_for(artifacts, features, method, settings))
+        work = _work(features, method, settings, choice)
         todo = [(seed, folder.name) for seed, folder in zip(seeds, folders, strict=True) if not is_run(folder)]
         found += [Training(method, seed, run, work) for seed, run in todo]
     return sorted(found, key=lambda training: -training.work)

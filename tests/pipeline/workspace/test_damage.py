@@ -30,6 +30,7 @@ def without_digests(root):
             inner = record["record"]
             for name in ("format", "digest", "files"):
                 inner.pop(name, None)
+            record = {name: value for name, value in record.items() if name not in ("digest", "names")} | {"format": 1}
         elif path.name.startswith(("scores", "galleries")):
             record = record["scores"]
         elif path.name != "backbone.json":
