@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import heads
-from cache.store.atomic import atomic_file
+from cache.store import atomic_file
 from pipeline.stages.settings import FitSettings
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
