@@ -1,4 +1,4 @@
-"""The published claims on cost, recounted: training-tie, loss-flops, encoding.
+"""The published claims on cost, recounted: training-tie, loss-flops, head-backward, encoding.
 
 They are about Qwen3-0.6B, batches of 24, texts of 128 tokens, ten domains and 150 intents, so they are counted there
 whatever dataset and backbone is at hand: no weights and no texts are needed. Counts have no sampling error, so figures
@@ -38,7 +38,7 @@ def published_setting(head: str = "paper") -> Setting:
 def cost_measurements(head: str = "paper") -> dict[str, Measurement]:
     """Recount the claims on cost: a `Measurement` by claim id, for `verdicts.judge(entries, others=...)`.
 
-    Figures are in the unit of the claim: GFLOPs (training-tie, encoding), MFLOPs (loss-flops).
+    Figures are in the unit of the claim: GFLOPs (training-tie, encoding), MFLOPs (loss-flops, head-backward).
 
     training-tie: `v5`, `mrl`: 24 anchors x 4 passes of 128 tokens, the head forward and backward on those rows, losses
     with their gradients, clipping and AdamW. `... as published`: the backbone counted for one text of the 24.
@@ -47,8 +47,10 @@ def cost_measurements(head: str = "paper") -> dict[str, Measurement]:
     mrl's. Passed if v5 and mrl are no more than 0.001 % apart.
 
     loss-flops: `v5`, `mrl`: products of the losses' forward pass on 24 anchors. `... one text classified`: with the
-    classifiers counted for one text of the 24, which gives the published figures. `v5 backward`, `mrl backward`: the
-    head's backward pass per text; `... batch`: of a batch's distinct texts. Passed if v5's are fewer.
+    classifiers counted for one text of the 24, which gives the published figures. Passed if v5's are fewer.
+
+    head-backward: `v5`, `mrl`: the head's backward pass per text; `... batch`: of a batch's distinct texts. Passed if
+    v5's are fewer.
 
     encoding: `v5`, `mrl`: backbone and head, a text of 128 tokens; `head`: the head alone; `all pairs`: with the pairs
     that the causal mask throws away. Passed if both are equal.
@@ -59,12 +61,13 @@ def cost_measurements(head: str = "paper") -> dict[str, Measurement]:
     return {
         "training-tie": _training_tie(setting),
         "loss-flops": _loss_flops(setting),
+        "head-backward": _head_backward(setting),
         "encoding": _encoding(setting),
     }
 
 
 def recounted() -> list[dict[str, Any]]:
-    """The published claims on cost beside what is counted for them ."""
+    """The published claims on cost beside what is counted for them."""
     published = {claim.id: claim for claim in CLAIMS}
     return [
         {
@@ -102,14 +105,19 @@ def _training_tie(setting: Setting) -> Measurement:
 def _loss_flops(setting: Setting) -> Measurement:
     figures: dict[str, float] = {}
     for method in ("v5", "mrl"):
-        step = _step(setting, method)
-        losses = step.losses
+        losses = _step(setting, method).losses
         figures[method] = losses.forward
         figures[f"{method} one text classified"] = losses.contrast + losses.margin + losses.classification // BATCH
-        figures[f"{method} backward"] = step.head_backward // step.rows
-        figures[f"{method} backward, batch"] = step.head_backward
-    fewer = figures["v5"] < figures["mrl"] and figures["v5 backward"] < figures["mrl backward"]
-    return Measurement(_figures(figures, 1e6), fewer)
+    return Measurement(_figures(figures, 1e6), figures["v5"] < figures["mrl"])
+
+
+def _head_backward(setting: Setting) -> Measurement:
+    figures: dict[str, float] = {}
+    for method in ("v5", "mrl"):
+        step = _step(setting, method)
+        figures[method] = step.head_backward // step.rows
+        figures[f"{method} batch"] = step.head_backward
+    return Measurement(_figures(figures, 1e6), figures["v5"] < figures["mrl"])
 
 
 def _encoding(setting: Setting) -> Measurement:

@@ -25,7 +25,7 @@ def claims_table(claims: Sequence[Judged]) -> Table:
     """Every claim: what was published, what is measured here of it, the verdict."""
     seeds = max((claim.seeds for claim in claims), default=0)
     table = Table("id", "published", "measured, 95 % interval", "with the training gallery", "verdict", show_lines=True)
-    table.title = f"published claims, n = {seeds} seeds; a claim holds if its test is passed with 95 % confidence"
+    table.title = f"published claims, n = {seeds} seeds; a test is passed with 95 % confidence"
     for claim in claims:
         cells = (published_lines(claim), measured_lines(claim), elsewhere_lines(claim))
         table.add_row(claim.id, *(Text("\n".join(lines) or "-") for lines in cells), claim.verdict)

@@ -16,19 +16,22 @@ from pipeline.terminal.options import NameList, backbone_options, known_methods
 @click.option("--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours that vote.")
 @backbone_options
 def COMMAND(session: Session, protocol: str, **options: Any) -> dict[str, Any]:
-    """Differences between methods, paired by seed: t-test, Holm over all rows, Cohen's d, bootstrap over texts."""
+    """Differences between methods, paired by seed: t-test, Holm over all rows, Cohen's d, bootstrap over texts.
+
+    Embeddings that no one trained, marked with an asterisk, are among the methods.
+    """
     from pipeline.evaluation.comparison import compare
-    from pipeline.evaluation.embeddings import run_scorable
+    from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.stages.with_progress import entries_stage, features_of, runs_to_judge
     from pipeline.terminal.tables import comparison_table
 
     features = features_of(session, options)
     runs = runs_to_judge(session, features, options["methods"])
-    scorables = [run_scorable(run, features) for run in runs]
+    scorables = [*(run_scorable(run, features) for run in runs), *baselines_of(session.artifacts, features)]
     rows = compare(entries_stage(session, scorables, protocol, options["k"]))
     levels = features.dataset.levels
     session.console.show(comparison_table(rows, levels))
     for row in rows:
-        if row.prefix == 1:
+        if row.prefix == 1 and not row.b.endswith("*"):
             session.console.show(row.sentence(levels))
-    return {"protocol": protocol, "comparisons": [row.to_dict() for row in rows]}
+    return {"protocol": protocol, "comparisons": [row.to_json() for row in rows]}

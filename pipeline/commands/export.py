@@ -135,7 +135,7 @@ def _model(
     with session.console.progress("exporting") as bar, tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
         bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
-        scores = [] if kind == "onnx" else [score(scorable, protocol) for protocol in PROTOCOLS]
+        scores = [] if kind == "onnx" else [score(scorable, protocol).to_json() for protocol in PROTOCOLS]
         with cache.store.atomic_folder(output) as partial:
             folder = Path(scratch, "model") if kind == "onnx" else partial
             folder.mkdir(exist_ok=True)

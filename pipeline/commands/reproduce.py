@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,33 +21,41 @@ if TYPE_CHECKING:
 @click.option(
     "--corpus-size",
     type=click.IntRange(min=1000),
-    default=100_000,
-    show_default=True,
-    help="Documents of the two-stage search; published were 1000000, which take about a minute per run.",
+    help="Search in a corpus of so many documents too, partly simulated if the training split is smaller (published "
+    "were 1000000, which take about a minute per run); verdicts rest on the training split.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.json",
+    help="Also write the result with machine and versions, numbers only.",
 )
 @fitting_options
 @backbone_options
-def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any]:
+def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **options: Any) -> dict[str, Any]:
     """Every published claim beside what is measured here, and a verdict.
 
     Fits v5 and mrl for the seeds that have no run yet. Accuracy is measured under two protocols, the published one and
-    the whole training split as gallery; search in a corpus of --corpus-size documents (beyond the training split they
-    are simulated: see `pipeline retrieve --help`); cost is counted from the shapes of the published backbone. Then
-    shows how the difference between the two methods depends on the gallery, its size and its origin apart.
+    the whole training split as gallery; search in the training split's documents; cost is counted from the shapes of
+    the published backbone. Beside them is what takes no training. Then shows how the difference between the two methods
+    depends on the gallery, its size and its origin apart.
     """
+    from pipeline.claims.cost import cost_measurements
     from pipeline.claims.format import claim_lines, claims_table
     from pipeline.claims.verdicts import judge
-    from pipeline.evaluation.embeddings import run_scorable
+    from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.gallery_size import crossing, size_effects
     from pipeline.evaluation.score import PROTOCOLS
+    from pipeline.evaluation.scores import to_json
     from pipeline.stages.with_progress import entries_stage, features_of, fit_stage, grid_stage
     from pipeline.terminal.tables import size_table
 
     features = features_of(session, options)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
     scorables = [run_scorable(run, features) for run in runs]
-    others = {**_cost(options["head"] or "paper"), **_search(session, features, runs, corpus_size)}
-    claims = judge({protocol: entries_stage(session, scorables, protocol) for protocol in PROTOCOLS}, others)
+    beside = baselines_of(session.artifacts, features)
+    others = {**cost_measurements(options["head"] or "paper"), **_search(session, features, runs, corpus_size)}
+    claims = judge({name: entries_stage(session, [*scorables, *beside], name) for name in PROTOCOLS}, others)
     effects = size_effects(grid_stage(session, scorables, None), "v5", "mrl")
     levels = features.dataset.levels
     session.console.show(claims_table(claims))
@@ -55,29 +64,64 @@ def COMMAND(session: Session, corpus_size: int, **options: Any) -> dict[str, Any
     session.console.show(size_table(effects, levels, "v5", "mrl"))
     for sentence in crossing(effects, "v5", "mrl", levels):
         session.console.show(sentence)
-    return {
+    result = {
         "dataset": features.dataset.id,
-        "claims": [claim.to_dict() for claim in claims],
-        "gallery_size": [effect.to_dict() for effect in effects],
+        "claims": [to_json(claim) for claim in claims],
+        "gallery_size": [to_json(effect) for effect in effects],
     }
-
-
-def _cost(head: str) -> Mapping[str, Measurement]:
-    from pipeline.claims.cost import cost_measurements
-
-    return cost_measurements(head)
+    if output is not None:
+        seeds = sorted({run.seed for run in runs})
+        _write(output, {**_about(features, options["head"], seeds), **result})
+        session.console.say(f"written: {output}")
+    return result
 
 
 def _search(
-    session: Session, features: LabelledFeatures, runs: Sequence[Run], corpus_size: int
+    session: Session, features: LabelledFeatures, runs: Sequence[Run], corpus_size: int | None
 ) -> Mapping[str, Measurement]:
     """Measure the claims on search, shown as it goes."""
     from pipeline.claims.search import plan_for_claims, search_measurements
     from pipeline.retrieval.embeddings import trained
     from pipeline.retrieval.experiment import device_of, experiment
 
-    plan = plan_for_claims(device_of("auto"))
-    embedders = [trained(run, features, plan.device) for run in runs]
-    with session.console.progress(f"searching {corpus_size:,} documents") as bar:
-        found = experiment(embedders, features, (corpus_size,), 1000, plan, bar.update)
+    found = []
+    device = device_of("auto")
+    for documents in sorted({len(features.dataset.split_rows("train")), *filter(None, (corpus_size,))}):
+        plan = plan_for_claims(device, documents)
+        with session.console.progress(f"searching {documents:,} documents") as bar:
+            embedders = [trained(run, features, device) for run in runs]
+            found.append(experiment(embedders, features, (documents,), 1000, plan, bar.update))
     return search_measurements(found)
+
+
+def _about(features: LabelledFeatures, head: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the figures were made of and with, without a path or a text."""
+    import os
+    import platform
+    from importlib.metadata import version
+
+    from pipeline.cost.measure import processor
+
+    return {
+        "backbone": features.backbone,
+        "fingerprint": features.fingerprint,
+        "layer": features.layer,
+        "head": head,
+        "seeds": list(seeds),
+        "machine": processor(),
+        "cores": os.cpu_count(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "scipy")},
+        },
+    }
+
+
+def _write(path: Path, result: Mapping[str, Any]) -> None:
+    import json
+
+    import cache
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cache.atomic_file(path) as partial:
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +24,7 @@ _MOST_FOR_FAISS = 200_000
 @click.option(
     "--candidates",
     type=IntegerList(),
-    help="Documents that the filter lets through (default: 0.1, 0.2, 0.5, 1 and 2 % of the corpus).",
+    help="Documents that the filter lets through (default: 0.1, 0.2, 0.5, 1 and 2 % of the corpus, at least 50).",
 )
 @click.option(
     "--corpus-size",
@@ -62,7 +63,8 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     """
     from pipeline.retrieval.embeddings import embedders
     from pipeline.retrieval.experiment import device_of, experiment
-    from pipeline.retrieval.results import to_json
+    from pipeline.retrieval.recommend import sentences
+    from pipeline.retrieval.results import results_of
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
     from pipeline.stages.with_progress import features_of, runs_to_judge
     from pipeline.workspace.outputs import check_output
@@ -77,14 +79,14 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     check_output(path, own=True)
     with session.console.progress("retrieving") as bar:
         found = experiment(scorables, features, sizes, options["queries"], plan, bar.update)
-    facts = {"dataset": features.dataset.id, "backbone": features.backbone, "layer": features.layer}
-    result = to_json(found, {**facts, "device": plan.device})
+    result = results_of(found, features.dataset.id, features.backbone, features.layer, plan.device)
+    result = replace(result, sentences=tuple(sentences(result)))
     wanted = Wanted(options["filter_dim"], options["candidates"], engines=bool(options["engines"]))
     for shown in retrieval_tables(result) if options["full"] else brief_tables(result, wanted):
         session.console.show(shown)
-    write_record(path, result)
+    write_record(path, result.to_json())
     session.console.say(f"kept: {path}" + ("" if options["full"] else " (--full shows all of it)"))
-    return result
+    return result.to_json()
 
 
 def _plan(

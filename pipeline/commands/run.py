@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from pipeline.terminal.options import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.evaluation.scores import PrefixScore, Score
     from pipeline.workspace.features import LabelledFeatures
 
 
@@ -43,18 +45,19 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.recommend import advice
     from pipeline.stages.embed_with_progress import embed_stage
-    from pipeline.stages.with_progress import fit_stage, score_stage
+    from pipeline.stages.with_progress import entries_stage, fit_stage, score_stage
     from pipeline.terminal.tables import score_table
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, source_of(datasets, loading), rest)
     features = embedded.features()
     runs = fit_stage(session, features, methods, rest)
-    scores = score_stage(session, [run_scorable(run, features) for run in runs], protocols=("gallery",))
-    baselines = score_stage(session, baselines_of(session.artifacts, features), protocols=("gallery",))
+    scorables, beside = [run_scorable(run, features) for run in runs], baselines_of(session.artifacts, features)
+    scores = score_stage(session, scorables, protocols=("gallery",))
+    baselines = score_stage(session, beside, protocols=("gallery",))
     levels = embedded.dataset.levels
     report = _report(session, features)
-    sentences = advice(scores, levels)
+    sentences = advice(entries_stage(session, [*scorables, *beside], "gallery"), levels)
     for sentence in ("", *sentences, ""):
         session.console.show(sentence)
     session.console.show(score_table(ends(scores, baselines), levels))
@@ -66,8 +69,8 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     return {
         "embed": embedded.summary(),
         "runs": [run.summary() for run in runs],
-        "scores": scores,
-        "baselines": baselines,
+        "scores": [score.to_json() for score in scores],
+        "baselines": [score.to_json() for score in baselines],
         "advice": sentences,
         "report": report,
     }
@@ -90,16 +93,19 @@ def _report(session: Session, features: LabelledFeatures) -> dict[str, Any] | No
     return report_stage(session, features, runs_to_judge(session, features, None), galleries=False)
 
 
-def ends(scores: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records cut to the shortest and the full prefix; of the embeddings without training the best one alone."""
-    dims = {prefix["dim"] for score in scores for prefix in (score["prefixes"][0], score["prefixes"][-1])}
+def ends(scores: Sequence[Score], baselines: Sequence[Score]) -> list[Score]:
+    """The scores cut to the shortest and the full prefix; beside them the best untrained embedding and a classifier."""
+    dims = {dim for score in scores for dim in (score.dims[0], score.dims[-1])}
     first = min(dims)
-    best = max(baselines, key=lambda record: mean(level["accuracy"] for level in _at(record, first)["levels"]))
-    return [{**record, "prefixes": [p for p in record["prefixes"] if p["dim"] in dims]} for record in (*scores, best)]
+    whole = [score for score in baselines if len(score.dims) == 1]
+    cut = [score for score in baselines if first in score.dims] or list(baselines)
+    best = max(cut, key=lambda score: mean(level.accuracy for level in _at(score, first).levels))
+    shown = [replace(one, prefixes=tuple(p for p in one.prefixes if p.dim in dims)) for one in (*scores, best)]
+    return [*shown, *(one for one in whole if one is not best)]
 
 
-def _at(record: Mapping[str, Any], dim: int) -> Mapping[str, Any]:
-    return next((prefix for prefix in record["prefixes"] if prefix["dim"] == dim), record["prefixes"][0])
+def _at(score: Score, dim: int) -> PrefixScore:
+    return next((prefix for prefix in score.prefixes if prefix.dim == dim), score.prefixes[0])
 
 
 def next_steps(

@@ -55,7 +55,7 @@ def show_run(session: Session, run_id: str) -> dict[str, Any]:
     scores = stored_scores(run.folder)
     for shown in run_tables(run, history, scores):
         session.console.show(shown)
-    return {"run": run.summary(), "record": facts, "history": history, "scores": scores}
+    return {"run": run.summary(), "record": facts, "history": history, "scores": [score.to_json() for score in scores]}
 
 
 for _command in (list_runs, show_run):

@@ -22,6 +22,7 @@ from pipeline.workspace.artifacts import DatasetSource
 
 if TYPE_CHECKING:
     from pipeline.evaluation.embeddings import Scorable
+    from pipeline.evaluation.scores import Score
 
 
 @command("score", example="pipeline score --protocol all")
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: Any) -> dict[str, Any]:
     """Accuracy of every prefix on every level, with 95 % intervals; by default of every run of the current dataset.
 
-    Beside them stand two embeddings that no one trained: the features' plain truncation, and their principal
+    Beside them are embeddings that no one trained: the features cut short, as they are and centred, and their principal
     components. Options from --levels on go with --embeddings of a --dataset that was not embedded here.
     """
     from pipeline.evaluation.score import PROTOCOLS
@@ -73,22 +74,27 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     if options["per_class"]:
         _check_per_class(scored, protocol, options)
     if options["gallery_size"]:
-        cells = grid_stage(session, scorables, options["gallery_size"], options["k"])
-        session.console.show(grid_table(cells, levels))
-        count = len(cells) // len(scorables) * len(scored)
-        return {"scores": cells[:count], "baselines": cells[count:]}
+        cells, others = (grid_stage(session, of, options["gallery_size"], options["k"]) for of in (scored, beside))
+        session.console.show(grid_table([*cells, *others], levels))
+        return _result(cells, others)
     protocols = PROTOCOLS if protocol == "all" else (protocol,)
     scores = score_stage(session, scored, protocols, options["k"])
     baselines = score_stage(session, beside, protocols, options["k"])
     for name in protocols:
-        chosen = [record for record in (*scores, *baselines) if record["protocol"] == name]
+        chosen = [record for record in (*scores, *baselines) if record.protocol == name]
         show_scores(session, chosen, levels)
+        if options["k"] > chosen[0].gallery:
+            session.console.say(f"--k {options['k']}: all {chosen[0].gallery:,} texts that there are to search vote")
         if options["errors"]:
             _show_errors(session, chosen, levels)
     if options["per_class"]:
         facts = _per_class_facts(scored, protocol, options["k"])
         _write_per_class(session, options["per_class"], scorables, protocols, facts)
-    return {"scores": scores, "baselines": baselines}
+    return _result(scores, baselines)
+
+
+def _result(scores: Sequence[Score], baselines: Sequence[Score]) -> dict[str, Any]:
+    return {"scores": [one.to_json() for one in scores], "baselines": [one.to_json() for one in baselines]}
 
 
 def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
@@ -128,7 +134,7 @@ def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Scor
     return [given], [components]
 
 
-def _show_errors(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
+def _show_errors(session: Session, scores: Sequence[Score], levels: Sequence[str]) -> None:
     from pipeline.terminal.tables import confusion_lines, errors_table
 
     session.console.show(errors_table(scores, levels))
@@ -138,7 +144,12 @@ def _show_errors(session: Session, scores: Sequence[Mapping[str, Any]], levels: 
 
 def _per_class_facts(scorables: Sequence[Scorable], protocol: str, k: int) -> dict[str, Any]:
     """What a table of classes is made of: a rerun of the same replaces it unasked."""
-    return {"command": "score", "protocol": protocol, "k": k, "of": [dict(scorable.facts) for scorable in scorables]}
+    return {
+        "command": "score",
+        "protocol": protocol,
+        "k": k,
+        "of": [scorable.identity.to_json() for scorable in scorables],
+    }
 
 
 def _check_per_class(scored: Sequence[Scorable], protocol: str, options: Mapping[str, Any]) -> None:
@@ -157,7 +168,10 @@ def _write_per_class(
     from pipeline.workspace.outputs import write_table
 
     predicted = [
-        (scorable.facts, predictions_of(scorable, name, facts["k"])) for name in protocols for scorable in scorables
+        (scorable.identity, predictions_of(scorable, name, facts["k"]))
+        for name in protocols
+        for scorable in scorables
+        if scorable.answers(name)
     ]
     frame = per_class_frame(predicted, scorables[0].hierarchy)
     write_table(path, frame, facts)

@@ -48,6 +48,6 @@ def names_in_order(runs: Sequence[Run], named: Sequence[str]) -> list[str]:
 def _accuracy(run: Run) -> float | None:
     """Mean accuracy over prefixes and levels, gallery protocol, k = 5; None if it is not kept."""
     for score in stored_scores(run.folder):
-        if (score["protocol"], score["k"]) == ("gallery", 5):
-            return float(mean(level["accuracy"] for prefix in score["prefixes"] for level in prefix["levels"]))
+        if (score.protocol, score.k) == ("gallery", 5):
+            return mean(level.accuracy for prefix in score.prefixes for level in prefix.levels)
     return None

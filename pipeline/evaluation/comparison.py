@@ -2,14 +2,16 @@
 
 Two runs of one seed share their samples and the order of their batches, so differences are paired by seed: the mean
 difference with Student's interval, p, and Cohen's d. p is adjusted by Holm over all rows of a comparison, for all of
-them are read together. Beside it stands a paired bootstrap over texts of the seeds' mean difference, since seeds do not
-sample texts: a difference may be sure to return with every seed and still be an accident of the test split.
+them are read together. Beside it is a paired bootstrap over texts of the seeds' mean difference, since seeds do not
+sample texts. `interval` is the one over both (`statistics.combine`): every table and sentence that calls a method
+ahead or worse reads it, and there is no other verdict. A method without a seed, such as principal components, is the
+same in every pair: the test over seeds is then of one sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -18,29 +20,35 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
-from pipeline.evaluation.predictions import STEERABILITY, STEERING_SPAN, Predictions, steering
+from pipeline.evaluation.predictions import STEERABILITY, STEERING_SPAN, Predictions
+from pipeline.evaluation.scores import Interval, to_json
 
 Floats = NDArray[np.float64]
+Runs = Mapping[int | None, Predictions]
 
 LEVEL = 0.05
 """Adjusted p below which a sentence says "beats"."""
+OVERALL = "mean accuracy"
+"""Metric of `overall`: the mean over all prefixes and levels that two methods share."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run's answers under one protocol. `method` is how rows name it, such as "v5" or "v5 (linear)"."""
+    """One run's predictions under one protocol. `method` is how rows name it, such as "v5" or "v5 (linear)"."""
 
     method: str
-    seed: int
+    seed: int | None
     predictions: Predictions
+    untrained: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One row: a against b in one metric. Shares, not points; differences are a - b.
 
-    `prefix` (1 is the shortest), `dim` and `level` are None for steerability and its two terms. `ci95` and `p` are over
-    n seeds, None where they cannot be had (see `statistics.PairedTest`); `texts_ci95` is over texts.
+    `prefix` (1 is the shortest), `dim` and `level` are None for steerability and its two terms; `dim_b` is that of b,
+    another only where the full vectors have different lengths. `ci95` and `p` are over n seeds, None where they cannot
+    be had (see `statistics.PairedTest`); `texts_ci95` is over texts, `interval` over both.
     """
 
     a: str
@@ -48,21 +56,51 @@ class Comparison:
     metric: str
     prefix: int | None
     dim: int | None
+    dim_b: int | None
     level: int | None
     n: int
     mean_a: float
     mean_b: float
     mean_difference: float
     sd: float | None
-    ci95: tuple[float, float] | None
+    ci95: Interval | None
     p: float | None
     p_holm: float | None
     cohens_d: float | None
-    texts_ci95: tuple[float, float]
+    texts_ci95: Interval
+    interval: Interval
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def leader(self) -> int:
+        """1 if a is ahead, -1 if b is, 0 if there is no significant difference."""
+        return statistics.sign(self.interval)
+
+    def seen_from(self, method: str) -> Comparison:
+        """The row with `method`, one of the two, as a."""
+        if method == self.a:
+            return self
+
+        def turned(interval: Interval) -> Interval:
+            return -interval[1], -interval[0]
+
+        return replace(
+            self,
+            a=self.b,
+            b=self.a,
+            dim=self.dim_b,
+            dim_b=self.dim,
+            mean_a=self.mean_b,
+            mean_b=self.mean_a,
+            mean_difference=-self.mean_difference,
+            ci95=None if self.ci95 is None else turned(self.ci95),
+            cohens_d=None if self.cohens_d is None else -self.cohens_d,
+            texts_ci95=turned(self.texts_ci95),
+            interval=turned(self.interval),
+        )
+
+    def to_json(self) -> dict[str, Any]:
         """The row as `compare --json` prints it."""
-        return {**asdict(self), "sentence": self.sentence()}
+        return {**to_json(self), "sentence": self.sentence()}
 
     def sentence(self, levels: Sequence[str] | None = None) -> str:
         """Say the row in plain words.
@@ -75,47 +113,53 @@ class Comparison:
         equal = f"no significant difference between {self.a} and {self.b} on {where}"
         low, high = self.texts_ci95 if self.ci95 is None else self.ci95
         if self.p_holm is not None and self.p_holm >= LEVEL:
-            gap = f"{self.mean_difference * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]"
-            return f"{equal}: {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
+            return f"{equal}: {points(self.mean_difference, (low, high))}, n={self.n}, p={self.p_holm:.2g} (Holm)"
         ahead = self.mean_difference >= 0
         first, second = (self.a, self.b) if ahead else (self.b, self.a)
         low, high = (low, high) if ahead else (-high, -low)
         gap = f"{abs(self.mean_difference) * 100:.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
         if self.p_holm is None:
             sure = f"{gap} over texts, n={self.n}, too few seeds to test"
-            if low <= 0:
-                return f"{equal}: {sure}"
-            return f"{first} is ahead of {second} on {where} by {sure}"
+            return f"{equal}: {sure}" if low <= 0 else f"{first} is ahead of {second} on {where} by {sure}"
         return f"{first} beats {second} on {where} by {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
+
+
+def points(value: float, interval: Interval) -> str:
+    """A difference of shares in points with its interval."""
+    return f"{value * 100:+.1f} points [{interval[0] * 100:+.1f}, {interval[1] * 100:+.1f}]"
 
 
 def compare(entries: Sequence[Entry]) -> list[Comparison]:
     """Compare every two methods: accuracy at each prefix and level, then steerability and its two terms.
 
+    Two methods that nobody trained are not compared with each other.
+
     :param entries: runs of one protocol, all of the same texts; methods are paired in the order met.
     :returns: rows by pair, metric, prefix and level, their p-values adjusted together.
     :raises PipelineError: if there are not two methods, no two have a seed in common, a method has a seed twice, or
-        entries asked other texts or prefixes than the first.
+        entries queried other texts than the first.
     """
-    methods = _by_method(entries)
-    if len(methods) < 2:
-        raise PipelineError(
-            f"nothing to compare: {len(methods)} method ({', '.join(methods) or 'none'})",
-            "score runs of two methods or more with the same protocol",
-        )
-    pairs = list(combinations(methods, 2))
-    paired = [(a, b) for a, b in pairs if methods[a].keys() & methods[b].keys()]
-    rows = [row for a, b in paired or pairs for row in _rows(a, b, methods[a], methods[b])]
+    rows = [row for a, b in _pairs(entries) for row in _rows(a, b, _columns(a[1], b[1]))]
     adjusted = statistics.holm([row.p for row in rows])
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def seeds_in_common(a: dict[int, Predictions], b: dict[int, Predictions], names: tuple[str, str]) -> list[int]:
-    """Seeds that both methods were trained with, ascending.
+def overall(entries: Sequence[Entry]) -> list[Comparison]:
+    """Compare every two methods in one figure: mean accuracy over the prefixes and levels that both have.
+
+    :raises PipelineError: as `compare` does.
+    """
+    return [row for a, b in _pairs(entries) for row in _rows(a, b, [_Column(OVERALL, _shared(a[1], b[1]))])]
+
+
+def seeds_in_common(a: Runs, b: Runs, names: tuple[str, str]) -> list[int | None]:
+    """Seeds that both methods were trained with, ascending; those of the other where one has none.
 
     :raises PipelineError: if there is none.
     """
-    common = sorted(a.keys() & b.keys())
+    if None in a or None in b:
+        return _ascending(b if None in a else a)
+    common = _ascending(a.keys() & b.keys())
     if not common:
         raise PipelineError(
             f"{names[0]} (seeds {_spelled(a)}) and {names[1]} (seeds {_spelled(b)}) share no seed",
@@ -124,9 +168,12 @@ def seeds_in_common(a: dict[int, Predictions], b: dict[int, Predictions], names:
     return common
 
 
-def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Predictions]]:
-    """Answers by method and seed, methods in the order met."""
-    methods: dict[str, dict[int, Predictions]] = {}
+def by_method(entries: Sequence[Entry]) -> dict[str, Runs]:
+    """Predictions by method and seed, methods in the order met.
+
+    :raises PipelineError: if a method has a seed twice, or entries queried other texts than the first.
+    """
+    methods: dict[str, dict[int | None, Predictions]] = {}
     for entry in entries:
         seeds = methods.setdefault(entry.method, {})
         if entry.seed in seeds:
@@ -137,81 +184,122 @@ def _by_method(entries: Sequence[Entry]) -> dict[str, dict[int, Predictions]]:
         if not _same_queries(entry.predictions, entries[0].predictions):
             raise PipelineError(
                 f"{entry.method} with seed {entry.seed} was not asked what {entries[0].method} was",
-                "score them on the same dataset with the same protocol, k and prefixes",
+                "score them on the same dataset with the same protocol and k",
             )
         seeds[entry.seed] = entry.predictions
-    return methods
+    return dict(methods)
+
+
+def _pairs(entries: Sequence[Entry]) -> list[tuple[tuple[str, Runs], tuple[str, Runs]]]:
+    methods = by_method(entries)
+    if len(methods) < 2:
+        raise PipelineError(
+            f"nothing to compare: {len(methods)} method ({', '.join(methods) or 'none'})",
+            "score runs of two methods or more with the same protocol",
+        )
+    untrained = {entry.method for entry in entries if entry.untrained}
+    pairs = [pair for pair in combinations(methods.items(), 2) if {pair[0][0], pair[1][0]} - untrained]
+    paired = [(a, b) for a, b in pairs if None in a[1] or None in b[1] or a[1].keys() & b[1].keys()]
+    return paired or pairs
 
 
 def _same_queries(one: Predictions, other: Predictions) -> bool:
     facts = [
-        (predictions.protocol, predictions.k, predictions.dims, predictions.gallery, predictions.origin)
-        for predictions in (one, other)
+        (predictions.protocol, predictions.k, predictions.gallery, predictions.origin) for predictions in (one, other)
     ]
-    return (
-        facts[0] == facts[1]
-        and np.array_equal(one.query_index, other.query_index)
-        and np.array_equal(one.labels, other.labels)
-    )
+    queries = np.array_equal(one.query_index, other.query_index)
+    return facts[0] == facts[1] and queries and np.array_equal(one.labels, other.labels)
 
 
-def _rows(a: str, b: str, a_runs: dict[int, Predictions], b_runs: dict[int, Predictions]) -> Iterator[Comparison]:
+@dataclass(frozen=True)
+class _Column:
+    """A metric of a pair: the cells of `outcomes` it is the mean of, as (prefix of a, prefix of b, level).
+
+    `steering`: instead, a column of `steering`.
+    """
+
+    metric: str
+    cells: tuple[tuple[int, int, int], ...] = ()
+    steering: int | None = None
+
+    def values(self, predictions: Predictions, side: int) -> Floats:
+        """What each prediction adds, float64 [m]; `side` 0 is a's, 1 b's."""
+        if self.steering is not None:
+            return predictions.steering[:, self.steering]
+        columns = [predictions.outcomes[:, cell[side], cell[2]] for cell in self.cells]
+        if len(columns) == 1:
+            return columns[0]
+        stacked = np.stack(columns)
+        known = ~np.isnan(stacked)  # a text has a first label, so that there is something to divide by
+        return np.asarray(np.where(known, stacked, 0.0).sum(axis=0) / known.sum(axis=0))
+
+    @property
+    def span(self) -> float:
+        """How far from 0 a difference can be for one text."""
+        return 1.0 if self.steering is None else float(2 * STEERING_SPAN[self.steering])
+
+
+def _shared(a: Runs, b: Runs) -> tuple[tuple[int, int, int], ...]:
+    """Cells of the prefixes that both have; of the full vectors if they share no length."""
+    first, second = next(iter(a.values())), next(iter(b.values()))
+    pairs = [(i, second.dims.index(dim)) for i, dim in enumerate(first.dims) if dim in second.dims]
+    ends = (len(first.dims) - 1, len(second.dims) - 1)
+    return tuple((i, j, level) for i, j in pairs or [ends] for level in range(first.labels.shape[1]))
+
+
+def _columns(a: Runs, b: Runs) -> list[_Column]:
+    """Accuracy at every shared prefix, of the full vectors too where they differ in length, then the steerability."""
+    first, second = next(iter(a.values())), next(iter(b.values()))
+    cells = _shared(a, b)
+    if first.dims[-1] != second.dims[-1]:
+        ends = (len(first.dims) - 1, len(second.dims) - 1)
+        cells = tuple(dict.fromkeys((*cells, *((*ends, level) for level in range(first.labels.shape[1])))))
+    columns = [_Column("accuracy", (cell,)) for cell in cells]
+    if first.steerability is None or first.dims != second.dims:
+        return columns
+    return columns + [_Column(name, steering=i) for i, name in enumerate(STEERABILITY)]
+
+
+def _rows(a: tuple[str, Runs], b: tuple[str, Runs], columns: Sequence[_Column]) -> Iterator[Comparison]:
     """All rows of one pair, p not adjusted yet."""
-    seeds = seeds_in_common(a_runs, b_runs, (a, b))
-    first = a_runs[seeds[0]]
-    first_values, second_values = (
-        np.stack([_contributions(runs[seed]) for seed in seeds]) for runs in (a_runs, b_runs)
-    )
-    reach = _span_of(first)
-    intervals = statistics.bootstrap_interval(
-        (first_values - second_values).mean(axis=0), first.query_index, span=(-reach, reach), seed=first.seed
-    )
-    means_a, means_b = first_values.mean(axis=1), second_values.mean(axis=1)
-    for column, (metric, prefix, level) in enumerate(_columns(first)):
-        test = statistics.paired_test(means_a[:, column] - means_b[:, column])
+    seeds = seeds_in_common(a[1], b[1], (a[0], b[0]))
+    runs = [[of.get(seed) or of[None] for seed in seeds] for of in (a[1], b[1])]
+    first, second = runs[0][0], runs[1][0]
+    for column in columns:
+        values = [np.stack([column.values(predictions, i) for predictions in of]) for i, of in enumerate(runs)]
+        span = (-column.span, column.span)
+        low, high = statistics.bootstrap_interval(
+            (values[0] - values[1]).mean(axis=0), first.query_index, span=span, seed=first.seed
+        )
+        means = [np.nanmean(of, axis=1) for of in values]
+        test = statistics.paired_test(means[0] - means[1])
+        texts = (float(low), float(high))
+        cell = column.cells[0] if len(column.cells) == 1 else None
         yield Comparison(
-            a=a,
-            b=b,
-            metric=metric,
-            prefix=None if prefix is None else prefix + 1,
-            dim=None if prefix is None else first.dims[prefix],
-            level=level,
+            a=a[0],
+            b=b[0],
+            metric=column.metric,
+            prefix=None if cell is None else cell[0] + 1,
+            dim=None if cell is None else first.dims[cell[0]],
+            dim_b=None if cell is None else second.dims[cell[1]],
+            level=None if cell is None else cell[2],
             n=test.n,
-            mean_a=float(means_a[:, column].mean()),
-            mean_b=float(means_b[:, column].mean()),
+            mean_a=float(means[0].mean()),
+            mean_b=float(means[1].mean()),
             mean_difference=test.mean,
             sd=test.sd,
             ci95=test.interval,
             p=test.p,
             p_holm=None,
             cohens_d=test.cohens_d,
-            texts_ci95=(float(intervals[column, 0]), float(intervals[column, 1])),
+            texts_ci95=texts,
+            interval=statistics.combine(means[0] - means[1], texts, span).interval,
         )
 
 
-def _columns(predictions: Predictions) -> list[tuple[str, int | None, int | None]]:
-    """What the columns of `_contributions` are: metric, prefix and level."""
-    cells: list[tuple[str, int | None, int | None]] = [
-        ("accuracy", j, level) for j, level in np.ndindex(len(predictions.dims), predictions.labels.shape[1])
-    ]
-    return cells + ([] if predictions.steerability is None else [(name, None, None) for name in STEERABILITY])
+def _ascending(seeds: Any) -> list[int | None]:
+    return sorted(seeds, key=lambda seed: -1 if seed is None else seed)
 
 
-def _contributions(predictions: Predictions) -> Floats:
-    """What each answer adds to each metric: float64 [m, columns], whose means over m are the metrics."""
-    correct = np.moveaxis(predictions.correct, 1, 0).reshape(len(predictions.query_index), -1).astype(np.float64)
-    return (
-        correct
-        if predictions.steerability is None
-        else np.concatenate([correct, steering(predictions.correct)], axis=1)
-    )
-
-
-def _span_of(predictions: Predictions) -> Floats:
-    """How far from 0 a text can be in each column of a difference, float64 [columns]."""
-    cells = np.ones(len(predictions.dims) * predictions.labels.shape[1])
-    return cells if predictions.steerability is None else np.concatenate([cells, 2 * STEERING_SPAN])
-
-
-def _spelled(runs: dict[int, Predictions]) -> str:
-    return ", ".join(map(str, sorted(runs)))
+def _spelled(runs: Runs) -> str:
+    return ", ".join(map(str, _ascending(runs)))

@@ -2,28 +2,40 @@
 
 All three are vectors of a dataset's texts, cut into prefixes, so all three are asked the same questions by the same
 code (`score.py`). It makes its vectors when they are asked for and not before: a stored score needs none.
+
+What no training reaches, without which a table of heads means little: `features` are the raw features, whose prefixes
+are plain truncation, with the full width at the end. `centred` are these minus the mean of the training texts: features
+of decoders share a large common direction, which makes all cosines alike until it is taken out. `pca` turns them first,
+so that a prefix holds the directions in which the training texts vary most: the best linear truncation that looks at no
+label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import data
+import heads
 from pipeline.errors import PipelineError
-from pipeline.evaluation.baselines import BASELINES, baseline_dims, untrained
 from pipeline.evaluation.external_embeddings import read_embeddings
 from pipeline.evaluation.predictions import Ints
 from pipeline.evaluation.protocols import Vectors
+from pipeline.evaluation.scores import Identity
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import Run
 
+Singles = NDArray[np.float32]
+DIMS = (64, 128, 192, 256)
+FLAT = "logistic"
+"""Method name of the flat classifier."""
 Split = Callable[[str], tuple[Vectors, Ints]]
 
 
@@ -31,17 +43,23 @@ Split = Callable[[str], tuple[Vectors, Ints]]
 class Scorable:
     """Vectors [n, D] of a dataset's texts, to be scored at their prefixes.
 
-    `facts` name it in records. `dims`: the prefixes. `split`: from "train" or "test" to vectors and labels [n, L].
+    `identity` names it. `dims`: the prefixes. `split`: from "train" or "test" to vectors and labels [n, L].
     `hierarchy`: the tree of the labels. `folder`: where its scores are kept, None if nowhere. `classify`: accuracies
-    [J, L] of its own classifiers on the test split, if it has any.
+    [J, L] of its own classifiers on the test split, if it has any. `predict`: labels [n, L] of the test split from a
+    flat classifier, which searches no neighbours and so is scored in the training gallery alone.
     """
 
-    facts: Mapping[str, Any]
+    identity: Identity
     dims: tuple[int, ...]
     split: Split
     hierarchy: data.Hierarchy
     folder: Path | None = None
     classify: Callable[[], list[list[float | None]]] | None = None
+    predict: Callable[[], Ints] | None = None
+
+    def answers(self, protocol: str) -> bool:
+        """Whether it can be scored under a protocol."""
+        return self.predict is None or protocol == "gallery"
 
 
 def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
@@ -60,26 +78,27 @@ def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
         test, labels = features.split("test")
         return [
             [
-                None if probabilities is None else float((probabilities.argmax(axis=1) == labels[:, level]).mean())
+                None if probabilities is None else _accuracy(probabilities.argmax(axis=1), labels[:, level])
                 for level, probabilities in enumerate(load().classify(test, dim=dim))
             ]
             for dim in run.record["dims"]
         ]
 
-    facts = _facts(
-        features.dataset, features.backbone, run.method, run=run.id, layer=features.layer,
-        head=run.record["head"], seed=run.seed, hyperparameters=run.record["hyperparameters"],
+    identity = Identity(
+        run.id, features.dataset.id, features.backbone, features.layer, run.method, run.record["head"], run.seed,
+        run.record["hyperparameters"],
     )  # fmt: skip
-    return Scorable(facts, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify)
+    return Scorable(identity, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify)
 
 
 def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scorable]:
-    """What no training reaches on these features: their plain truncation, and their principal components."""
+    """What a head has to beat: the features cut short, centred, their principal components, and a flat classifier."""
     width = int(features.store.description["hidden_size"])
-    folder = artifacts.runs / features.dataset.id / features.backbone / "untrained"
-    return [
+    dataset = features.dataset.id
+    folder = artifacts.runs / dataset / features.backbone / "untrained"
+    untrained = [
         Scorable(
-            {**_facts(features.dataset, features.backbone, name, layer=features.layer), "untrained": True},
+            Identity(None, dataset, features.backbone, features.layer, name, None, None, untrained=True),
             baseline_dims(_rank(features.dataset, width) if name == "pca" else width),
             _untrained(name, features.split),
             features.dataset.hierarchy,
@@ -87,6 +106,21 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scora
         )
         for name in BASELINES
     ]
+    return [*untrained, _flat(features, folder, width)] if features.dataset.hierarchy.sizes[-1] > 1 else untrained
+
+
+def _flat(features: LabelledFeatures, folder: Path, width: int) -> Scorable:
+    """A logistic regression on whole features; labels above the finest are its answer's ancestors."""
+
+    def predict() -> Ints:
+        validation = features.split("val")
+        held = validation if len(validation[0]) else None
+        found = heads.fit_logistic(*features.split("train"), validation=held)
+        return np.asarray(found.predict(features.split("test")[0]), np.int64)
+
+    identity = Identity(None, features.dataset.id, features.backbone, features.layer, FLAT, None, None)
+    kept = folder / f"{FLAT}-{features.fingerprint[:12]}"
+    return Scorable(identity, (width,), features.split, features.dataset.hierarchy, kept, predict=predict)
 
 
 def external_scorables(
@@ -95,13 +129,14 @@ def external_scorables(
     """Embeddings of a dataset that were made elsewhere, and their principal components beside them.
 
     :param path: see `read_embeddings`.
-    :param dims: prefixes to score; by default 64, 128, 192, 256 as far as they reach, and the full length.
+    :param dims: prefixes to score; by default 64, 128, 192, 256, then doublings, as far as they reach, and the full
+        length.
     :param say: told what to know about the file, one line each.
     :raises PipelineError: if the file does not go with the dataset, or a prefix is longer than the embeddings.
     """
     vectors = read_embeddings(path, dataset, say)
     width = vectors.shape[1]
-    chosen = baseline_dims(width) if dims is None else tuple(sorted(dims))
+    chosen = _spread(width) if dims is None else tuple(sorted(dims))
     if chosen[0] < 1 or chosen[-1] > width:
         raise PipelineError(
             f"{path} has embeddings of {width} dimensions, not {chosen[0] if chosen[0] < 1 else chosen[-1]}",
@@ -112,12 +147,23 @@ def external_scorables(
         rows = dataset.split_rows(name)
         return vectors[rows], dataset.labels[rows]
 
-    facts = _facts(dataset, path.name, path.name)
-    components = {**facts, "method": "pca", "untrained": True}
+    given = Identity(None, dataset.id, path.name, None, path.name, None, None)
+    components = replace(given, method="pca", untrained=True)
     return [
-        Scorable(facts, chosen, split, dataset.hierarchy),
+        Scorable(given, chosen, split, dataset.hierarchy),
         Scorable(components, _within(chosen, _rank(dataset, width)), _untrained("pca", split), dataset.hierarchy),
     ]
+
+
+def _spread(width: int) -> tuple[int, ...]:
+    """Prefixes of vectors of any length: the usual ones, 512, 1,024 and so on, and the whole."""
+    doublings = takewhile(lambda dim: dim < width, (512 << i for i in range(20)))
+    return tuple(sorted({*baseline_dims(width), *doublings}))
+
+
+def _accuracy(predicted: Ints, labels: Ints) -> float:
+    """Share of correct labels, of texts that have one."""
+    return float((predicted == labels)[labels >= 0].mean())
 
 
 def _rank(dataset: data.Dataset, width: int) -> int:
@@ -141,29 +187,6 @@ def _untrained(name: str, features: Split) -> Split:
     return split
 
 
-def _facts(
-    dataset: data.Dataset,
-    backbone: str,
-    method: str,
-    *,
-    run: str | None = None,
-    layer: int | None = None,
-    head: str | None = None,
-    seed: int | None = None,
-    hyperparameters: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    return {
-        "run": run,
-        "dataset": dataset.id,
-        "backbone": backbone,
-        "layer": layer,
-        "method": method,
-        "head": head,
-        "seed": seed,
-        "hyperparameters": dict(hyperparameters or {}),
-    }
-
-
 def _check_belongs(run: Run, features: LabelledFeatures) -> None:
     if run.record["dataset"] != features.dataset.id:
         raise PipelineError(
@@ -176,3 +199,54 @@ def _check_belongs(run: Run, features: LabelledFeatures) -> None:
             f"not on {features.fingerprint[:12]} of {features.backbone}",
             f"name the features it belongs to: --backbone {run.record['backbone']}-{run.record['fingerprint'][:12]}",
         )
+
+
+def baseline_dims(width: int) -> tuple[int, ...]:
+    """Prefixes at which features of this width are scored: 64, 128, 192, 256 as far as they reach, and in full."""
+    return (*(dim for dim in DIMS if dim < width), width)
+
+
+def untrained(name: str, train: Vectors) -> Callable[[Vectors], Singles]:
+    """Make the embedding that a baseline is, from what the training texts are without their labels.
+
+    :param name: a key of BASELINES.
+    :param train: [n, H] features of the training split, as stored.
+    :returns: a function from features [m, H] to float32 embeddings [m, H], to be scored at `baseline_dims(H)`.
+    :raises PipelineError: if there is no such baseline.
+    """
+    if name not in BASELINES:
+        raise PipelineError(f"there is no baseline {name!r}", f"choose from {', '.join(BASELINES)}")
+    return BASELINES[name](train)
+
+
+def _features(train: Vectors) -> Callable[[Vectors], Singles]:
+    return _normalised
+
+
+def _centred(train: Vectors) -> Callable[[Vectors], Singles]:
+    centre = _normalised(train).astype(np.float64).mean(axis=0)
+    return lambda features: (_normalised(features) - centre).astype(np.float32)
+
+
+def _pca(train: Vectors) -> Callable[[Vectors], Singles]:
+    """Principal components of the normalised features, as a head would receive them, largest variance first."""
+    rows = _normalised(train).astype(np.float64)
+    centre = rows.mean(axis=0)
+    _, axes = np.linalg.eigh((rows - centre).T @ (rows - centre))
+    axes = axes[:, ::-1]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(centre))] < 0, -1.0, 1.0)
+    return lambda features: ((_normalised(features) - centre) @ axes).astype(np.float32)
+
+
+def _normalised(features: Vectors) -> Singles:
+    rows = np.asarray(features, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+BASELINES: Mapping[str, Callable[[Vectors], Callable[[Vectors], Singles]]] = {
+    "features": _features,
+    "centred": _centred,
+    "pca": _pca,
+}
+"""Baselines by name; each takes training features and gives the embedding."""

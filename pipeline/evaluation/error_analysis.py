@@ -6,8 +6,7 @@ domain can still be useful. So errors are counted by the level at which the path
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -16,6 +15,7 @@ import polars as pl
 import data
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scores import Confused, Identity, PrefixErrors
 
 _SCHEMA = {
     "run": pl.String,
@@ -32,41 +32,45 @@ _SCHEMA = {
 }
 
 
-def error_records(predictions: Predictions, hierarchy: data.Hierarchy, worst: int = 50) -> list[dict[str, Any]]:
-    """Judge the errors on the finest level, one record per prefix (see `metrics.Errors`)."""
+def errors_of(predictions: Predictions, hierarchy: data.Hierarchy, worst: int = 50) -> tuple[PrefixErrors, ...]:
+    """Judge the errors on the finest level, a record per prefix (see `metrics.Errors`)."""
     finest = hierarchy.depth - 1
     labels, names = predictions.labels[predictions.query_index, finest], hierarchy.classes[finest]
     records = []
     for dim, predicted in zip(predictions.dims, predictions.predicted[:, :, finest], strict=True):
         found = metrics.errors(labels, predicted, hierarchy.parents, finest, worst)
-        confusions = [
-            {**asdict(one), "truth": names[one.truth], "predicted": names[one.predicted]} for one in found.worst
-        ]
-        records.append({"dim": dim, "level": finest, **asdict(found), "worst": confusions})
-    return records
+        confused = tuple(
+            Confused(names[one.truth], "(none)" if one.predicted < 0 else names[one.predicted], one.count, one.distance)
+            for one in found.worst
+        )
+        records.append(PrefixErrors(dim, finest, **{**vars(found), "worst": confused}))
+    return tuple(records)
 
 
-def per_class_frame(
-    predicted: Sequence[tuple[Mapping[str, Any], Predictions]], hierarchy: data.Hierarchy
-) -> pl.DataFrame:
+def per_class_frame(predicted: Sequence[tuple[Identity, Predictions]], hierarchy: data.Hierarchy) -> pl.DataFrame:
     """Accuracy on every level of the texts of every class of that level and of those above it.
 
     :param predicted: what names a scorable, and its predictions.
     :returns: one row per prefix, level and class: run, method, seed, protocol, k, dim, level (of the answer), by
         (the level of the class), class, queries, accuracy. Classes without a query have no row.
     """
-    rows = [row for facts, predictions in predicted for row in _per_class(facts, predictions, hierarchy)]
+    rows = [row for identity, predictions in predicted for row in _per_class(identity, predictions, hierarchy)]
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def _per_class(
-    facts: Mapping[str, Any], predictions: Predictions, hierarchy: data.Hierarchy
-) -> Iterator[dict[str, Any]]:
-    named = {name: facts[name] for name in ("run", "method", "seed")}
-    named |= {"protocol": predictions.protocol, "k": predictions.k}
+def _per_class(identity: Identity, predictions: Predictions, hierarchy: data.Hierarchy) -> Iterator[dict[str, Any]]:
+    named = {
+        "run": identity.run,
+        "method": identity.method,
+        "seed": identity.seed,
+        "protocol": predictions.protocol,
+        "k": predictions.k,
+    }
     labels = predictions.labels[predictions.query_index]
     for by, level in combinations_with_replacement(range(hierarchy.depth), 2):
-        shares, queries = metrics.by_class(labels[:, by], predictions.correct[:, :, level], len(hierarchy.classes[by]))
+        known = labels[:, level] >= 0
+        correct = predictions.correct[:, known, level]
+        shares, queries = metrics.by_class(labels[known, by], correct, len(hierarchy.classes[by]))
         for j, dim in enumerate(predictions.dims):
             for number, name in enumerate(hierarchy.classes[by]):
                 if queries[number]:

@@ -8,15 +8,12 @@ a label than there are votes must take the others from elsewhere, and then it ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
-from pipeline.workspace.run_names import grouped
-
-Score = Mapping[str, Any]
+from pipeline.evaluation.scores import Score, by_method
 
 
 @dataclass(frozen=True)
@@ -40,27 +37,21 @@ class SizeEffect:
     @property
     def leader(self) -> int:
         """1 if a is ahead with 95 % confidence, -1 if b is, 0 if neither."""
-        if self.ci95 is None:
-            return 0
-        return int(self.ci95[0] > 0) - int(self.ci95[1] < 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as JSON."""
-        return asdict(self)
+        return statistics.sign(self.ci95)
 
 
 def size_effects(cells: Sequence[Score], a: str, b: str) -> list[SizeEffect]:
     """Compare a with b on the coarsest and the finest level, by origin, level and size.
 
-    :param cells: score records of a gallery grid of runs of both.
+    :param cells: scores of a gallery grid of runs of both.
     :raises PipelineError: if one of them has no cell, or they share no seed.
     """
-    methods = grouped(cells)
+    methods = by_method(cells)
     missing = [name for name in (a, b) if name not in methods]
     if missing:
         raise PipelineError(f"no gallery of {', '.join(missing)} was scored", f"fit it: --method {','.join(missing)}")
-    levels = dict.fromkeys((0, len(cells[0]["prefixes"][0]["levels"]) - 1))
-    kinds = dict.fromkeys((cell["origin"], cell["gallery"]) for cell in methods[a])
+    levels = dict.fromkeys((0, len(cells[0].prefixes[0].levels) - 1))
+    kinds = dict.fromkeys((str(cell.origin), cell.gallery) for cell in methods[a])
     return [
         _effect(_by_seed(methods[a], origin, size), _by_seed(methods[b], origin, size), level)
         for origin in dict.fromkeys(origin for origin, _ in kinds)
@@ -87,25 +78,25 @@ def crossing(effects: Sequence[SizeEffect], a: str, b: str, levels: Sequence[str
     return [*sentences, "(95 % over seeds, for each size by itself: `pipeline compare` adjusts for many tests.)"]
 
 
-def _by_seed(cells: Sequence[Score], origin: str, size: int) -> dict[int, Score]:
-    return {cell["seed"]: cell for cell in cells if (cell["origin"], cell["gallery"]) == (origin, size)}
+def _by_seed(cells: Sequence[Score], origin: str, size: int) -> dict[int | None, Score]:
+    return {cell.identity.seed: cell for cell in cells if (str(cell.origin), cell.gallery) == (origin, size)}
 
 
-def _effect(a: Mapping[int, Score], b: Mapping[int, Score], level: int) -> SizeEffect:
-    seeds = sorted(a.keys() & b.keys())
-    first_values, second_values = ([cells[seed]["prefixes"][0]["levels"][level] for seed in seeds] for cells in (a, b))
+def _effect(a: Mapping[int | None, Score], b: Mapping[int | None, Score], level: int) -> SizeEffect:
+    seeds = [seed for seed in a if seed in b]
+    first_levels, second_levels = ([cells[seed].prefixes[0].levels[level] for seed in seeds] for cells in (a, b))
     test = statistics.paired_test(
-        [x["accuracy"] - y["accuracy"] for x, y in zip(first_values, second_values, strict=True)]
+        [one.accuracy - other.accuracy for one, other in zip(first_levels, second_levels, strict=True)]
     )
     first = a[seeds[0]]
     return SizeEffect(
-        origin=first["origin"],
-        gallery=first["gallery"],
-        dim=first["prefixes"][0]["dim"],
+        origin=str(first.origin),
+        gallery=first.gallery,
+        dim=first.prefixes[0].dim,
         level=level,
         n=test.n,
         difference=test.mean,
         ci95=test.interval,
-        precision_a=mean(row["precision"] for row in first_values),
-        precision_b=mean(row["precision"] for row in second_values),
+        precision_a=mean(one.precision for one in first_levels),
+        precision_b=mean(one.precision for one in second_levels),
     )

@@ -24,20 +24,25 @@ Floats = NDArray[np.float64]
 
 
 def accuracy(labels: Ints, predicted: Ints) -> Floats:
-    """Share of right answers.
+    """Share of correct predictions, of the queries that have a label on the level; NaN where none has.
 
-    :param labels: [q, L].
+    :param labels: [q, L], -1 where a query has no label.
     :param predicted: [..., q, L].
     :returns: float64 [..., L].
     """
-    return np.asarray((predicted == labels).mean(axis=-2), dtype=np.float64)
+    correct = predicted == labels
+    if (labels >= 0).all():
+        return np.asarray(correct.mean(axis=-2), dtype=np.float64)
+    known = (labels >= 0).sum(axis=0)
+    hits = np.where(labels < 0, False, correct).sum(axis=-2)
+    return np.asarray(np.divide(hits, known, out=np.full(hits.shape, np.nan), where=known > 0))
 
 
 def by_class(classes: Ints, correct: NDArray[np.bool_], count: int = 0) -> tuple[Floats, Ints]:
     """Accuracy over the queries of each class, be it the class asked for or one above it.
 
     :param classes: [q], the class of each query.
-    :param right: [..., q], whether the answer about it was right.
+    :param correct: [..., q], whether its prediction is correct.
     :param count: number C of classes there are; at least as many are returned as there are in `classes`.
     :returns: float64 [..., C], NaN where a class has no query; int64 [C], the queries of each.
     """
@@ -55,10 +60,11 @@ def macro(labels: Ints, predicted: Ints) -> Floats:
     :param predicted: [..., q, L].
     :returns: float64 [..., L].
     """
-    means = [
-        np.nanmean(by_class(labels[:, level], predicted[..., level] == labels[:, level])[0], axis=-1)
-        for level in range(labels.shape[1])
-    ]
+    means = []
+    for level, column in enumerate(labels.T):
+        known = column >= 0
+        shares, _ = by_class(column[known], predicted[..., known, level] == column[known])
+        means.append(np.nanmean(shares, axis=-1))
     return np.stack(means, axis=-1)
 
 
@@ -132,8 +138,8 @@ class Errors:
 def errors(labels: Ints, predicted: Ints, parents: Sequence[Ints], level: int, worst: int = 10) -> Errors:
     """Judge the errors made at one level by the tree above it.
 
-    :param labels: [q], classes of `level`.
-    :param predicted: [q].
+    :param labels: [q], classes of `level`; -1, no label, is left out.
+    :param predicted: [q]; -1, no label, is as far off as can be.
     :param parents: the hierarchy's, parents[l][c] being the class of level l above class c of level l + 1.
     :param level: index of the level, 0 the coarsest.
     :param worst: how many of the most frequent confusions to list.
@@ -141,6 +147,7 @@ def errors(labels: Ints, predicted: Ints, parents: Sequence[Ints], level: int, w
     """
     if not 0 <= level <= len(parents):
         raise PipelineError(f"the hierarchy has no level {level}", f"give a level from 0 to {len(parents)}")
+    labels, predicted = labels[labels >= 0], predicted[labels >= 0]
     wrong = labels != predicted
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     distances = distance(pairs[:, 0], pairs[:, 1], parents, level)
@@ -164,9 +171,10 @@ def errors(labels: Ints, predicted: Ints, parents: Sequence[Ints], level: int, w
 def distance(a: Ints, b: Ints, parents: Sequence[Ints], level: int) -> Ints:
     """Number of levels, from `level` upwards, at which classes a [n] and b [n] have different ancestors."""
     result: Ints = (a != b).astype(np.int64)
+    none = (a < 0) | (b < 0)
     for above in reversed(parents[:level]):
         a, b = above[a], above[b]
-        result += a != b
+        result += (a != b) | none
     return result
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation import metrics, statistics
+from pipeline.evaluation.scores import Identity, LevelScore, PrefixScore, Score
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -63,76 +64,87 @@ class Predictions:
         return correct
 
     @cached_property
+    def outcomes(self) -> Floats:
+        """1 where a prediction is correct, 0 where not, NaN where the text has no label on the level: [m, J, L]."""
+        missing = self.labels[self.query_index] < 0
+        return np.where(missing[:, None], np.nan, np.moveaxis(self.correct, 1, 0).astype(np.float64))
+
+    @cached_property
+    def steering(self) -> Floats:
+        """What each prediction adds to S, its coarse and its fine gain, float64 [m, 3]; NaN without a finest label."""
+        first, last = self.outcomes[:, 0], self.outcomes[:, -1]
+        fine = last[:, -1] - first[:, -1]
+        coarse = np.where(np.isnan(fine), np.nan, first[:, 0] - last[:, 0])
+        return np.stack([coarse + fine, coarse, fine], axis=1)
+
+    @cached_property
     def accuracy(self) -> Floats:
-        """Share of correct predictions, float64 [J, L]."""
+        """Share of correct predictions, of texts that have a label on the level, float64 [J, L]."""
         return metrics.accuracy(self.labels[self.query_index], self.predicted)
 
     @cached_property
-    def macro(self) -> Floats:
-        """Mean over the classes that have a query of the accuracy of each, float64 [J, L]."""
-        return metrics.macro(self.labels[self.query_index], self.predicted)
-
-    @cached_property
-    def precision(self) -> Floats:
-        """Mean share of the neighbours that have the text's own label, float64 [J, L]."""
-        return np.asarray(self.matching.mean(axis=1) / min(self.k, self.gallery), dtype=np.float64)
-
-    @cached_property
     def interval(self) -> Floats:
-        """95 % bootstrap intervals of the accuracies, float64 [J, L, 2]."""
-        return statistics.bootstrap_interval(np.moveaxis(self.correct, 1, 0), self.query_index, seed=self.seed)
+        """95 % bootstrap intervals of the accuracies over texts, float64 [J, L, 2]."""
+        return statistics.bootstrap_interval(self.outcomes, self.query_index, seed=self.seed)
 
     @cached_property
     def steerability(self) -> metrics.Steerability | None:
-        """S with its two terms; None with one level or one prefix."""
-        return metrics.steerability(self.accuracy)
+        """S with its two terms, over texts that have a finest label; None with one level or one prefix."""
+        complete = self.labels[self.query_index, -1] >= 0
+        labels = self.labels[self.query_index[complete]]
+        return metrics.steerability(metrics.accuracy(labels, self.predicted[:, complete]))
 
-    @cached_property
-    def smallest_prefix(self) -> tuple[int, ...]:
-        """Per level, the fewest dimensions within one point of the full vector."""
-        return tuple(metrics.smallest_prefix(column, self.dims) for column in self.accuracy.T)
+    def score(
+        self, identity: Identity, classifier: Sequence[Sequence[float | None]] | None = None, **more: Any
+    ) -> Score:
+        """Everything that follows, as one record.
 
-    def to_dict(self, classifier: Sequence[Sequence[float | None]] | None = None) -> dict[str, Any]:
-        """The scores as `score --json` prints them, without what names the run.
-
-        :param classifier: [J, L] accuracies of the head's own classifiers, None where there is none.
+        :param classifier: [J, L] accuracies of the head's own classifiers; None where there is none.
+        :param more: further fields of the record.
         """
-        prefixes = [
-            {
-                "prefix": j + 1,
-                "dim": dim,
-                "levels": [
-                    {
-                        "level": level,
-                        "accuracy": float(self.accuracy[j, level]),
-                        "ci95": self.interval[j, level].tolist(),
-                        "macro": float(self.macro[j, level]),
-                        "precision": float(self.precision[j, level]),
-                        "classifier": None if classifier is None else classifier[j][level],
-                    }
-                    for level in range(self.labels.shape[1])
-                ],
-            }
+        labels = self.labels[self.query_index]
+        accuracy, macro = self.accuracy, metrics.macro(labels, self.predicted)
+        known = [np.flatnonzero(column >= 0) for column in labels.T]
+        prefixes = tuple(
+            PrefixScore(
+                j + 1,
+                dim,
+                tuple(
+                    LevelScore(
+                        level=level,
+                        accuracy=float(accuracy[j, level]),
+                        ci95=_pair(self.interval[j, level]),
+                        macro=float(macro[j, level]),
+                        precision=float(self.matching[j, known[level], level].mean() / min(self.k, self.gallery)),
+                        classifier=None if classifier is None else classifier[j][level],
+                        n=len(np.unique(self.query_index[known[level]])),
+                    )
+                    for level in range(labels.shape[1])
+                ),
+            )
             for j, dim in enumerate(self.dims)
-        ]
-        return {
-            "protocol": self.protocol,
-            "k": self.k,
-            "gallery": self.gallery,
-            "queries": self.queries,
-            "samples": self.samples,
-            **({} if self.origin is None else {"origin": self.origin}),
-            "prefixes": prefixes,
+        )
+        return Score(
+            identity=identity,
+            protocol=self.protocol,
+            k=self.k,
+            gallery=self.gallery,
+            queries=self.queries,
+            samples=self.samples,
+            prefixes=prefixes,
             **self._steerability(),
-            "smallest_prefix": list(self.smallest_prefix),
-        }
+            smallest_prefix=tuple(metrics.smallest_prefix(column, self.dims) for column in accuracy.T),
+            origin=self.origin,
+            **more,
+        )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays for `numpy.savez_compressed`, without pickles: some 50 KB for 4,500 texts."""
         facts = {
             name: getattr(self, name) for name in ("protocol", "k", "dims", "gallery", "samples", "origin", "seed")
         }
-        small = np.min_scalar_type(int(max(self.labels.max(), self.predicted.max())))
+        most = int(max(self.labels.max(), self.predicted.max()))
+        small = np.min_scalar_type(most) if self.labels.min() >= 0 else np.dtype(np.int32)  # -1: a label is missing
         return {
             "facts": np.array(json.dumps(facts)),
             "labels": self.labels.astype(small),
@@ -154,18 +166,15 @@ class Predictions:
         if self.steerability is None:
             return dict.fromkeys((*STEERABILITY, *(f"{name}_ci95" for name in STEERABILITY)))
         intervals = statistics.bootstrap_interval(
-            steering(self.correct), self.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=self.seed
+            self.steering, self.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=self.seed
         )
         return {
             "steerability": self.steerability.total,
             "coarse_gain": self.steerability.coarse_gain,
             "fine_gain": self.steerability.fine_gain,
-            **{f"{name}_ci95": interval.tolist() for name, interval in zip(STEERABILITY, intervals, strict=True)},
+            **{f"{name}_ci95": _pair(interval) for name, interval in zip(STEERABILITY, intervals, strict=True)},
         }
 
 
-def steering(correct: NDArray[Any]) -> Floats:
-    """What each prediction adds to S, its coarse gain and its fine gain: float64 [m, 3], of `correct` [J, m, L]."""
-    first, last = np.asarray(correct[0], dtype=np.float64), np.asarray(correct[-1], dtype=np.float64)
-    coarse, fine = first[:, 0] - last[:, 0], last[:, -1] - first[:, -1]
-    return np.stack([coarse + fine, coarse, fine], axis=1)
+def _pair(interval: Floats) -> tuple[float, float]:
+    return float(interval[0]), float(interval[1])

@@ -70,6 +70,18 @@ def score_embeddings(
     return search.predictions("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
 
 
+def classified(predicted: Ints, labels: Ints, dim: int, gallery: int, k: int) -> Predictions:
+    """Labels from a classifier, int64 [q, L], as the predictions of one prefix that the protocol "gallery" would give.
+
+    :param dim: dimensions that it looks at.
+    :param gallery: rows that it was trained on.
+    :param k: of the neighbours that it stands beside; all are taken to agree with the prediction.
+    """
+    matching = np.where(predicted == labels, min(k, gallery), 0)
+    rows = np.arange(len(labels))
+    return Predictions("gallery", k, (dim,), gallery, 1, labels, rows, predicted[None], matching[None])
+
+
 def leave_one_out(
     embeddings: Vectors,
     labels: Ints,

@@ -1,6 +1,9 @@
 """What the scores mean for someone who must choose: a few plain sentences, each computed, none assumed.
 
-A figure that does not differ significantly from the best shares its place, and so does one that prints the same.
+Every method in the table is a candidate, also those that cost nothing: features cut short, principal components, a
+closed form, a flat classifier. All verdicts are of paired comparisons over the same texts (`comparison.Comparison`), so
+no sentence says less, or more, than the table beside it. Nobody can tell from a list who is first by luck: whoever does
+not differ significantly from the first shares its place.
 
 Which layer makes the better feature: what the validation split says of heads trained on several.
 
@@ -10,17 +13,21 @@ store and runs, so nothing is computed here: the runs' histories hold what every
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from statistics import mean
-from typing import Any
 
+import numpy as np
+
+from pipeline.evaluation.comparison import Comparison, Entry, Runs, by_method, compare, overall, points
+from pipeline.evaluation.embeddings import FLAT
 from pipeline.evaluation.metrics import smallest_prefix
-from pipeline.workspace.run_names import Record as Score
-from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
+
+FEW = 10
+"""Test texts below which nothing is advised: one text is then worth more than ten points."""
+CLOSED_FORMS = ("lda",)
+"""Methods that look at labels and take no gradient step."""
 
 Group = tuple[str, str, tuple[tuple[str, object], ...]]
 
@@ -55,36 +62,87 @@ def _sentence(group: Group, layers: dict[int, list[float]]) -> str:
     return f"{group[0]}, {group[1]} head, on validation (mean of the first and the finest level): {each}"
 
 
-FEW = 10
-"""Test texts below which nothing is advised: one text is then worth more than ten points."""
-
-
 @dataclass(frozen=True)
-class Figure:
-    """A share and its 95 % interval."""
+class Ranking:
+    """Methods in one metric. `equal`: those that do not differ significantly from the best, `worse`: the others.
 
-    value: float
-    low: float
-    high: float
-
-
-def level_with_best(figures: Mapping[str, Figure]) -> list[str]:
-    """Names that share the first place, the highest figure first: those that print the same as it, or may be as high.
-
-    Nobody behind one that is not level is: a wide interval earns no place.
-
-    :param figures: one or more, by name.
+    Both hold the row best - other, by mean of the other, highest first.
     """
-    first = max(figures.values(), key=lambda figure: figure.value)
-    ranked = sorted(figures, key=lambda name: -figures[name].value)
-    return list(takewhile(lambda name: _level(figures[name], first), ranked))
+
+    best: str
+    value: float
+    equal: tuple[Comparison, ...]
+    worse: tuple[Comparison, ...]
+
+    @property
+    def first(self) -> list[str]:
+        """The best and who shares its place."""
+        return [self.best, *(row.b for row in self.equal)]
 
 
-def _level(figure: Figure, best: Figure) -> bool:
-    gap = best.value - figure.value
-    return f"{figure.value:.1%}" == f"{best.value:.1%}" or gap <= math.hypot(
-        best.value - best.low, figure.high - figure.value
-    )
+def ranking(rows: Sequence[Comparison]) -> Ranking:
+    """Rank methods by the rows of one metric, prefix and level, all that there are between them.
+
+    The best has the highest mean; a method that is not compared with it is left out.
+    """
+    means = {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
+    best = max(means, key=lambda name: means[name])
+    others = [row.seen_from(best) for row in rows if best in (row.a, row.b)]
+    others.sort(key=lambda row: -row.mean_b)
+    equal = tuple(row for row in others if row.leader <= 0 or _printed(row.mean_a) == _printed(row.mean_b))
+    return Ranking(best, means[best], equal, tuple(row for row in others if row not in equal))
+
+
+def rankings(rows: Sequence[Comparison], levels: Sequence[str]) -> dict[tuple[int | None, str], Ranking]:
+    """The ranking at every prefix and level, by its length and the level's name.
+
+    None is the whole vectors, whatever their lengths, where these differ.
+    """
+    accuracy = [row for row in rows if row.level is not None]
+    whole = {(row.a, row.b, row.level): row for row in accuracy}  # the last of a pair is that of the whole vectors
+    at: dict[int | None, list[Comparison]] = {}
+    for row in accuracy:
+        if row.dim == row.dim_b:
+            at.setdefault(row.dim, []).append(row)
+    if any(row.dim != row.dim_b for row in whole.values()):
+        at[None] = list(whole.values())
+    return {
+        (dim, name): ranking([row for row in found if row.level == level])
+        for dim, found in at.items()
+        for level, name in enumerate(levels)
+    }
+
+
+def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
+    """Sentences on one protocol: the method to take, or that training did not pay, and the prefix each level needs.
+
+    :param entries: every candidate, trained or not.
+    """
+    queries = entries[0].predictions.queries
+    if queries < FEW:
+        return [f"{queries} test texts are too few to compare methods: give more rows, or a split with more test rows."]
+    methods = by_method(entries)
+    if len(methods) == 1:
+        return [_prefixes(entries[0].method, next(iter(methods.values())), levels)]
+    embeddings = [entry for entry in entries if entry.method != FLAT]
+    free = {entry.method for entry in embeddings if entry.untrained or entry.method in CLOSED_FORMS}
+    compared = rankings(compare(entries), levels)
+    rows = overall(embeddings) if len({entry.method for entry in embeddings}) > 1 else []
+    took, said = entries[0].method, []
+    if rows:
+        found = ranking(rows)
+        took = found.best
+        if free & set(found.first) and not free >= {entry.method for entry in embeddings}:
+            did_not_pay, took = _did_not_pay(rows, found, free)
+            said.append(did_not_pay)
+        else:
+            said.append(_choice(found))
+    said.append(_prefixes(took, methods[took], levels))
+    shortest = min(dim for runs in methods.values() for dim in next(iter(runs.values())).dims)
+    said.append(_at(compared, shortest, f"At {shortest} dims", levels))
+    if FLAT in methods:
+        said.append(_at(compared, None, "With whole vectors and a flat logistic regression on the features", levels))
+    return said
 
 
 def joined(names: Sequence[str]) -> str:
@@ -92,95 +150,62 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def advice(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
-    """Sentences on one protocol's scores: the method to take, the prefix each level needs, what 64 dims cost."""
-    queries = int(scores[0]["queries"])
-    if queries < FEW:
-        return [f"{queries} test texts are too few to compare methods: give more rows, or a split with more test rows."]
-    groups = grouped(scores)
-    means = {name: _mean_accuracies(group) for name, group in groups.items()}
-    dims = [prefix["dim"] for prefix in scores[0]["prefixes"]]
-    overall = {name: _overall(group) for name, group in groups.items()}
-    best = max(overall, key=lambda name: overall[name].value)
-    sentences = []
-    if len(means) > 1 and len({str(rows) for rows in means.values()}) == 1:
-        return [f"{joined(list(means))} do not differ anywhere here.", _prefixes(best, means[best], dims, levels)]
-    if len(means) > 1:
-        sentences.append(_choice(overall, means, dims, levels))
-    sentences.append(_prefixes(best, means[best], dims, levels))
-    if len(means) > 1:
-        sentences.append(_shortest(groups, dims[0], levels))
-    return sentences
+def _printed(value: float) -> str:
+    return f"{value:.1%}"
 
 
-def _mean_accuracies(group: Sequence[Score]) -> list[list[float]]:
-    first = group[0]["prefixes"]
-    return [
-        [
-            mean(score["prefixes"][j]["levels"][level]["accuracy"] for score in group)
-            for level in range(len(row["levels"]))
-        ]
-        for j, row in enumerate(first)
-    ]
+def _choice(found: Ranking) -> str:
+    """Which method to take, and by how much the others are behind."""
+    mean_of = f"mean accuracy over all prefixes and levels {_printed(found.value)}"
+    if found.equal:
+        others = ", ".join(f"{row.b} {points(-row.mean_difference, _turned(row))}" for row in found.equal)
+        head = f"no significant difference between {joined(found.first)} ({found.best}: {mean_of}; {others})"
+    else:
+        head = f"take {found.best} ({mean_of})"
+    worse = ", ".join(f"{row.b} {points(-row.mean_difference, _turned(row))}" for row in found.worse)
+    return f"One embedding for every level: {head}" + (f"; worse: {worse}." if worse else ".")
 
 
-def _overall(group: Sequence[Score]) -> Figure:
-    """Mean over all prefixes and levels; its interval is the mean of theirs, for the same texts make them all."""
-    count = len(group[0]["prefixes"][0]["levels"])
-    cells = [_cell(group, j, level) for j in range(len(group[0]["prefixes"])) for level in range(count)]
-    value, low, high = (mean(getattr(cell, name) for cell in cells) for name in ("value", "low", "high"))
-    return Figure(value, low, high)
+def _turned(row: Comparison) -> tuple[float, float]:
+    return -row.interval[1], -row.interval[0]
 
 
-def _cell(group: Sequence[Score], prefix: int, level: int) -> Figure:
-    """Accuracy over the seeds of a method, with the mean interval over texts."""
-    rows = [score["prefixes"][prefix]["levels"][level] for score in group]
-    return Figure(
-        mean(row["accuracy"] for row in rows),
-        mean(row["ci95"][0] for row in rows),
-        mean(row["ci95"][1] for row in rows),
+def _did_not_pay(rows: Sequence[Comparison], found: Ranking, free: set[str]) -> tuple[str, str]:
+    """Say that the best of what costs no training is as good as the best that was trained; and name it."""
+    cheap = next(name for name in found.first if name in free)
+    against = [row.seen_from(cheap) for row in rows if cheap in (row.a, row.b)]
+    trained = max((row for row in against if row.b not in free), key=lambda row: row.mean_b)
+    gap = points(trained.mean_difference, trained.interval)
+    said = (
+        f"Training did not pay here: {cheap}, which takes no training, is right about {_printed(trained.mean_a)} of "
+        f"the texts (mean over all prefixes and levels), {trained.b} about {_printed(trained.mean_b)}: {gap}, "
+        + ("significantly better." if trained.leader > 0 else "no significant difference.")
     )
+    worse = [row.b for row in against if row.leader > 0 and row.b not in free and row.b != trained.b]
+    return said + (f" {joined(worse)} {'is' if len(worse) == 1 else 'are'} worse than {cheap}." if worse else ""), cheap
 
 
-def _choice(overall: Mapping[str, Figure], means: Mapping[str, Any], dims: Sequence[int], levels: Sequence[str]) -> str:
-    each = ", ".join(f"{name} {figure.value:.1%}" for name, figure in overall.items())
-    named = level_with_best(overall)
-    if len(named) > 1:
-        return (
-            f"One embedding for every level: {joined(named)} are level (mean accuracy over all pairs of prefix and "
-            f"level: {each}; no further apart than the intervals of either)."
-        )
-    best = named[0]
-    cells = [(j, level) for j in range(len(dims)) for level in range(len(levels))]
-    leads = sum(
-        all(
-            round(means[best][j][level], 3) > round(other[j][level], 3) for name, other in means.items() if name != best
-        )
-        for j, level in cells
-    )
-    return (
-        f"One embedding for every level: take {best}, ahead in {leads} of {len(cells)} pairs of prefix and level "
-        f"(mean accuracy over all of them: {each})."
-    )
-
-
-def _prefixes(best: str, rows: Sequence[Sequence[float]], dims: Sequence[int], levels: Sequence[str]) -> str:
+def _prefixes(method: str, runs: Runs, levels: Sequence[str]) -> str:
+    """The smallest prefix that each level needs."""
+    dims = next(iter(runs.values())).dims
+    curves = np.mean([predictions.accuracy for predictions in runs.values()], axis=0)
     needed = []
-    for level, name in enumerate(levels):
-        dim = smallest_prefix([row[level] for row in rows], dims)
+    for name, curve in zip(levels, curves.T, strict=True):
+        dim = smallest_prefix(curve, dims)
         needed.append(f"{name} {dim} dims ({dim * 4:,} bytes)")
-    return f"Smallest prefix of {best} within one point of its full {dims[-1]} dims: {', '.join(needed)}."
+    return f"Smallest prefix of {method} within one point of its full {dims[-1]} dims: {', '.join(needed)}."
 
 
-def _shortest(groups: Mapping[str, Sequence[Score]], dim: int, levels: Sequence[str]) -> str:
+def _at(found: Mapping[tuple[int | None, str], Ranking], dim: int | None, where: str, levels: Sequence[str]) -> str:
+    """Who is ahead at one prefix, on the first and the last level."""
     parts = []
-    for level in dict.fromkeys((0, len(levels) - 1)):
-        figures = {name: _cell(group, 0, level) for name, group in groups.items()}
-        ranked = sorted(figures, key=lambda name: -figures[name].value)
-        first, last = ranked[0], ranked[-1]
-        gap = (figures[first].value - figures[last].value) * 100
-        if _level(figures[last], figures[first]):
-            parts.append(f"on {levels[level]} {joined(ranked)} are level ({gap:.1f} points between first and last)")
-        else:
-            parts.append(f"on {levels[level]} {first} is ahead of {last} by {gap:.1f} points")
-    return f"At {dim} dims, " + "; ".join(parts) + "."
+    for name in dict.fromkeys((levels[0], levels[-1])):
+        if (dim, name) not in found:
+            continue
+        at = found[dim, name]
+        head = f"{at.best} {_printed(at.value)}"
+        if at.equal:
+            head += f", no significant difference from {joined([row.b for row in at.equal])}"
+        behind = ", ".join(f"{row.b} by {row.mean_difference * 100:.1f}" for row in at.worse)
+        parts.append(f"on {name} {head}" + (f", worse {behind} points" if behind else ""))
+    return f"{where}, " + "; ".join(parts) + "."

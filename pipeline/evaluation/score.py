@@ -12,35 +12,35 @@ from typing import Any, TypedDict
 
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
-from pipeline.evaluation.error_analysis import error_records
+from pipeline.evaluation.error_analysis import errors_of
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.protocols import gallery_grid, leave_one_out, score_embeddings
+from pipeline.evaluation.protocols import classified, gallery_grid, leave_one_out, score_embeddings
+from pipeline.evaluation.scores import Score, method_names
 from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 from pipeline.workspace.records import keep, read_kept, write_record
-from pipeline.workspace.run_names import names
 
 PROTOCOLS = ("gallery", "leave-one-out")
 SCORING = 3  # a change in how accuracy is measured gets another number: what was kept under an older one is not read
 
 
-def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> dict[str, Any]:
-    """The score record of one scorable under one protocol, as `--json` prints it.
+def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> Score:
+    """The scores of one scorable under one protocol.
 
     :param device: where neighbours are searched, by default the CPU; they are the same everywhere (`heads.knn`).
     """
     stored = stored_scores(scorable.folder)
     for record in stored:
-        if (record["protocol"], record["k"]) == (protocol, k):
+        if (record.protocol, record.k) == (protocol, k):
             return record
     predictions = predictions_of(scorable, protocol, k, device=device)
-    record = {
-        **scorable.facts,
-        "scoring": SCORING,
-        **predictions.to_dict(None if scorable.classify is None else scorable.classify()),
-        "errors": error_records(predictions, scorable.hierarchy),
-    }
+    record = predictions.score(
+        scorable.identity,
+        None if scorable.classify is None else scorable.classify(),
+        scoring=SCORING,
+        errors=errors_of(predictions, scorable.hierarchy),
+    )
     if scorable.folder is not None:
-        _write_records(scorable.folder / "scores.json", [*stored, record])
+        _write_scores(scorable.folder / "scores.json", [*stored, record])
     return record
 
 
@@ -50,7 +50,9 @@ def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str
     if kept is not None and (found := read_arrays(kept, Predictions.ARRAYS)) is not None:
         return Predictions.from_arrays(found)
     test, test_labels = scorable.split("test")
-    if protocol == "leave-one-out":
+    if scorable.predict is not None:
+        predictions = classified(scorable.predict(), test_labels, scorable.dims[-1], len(scorable.split("train")[1]), k)
+    elif protocol == "leave-one-out":
         predictions = leave_one_out(test, test_labels, scale_dim=scorable.dims, k=k, device=device)
     else:
         train, train_labels = scorable.split("train")
@@ -62,74 +64,53 @@ def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str
     return predictions
 
 
-def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> list[dict[str, Any]]:
-    """The 2 x 2: score records of galleries of these sizes, drawn from training rows and from held-out rows.
+def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> list[Score]:
+    """The 2 x 2: scores with galleries of these sizes, drawn from training rows and from held-out rows.
 
     :param sizes: by default `protocols.grid_sizes`.
     :raises PipelineError: if a size is more than there are rows.
     """
     spelled = "all" if sizes is None else "-".join(map(str, sorted(set(sizes))))
     kept = None if scorable.folder is None else scorable.folder / f"galleries-{spelled}-k{k}-{SCORING}.json"
-    stored = _read_records(kept)
+    stored = _read_scores(kept)
     if stored:
         return stored
     train, train_labels = scorable.split("train")
     test, test_labels = scorable.split("test")
     cells = gallery_grid(train, train_labels, test, test_labels, sizes=sizes, scale_dim=scorable.dims, k=k)
-    records = [{**scorable.facts, **cell.to_dict()} for cell in cells]
+    scores = [cell.score(scorable.identity) for cell in cells]
     if kept is not None:
-        _write_records(kept, records)
-    return records
+        _write_scores(kept, scores)
+    return scores
 
 
 def entries(scorables: Sequence[Scorable], protocol: str, k: int = 5) -> Iterator[Entry]:
-    """Predictions of every run, named so that runs are paired over seeds, for comparisons and claims."""
-    for name, scorable in zip(names([scorable.facts for scorable in scorables]), scorables, strict=True):
-        yield Entry(name, scorable.facts["seed"], predictions_of(scorable, protocol, k))
+    """Predictions of every scorable, named so that runs are paired over seeds, for comparisons and claims."""
+    identities = [scorable.identity for scorable in scorables]
+    for name, scorable in zip(method_names(identities), scorables, strict=True):
+        identity = scorable.identity
+        yield Entry(name, identity.seed, predictions_of(scorable, protocol, k), identity.untrained)
 
 
-def stored_scores(folder: Path | None) -> list[dict[str, Any]]:
+def stored_scores(folder: Path | None) -> list[Score]:
     """The scores kept in a run's folder that today's code would give too."""
-    found = _read_records(None if folder is None else folder / "scores.json")
-    return [record for record in found if record.get("scoring") == SCORING]
+    return [score for score in _read_scores(folder and folder / "scores.json") if score.scoring == SCORING]
 
 
-class _LevelScore(TypedDict):
-    """What every reader of a kept score needs of a level."""
-
-    level: int
-    accuracy: float
-    ci95: list[float]
-
-
-class _PrefixScore(TypedDict):
-    """The same of a prefix."""
-
-    dim: int
-    levels: list[_LevelScore]
-
-
-class _ScoreRecord(TypedDict):
-    """The same of a score."""
-
-    protocol: str
-    k: int
-    gallery: int
-    queries: int
-    prefixes: list[_PrefixScore]
-
-
-class _Scores(TypedDict):
+class _Kept(TypedDict):
     """The content of scores.json and galleries-*.json."""
 
-    scores: list[_ScoreRecord]
+    scores: list[dict[str, Any]]
 
 
-def _read_records(path: Path | None) -> list[dict[str, Any]]:
-    """Read stored records; none if the file is absent, damaged or unreadable (they are computed again)."""
-    found = None if path is None else read_kept(path, _Scores, older=lambda records: {"scores": records})
-    return [] if found is None else [dict(record) for record in found["scores"]]
+def _read_scores(path: Path | None) -> list[Score]:
+    """Read stored scores; none if the file is absent, damaged or unreadable (they are computed again)."""
+    found = None if path is None else read_kept(path, _Kept, older=lambda records: {"scores": records})
+    try:
+        return [] if found is None else [Score.from_json(record) for record in found["scores"]]
+    except TypeError:  # made before a score held all that it does today: computed again
+        return []
 
 
-def _write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    keep(lambda: write_record(path, {"scores": records}), path)
+def _write_scores(path: Path, scores: Sequence[Score]) -> None:
+    keep(lambda: write_record(path, {"scores": [score.to_json() for score in scores]}), path)

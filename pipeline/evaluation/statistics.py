@@ -1,22 +1,20 @@
-"""How sure a figure is: intervals, tests and effect sizes, from numpy alone.
+"""How sure a figure is: intervals, tests and effect sizes.
 
 Two things vary when an accuracy is measured again: the texts that are queried and the seed that trained the head. Texts
-are resampled (bootstrap); seeds are few, so their differences are tested with Student's t, which knows that. Neither
-stands for the other, so what compares methods shows both.
+are resampled (bootstrap); seeds are few, so Student's t is used for them. `estimate` is the one interval over both: the
+half-widths are added as independent errors are, as the root of the sum of their squares. Everything that says "ahead"
+or "worse" here rests on such an interval of paired differences over the same texts (`sign`).
 
-A text that is queried several times, in overlapping samples, is still one text: it is resampled with all its answers,
-and these among themselves (a bootstrap of two stages). With the first stage alone 95 % intervals of leave-one-out
-covered 86-93 % in simulation, because such texts are one another's neighbours too; with both it is 93-98 %.
+A text that is queried several times, in overlapping samples, is still one text: it is resampled with all its
+predictions, and these among themselves (a bootstrap of two stages). With the first stage alone 95 % intervals of
+leave-one-out covered 86-93 % in simulation, because such texts are one another's neighbours too; with both 93-98 %.
 
-Resampling knows only the outcomes it was shown: where all answers are right it says [1, 1]. An outcome that none of n
-texts had may still have a probability of up to 1 - (a/2)^(1/n), the end of the exact binomial interval of none in n
-(Clopper and Pearson, 1934). No interval is shorter than what such an outcome could move the mean by.
+Resampling knows only the outcomes it was shown: where all predictions are correct it says [1, 1]. An outcome that none
+of n texts had may still have a probability of up to 1 - (a/2)^(1/n), the end of the exact binomial interval of none in
+n (Clopper and Pearson, 1934). No interval is shorter than what such an outcome could move the mean by.
 
 The bootstrap's trick: texts of the same outcome are interchangeable, so a resample is one multinomial draw over the few
 distinct outcomes instead of a draw of every text. Exact, and a thousand resamples cost a millisecond.
-
-Student's t is here because its one ingredient, the regularised incomplete beta function, is twenty lines; scipy would
-be a dependency of 100 MB for two numbers. The tests hold both against scipy and statsmodels.
 """
 
 from __future__ import annotations
@@ -24,8 +22,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import PipelineError
@@ -51,7 +51,8 @@ def bootstrap_interval(
 ) -> Floats:
     """Percentile intervals of means, by resampling texts; at least as long as `unobserved_bounds`.
 
-    :param values: [m] or [m, ...], outcomes of m predictions: correct or not, or a difference between two such.
+    :param values: [m] or [m, ...], outcomes of m predictions: correct or not, or a difference between two such;
+        NaN where a text has none, such as a label it lacks, which leaves it out.
     :param about: int64 [m], which text each prediction is of; by default each has its own.
     :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
     :param confidence: the share of resampled means between the ends.
@@ -62,12 +63,29 @@ def bootstrap_interval(
     """
     outcomes = np.asarray(values, dtype=np.float64)
     if not len(outcomes):
-        raise PipelineError("no answer to resample", "score at least one query")
+        raise PipelineError("no prediction to resample", "score at least one query")
+    if np.isnan(outcomes).any():
+        return _interval_of_known(outcomes, query_index, span, confidence, draws, seed)
     sums, times = _texts(outcomes.reshape(len(outcomes), -1), query_index, seed)
     ends = [_interval(column, times, confidence, draws, seed) for column in sums]
     low, high = np.moveaxis(np.array(ends).reshape(*outcomes.shape[1:], 2), -1, 0)
     least, most = unobserved_bounds(outcomes.mean(axis=0), times.shape[1], span, confidence)
     return np.stack([np.minimum(low, least), np.maximum(high, most)], axis=-1)
+
+
+def _interval_of_known(
+    outcomes: Floats, query_index: NDArray[np.int64] | None, span: Any, confidence: float, draws: int, seed: int
+) -> Floats:
+    """Intervals column by column, each over the rows that it has an outcome of; NaN where there is none."""
+    flat = outcomes.reshape(len(outcomes), -1)
+    ends = [np.broadcast_to(np.asarray(end, np.float64), outcomes.shape[1:]).ravel() for end in span]
+    found = np.full((flat.shape[1], 2), np.nan)
+    for i, column in enumerate(flat.T):
+        if len(known := np.flatnonzero(~np.isnan(column))):
+            of = None if query_index is None else query_index[known]
+            within = (ends[0][i], ends[1][i])
+            found[i] = bootstrap_interval(column[known], of, span=within, confidence=confidence, draws=draws, seed=seed)
+    return found.reshape(*outcomes.shape[1:], 2)
 
 
 def unobserved_bounds(
@@ -110,6 +128,63 @@ def _interval(sums: Floats, times: Floats, confidence: float, draws: int, seed: 
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A mean over n seeds and over texts with its 95 % interval; `sd` over seeds, None for one."""
+
+    value: float
+    low: float
+    high: float
+    sd: float | None
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.low, self.high
+
+
+def estimate(
+    values: ArrayLike,
+    query_index: NDArray[np.int64] | None = None,
+    *,
+    span: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+) -> Estimate:
+    """Estimate a mean that another seed and other texts would change, with the one 95 % interval over both.
+
+    :param values: [s, m], the outcomes of m predictions under s seeds; what no seed has an outcome of is NaN.
+    :param query_index: as for `bootstrap_interval`, as are `span` and `seed`.
+    :returns: NaN throughout if there is no outcome.
+    """
+    outcomes = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(outcomes).any(axis=0)
+    if not known.any():
+        return Estimate(math.nan, math.nan, math.nan, None, len(outcomes))
+    if not known.all():
+        outcomes, query_index = outcomes[:, known], None if query_index is None else query_index[known]
+    low, high = bootstrap_interval(outcomes.mean(axis=0), query_index, span=span, seed=seed)
+    return combine(outcomes.mean(axis=1), (low, high), span)
+
+
+def combine(means: ArrayLike, texts: tuple[float, float], span: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+    """Put the interval over texts of a mean and the spread of the seeds' means together; one seed has the first alone.
+
+    :param means: [s], one per seed.
+    :param texts: 95 % interval of their mean over texts.
+    :param span: what the interval does not leave.
+    """
+    test = paired_test(np.asarray(means, np.float64))
+    around = 0.0 if test.interval is None else test.interval[1] - test.mean
+    below, above = math.hypot(test.mean - texts[0], around), math.hypot(texts[1] - test.mean, around)
+    return Estimate(test.mean, max(span[0], test.mean - below), min(span[1], test.mean + above), test.sd, test.n)
+
+
+def sign(interval: tuple[float, float] | None) -> int:
+    """1 if a difference is above 0 by its 95 % interval, -1 if below, 0 if there is no significant difference."""
+    return 0 if interval is None else int(interval[0] > 0) - int(interval[1] < 0)
+
+
+@dataclass(frozen=True)
 class PairedTest:
     """Differences a - b of n pairs, tested against zero.
 
@@ -146,8 +221,9 @@ def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95)
         return PairedTest(n, mean, 0.0, None, None, None)
     sd = float(values.std(ddof=1))
     error = sd / math.sqrt(n)
-    half = student_quantile((1 + confidence) / 2, n - 1) * error
-    return PairedTest(n, mean, sd, (mean - half, mean + half), student_p(mean / error, n - 1), mean / sd)
+    half = float(scipy.special.stdtrit(n - 1, (1 + confidence) / 2)) * error
+    p = 2 * float(scipy.special.stdtr(n - 1, -abs(mean) / error))
+    return PairedTest(n, mean, sd, (mean - half, mean + half), p, mean / sd)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -162,67 +238,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(tested) - rank) * p))
         adjusted[i] = highest
     return adjusted
-
-
-def student_p(t: float, df: float) -> float:
-    """Two-sided p-value of t with df degrees of freedom: I_x(df/2, 1/2) at x = df / (df + t^2).
-
-    Near t = 0 x is so near 1 that its distance from 1 is lost; there 1 - I_y(1/2, df/2) at y = 1 - x is taken, and only
-    there: p is large then, so the difference from 1 costs no digits.
-    """
-    square = t * t
-    if square < 1:
-        return 1 - incomplete_beta(0.5, df / 2, square / (df + square))
-    return incomplete_beta(df / 2, 0.5, df / (df + square))
-
-
-def student_quantile(probability: float, df: float) -> float:
-    """The t below which a share of the distribution lies, by bisection to the last bit.
-
-    :raises PipelineError: if the probability is not between 0 and 1, or df not positive.
-    """
-    if not 0 < probability < 1 or df <= 0:
-        raise PipelineError(
-            f"Student's t has no quantile {probability} at {df} degrees of freedom",
-            "give a probability between 0 and 1, and two values or more",
-        )
-    tail = 2 * min(probability, 1 - probability)
-    low, high = 0.0, 1.0
-    while student_p(high, df) > tail:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_p(middle, df) > tail else (low, middle)
-    return math.copysign(high, probability - 0.5) if probability != 0.5 else 0.0
-
-
-def incomplete_beta(a: float, b: float, x: float) -> float:
-    """Regularised incomplete beta function I_x(a, b) for 0 <= x <= 1, to about 14 digits (DLMF 8.17.22).
-
-    The continued fraction converges fast for x < (a + 1) / (a + b + 2); beyond, 1 - I_{1-x}(b, a) is the same number.
-    """
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - incomplete_beta(b, a, 1 - x)
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(log_front) / a / _beta_fraction(a, b, x)
-
-
-def _beta_fraction(a: float, b: float, x: float) -> float:
-    """The denominator 1 + d1/(1 + d2/(1 + ...)), evaluated from the top (modified Lentz)."""
-    tiny = 1e-300
-    value = numerator = 1.0
-    denominator = 0.0
-    for i in range(1, 10_000):
-        m = i // 2
-        if i % 2:
-            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        denominator = 1 / (1 + d * denominator or tiny)
-        numerator = 1 + d / numerator or tiny
-        value *= numerator * denominator
-        if abs(numerator * denominator - 1) < 1e-15:
-            break
-    return value

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipeline.evaluation.comparison import Entry
+from pipeline.evaluation.scores import by_method
 from pipeline.report import charts
 from pipeline.report.charts import Spec, Style
 from pipeline.report.collect import ReportData
-from pipeline.report.frames import parent_confusions, parent_errors, titled
+from pipeline.report.frames import parent_confusions, parent_errors
 from pipeline.report.html import Html, Section, chart, grid, legend, numbers, table, tag
 from pipeline.report.summary import GALLERY
 
@@ -20,7 +21,8 @@ MOST_PARENTS = 24
 
 def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """Where the finest level goes wrong: below the right parent or not, for which parents, and between which."""
-    entries, hierarchy = report_data.entries[GALLERY], report_data.dataset.hierarchy
+    entries = [entry for entry in report_data.entries[GALLERY] if entry.method in report_data.methods]
+    hierarchy = report_data.dataset.hierarchy
     frame = parent_errors(entries, hierarchy)
     coarse, fine = report_data.levels[0], report_data.levels[-1]
     totals = _totals(frame)
@@ -97,11 +99,10 @@ def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence
 def _pairs_table(report_data: ReportData) -> Html:
     """The ten most frequent confusions of each method at its shortest prefix."""
     rows = []
-    for name, group in titled(report_data.scores[GALLERY]).items():
+    for name, group in by_method(report_data.scores[GALLERY]).items():
         counts: Counter[tuple[str, str, int]] = Counter()
-        for score in group:
-            for one in score["errors"][0]["worst"]:
-                counts[one["truth"], one["predicted"], one["distance"]] += one["count"]
+        for one in (one for score in group for one in (score.errors or ())[0].worst):
+            counts[one.truth, one.predicted, one.distance] += one.count
         for (truth, answer, distance), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]:
             kind = f"same {report_data.levels[-1 - distance]}" if distance < len(report_data.levels) else "nothing"
             rows.append((name, truth, answer, kind, f"{count / len(group):.1f}"))

@@ -212,7 +212,7 @@ def _view(name: str, scorable: Scorable, made: _Map, to: Points, labels: Ints) -
     reach = np.abs(turned).max(axis=(1, 2), keepdims=True) * 2.04
     places = np.asarray(turned / np.where(reach > 0, reach, 1) + 0.5, np.float32)
     shares = (labels[made.neighbours] == labels[None, :, None]).mean(axis=(1, 2))
-    return View(name, scorable.facts["seed"], made.dims, made.neighbours, made.cosines, places, shares)
+    return View(name, scorable.identity.seed, made.dims, made.neighbours, made.cosines, places, shares)
 
 
 def _telling(views: Sequence[View], labels: Ints) -> int:

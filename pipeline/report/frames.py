@@ -1,14 +1,13 @@
-"""Scores as tidy polars frames, one row per point to draw, each with an interval: charts and tables read the same.
+"""Predictions and scores as tidy polars frames, one row per point to draw, each with an interval.
 
-An interval covers other texts, and other seeds where there are several: the half-widths of the bootstrap over texts and
-of Student's interval over seeds are added as independent errors are, as `claims.py` does.
+Charts and tables read the same rows. An interval covers other texts, and other seeds where there are several
+(`statistics.estimate`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -17,99 +16,69 @@ import polars as pl
 
 import data
 from pipeline.evaluation import statistics
-from pipeline.evaluation.comparison import Entry
-from pipeline.evaluation.predictions import STEERABILITY
-from pipeline.workspace.run_names import grouped
+from pipeline.evaluation.comparison import Entry, by_method
+from pipeline.evaluation.predictions import STEERING_SPAN
+from pipeline.evaluation.scores import Score
+from pipeline.evaluation.scores import by_method as by_name
 from pipeline.workspace.runs import Run
 
-Score = Mapping[str, Any]
-STEER_TERMS = dict(zip(STEERABILITY, ("S", "coarse gain", "fine gain"), strict=True))
+STEER_TERMS = ("S", "coarse gain", "fine gain")
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over n seeds with its 95 % interval, and their standard deviation (None for one)."""
-
-    value: float
-    low: float
-    high: float
-    sd: float | None
-    n: int
-
-
-def estimate(
-    values: Sequence[float], intervals: Sequence[Sequence[float]], span: tuple[float, float] = (0.0, 1.0)
-) -> Estimate:
-    """Put the seeds of one figure together.
-
-    :param values: one per seed.
-    :param intervals: each seed's own 95 % interval over texts.
-    :param span: least and greatest value there can be, which an interval does not leave.
-    """
-    test = statistics.paired_test(values)
-    around = 0.0 if test.interval is None else test.interval[1] - test.mean
-    below, above = (mean(abs(i[end] - v) for v, i in zip(values, intervals, strict=True)) for end in (0, 1))
-    low, high = test.mean - math.hypot(below, around), test.mean + math.hypot(above, around)
-    return Estimate(test.mean, max(span[0], low), min(span[1], high), test.sd, test.n)
-
-
-def titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    """Scores of the seeds of one name side by side; names of untrained baselines end in an asterisk."""
-    return {f"{name}*" if group[0].get("untrained") else name: group for name, group in grouped(scores).items()}
-
-
-def accuracy_frame(scores: Mapping[str, Sequence[Score]], levels: Sequence[str]) -> pl.DataFrame:
+def accuracy_frame(entries: Mapping[str, Sequence[Entry]], levels: Sequence[str]) -> pl.DataFrame:
     """Accuracies in percent of every protocol, method, prefix and level."""
     rows = []
-    for protocol, records in scores.items():
-        for name, group in titled(records).items():
-            for j, prefix in enumerate(group[0]["prefixes"]):
-                for level, level_name in enumerate(levels):
-                    cells = [score["prefixes"][j]["levels"][level] for score in group]
-                    facts = {"protocol": protocol, "method": name, "dim": prefix["dim"], "level": level_name}
-                    rows.append({**facts, **_percent([c["accuracy"] for c in cells], [c["ci95"] for c in cells])})
+    for protocol, found in entries.items():
+        for name, runs in by_method(found).items():
+            first = next(iter(runs.values()))
+            outcomes = np.stack([predictions.outcomes for predictions in runs.values()])
+            for (j, dim), (level, level_name) in product(enumerate(first.dims), enumerate(levels)):
+                figure = statistics.estimate(outcomes[:, :, j, level], first.query_index, seed=first.seed)
+                facts = {"protocol": protocol, "method": name, "dim": dim, "level": level_name}
+                rows.append({**facts, **_percent(figure)})
     return pl.DataFrame(rows)
 
 
 def gallery_frame(cells: Sequence[Score], levels: Sequence[str]) -> pl.DataFrame:
     """Accuracies in percent by gallery size and origin, and the share of neighbours with the text's own label."""
     rows = []
-    for name, group in titled(cells).items():
-        for size, origin in sorted({(cell["gallery"], cell["origin"]) for cell in group}):
-            alike = [cell for cell in group if (cell["gallery"], cell["origin"]) == (size, origin)]
-            for j in dict.fromkeys((0, len(alike[0]["prefixes"]) - 1)):
-                for level, level_name in enumerate(levels):
-                    found = [cell["prefixes"][j]["levels"][level] for cell in alike]
-                    facts = {
-                        "method": name, "rows": origin, "gallery": size, "dim": alike[0]["prefixes"][j]["dim"],
-                        "level": level_name, "own": mean(f["precision"] for f in found) * 100,
-                    }  # fmt: skip
-                    rows.append({**facts, **_percent([f["accuracy"] for f in found], [f["ci95"] for f in found])})
+    for name, group in by_name(cells).items():
+        for size, origin in sorted({(cell.gallery, str(cell.origin)) for cell in group}):
+            alike = [cell for cell in group if (cell.gallery, cell.origin) == (size, origin)]
+            for j, (level, level_name) in product(dict.fromkeys((0, len(alike[0].prefixes) - 1)), enumerate(levels)):
+                found = [cell.prefixes[j].levels[level] for cell in alike]
+                texts = (mean(one.ci95[0] for one in found), mean(one.ci95[1] for one in found))
+                facts = {
+                    "method": name, "rows": origin, "gallery": size, "dim": alike[0].dims[j], "level": level_name,
+                    "own": mean(one.precision for one in found) * 100,
+                }  # fmt: skip
+                rows.append({**facts, **_percent(statistics.combine([one.accuracy for one in found], texts))})
     return pl.DataFrame(rows)
 
 
-def steerability_frame(scores: Mapping[str, Sequence[Score]]) -> pl.DataFrame:
+def steerability_frame(entries: Mapping[str, Sequence[Entry]]) -> pl.DataFrame:
     """S and its two terms in points, of every protocol and method; no row where there is one level or one prefix."""
     rows = []
-    for protocol, records in scores.items():
-        for name, group in titled(records).items():
-            for term, spoken in STEER_TERMS.items():
-                if all(score[term] is not None for score in group):
-                    found = _percent([s[term] for s in group], [s[f"{term}_ci95"] for s in group], (-2.0, 2.0))
-                    rows.append({"protocol": protocol, "method": name, "term": spoken, **found})
+    for protocol, found in entries.items():
+        for name, runs in by_method(found).items():
+            first = next(iter(runs.values()))
+            if first.steerability is None:
+                continue
+            terms = np.stack([predictions.steering for predictions in runs.values()])
+            for i, spoken in enumerate(STEER_TERMS):
+                span = (-float(STEERING_SPAN[i]), float(STEERING_SPAN[i]))
+                figure = statistics.estimate(terms[:, :, i], first.query_index, span=span, seed=first.seed)
+                rows.append({"protocol": protocol, "method": name, "term": spoken, **_percent(figure)})
     return pl.DataFrame(rows)
 
 
-def _percent(
-    values: Sequence[float], intervals: Sequence[Sequence[float]], span: tuple[float, float] = (0.0, 1.0)
-) -> dict[str, Any]:
-    found = estimate(values, intervals, span)
+def _percent(figure: statistics.Estimate) -> dict[str, Any]:
     return {
-        "value": found.value * 100,
-        "low": found.low * 100,
-        "high": found.high * 100,
-        "sd": None if found.sd is None else found.sd * 100,
-        "n": found.n,
+        "value": figure.value * 100,
+        "low": figure.low * 100,
+        "high": figure.high * 100,
+        "sd": None if figure.sd is None else figure.sd * 100,
+        "n": figure.n,
     }
 
 
@@ -173,7 +142,7 @@ def parent_confusions(entries: Sequence[Entry], hierarchy: data.Hierarchy, metho
 
 
 def _parent_matrices(entries: Sequence[Entry], hierarchy: data.Hierarchy) -> dict[str, dict[int, Any]]:
-    """By method and prefix: shares [P, P] of a parent's texts answered below each, of wrong ones inside [P], texts."""
+    """By method and prefix: shares [P, P + 1] of a parent's texts answered below each, wrong inside [P], texts."""
     to_parent = np.arange(hierarchy.sizes[-1])
     for above in reversed(hierarchy.parents):
         to_parent = above[to_parent]
@@ -182,12 +151,13 @@ def _parent_matrices(entries: Sequence[Entry], hierarchy: data.Hierarchy) -> dic
     for method in dict.fromkeys(entry.method for entry in entries):
         group = [entry.predictions for entry in entries if entry.method == method]
         for j, dim in enumerate(group[0].dims):
-            counts, inside = np.zeros((count, count)), np.zeros(count)
+            counts, inside = np.zeros((count, count + 1)), np.zeros(count)  # the last column: no label predicted
             for predictions in group:
-                labels = predictions.labels[predictions.query_index]
-                answer = to_parent[predictions.predicted[j, :, -1]]
+                labels, answers = predictions.labels[predictions.query_index], predictions.predicted[j, :, -1]
+                labels, answers = labels[labels[:, -1] >= 0], answers[labels[:, -1] >= 0]
+                answer = np.where(answers < 0, count, to_parent[answers])
                 np.add.at(counts, (labels[:, 0], answer), 1)
-                wrong = (answer == labels[:, 0]) & (predictions.predicted[j, :, -1] != labels[:, -1])
+                wrong = (answer == labels[:, 0]) & (answers != labels[:, -1])
                 inside += np.bincount(labels[wrong, 0], minlength=count)
             texts = counts.sum(axis=1)
             divide = np.maximum(texts, 1)

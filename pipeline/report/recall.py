@@ -11,6 +11,7 @@ from pipeline.report import charts
 from pipeline.report.charts import Style
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
+from pipeline.retrieval.results import RetrievalResults
 
 TITLE = "Recall against cost"
 
@@ -37,41 +38,40 @@ def recall(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
         made[f"recall-{i}"] = charts.recall_chart(here, shown, cost, value, reach)
         figures.append(chart(f"recall-{i}", f"{caption}. {axis_note(reach)}", f"{caption}. {_best(here, value)}"))
     body = tag(
-        "div", tag("p", _words(report_data, filters)), bullets(report_data.retrieval.get("sentences", ())),
+        "div", tag("p", _words(report_data, filters)), bullets(report_data.retrieval.sentences),
         legend(shown),
         grid(figures), numbers(_table(frame, finest)),
     )  # fmt: skip
     return Section("recall", TITLE, body, made)
 
 
-def retrieval_frame(found: Mapping[str, Any]) -> pl.DataFrame:
-    """A row a way to search the largest corpus; shares in percent, untrained methods with an asterisk."""
-    untrained = {one["method"] for one in found.get("methods", ()) if one.get("untrained")}
-    most = max(row.get("documents", 0) for row in found["results"])
+def retrieval_frame(found: RetrievalResults) -> pl.DataFrame:
+    """One row per way to search the largest corpus; shares in percent, untrained methods with an asterisk."""
+    untrained = {one.method for one in found.methods if one.untrained}
     rows = [
         {
-            "method": f"{row['method']}*" if row["method"] in untrained else row["method"],
-            "dims": int(row["filter_dim"]),
-            "candidates": int(row["candidates"]),
-            "recall": float(row["recall_at_10"]) * 100,
-            "precision": float(row["precision_at_10"][-1]) * 100 if row.get("precision_at_10") else None,
-            "flops": float(row["flops_per_query"]),
-            "latency": None if row.get("latency_ms") is None else float(row["latency_ms"]),
-            "bytes": float(row["bytes_per_document"]),
+            "method": row.method + "*" * (row.method in untrained),
+            "dims": row.filter_dim,
+            "candidates": row.candidates,
+            "recall": row.recall_at_10 * 100,
+            "precision": row.precision_at_10[-1] * 100,
+            "flops": float(row.flops_per_query),
+            "latency": row.latency_ms,
+            "bytes": float(row.bytes_per_document),
         }
-        for row in found["results"]
-        if row.get("documents", 0) == most
+        for row in found.of(found.corpora[-1].documents).results
     ]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _words(report_data: ReportData, filters: Sequence[int]) -> str:
     assert report_data.retrieval is not None
-    corpus = max(row.get("documents", 0) for row in report_data.retrieval["results"])
-    size = f"{corpus:,} documents. " if corpus else ""
+    corpus = report_data.retrieval.corpora[-1]
+    simulated = f", {corpus.simulated:,} of them simulated" if corpus.simulated else ""
     dash = f" Solid lines filter by {filters[0]} dims, dashed ones by more." if len(filters) > 1 else ""
     return (
-        f"{size}A short prefix filters, the full vector ranks again what it lets through. Recall counts the ten "
+        f"{corpus.documents:,} documents{simulated}. A short prefix filters, the full vector ranks again what it lets "
+        "through. Recall counts the ten "
         "documents that the same method's full vector finds, so a method can agree with itself and be wrong: the third "
         f"chart counts labels.{dash}"
     )

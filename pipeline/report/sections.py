@@ -15,12 +15,18 @@ from pipeline.report.confusion import confusion
 from pipeline.report.frames import accuracy_frame, gallery_frame, steerability_frame
 from pipeline.report.html import Html, Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 from pipeline.report.recall import recall
-from pipeline.report.summary import GALLERY, PUBLISHED, figure
+from pipeline.report.summary import GALLERY, figure
 
-SPOKEN = {
-    GALLERY: "Gallery: the training split searched for each test text",
-    PUBLISHED: "Leave-one-out: 500 test texts searched among themselves, 20 samples",
-}
+
+def spoken(report_data: ReportData, protocol: str) -> str:
+    """A protocol in words, with what it queried here."""
+    if protocol == GALLERY:
+        return (
+            "Gallery (the indexed set that a query is compared with): the training split, searched for each test text"
+        )
+    of = report_data.entries[protocol][0].predictions
+    samples = f", {of.samples} samples" if of.samples > 1 else ""
+    return f"Leave-one-out: {of.queries:,} test texts searched among themselves{samples}"
 
 
 def sections(report_data: ReportData) -> list[Section]:
@@ -39,16 +45,14 @@ def sections(report_data: ReportData) -> list[Section]:
 
 def looks_of(report_data: ReportData) -> dict[str, Style]:
     """Colour and shape of every method and baseline on the page."""
-    beside = [f"{score['method']}*" for score in report_data.baselines[GALLERY]]
-    return charts.styles([*report_data.methods, *beside])
+    return charts.styles([*report_data.methods, *report_data.untrained])
 
 
 def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """What each prefix knows of each level, under both protocols, untrained baselines beside."""
-    together = {name: [*report_data.scores[name], *report_data.baselines[name]] for name in report_data.scores}
-    frame = accuracy_frame(together, report_data.levels)
+    frame = accuracy_frame(report_data.entries, report_data.levels)
     made, body = {}, []
-    for protocol in together:
+    for protocol in report_data.entries:
         figures = []
         for i, level in enumerate(report_data.levels):
             here = frame.filter(protocol=protocol, level=level)
@@ -58,9 +62,9 @@ def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
             alt = f"{protocol}: accuracy on {level} by dimensions kept. {_ends(here)}"
             figures.append(chart(place, f"{level}. {axis_note(reach)}", alt))
         body += [
-            tag("h3", SPOKEN[protocol]),
+            tag("h3", spoken(report_data, protocol)),
             grid(figures),
-            numbers(_accuracy_table(frame, protocol, report_data.levels)),
+            numbers(_accuracy_table(report_data, frame, protocol)),
         ]
     words = (
         "Prefix j is the truncated vector, normalised. Lines are means over seeds, upright bars 95 % intervals; points "
@@ -111,7 +115,11 @@ def galleries(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
 
 def steerability(report_data: ReportData, looks: Mapping[str, Style]) -> Section | None:
     """S and its two terms; nothing where there is one level or one prefix."""
-    frame = steerability_frame(report_data.scores)
+    trained = {
+        name: [entry for entry in found if entry.method in report_data.methods]
+        for name, found in report_data.entries.items()
+    }
+    frame = steerability_frame(trained)
     if frame.is_empty():
         return None
     reach = (min(0.0, float(frame["low"].min())) - 0.5, max(0.0, float(frame["high"].max())) + 0.5)  # type: ignore[arg-type]
@@ -176,13 +184,14 @@ def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | N
     return Section("training", "Training", body, made)
 
 
-def _accuracy_table(frame: pl.DataFrame, protocol: str, levels: Sequence[str]) -> Html:
+def _accuracy_table(report_data: ReportData, frame: pl.DataFrame, protocol: str) -> Html:
     here = frame.filter(protocol=protocol)
     rows = [
         (name, dim, part["n"][0], *(figure(row) for row in part.to_dicts()))
         for (name, dim), part in here.group_by("method", "dim", maintain_order=True)
     ]
-    return table(f"{SPOKEN[protocol]}: accuracy in % [95 %]", ("method", "dims", "n", *levels), rows)
+    caption = f"{spoken(report_data, protocol)}: accuracy in % [95 %]"
+    return table(caption, ("method", "dims", "n", *report_data.levels), rows)
 
 
 def _ends(frame: pl.DataFrame) -> str:

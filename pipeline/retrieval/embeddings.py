@@ -6,15 +6,14 @@ dataset, so what is needed is the map itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.baselines import untrained
-from pipeline.evaluation.embeddings import baselines_of, run_scorable
+from pipeline.evaluation.embeddings import baselines_of, run_scorable, untrained
+from pipeline.evaluation.scores import Identity
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import Run
@@ -24,9 +23,9 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Embedder:
-    """A map from features [n, H] to vectors [n, D]; `dims` are its prefixes, the last one D. `facts` name it."""
+    """A map from features [n, H] to vectors [n, D]; `dims` are its prefixes, the last one D. `identity` names it."""
 
-    facts: Mapping[str, Any]
+    identity: Identity
     dims: tuple[int, ...]
     embed: Callable[[], Embed]
 
@@ -41,11 +40,15 @@ def embedders(
 ) -> list[Embedder]:
     """The runs' heads on a device, then raw truncation and principal components; loaded when they are asked for.
 
+    Centred features are left out: as full vectors they are the principal components. So is a classifier.
+
     :raises PipelineError: if a run was trained on other features.
     """
     heads = [trained(run, features, device) for run in runs]
     beside = [
-        _untrained(dict(scorable.facts), scorable.dims, features) for scorable in baselines_of(artifacts, features)
+        _untrained(scorable.identity, scorable.dims, features)
+        for scorable in baselines_of(artifacts, features)
+        if scorable.predict is None and scorable.identity.method != "centred"
     ]
     return [*heads, *beside]
 
@@ -56,12 +59,12 @@ def trained(run: Run, features: LabelledFeatures, device: str = "cpu") -> Embedd
     :raises PipelineError: if the run was trained on other features.
     """
     scorable = run_scorable(run, features)
-    return Embedder(scorable.facts, scorable.dims, cache(lambda: run.load().to(device).embed))
+    return Embedder(scorable.identity, scorable.dims, cache(lambda: run.load().to(device).embed))
 
 
-def _untrained(facts: dict[str, Any], dims: tuple[int, ...], features: LabelledFeatures) -> Embedder:
+def _untrained(identity: Identity, dims: tuple[int, ...], features: LabelledFeatures) -> Embedder:
     def make() -> Embed:
-        embed = untrained(facts["method"], features.split("train")[0])
+        embed = untrained(identity.method, features.split("train")[0])
         return lambda rows: embed(rows)[:, : dims[-1]]
 
-    return Embedder(facts, dims, cache(make))
+    return Embedder(identity, dims, cache(make))

@@ -29,7 +29,9 @@ from pipeline.workspace.run_names import names
 Way = tuple[int, int | None, str]
 """A way to search: dimensions of the filter or only stage, candidates (None with one stage), storage."""
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
-"""Candidates by default, as shares of the corpus: above 2 % a filter loses nothing that could tell methods apart."""
+"""Candidates by default, as shares of the corpus: above 2 % a filter loses nothing that could separate methods."""
+FEWEST = 5 * TOP
+"""Candidates by default, at least: ten for a top ten are no second stage."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Plan:
     device: str = "cpu"
 
     def counts(self, documents: int) -> tuple[int, ...]:
-        """Numbers of candidates in a corpus, ascending, none fewer than are asked for."""
-        wanted = self.candidates or tuple(round(share * documents) for share in SHARES)
+        """Numbers of candidates in a corpus, ascending; of the shares none below `FEWEST`, which re-rank little."""
+        wanted = self.candidates or tuple(max(FEWEST, round(share * documents)) for share in SHARES)
         return tuple(sorted({min(max(TOP, count), documents) for count in wanted}))
 
 
@@ -104,7 +106,7 @@ def experiment(
     for size in sizes:
         corpus = Corpus(*features.split("train"), size)
         bench.corpora.append((size, corpus.simulated))
-        for name, embedder in zip(names([e.facts for e in embedders]), embedders, strict=True):
+        for name, embedder in zip(names([e.identity.to_json() for e in embedders]), embedders, strict=True):
             measured = bench.search(name, embedder, corpus, (test[chosen], labels[chosen]))
             trials.append(Trial(name, embedder, size, measured))
     found = Experiment(features.dataset.levels, len(chosen), tuple(bench.corpora), tuple(trials))

@@ -1,4 +1,4 @@
-"""What `retrieve` shows in the terminal, made of the same records that `--json` prints."""
+"""What `retrieve` shows in the terminal, made of the records that `--json` prints."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from pipeline.retrieval.engines import Engine
+from pipeline.retrieval.results import CandidatesNeeded, CorpusSize, ParetoPoint, RetrievalResults, SearchResult
 from pipeline.retrieval.timing import ROUNDS
 
-Record = Mapping[str, Any]
 COSTS = {"flops_per_query": "F", "bytes_per_document": "B", "latency_ms": "ms"}
 
 
@@ -24,52 +25,48 @@ class Wanted:
     engines: bool = False
 
 
-def brief_tables(found: Record, wanted: Wanted) -> Iterator[Table | str]:
+def brief_tables(found: RetrievalResults, wanted: Wanted) -> Iterator[Table | str]:
     """Two stages, storage and what it means in words; the shortest filter and few candidates if not told otherwise."""
-    for corpus in found["corpora"]:
-        documents = corpus["documents"]
-        double, single = _of(found["results"], documents), _of(found["single_stage"], documents)
-        filters = wanted.filters or (min(row["filter_dim"] for row in double),)
-        counts = sorted({row["candidates"] for row in double})
+    for corpus in found.corpora:
+        here = found.of(corpus.documents)
+        filters = wanted.filters or (min(row.filter_dim for row in here.results),)
+        counts = sorted({row.candidates for row in here.results if row.candidates})
         chosen = counts if wanted.candidates else {counts[0], counts[len(counts) // 2], counts[-1]}
-        full = {row["method"]: row["filter_dim"] for row in sorted(single, key=lambda row: row["filter_dim"])}
+        full = {row.method: row.filter_dim for row in sorted(here.single_stage, key=lambda row: row.filter_dim)}
 
-        def kept(row: Record, filters: Sequence[int] = filters, full: Mapping[str, int] = full) -> bool:
-            return row["filter_dim"] in filters or row["filter_dim"] == full[row["method"]]
+        def kept(
+            rows: Sequence[SearchResult], filters: Sequence[int] = filters, full: Mapping[str, int] = full
+        ) -> list[SearchResult]:
+            return [row for row in rows if row.filter_dim in filters or row.filter_dim == full[row.method]]
 
         yield _title(found, corpus)
-        two = [row for row in double if row["filter_dim"] in filters and row["candidates"] in chosen]
-        yield _results(list(filter(kept, single)), two, found, brief=True)
-        yield _storage(list(filter(kept, _of(found["storage"], documents))), found["levels"])
+        two = [row for row in here.results if row.filter_dim in filters and row.candidates in chosen]
+        yield _results(kept(here.single_stage), two, found, corpus, brief=True)
+        yield _storage(kept(here.storage), found.levels)
         if wanted.engines:
-            yield _engines(_of(found["engines"], documents), found["levels"][-1])
-    yield from found["sentences"]
+            yield _engines(here.engines, found.levels[-1])
+    yield from found.sentences
 
 
-def retrieval_tables(found: Record) -> Iterator[Table | str]:
+def retrieval_tables(found: RetrievalResults) -> Iterator[Table | str]:
     """Every table of an experiment, corpora outermost, then what it means in words."""
-    for corpus in found["corpora"]:
-        documents = corpus["documents"]
+    for corpus in found.corpora:
+        here = found.of(corpus.documents)
         yield _title(found, corpus)
-        yield _results(_of(found["single_stage"], documents), _of(found["results"], documents), found, brief=False)
-        yield _storage(_of(found["storage"], documents), found["levels"])
-        if engines := _of(found["engines"], documents):
-            yield _engines(engines, found["levels"][-1])
-        if points := _of(found["pareto"], documents):
-            yield _pareto(points, found["levels"])
-        yield from needed_lines(_of(found["candidates_needed"], documents))
-    yield from found["sentences"]
+        yield _results(here.single_stage, here.results, found, corpus, brief=False)
+        yield _storage(here.storage, found.levels)
+        if here.engines:
+            yield _engines(here.engines, found.levels[-1])
+        if here.pareto:
+            yield _pareto(here.pareto, found.levels)
+        yield from needed_lines(here.candidates_needed)
+    yield from found.sentences
 
 
-def _of(rows: Sequence[Record], documents: int) -> list[Record]:
-    return [row for row in rows if row["documents"] == documents]
-
-
-def _title(found: Record, corpus: Record) -> str:
-    simulated = corpus["simulated"]
-    real = f"{corpus['real']:,} texts of the training split"
-    made = f" and {simulated:,} simulated copies of them" if simulated else ""
-    return f"\n{corpus['documents']:,} documents: {real}{made}; {found['queries']:,} queries of the test split"
+def _title(found: RetrievalResults, corpus: CorpusSize) -> str:
+    real = f"{corpus.real:,} texts of the training split"
+    made = f" and {corpus.simulated:,} simulated copies of them" if corpus.simulated else ""
+    return f"\n{corpus.documents:,} documents: {real}{made}; {found.queries:,} queries of the test split"
 
 
 def _compact(title: str, columns: Sequence[str], left: Sequence[str] = ()) -> Table:
@@ -80,31 +77,36 @@ def _compact(title: str, columns: Sequence[str], left: Sequence[str] = ()) -> Ta
     return table
 
 
-def _results(single: Sequence[Record], double: Sequence[Record], found: Record, *, brief: bool) -> Table:
+def _results(
+    single: Sequence[SearchResult], double: Sequence[SearchResult], found: RetrievalResults, corpus: CorpusSize,
+    *, brief: bool,
+) -> Table:  # fmt: skip
     """Labels first, then recall, then what it costs: the spread of the latency if brief, else what the filter keeps."""
-    columns = ("method", "dims", "cand.", *found["levels"], "recall", *(() if brief else ("kept",)), "ms")
-    table = _compact("label precision@10 in % | recall@10 of the full vector's ten", columns, ("method",))
-    for method in dict.fromkeys(row["method"] for row in single):
-        rows = [row for row in (*single, *double) if row["method"] == method]
-        rows.sort(key=lambda row: (row["filter_dim"], row.get("candidates") or 0))
+    columns = ("method", "dims", "cand.", *found.levels, "recall", *(() if brief else ("kept",)), "ms")
+    simulated = ", simulated corpus" if corpus.simulated else ""
+    title = f"label precision@10 in % | recall@10 of the full vector's ten{simulated}"
+    table = _compact(title, columns, ("method",))
+    for method in dict.fromkeys(row.method for row in single):
+        rows = [row for row in (*single, *double) if row.method == method]
+        rows.sort(key=lambda row: (row.filter_dim, row.candidates or 0))
         for i, row in enumerate(rows):
-            cells = [f"{value * 100:.1f}" for value in row["precision_at_10"]]
-            kept = "/".join("-" if share is None else f"{share * 100:.0f}" for share in row.get("level_recall", ()))
-            candidates = row.get("candidates")
+            cells = [f"{value * 100:.1f}" for value in row.precision_at_10]
+            kept = "/".join("-" if share is None else f"{share * 100:.0f}" for share in row.level_recall or ())
+            candidates = row.candidates
             table.add_row(
-                method if i == 0 else "", str(row["filter_dim"]), "" if candidates is None else f"{candidates:,}",
-                *cells, _share(row["recall_at_10"], row["recall_ci95"]), *([_ms(row, spread=True)] if brief else
+                method if i == 0 else "", str(row.filter_dim), "" if candidates is None else f"{candidates:,}",
+                *cells, _share(row.recall_at_10, row.recall_ci95), *([_ms(row, spread=True)] if brief else
                 [kept, _ms(row, spread=False)]),
             )  # fmt: skip
         table.add_section()
-    timed = [row["latency_queries"] for row in (*single, *double) if row["latency_queries"]]
+    timed = [row.latency_queries for row in (*single, *double) if row.latency_queries]
     table.caption = "cand.: candidates re-ranked by the full vector; none: one stage.\n± 95 % over seeds and texts."
     if timed:
         asked = f"{min(timed)}" if min(timed) == max(timed) else f"{min(timed)} to {max(timed)}"
         spread = " (of the fastest and slowest round)" if brief else ""
         table.caption += f" ms: a query alone, median of {asked} in {ROUNDS}\nrounds{spread}"
     if not brief:
-        table.caption += f"\nkept: % of the query's {', '.join(found['levels'])} that pass the filter"
+        table.caption += f"\nkept: % of the query's {', '.join(found.levels)} that pass the filter"
     return table
 
 
@@ -113,43 +115,43 @@ def _share(value: float, interval: Sequence[float]) -> str:
     return f"{value * 100:.1f}±{half * 100:.1f}"
 
 
-def _ms(row: Record, *, spread: bool) -> str:
-    if row["latency_ms"] is None:
+def _ms(row: SearchResult, *, spread: bool) -> str:
+    if row.latency_ms is None:
         return ""
-    around = f" ({row['latency_low_ms']:.2f}-{row['latency_high_ms']:.2f})" if spread else ""
-    return f"{row['latency_ms']:.2f}{around}"
+    around = f" ({row.latency_low_ms:.2f}-{row.latency_high_ms:.2f})" if spread else ""
+    return f"{row.latency_ms:.2f}{around}"
 
 
-def _storage(rows: Sequence[Record], levels: Sequence[str]) -> Table:
-    kinds = list(dict.fromkeys(row["storage"] for row in rows))
+def _storage(rows: Sequence[SearchResult], levels: Sequence[str]) -> Table:
+    kinds = list(dict.fromkeys(row.storage for row in rows))
     title = f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes per document"
     table = _compact(title, ("method", "dims", *kinds), ("method",))
     seen = None
-    for method, dim in sorted({(row["method"], row["filter_dim"]) for row in rows}, key=_order(rows)):
+    for method, dim in sorted({(row.method, row.filter_dim) for row in rows}, key=_order(rows)):
         cells = []
         for kind in kinds:
-            row = next(r for r in rows if (r["method"], r["filter_dim"], r["storage"]) == (method, dim, kind))
-            quality = f"{row['precision_at_10'][-1] * 100:.1f} / {row['recall_at_10'] * 100:.1f}"
-            cells.append(f"{quality} {row['bytes_per_document']:,}")
+            row = next(r for r in rows if (r.method, r.filter_dim, r.storage) == (method, dim, kind))
+            quality = f"{row.precision_at_10[-1] * 100:.1f} / {row.recall_at_10 * 100:.1f}"
+            cells.append(f"{quality} {row.bytes_per_document:,}")
         table.add_row(method if method != seen else "", str(dim), *cells)
         seen = method
     return table
 
 
-def _order(rows: Sequence[Record]) -> Any:
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+def _order(rows: Sequence[SearchResult]) -> Any:
+    methods = list(dict.fromkeys(row.method for row in rows))
     return lambda pair: (methods.index(pair[0]), pair[1])
 
 
-def _engines(rows: Sequence[Record], level: str) -> Table:
+def _engines(rows: Sequence[Engine], level: str) -> Table:
     columns = ("engine", "dims", "cand.", "ms", "queries/s", "found", "recall", level, "build", "MB")
     table = _compact("two stages, by the engine of the filter", columns, ("engine",))
     for row in rows:
         table.add_row(
-            row["engine"], str(row["filter_dim"]), f"{row['candidates']:,}", f"{row['latency_ms']:.2f}",
-            f"{row['queries_per_second']:,.0f}", f"{row['found']:.0%}",
-            f"{row['recall_at_10']:.1%}", f"{row['precision_at_10'][-1]:.1%}", f"{row['build_seconds']:.1f} s",
-            f"{row['index_bytes'] / 1e6:,.1f}",
+            row.engine, str(row.filter_dim), f"{row.candidates:,}", f"{row.timing.latency_ms:.2f}",
+            f"{row.timing.queries_per_second:,.0f}", f"{row.found:.0%}",
+            f"{row.recall_at_10:.1%}", f"{row.precision_at_10[-1]:.1%}", f"{row.build_seconds:.1f} s",
+            f"{row.index_bytes / 1e6:,.1f}",
         )  # fmt: skip
     table.caption = (
         "ms: a query alone; queries/s: 256 at once; found: of the exact candidates;\n"
@@ -158,33 +160,33 @@ def _engines(rows: Sequence[Record], level: str) -> Table:
     return table
 
 
-def _pareto(points: Sequence[Record], levels: Sequence[str]) -> Table:
+def _pareto(points: Sequence[ParetoPoint], levels: Sequence[str]) -> Table:
     """The points that no other beats on the finest labels, of all methods."""
     columns = ("method", "dims", "cand.", levels[-1], "recall", "MFLOPs", "bytes", "ms", "best at")
     title = f"{levels[-1]} precision@10 that no other search beats at its cost"
     table = _compact(title, columns, ("method", "best at"))
-    best = [point for point in points if point["precision_front"]]
-    for point in sorted(best, key=lambda p: p["flops_per_query"]):
-        candidates = point["candidates"]
+    best = [point for point in points if point.precision_front]
+    for point in sorted(best, key=lambda p: p.flops_per_query):
+        candidates = point.candidates
         table.add_row(
-            point["method"], str(point["filter_dim"]), "" if candidates is None else f"{candidates:,}",
-            f"{point['precision_at_10'][-1] * 100:.1f}", f"{point['recall_at_10'] * 100:.1f}",
-            f"{point['flops_per_query'] / 1e6:,.1f}", f"{point['bytes_per_document']:,}",
-            f"{point['latency_ms']:.2f}", " ".join(COSTS[cost] for cost in point["precision_front"]),
+            point.method, str(point.filter_dim), "" if candidates is None else f"{candidates:,}",
+            f"{point.precision_at_10[-1] * 100:.1f}", f"{point.recall_at_10 * 100:.1f}",
+            f"{point.flops_per_query / 1e6:,.1f}", f"{point.bytes_per_document:,}",
+            f"{point.latency_ms:.2f}", " ".join(COSTS[cost] for cost in point.precision_front),
         )  # fmt: skip
     table.caption = "best at: F FLOPs, B bytes per document, ms latency of a query alone"
     return table
 
 
-def needed_lines(rows: Sequence[Record]) -> Iterator[str]:
+def needed_lines(rows: Sequence[CandidatesNeeded]) -> Iterator[str]:
     """The candidates that each method needs for the same recall, one line per filter and method."""
-    for dim in dict.fromkeys(row["filter_dim"] for row in rows):
+    for dim in dict.fromkeys(row.filter_dim for row in rows):
         yield f"candidates needed by a filter of {dim} dims:"
-        for method in dict.fromkeys(row["method"] for row in rows):
-            own = [row for row in rows if (row["filter_dim"], row["method"]) == (dim, method)]
-            counts = (f"{row['recall_at_10']:.0%}: {_count(row)}" for row in own)
+        for method in dict.fromkeys(row.method for row in rows):
+            own = [row for row in rows if (row.filter_dim, row.method) == (dim, method)]
+            counts = (f"{row.recall_at_10:.0%}: {_count(row)}" for row in own)
             yield f"  {method:<12} recall " + ", ".join(counts)
 
 
-def _count(row: Record) -> str:
-    return f"over {row['at_most']:,}" if row["candidates"] is None else f"{row['candidates']:,.0f}"
+def _count(row: CandidatesNeeded) -> str:
+    return f"over {row.at_most:,}" if row.candidates is None else f"{row.candidates:,.0f}"

@@ -36,6 +36,7 @@ from heads.presets import PRESETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.embeddings import run_scorable
 from pipeline.evaluation.score import score, stored_scores
+from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import fit, run_folders
 from pipeline.stages.settings import FitSettings
 from pipeline.workspace.artifacts import Artifacts
@@ -50,7 +51,7 @@ class PointDone:
     """A point's runs in the order of the seeds, their score records, and the ids of those trained just now."""
 
     runs: list[Run]
-    scores: list[dict[str, Any]]
+    scores: list[Score]
     trained: frozenset[str]
 
 
@@ -133,7 +134,7 @@ def _is_done(folders: Iterable[Path]) -> bool:
 
 
 def _is_scored(folder: Path) -> bool:
-    return any((record["protocol"], record["k"]) == (PROTOCOL, NEIGHBOURS) for record in stored_scores(folder))
+    return any((record.protocol, record.k) == (PROTOCOL, NEIGHBOURS) for record in stored_scores(folder))
 
 
 _KINDS: Mapping[str, type] = {
@@ -225,21 +226,21 @@ def read_grid(path: Path) -> dict[str, Any]:
         raise PipelineError(f"{path} is not TOML: {error}", 'write lines such as methods = ["v5", "mrl"]') from error
 
 
-def results_frame(runs: Sequence[Run], scores: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+def results_frame(runs: Sequence[Run], scores: Sequence[Score]) -> pl.DataFrame:
     """One row per run, protocol, prefix and level: what determined the run, and what was measured."""
     by_id = {run.id: run for run in runs}
     rows = []
     for scored in scores:
-        run = by_id[scored["run"]]
-        facts = {name: scored[name] for name in ("run", "dataset", "backbone", "method", "head", "seed")}
+        identity = scored.identity
+        run = by_id[str(identity.run)]
+        facts = {name: getattr(identity, name) for name in ("run", "dataset", "backbone", "method", "head", "seed")}
         facts |= {"layer": run.record["layer"], "seconds": run.record["seconds"]}
         facts |= {name: run.record["hyperparameters"][name] for name in ("epochs", "batch_size", "lr", "schedule")}
-        for prefix in scored["prefixes"]:
-            for level in prefix["levels"]:
-                low, high = level["ci95"]
-                measured = {name: level[name] for name in ("level", "accuracy", "macro", "classifier")}
+        for prefix in scored.prefixes:
+            for level in prefix.levels:
+                measured = {name: getattr(level, name) for name in ("level", "accuracy", "macro", "classifier")}
                 rows.append(
-                    {**facts, "protocol": scored["protocol"], "k": scored["k"], "dim": prefix["dim"], **measured}
-                    | {"ci_low": low, "ci_high": high, "steerability": scored["steerability"]}
+                    {**facts, "protocol": scored.protocol, "k": scored.k, "dim": prefix.dim, **measured}
+                    | {"ci_low": level.ci95[0], "ci_high": level.ci95[1], "steerability": scored.steerability}
                 )
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
+from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, processes_for, untrained
 from pipeline.stages.settings import FitSettings
@@ -99,35 +100,31 @@ def _fit_at_once(
     return frozenset(training.run for training in todo)
 
 
-def score_stage(
-    session: Session, scorables: Sequence[Scorable], protocols: Sequence[str], k: int = 5
-) -> list[dict[str, Any]]:
-    """Stage three, shown: one record per scorable and protocol, protocols outermost."""
-    scores: list[dict[str, Any]] = []
+def score_stage(session: Session, scorables: Sequence[Scorable], protocols: Sequence[str], k: int = 5) -> list[Score]:
+    """Stage three, shown: one score per scorable and protocol, protocols outermost."""
+    scores: list[Score] = []
     with session.console.progress("scoring") as bar:
         for protocol in protocols:
-            for scorable in scorables:
-                bar.update(len(scores), len(scorables) * len(protocols), f"{scorable.facts['method']}, {protocol}")
+            for scorable in (one for one in scorables if one.answers(protocol)):
+                bar.update(len(scores), len(scorables) * len(protocols), f"{scorable.identity.method}, {protocol}")
                 scores.append(score(scorable, protocol, k))
     return scores
 
 
-def grid_stage(
-    session: Session, scorables: Sequence[Scorable], sizes: Sequence[int] | None, k: int = 5
-) -> list[dict[str, Any]]:
-    """The 2 x 2 of gallery size and origin, shown as it goes: one record per scorable and cell."""
-    cells: list[dict[str, Any]] = []
+def grid_stage(session: Session, scorables: Sequence[Scorable], sizes: Sequence[int] | None, k: int = 5) -> list[Score]:
+    """The 2 x 2 of gallery size and origin, shown as it goes: one score per scorable and cell."""
+    cells: list[Score] = []
     with session.console.progress("scoring galleries") as bar:
-        for done, scorable in enumerate(scorables):
-            bar.update(done, len(scorables), str(scorable.facts["method"]))
+        for done, scorable in enumerate(one for one in scorables if one.predict is None):
+            bar.update(done, len(scorables), scorable.identity.method)
             cells += score_grid(scorable, sizes, k)
     return cells
 
 
-def show_scores(session: Session, scores: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
+def show_scores(session: Session, scores: Sequence[Score], levels: Sequence[str]) -> None:
     """The table of one protocol's scores, and below it the steerability of all but the untrained baselines."""
     session.console.show(score_table(scores, levels))
-    for line in steerability_lines([record for record in scores if not record.get("untrained")]):
+    for line in steerability_lines([record for record in scores if not record.identity.untrained]):
         session.console.show(line)
 
 
@@ -135,7 +132,7 @@ def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str
     """Every prediction of every run under one protocol, shown as it comes."""
     with session.console.progress(f"predicting, {protocol}") as bar:
         predicted = []
-        for entry in entries(scorables, protocol, k):
+        for entry in entries([one for one in scorables if one.answers(protocol)], protocol, k):
             predicted.append(entry)
             bar.update(len(predicted), len(scorables), entry.method)
     return predicted
@@ -162,7 +159,7 @@ class Swept:
 
     runs: list[Run]
     trained: int
-    scores: list[dict[str, Any]]
+    scores: list[Score]
 
 
 def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)) -> Swept:
@@ -174,7 +171,7 @@ def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)
     at_hand = LoadedFeatures(session.artifacts)
     trained = _sweep_at_once(session, grid, to_do(session.artifacts, todo, grid.seeds, at_hand), devices)
     runs: list[Run] = []
-    scores: list[dict[str, Any]] = []
+    scores: list[Score] = []
     with session.console.progress("sweeping") as bar:
         for done, point in enumerate(todo):
             bar.update(done, len(todo), f"{point.method}, {point.settings.head}")

@@ -1,4 +1,4 @@
-"""The tables a person reads in the terminal, made of the same records that `--json` prints.
+"""The tables a person reads in the terminal, made of the records that `--json` prints.
 
 One run for a person: what determined it, how its training went, what it scored.
 """
@@ -6,7 +6,7 @@ One run for a person: what determined it, how its training went, what it scored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from statistics import mean, stdev
 from typing import Any
@@ -17,20 +17,20 @@ from rich.text import Text
 from data.summary import Spread, Summary
 from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.gallery_size import SizeEffect
+from pipeline.evaluation.scores import LevelScore, PrefixErrors, PrefixScore, Score, by_method
 from pipeline.terminal.durations import duration
-from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
 
 Record = Mapping[str, Any]
 
 
-def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Record]) -> Iterator[Table | str]:
+def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Score]) -> Iterator[Table | str]:
     """Facts, epochs, and the scores that are kept, protocol by protocol."""
     yield _facts(run)
     if history:
         yield _epochs(run, history)
     levels = run.record["levels"]
-    for _, group in groupby(scores, key=lambda score: (score["protocol"], score["k"])):
+    for _, group in groupby(scores, key=lambda score: (score.protocol, score.k)):
         kept = list(group)
         yield score_table(kept, levels)
         yield from steerability_lines(kept)
@@ -84,51 +84,47 @@ def _epochs(run: Run, history: Sequence[Record]) -> Table:
     return table
 
 
-Score = Mapping[str, Any]
-
-
 def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     """Accuracy in percent of every method, prefix and level of one protocol, untrained embeddings below.
 
     One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
     """
-    first = scores[0]
+    first, groups = scores[0], by_method(scores)
     table = Table(
-        title=f"{first['protocol']}, k = {first['k']}: {first['queries']:,} queries against {first['gallery']:,} "
-        f"texts\naccuracy in %, {_spread_over(scores)}",
+        title=f"{first.protocol}, k = {first.k}: {first.queries:,} queries against {first.gallery:,} "
+        f"texts\naccuracy in %, {_spread_over(groups)}",
         title_justify="left",
     )
     table.add_column("method")
     table.add_column("dims", justify="right")
     for level in levels:
         table.add_column(level, justify="right")
-    for name, group in _titled(scores).items():
-        for j, prefix in enumerate(group[0]["prefixes"]):
-            cells = [_cell([score["prefixes"][j]["levels"][level] for score in group]) for level in range(len(levels))]
-            table.add_row(name if j == 0 else "", str(prefix["dim"]), *cells)
+    for name, group in groups.items():
+        for j, dim in enumerate(group[0].dims):
+            cells = [_cell([score.prefixes[j].levels[level] for score in group]) for level in range(len(levels))]
+            table.add_row(name if j == 0 else "", str(dim), *cells)
         table.add_section()
-    if any(name.endswith("*") for name in _titled(scores)):
-        table.caption = "* without training: features cut short; principal components (of the vectors given)"
+    if any(name.endswith("*") for name in groups):
+        table.caption = "* without training"
         table.caption_justify = "left"
     return table
 
 
 def steerability_lines(scores: Sequence[Score]) -> list[str]:
-    """S of every method with its two terms, mean over seeds: what the short prefix gains and the full vector gains."""
+    """S of every method with its two terms in points, mean over seeds: what the short and the full vector gain."""
     lines = []
-    for name, group in grouped(scores).items():
-        if all(score["steerability"] is not None for score in group):
-            total, coarse, fine = (
-                mean(score[term] for score in group) for term in ("steerability", "coarse_gain", "fine_gain")
-            )
-            lines.append(f"  {name}: S = {total:+.3f} = {coarse:+.3f} coarse gain {fine:+.3f} fine gain")
-    return ["steerability:", *lines] if lines else []
+    for name, group in by_method(scores).items():
+        terms = [(s.steerability, s.coarse_gain, s.fine_gain) for s in group]
+        if all(term is not None for one in terms for term in one):
+            total, coarse, fine = (100 * mean(map(float, column)) for column in zip(*terms, strict=True))
+            lines.append(f"  {name}: S = {total:+.1f} = {coarse:+.1f} coarse gain {fine:+.1f} fine gain")
+    return ["steerability in points:", *lines] if lines else []
 
 
-def _cell(values: Sequence[Mapping[str, Any]]) -> str:
-    accuracies = [value["accuracy"] * 100 for value in values]
+def _cell(values: Sequence[LevelScore]) -> str:
+    accuracies = [value.accuracy * 100 for value in values]
     if len(values) == 1:
-        low, high = (_percent(end * 100) for end in values[0]["ci95"])
+        low, high = (_percent(end * 100) for end in values[0].ci95)
         return f"{_percent(accuracies[0])} [{low}, {high}]"
     return f"{mean(accuracies):.1f} ± {stdev(accuracies):.1f}"
 
@@ -170,9 +166,9 @@ def _spread(spread: Spread) -> str:
     return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"
 
 
-def _spread_over(scores: Sequence[Score]) -> str:
-    """What stands beside an accuracy."""
-    sizes = {len(group) > 1 for group in grouped(scores).values()}
+def _spread_over(groups: Mapping[str, Sequence[Score]]) -> str:
+    """What is printed beside an accuracy."""
+    sizes = {len(group) > 1 for group in groups.values()}
     return " or ".join(
         text for several, text in ((True, "mean ± SD over seeds"), (False, "[95 % over queries]")) if several in sizes
     )
@@ -186,20 +182,20 @@ def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
     """
     first = cells[0]
     table = Table(
-        title=f"{first['queries']:,} queries, k = {first['k']}: accuracy in %, mean over draws and seeds\n"
+        title=f"{first.queries:,} queries, k = {first.k}: accuracy in %, mean over draws and seeds\n"
         f"votes: % from the text's own {levels[-1]} / its siblings / others",
         title_justify="left",
     )
     for column in ("rows from", "gallery", "dims", *levels, "votes"):
         table.add_column(column, justify="left" if column == "rows from" else "right")
-    for name, group in _titled(cells).items():
+    for name, group in by_method(cells).items():
         table.add_row(name)
-        for size, origin in dict.fromkeys((cell["gallery"], cell["origin"]) for cell in group):
-            alike = [cell for cell in group if (cell["gallery"], cell["origin"]) == (size, origin)]
-            for j in _ends(alike[0]["prefixes"]):
-                rows = [cell["prefixes"][j] for cell in alike]
-                values = (f"{mean(r['levels'][i]['accuracy'] for r in rows) * 100:.1f}" for i in range(len(levels)))
-                table.add_row(f"  {origin}", f"{size:,}", str(rows[0]["dim"]), *values, _votes(rows))
+        for size, origin in dict.fromkeys((cell.gallery, cell.origin) for cell in group):
+            alike = [cell for cell in group if (cell.gallery, cell.origin) == (size, origin)]
+            for j in _ends(alike[0].prefixes):
+                rows = [cell.prefixes[j] for cell in alike]
+                values = (f"{mean(r.levels[i].accuracy for r in rows) * 100:.1f}" for i in range(len(levels)))
+                table.add_row(f"  {origin}", f"{size:,}", str(rows[0].dim), *values, _votes(rows))
         table.add_section()
     return table
 
@@ -209,42 +205,43 @@ def _ends(of: Sequence[Any]) -> list[int]:
     return list(dict.fromkeys((0, len(of) - 1)))
 
 
-def _votes(rows: Sequence[Mapping[str, Any]]) -> str:
+def _votes(rows: Sequence[PrefixScore]) -> str:
     """Shares of the votes by how near their labels are, from the precisions of the two finest levels."""
-    two_finest = range(len(rows[0]["levels"]))[::-1][:2]
-    precisions = [mean(row["levels"][level]["precision"] for row in rows) for level in two_finest]
+    two_finest = range(len(rows[0].levels))[::-1][:2]
+    precisions = [mean(row.levels[level].precision for row in rows) for level in two_finest]
     return " / ".join(f"{(upper - lower) * 100:.0f}" for lower, upper in pairwise([0.0, *precisions, 1.0]))
 
 
 def errors_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
-    """Errors on the finest level at each prefix: how many, how far they miss, which level explains them."""
-    first = scores[0]
+    """Errors on the finest level at each prefix: how many, their distance in the tree, which level explains them."""
     table = Table(
-        title=f"{first['protocol']}: errors on {levels[-1]}; distance counts the levels at which the paths differ, "
+        title=f"{scores[0].protocol}: errors on {levels[-1]}; distance counts the levels at which the paths differ, "
         "beside that of a random wrong label",
         title_justify="left",
     )
     explained = [f"parting at {level}, % of errors" for level in levels]
     for column in ("method", "dims", "errors %", "distance (random)", *explained):
         table.add_column(column, justify="left" if column == "method" else "right")
-    for name, group in _titled(scores).items():
-        for j in range(len(group[0]["errors"])):
-            rows = [score["errors"][j] for score in group]
-            total = sum(row["errors"] for row in rows)
-            distances = (
-                f"{sum(row[distance] * row['errors'] for row in rows if row['errors']) / total:.2f}" if total else "-"
-                for distance in ("mean_distance", "chance_distance")
-            )
-            shares = (
-                f"{sum(row['explained'][level] * row['errors'] for row in rows) / total:.0%}" if total else "-"
-                for level in range(len(levels))
-            )
-            rate = total / sum(row["queries"] for row in rows)
+    for name, group in by_method(scores).items():
+        for j, rows in enumerate(zip(*(score.errors or () for score in group), strict=True)):
+            total = sum(row.errors for row in rows)
+            distances = [[row.mean_distance for row in rows], [row.chance_distance for row in rows]]
+            shares = [[row.explained[level] for row in rows] for level in range(len(levels))]
             table.add_row(
-                name if j == 0 else "", str(rows[0]["dim"]), f"{rate * 100:.1f}", "{} ({})".format(*distances), *shares
+                name if j == 0 else "",
+                str(rows[0].dim),
+                f"{total / sum(row.queries for row in rows) * 100:.1f}",
+                "{} ({})".format(*(f"{_weighted(one, rows):.2f}" if total else "-" for one in distances)),
+                *(f"{_weighted(one, rows):.0%}" if total else "-" for one in shares),
             )
         table.add_section()
     return table
+
+
+def _weighted(values: Sequence[float | None], rows: Sequence[PrefixErrors]) -> float:
+    """Mean over seeds, weighted by how many errors each has."""
+    total = sum((value or 0.0) * row.errors for value, row in zip(values, rows, strict=True))
+    return total / sum(row.errors for row in rows)
 
 
 def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 5) -> list[str]:
@@ -253,33 +250,31 @@ def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 
     They are counted from each seed's fifty most frequent.
     """
     lines = []
-    for name, group in _titled(scores).items():
-        for j in _ends(group[0]["errors"]):
+    for name, group in by_method(scores).items():
+        errors = [score.errors or () for score in group]
+        for j in _ends(errors[0]):
             counts: Counter[tuple[str, str, int]] = Counter()
-            for score in group:
-                for one in score["errors"][j]["worst"]:
-                    counts[one["truth"], one["predicted"], one["distance"]] += one["count"]
+            for one in (one for score in errors for one in score[j].worst):
+                counts[one.truth, one.predicted, one.distance] += one.count
             found = (
                 f"{truth} > {predicted} {count}{'' if distance == 1 else ' (another ' + levels[-distance] + ')'}"
                 for (truth, predicted, distance), count in counts.most_common(most)
             )
-            lines.append(f"  {name}, {group[0]['errors'][j]['dim']} dims: {', '.join(found) or 'no error'}")
-    return [f"most frequent confusions on {levels[-1]}, truth > answer and how often:", *lines]
-
-
-def _titled(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    """Scores side by side over seeds, the untrained baselines marked."""
-    return {f"{name}*" if group[0].get("untrained") else name: group for name, group in grouped(scores).items()}
+            lines.append(f"  {name}, {errors[0][j].dim} dims: {', '.join(found) or 'no error'}")
+    return [f"most frequent confusions on {levels[-1]}, truth > prediction and how often:", *lines]
 
 
 def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
-    """Differences a - b in points, with the interval over seeds, Holm's p and the effect size, pair by pair."""
+    """Differences a - b in points, with the interval over seeds, Holm's p and the effect size, pair by pair.
+
+    Of pairs with an untrained method the shortest and the longest prefix are shown.
+    """
     table = Table(title="differences a - b in points", collapse_padding=True)
     table.add_column("on")
     for column in ("dims", "a - b", "95 %\nover seeds", "p (Holm)", "d", "95 %\nover texts"):
         table.add_column(column, justify="right", no_wrap=True)
     pair = None
-    for row in rows:
+    for row in filter(_ends_of_untrained(rows), rows):
         if (row.a, row.b) != pair:
             pair = row.a, row.b
             table.add_section()
@@ -288,10 +283,20 @@ def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table
         p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
         d = "-" if row.cohens_d is None else f"{row.cohens_d:.1f}"
         table.add_row(
-            f"  {on}", str(row.dim or ""), f"{row.mean_difference * 100:+.1f}",
+            f"  {on}", _dims(row), f"{row.mean_difference * 100:+.1f}",
             _points(row.ci95), p, d, _points(row.texts_ci95),
         )  # fmt: skip
     return table
+
+
+def _ends_of_untrained(rows: Sequence[Comparison]) -> Callable[[Comparison], bool]:
+    """Whether a row is shown: all of trained methods, with an untrained one the first and the last prefix."""
+    last = {(row.a, row.b): row.dim for row in rows if row.dim}
+    return lambda row: not {row.a[-1], row.b[-1]} & {"*"} or row.prefix == 1 or row.dim == last.get((row.a, row.b))
+
+
+def _dims(row: Comparison) -> str:
+    return "" if row.dim is None else str(row.dim) if row.dim == row.dim_b else f"{row.dim}/{row.dim_b}"
 
 
 def size_table(effects: Sequence[SizeEffect], levels: Sequence[str], a: str, b: str) -> Table:

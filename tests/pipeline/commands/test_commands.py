@@ -179,8 +179,10 @@ def test_every_help_shows_an_example(pipeline, command):
 def test_compare_tests_the_difference_of_two_methods(fitted):
     rows = fitted.json("compare", "--protocol", "leave-one-out")["comparisons"]
     assert {row["metric"] for row in rows} >= {"accuracy", "steerability"}
+    beside = {"features*", "centred*", "pca*"}  # the same in every pair, so that both seeds are compared with it
+    assert {(row["a"], row["b"]) for row in rows} == {("v5", "mrl")} | {(m, b) for m in ("v5", "mrl") for b in beside}
     for row in rows:
-        assert (row["a"], row["b"], row["n"]) == ("v5", "mrl", 2)
+        assert row["n"] == 2
         assert row["mean_difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
         assert row["p_holm"] is None or row["p_holm"] >= row["p"]
     assert "mrl" in fitted("compare").stdout
@@ -195,10 +197,18 @@ def test_gallery_sizes_are_scored_by_origin(fitted):
 
 def test_untrained_baselines_stand_beside_every_score(fitted):
     found = fitted.json("score", "--protocol", "all")
+    names = ("features", "centred", "pca")
     assert [(b["method"], b["protocol"], b["run"]) for b in found["baselines"]] == [
-        (name, protocol, None) for protocol in ("gallery", "leave-one-out") for name in ("features", "pca")
+        *((name, "gallery", None) for name in (*names, "logistic")),
+        *((name, "leave-one-out", None) for name in names),  # a classifier has no gallery to leave a text out of
     ]
-    lengths = {"features": [64, 128, 192, 256, 384], "pca": [64, 71]}  # 72 training texts have 71 components
+    whole = [64, 128, 192, 256, 384]
+    lengths = {
+        "features": whole,
+        "centred": whole,
+        "pca": [64, 71],
+        "logistic": [384],
+    }  # 72 training texts have 71 components
     for baseline in found["baselines"]:
         assert [prefix["dim"] for prefix in baseline["prefixes"]] == lengths[baseline["method"]]
     assert "pca*" in fitted("score").stdout
@@ -236,25 +246,30 @@ def test_galleries_of_a_run_are_searched_once(fitted, tmp_path):
     copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
     first = copy.json("score", "--gallery-size", "7", "--method", "v5")
     kept = {path: path.stat().st_mtime_ns for path in copy.artifacts.rglob("galleries-7-*.json")}
-    assert len(kept) == 4  # two runs, two embeddings without training
+    assert len(kept) == 5  # two runs, three embeddings without training
     assert copy.json("score", "--gallery-size", "7", "--method", "v5") == first
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_reproduce_judges_every_claim(fitted):
-    found = fitted.json("reproduce", "--seeds", "1,2", "--epochs", "2", "--corpus-size", "1000")
+def test_reproduce_judges_every_claim(fitted, tmp_path):
+    written = tmp_path / "reproduce.json"
+    call = ("reproduce", "--seeds", "1,2", "--epochs", "2", "--corpus-size", "1000", "--output", written)
+    found = fitted.json(*call)
+    kept = json.loads(written.read_text())
+    assert {name: kept[name] for name in found} == found
+    assert kept["seeds"] == [1, 2]
+    assert str(fitted.artifacts) not in written.read_text()
     claims = {c["id"]: c for c in found["claims"]}
     assert {row["origin"] for row in found["gallery_size"]} == {"train", "held-out"}
     assert {row["level"] for row in found["gallery_size"]} == {0, 1}
-    assert claims["coarse-64"]["verdict"] in (
-        "holds",
-        "holds only under the published protocol",
-        "does not hold",
-    )
+    kinds = {"reproduced", "order holds", "equal by construction", "does not hold"}
+    assert {claim["verdict"].removesuffix(", only under the published protocol") for claim in claims.values()} <= kinds
+    assert {"lda", "pca*", "v5", "mrl", "v5 - mrl"} >= claims["coarse-64"]["measured"].keys()
     assert "not measured here" not in {claim["verdict"] for claim in claims.values()}
     assert claims["search-cost"]["measured"] == {"64": 128.0, "128": 256.0, "256": 512.0}
     assert claims["two-stage"]["seeds"] == 2
-    assert "1,000 documents, 928 of them simulated" in claims["two-stage"]["protocol"]
+    assert "72 real documents" in claims["two-stage"]["protocol"]
+    assert "v5 - mrl, 1,000 documents, simulated" in claims["two-stage"]["measured"]
 
 
 def test_a_sweep_does_only_what_is_left_and_a_second_does_nothing(pipeline, small_csv, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.cli import cli
 from pipeline.commands.run import ends, next_steps
+from tests.pipeline.evaluation.predicted import identity, predicted
 
 OPTIONS = {"head": "linear", "epochs": 3, "batch_size": None, "lr": 0.001, "schedule": None, "seeds": (42,)}
 HOSTILE = "-1 degrees; rm -rf ~ \"'$(true)"
@@ -43,15 +44,16 @@ def test_what_was_just_done_is_not_proposed(monkeypatch):
 
 
 def test_the_small_table_has_the_ends_and_the_best_embedding_without_training():
-    def record(name, dims, accuracy):
-        prefixes = [{"dim": dim, "levels": [{"accuracy": accuracy}]} for dim in dims]
-        return {"method": name, "prefixes": prefixes}
+    def score(name, dims, accuracy):
+        shares = [[accuracy, accuracy]] * len(dims)
+        return predicted(shares, dims=dims).score(identity(name, untrained=name != "v5"))
 
     shown = ends(
-        [record("v5", (64, 128, 256), 0.9)],
-        [record("features", (64, 128, 256, 384), 0.5), record("pca", (64, 71), 0.7)],
+        [score("v5", (64, 128, 256), 0.9)],
+        [score("features", (64, 128, 256, 384), 0.5), score("pca", (64, 71), 0.7), score("logistic", (384,), 0.8)],
     )
-    assert [(row["method"], [prefix["dim"] for prefix in row["prefixes"]]) for row in shown] == [
-        ("v5", [64, 256]),
-        ("pca", [64]),
+    assert [(one.identity.method, one.dims) for one in shown] == [
+        ("v5", (64, 256)),
+        ("pca", (64,)),
+        ("logistic", (384,)),
     ]

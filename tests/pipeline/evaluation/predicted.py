@@ -1,14 +1,20 @@
-"""Answers made up to have the accuracies that a test asks for."""
+"""Predictions made up to have the accuracies that a test asks for."""
 
 import numpy as np
 
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scores import Identity
 
 DIMS = (64, 128, 192, 256)
 
 
+def identity(method="v5", seed=1, **more):
+    """What a made-up score is of."""
+    return Identity("r", "small", "minilm", 6, method, "paper", seed, **more)
+
+
 def predicted(shares, *, texts=400, seed=0, protocol="gallery", gallery=100, dims=DIMS, origin=None):
-    """Answers about `texts` texts whose shares of right ones are `shares` [J, L], spread at random by `seed`.
+    """Predictions about `texts` texts whose shares of correct ones are `shares` [J, L], spread at random by `seed`.
 
     Level 0 has two classes, level 1 four; a wrong answer is another class of the same parent.
     """

@@ -8,7 +8,7 @@ import scipy.stats
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.gallery_size import crossing, size_effects
-from tests.pipeline.evaluation.predicted import predicted
+from tests.pipeline.evaluation.predicted import identity, predicted
 
 AHEAD = {500: 0.05, 1000: 0.0, 2000: -0.05}
 """By how much v5 is ahead on level 0 at 64 dims, by gallery size."""
@@ -23,8 +23,7 @@ def cells(seeds=(1, 2, 3)):
                     jitter = np.random.default_rng([seed, method == "v5"]).uniform(-0.01, 0.01)
                     shares = [[coarse + jitter, 0.7]] + [[0.9, 0.8]] * 3
                     predictions = predicted(shares, texts=2000, seed=seed, gallery=size, origin=origin)
-                    facts = {"run": "r", "method": method, "seed": seed, "head": "paper", "layer": 6}
-                    made.append({**facts, "hyperparameters": {}, **predictions.to_dict()})
+                    made.append(predictions.score(identity(method, seed)))
     return made
 
 
@@ -37,9 +36,9 @@ def test_differences_are_paired_by_seed():
     for effect in effects:
         a, b = (
             [
-                cell["prefixes"][0]["levels"][effect.level]["accuracy"]
+                cell.prefixes[0].levels[effect.level].accuracy
                 for cell in given
-                if (cell["method"], cell["origin"], cell["gallery"]) == (method, effect.origin, effect.gallery)
+                if (cell.identity.method, cell.origin, cell.gallery) == (method, effect.origin, effect.gallery)
             ]
             for method in ("v5", "mrl")
         )

@@ -13,6 +13,8 @@ from hypothesis.extra.numpy import arrays
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.protocols import gallery_grid, grid_sizes, leave_one_out, sample_rows, score_embeddings
+from pipeline.evaluation.scores import Score
+from tests.pipeline.evaluation.predicted import identity
 
 
 def slow_ranking(query, gallery, length):
@@ -92,7 +94,7 @@ class TestGallery:
         for j, length in enumerate((2, 5, 12)):
             alone = score_embeddings(gallery[:, :length], labels, queries[:, :length], query_labels, scale_dim=length)
             np.testing.assert_array_equal(scores.predicted[j], alone.predicted[0])
-        assert [prefix["dim"] for prefix in scores.to_dict()["prefixes"]] == [2, 5, 12]
+        assert [prefix.dim for prefix in scores.score(identity()).prefixes] == [2, 5, 12]
 
     @settings(deadline=None, max_examples=40)
     @given(gallery=tied_texts(), queries=tied_texts(), k=st.integers(1, 16))
@@ -104,7 +106,8 @@ class TestGallery:
                 own = [sum(gallery[1][row, level] == queries[1][i, level] for row in near) for level in (0, 1)]
                 assert scores.matching[j, i].tolist() == own
         expected = scores.matching.mean(axis=1) / min(k, len(gallery[0]))
-        np.testing.assert_allclose(scores.precision, expected)
+        found = [[level.precision for level in prefix.levels] for prefix in scores.score(identity()).prefixes]
+        np.testing.assert_allclose(found, expected)
 
 
 class TestLeaveOneOut:
@@ -224,7 +227,7 @@ class TestGrid:
 class TestRecord:
     def test_is_what_score_prints(self):
         scores = leave_one_out(*made(80), sample=40, samples=4, scale_dim=4)
-        record = json.loads(json.dumps(scores.to_dict(classifier=[[0.5, 0.25], [0.75, None]])))
+        record = json.loads(json.dumps(scores.score(identity(), [[0.5, 0.25], [0.75, None]]).to_json()))
         assert (record["protocol"], record["k"], record["gallery"], record["queries"]) == ("leave-one-out", 5, 39, 40)
         assert [(p["prefix"], p["dim"]) for p in record["prefixes"]] == [(1, 4), (2, 8)]
         level = record["prefixes"][1]["levels"][0]
@@ -239,19 +242,40 @@ class TestRecord:
 
     def test_has_no_steerability_of_one_level(self):
         vectors, labels = made(30)
-        assert leave_one_out(vectors, labels[:, :1], scale_dim=4).to_dict()["steerability"] is None
+        assert leave_one_out(vectors, labels[:, :1], scale_dim=4).score(identity()).steerability is None
 
     def test_survives_a_file(self, tmp_path):
         scores = leave_one_out(*made(80), sample=40, samples=4, scale_dim=4)
         np.savez_compressed(tmp_path / "answers.npz", **scores.to_arrays())
         with np.load(tmp_path / "answers.npz", allow_pickle=False) as arrays:
             again = Predictions.from_arrays(arrays)
-        assert again.to_dict() == scores.to_dict()
+        assert again.score(identity()) == scores.score(identity())
         np.testing.assert_array_equal(again.predicted, scores.predicted)
         np.testing.assert_array_equal(again.matching, scores.matching)
 
+    def test_is_read_back_as_it_was_and_nothing_else_is(self):
+        scores = leave_one_out(*made(80), sample=40, samples=4, scale_dim=4)
+        score = scores.score(identity(hyperparameters={"epochs": 2}), scoring=1, errors=())
+        record = json.loads(json.dumps(score.to_json()))
+        assert Score.from_json(record) == score
+        for harm in ({"k": "5"}, {"k": True}, {"prefixes": 3}, {"prefixes": [{}]}, {"gallery": None}, {"dataset": 1}):
+            with pytest.raises(TypeError):
+                Score.from_json({**record, **harm})
+        del record["k"]
+        with pytest.raises(TypeError):
+            Score.from_json(record)
+
+    def test_neighbours_without_a_label_do_not_vote(self):
+        vectors, labels = made(60)
+        lacking = labels.copy()
+        lacking[::2, 1] = -1
+        found = score_embeddings(vectors, lacking, vectors, lacking, k=5, scale_dim=4)
+        assert (found.predicted[:, :, 1] >= 0).mean() > 0.9
+        only = score_embeddings(vectors[1::2], labels[1::2], vectors, lacking, k=1, scale_dim=4)
+        assert (only.predicted >= 0).all()
+
     def test_is_the_same_every_time(self):
-        first, second = (leave_one_out(*made(80), sample=40, scale_dim=4).to_dict() for _ in range(2))
+        first, second = (leave_one_out(*made(80), sample=40, scale_dim=4).score(identity()) for _ in range(2))
         assert first == second
 
 

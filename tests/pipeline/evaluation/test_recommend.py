@@ -1,81 +1,104 @@
-"""What does not differ significantly from the best shares its place, wherever it stands in the list."""
+"""Advice follows the paired comparison: who is first, who shares the place, who is worse, and whether training paid."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from pipeline.evaluation.recommend import Figure, advice, level_with_best
-from pipeline.retrieval.recommend import sentences
+from pipeline.evaluation.comparison import Entry, compare, overall
+from pipeline.evaluation.recommend import advice, ranking, rankings
+from tests.pipeline.evaluation.predicted import identity, predicted
 
 LEVELS = ("domain", "intent")
 
 
-def score(method, accuracies, half=0.01, seed=1, queries=100):
-    """A score record: accuracies [J, L], each with an interval of `half` to both sides."""
-    return {
-        "method": method,
-        "head": "paper",
-        "layer": 6,
-        "hyperparameters": {},
-        "seed": seed,
-        "queries": queries,
-        "prefixes": [
-            {
-                "dim": 64 * (j + 1),
-                "levels": [{"accuracy": value, "ci95": [value - half, value + half]} for value in row],
-            }
-            for j, row in enumerate(accuracies)
-        ],
-    }
+def entry(method, shares, *, seed=1, texts=400, errors=0, untrained=False):
+    """A run; methods with the same `errors` err on the same texts as far as they err."""
+    return Entry(method, None if untrained else seed, predicted(shares, texts=texts, seed=errors), untrained)
+
+
+HIGH, MIDDLE, LOW = [[0.95, 0.85]] * 4, [[0.93, 0.83]] * 4, [[0.85, 0.65]] * 4
+
+
+def test_the_same_difference_is_significant_only_where_the_same_texts_show_it():
+    """Two points of 400 texts: intervals of either overlap, and yet the paired one excludes zero."""
+    paired = overall([entry("a", HIGH), entry("b", MIDDLE)])[0]
+    assert paired.leader == 1
+    assert "take a (mean accuracy" in advice([entry("a", HIGH), entry("b", MIDDLE)], LEVELS)[0]
+    apart = [entry("a", HIGH, errors=1, texts=100), entry("b", MIDDLE, errors=2, texts=100)]
+    assert overall(apart)[0].leader == 0
+    assert "no significant difference between a and b" in advice(apart, LEVELS)[0]
 
 
 @pytest.mark.parametrize("order", [("v5", "mrl"), ("mrl", "v5")])
-def test_equal_to_the_printed_digit_is_level_in_any_order(order):
-    scores = [score(name, [[0.9, 0.7], [0.95, 0.9]], half=0.0) for name in order]
-    scores[1]["prefixes"][0]["levels"][0]["accuracy"] += 0.0004
-    choice, _, shortest = advice(scores, LEVELS)
-    assert "are level" in choice
+def test_equal_methods_share_the_first_place_in_any_order(order):
+    choice, _, shortest = advice([entry(name, HIGH) for name in order], LEVELS)
+    assert "no significant difference" in choice
     assert "take" not in choice
-    assert shortest.count("are level (0.0 points") == 2
+    assert shortest.count("no significant difference from") == 2
 
 
 def test_a_few_texts_are_said_to_be_too_few():
-    (said,) = advice([score("v5", [[1.0, 0.7]], queries=3), score("mrl", [[1.0, 0.7]], queries=3)], LEVELS)
-    assert said.startswith("3 test texts too few to compare methods")
+    (said,) = advice([entry("v5", HIGH, texts=3), entry("mrl", HIGH, texts=3)], LEVELS)
+    assert said.startswith("3 test texts are too few to compare methods")
 
 
-def test_what_the_intervals_do_not_tell_apart_is_level_and_what_they_do_is_not():
-    near = [score("v5", [[0.9, 0.7]]), score("mrl", [[0.91, 0.71]]), score("joint", [[0.8, 0.5]])]
-    choice = advice(near, LEVELS)[0]
-    assert "mrl and v5 are level" in choice
-    assert "joint 65.0%" in choice
-    far = [score("v5", [[0.9, 0.7]]), score("mrl", [[0.95, 0.75]])]
-    assert "take mrl, ahead in 2 of 2 pairs" in advice(far, LEVELS)[0]
-    tied = [score("v5", [[0.9, 0.7]]), score("mrl", [[0.9, 0.75]])]
-    assert "take mrl, ahead in 1 of 2 pairs" in advice(tied, LEVELS)[0]
+def test_training_that_did_not_pay_is_the_headline():
+    for best, word in ((HIGH, "significantly better"), (MIDDLE, "no significant difference")):
+        entries = [entry("v5", LOW), entry("joint", MIDDLE), entry("pca*", best, untrained=True)]
+        headline, prefixes, _ = advice(entries, LEVELS)
+        assert headline.startswith("Training did not pay here: pca*")
+        assert word in headline
+        assert "v5 is worse than pca*" in headline
+        assert prefixes.startswith("Smallest prefix of pca*")
+    paid = advice([entry("joint", HIGH), entry("pca*", LOW, untrained=True)], LEVELS)[0]
+    assert paid.startswith("One embedding for every level: take joint")
+    assert "worse: pca* -15.0 points" in paid
 
 
-def test_the_best_come_first_and_an_interval_counts_towards_the_other_side_alone():
-    figures = {"a": Figure(0.90, 0.80, 0.901), "b": Figure(0.95, 0.949, 1.0), "c": Figure(0.94, 0.9, 0.95)}
-    assert level_with_best(figures) == ["b", "c"]
+def test_the_headline_is_never_weaker_than_the_rows_it_rests_on():
+    entries = [entry("v5", LOW), entry("mrl", MIDDLE), entry("joint", HIGH), entry("pca*", LOW, untrained=True)]
+    found = ranking(overall(entries))
+    assert found.best == "joint"
+    for row in (row.seen_from("joint") for row in overall(entries) if "joint" in (row.a, row.b)):
+        assert (row.b in {worse.b for worse in found.worse}) == (row.leader > 0)
+    for (dim, level), at in rankings(compare(entries), LEVELS).items():
+        rows = [r for r in compare(entries) if (r.dim, r.level) == (dim, LEVELS.index(level))]
+        assert at.value == max(max(row.mean_a, row.mean_b) for row in rows)
 
 
-def retrieved(**precision):
-    """What `retrieve` keeps, of methods with these precisions on the finest level; recall says the opposite."""
-    rows = [
-        {
-            "method": name, "documents": 1000, "filter_dim": 64, "candidates": 10, "flops_per_query": 1,
-            "recall_at_10": 1 - value, "recall_ci95": [0.99 - value, 1.01 - value],
-            "precision_at_10": [0.9, value], "precision_ci95": [[0.9, 0.9], [value - 0.01, value + 0.01]],
-        }
-        for name, value in precision.items()
-    ]  # fmt: skip
-    single = [{**row, "filter_dim": 256, "flops_per_query": 4} for row in rows]
-    return {"corpora": [{"documents": 1000}], "levels": LEVELS, "results": rows, "single_stage": single}
+def test_full_vectors_of_two_lengths_are_compared_too():
+    """Features have 384 dimensions, heads 256: what both have is compared, and each in full."""
+    long = predicted([[0.9, 0.8]] * 5, dims=(64, 128, 192, 256, 384))
+    rows = compare([entry("joint", HIGH, errors=0), Entry("features*", None, long, True)])
+    assert {(row.dim, row.dim_b) for row in rows} == {(d, d) for d in (64, 128, 192, 256)} | {(256, 384)}
+    assert {row.metric for row in rows} == {"accuracy"}  # S is of other ends
+    flipped = rows[-1].seen_from("features*")
+    assert (flipped.dim, flipped.dim_b, flipped.mean_difference) == (384, 256, -rows[-1].mean_difference)
 
 
-def test_a_search_that_is_level_by_labels_is_not_called_ahead():
-    assert "by labels mrl and v5 are level" in sentences(retrieved(v5=0.700, mrl=0.705, joint=0.6))[0]
-    apart = sentences(retrieved(v5=0.7, mrl=0.8))[0]
-    assert "by labels mrl is ahead (intent precision@10 mrl 80.0%)" in apart
-    assert "v5 is ahead (recall@10 v5 30.0%; by labels v5 70.0%)" in apart
+def test_a_method_without_a_seed_is_tested_in_one_sample():
+    runs = [entry("joint", np.array(HIGH) - 0.01 * seed, seed=seed, errors=seed) for seed in (1, 2, 3)]
+    row = overall([*runs, entry("pca*", LOW, untrained=True)])[0]
+    assert row.n == 3
+    assert row.ci95 is not None
+    assert row.interval[0] <= min(row.ci95[0], row.texts_ci95[0])
+    assert row.interval[1] >= max(row.ci95[1], row.texts_ci95[1])
+
+
+def test_texts_without_a_finest_label_count_on_the_levels_they_have():
+    whole = predicted([[0.9, 0.6]] * 4, texts=200)
+    lacking = np.arange(200) % 2 == 0
+    labels = whole.labels.copy()
+    labels[lacking, 1] = -1
+    partly = replace(whole, labels=labels)
+    assert partly.accuracy[:, 0] == pytest.approx(whole.accuracy[:, 0])
+    expected = (whole.predicted[0, ~lacking, 1] == whole.labels[~lacking, 1]).mean()
+    assert partly.accuracy[0, 1] == pytest.approx(expected)
+    row = compare([Entry("a", 1, partly), Entry("b", 1, partly)])[1]
+    assert row.mean_a == pytest.approx(expected)
+    first = partly.score(identity()).prefixes[0]
+    assert [level.n for level in first.levels] == [200, 100]
+    assert first.levels[1].ci95[0] < expected < first.levels[1].ci95[1]

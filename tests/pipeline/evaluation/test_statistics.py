@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,31 +14,6 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings
 
-chances = st.floats(1e-6, 1 - 1e-6)
-
-
-class TestStudent:
-    @settings(deadline=None, max_examples=300)
-    @given(t=st.floats(-60, 60), df=st.integers(1, 5000))
-    def test_p_is_that_of_scipy(self, t, df):
-        assert statistics.student_p(t, df) == pytest.approx(2 * scipy.stats.t.sf(abs(t), df), rel=1e-8, abs=1e-300)
-
-    @settings(deadline=None, max_examples=100)
-    @given(probability=chances, df=st.integers(1, 5000))
-    def test_quantile_is_that_of_scipy(self, probability, df):
-        expected = scipy.stats.t.ppf(probability, df)
-        assert statistics.student_quantile(probability, df) == pytest.approx(expected, rel=1e-7, abs=1e-7)
-
-    @settings(deadline=None, max_examples=300)
-    @given(a=st.floats(0.1, 500), b=st.floats(0.1, 500), x=st.floats(0, 1))
-    def test_incomplete_beta_is_that_of_scipy(self, a, b, x):
-        assert statistics.incomplete_beta(a, b, x) == pytest.approx(scipy.special.betainc(a, b, x), rel=1e-9, abs=1e-12)
-
-    def test_quantiles_that_do_not_exist_are_refused(self):
-        for probability, df in ((0.0, 3), (1.0, 3), (0.5, 0)):
-            with pytest.raises(PipelineError):
-                statistics.student_quantile(probability, df)
-
 
 class TestPaired:
     @settings(deadline=None, max_examples=200)
@@ -49,11 +23,11 @@ class TestPaired:
         if np.ptp(a - b) < 1e-9:
             return
         found = statistics.paired_test(a - b)
-        second_values = scipy.stats.ttest_rel(a, b)
-        assert found.p == pytest.approx(second_values.pvalue, rel=1e-7)
-        assert found.interval == pytest.approx(tuple(second_values.confidence_interval(0.95)), rel=1e-7, abs=1e-12)
+        expected = scipy.stats.ttest_rel(a, b)
+        assert found.p == pytest.approx(expected.pvalue, rel=1e-7)
+        assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-7, abs=1e-12)
         assert found.interval == pytest.approx(DescrStatsW(a - b).tconfint_mean(0.05), rel=1e-7, abs=1e-12)
-        assert found.cohens_d == pytest.approx(second_values.statistic / np.sqrt(len(a)), rel=1e-9)
+        assert found.cohens_d == pytest.approx(expected.statistic / np.sqrt(len(a)), rel=1e-9)
         assert (found.n, found.mean) == (len(a), pytest.approx((a - b).mean()))
 
     def test_one_pair_is_a_difference_and_no_test(self):
@@ -86,18 +60,18 @@ class TestHolm:
 class TestBootstrap:
     def test_is_near_that_of_scipy(self):
         values = (np.random.default_rng(0).random((400, 2)) < [0.9, 0.6]).astype(float)
-        first_values = statistics.bootstrap_interval(values, draws=20_000)
-        second_values = scipy.stats.bootstrap(
+        found = statistics.bootstrap_interval(values, draws=20_000)
+        expected = scipy.stats.bootstrap(
             (values,), lambda x, axis: x.mean(axis=axis), method="percentile", n_resamples=20_000, axis=0, rng=1
         ).confidence_interval
-        np.testing.assert_allclose(first_values, np.stack([second_values.low, second_values.high], axis=1), atol=0.003)
+        np.testing.assert_allclose(found, np.stack([expected.low, expected.high], axis=1), atol=0.003)
 
     def test_of_paired_differences_is_near_that_of_scipy(self):
         rng = np.random.default_rng(1)
         a = rng.random(500) < 0.8
         b = np.where(rng.random(500) < 0.8, a, rng.random(500) < 0.7)
-        first_values = statistics.bootstrap_interval(a.astype(float) - b, draws=20_000)
-        second_values = scipy.stats.bootstrap(
+        found = statistics.bootstrap_interval(a.astype(float) - b, draws=20_000)
+        expected = scipy.stats.bootstrap(
             (a.astype(float), b.astype(float)),
             lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
             method="percentile",
@@ -105,7 +79,7 @@ class TestBootstrap:
             n_resamples=20_000,
             rng=1,
         ).confidence_interval
-        np.testing.assert_allclose(first_values, [second_values.low, second_values.high], atol=0.003)
+        np.testing.assert_allclose(found, [expected.low, expected.high], atol=0.003)
 
     def test_is_the_same_every_time_and_another_with_another_seed(self):
         values, query_index = np.random.default_rng(2).random((300, 3)) < 0.7, np.arange(300) // 3
@@ -146,7 +120,7 @@ class TestBootstrap:
             assert scipy.stats.binom.pmf(np.arange(101), 100, truth)[held].sum() > 0.91
 
     def test_no_answer_is_refused(self):
-        with pytest.raises(PipelineError, match="no answer"):
+        with pytest.raises(PipelineError, match="no prediction"):
             statistics.bootstrap_interval(np.zeros((0, 2)))
 
 
@@ -184,3 +158,60 @@ class TestCoverage:
         ]
         truth = np.mean([scores.accuracy for scores in found], axis=0)
         assert 0.92 <= self.covered([scores.interval for scores in found], truth) <= 0.98
+
+
+class TestMissing:
+    @settings(deadline=None, max_examples=30)
+    @given(st.lists(st.sampled_from([0.0, 1.0, np.nan]), min_size=2, max_size=60), st.integers(1, 3))
+    def test_what_a_text_lacks_is_as_if_the_text_were_not_there(self, column, repeats):
+        values, index = np.array(column), np.arange(len(column)) // repeats
+        known = ~np.isnan(values)
+        found = statistics.bootstrap_interval(np.stack([values, np.ones(len(values))], axis=1), index)
+        if known.any():
+            alone = statistics.bootstrap_interval(values[known], index[known])
+            np.testing.assert_array_equal(found[0], alone)
+        else:
+            assert np.isnan(found[0]).all()
+        np.testing.assert_array_equal(found[1], statistics.bootstrap_interval(np.ones(len(values)), index))
+
+
+class TestEstimate:
+    def test_covers_seeds_and_texts(self):
+        rng = np.random.default_rng(0)
+        seeds = rng.normal(0, 0.02, (5, 1))
+        few, many = (rng.random((1, n)) + seeds for n in (50, 5000))
+        wide, narrow = (statistics.estimate(values, span=(-1.0, 2.0)) for values in (few, many))
+        assert wide.value == pytest.approx(few.mean())
+        assert wide.high - wide.low > narrow.high - narrow.low
+        half = 2.776 * seeds.std(ddof=1) / np.sqrt(5)
+        assert (narrow.high - narrow.low) / 2 == pytest.approx(np.hypot(half, 1.96 * 0.2887 / np.sqrt(5000)), rel=0.05)
+
+    def test_is_not_surer_for_more_being_correct(self):
+        """All of 100 recalls at 1 says less than that 0.1 of one is missing."""
+        values = np.ones((3, 100))
+        all_correct = statistics.estimate(values)
+        values[:, 0] = 0.9
+        nearly = statistics.estimate(values)
+        assert 0 < all_correct.high - all_correct.low <= nearly.high - nearly.low
+
+    def test_of_one_seed_is_the_bootstrap_over_the_texts_that_have_an_outcome(self):
+        values = np.array([[0.0, 1.0, np.nan, 1.0]])
+        found = statistics.estimate(values)
+        assert (found.value, found.sd, found.n) == (pytest.approx(2 / 3), None, 1)
+        assert found.interval == pytest.approx(tuple(statistics.bootstrap_interval(np.array([0.0, 1.0, 1.0]))))
+        assert np.isnan(statistics.estimate(np.full((2, 3), np.nan)).value)
+
+    @settings(deadline=None, max_examples=50)
+    @given(st.lists(st.floats(0.2, 0.8), min_size=1, max_size=5))
+    def test_the_half_widths_of_seeds_and_texts_add_up_as_squares(self, means):
+        value = float(np.mean(means))
+        found = statistics.combine(means, (value - 0.1, value + 0.1), (-9.0, 9.0))
+        seeds = statistics.paired_test(means).interval
+        around = 0.0 if seeds is None else seeds[1] - value
+        assert found.high - found.value == pytest.approx(np.hypot(0.1, around))
+        assert found.value - found.low == pytest.approx(np.hypot(0.1, around))
+        shares = statistics.combine(means, (value - 0.1, value + 0.1))
+        assert (shares.low, shares.high) == (max(0, found.low), min(1, found.high))
+
+    def test_a_sign_needs_an_interval_that_excludes_zero(self):
+        assert [statistics.sign(i) for i in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.2), None)] == [1, -1, 0, 0]

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import data
-from pipeline.evaluation.comparison import Comparison, Entry
+from pipeline.claims.published import DIFFERENCE
+from pipeline.claims.verdicts import judge
+from pipeline.evaluation.comparison import Comparison, Entry, compare
 from pipeline.report.charts import styles
 from pipeline.report.explorer import cut, shown_rows
-from pipeline.report.frames import estimate, parent_confusions, parent_errors
+from pipeline.report.frames import accuracy_frame, parent_confusions, parent_errors
 from pipeline.report.html import Html, json_script, table, tag
-from pipeline.report.summary import leader
 from pipeline.report.tsne import _repulsion, layout, principal_plane, rotation
 from tests.pipeline.evaluation.predicted import predicted
 
@@ -61,39 +62,34 @@ def test_cells_of_a_table_are_escaped_and_markup_is_not_escaped_twice():
     assert tag("p", Html("<br>")) == "<p><br></p>"
 
 
-@given(st.lists(st.floats(0.2, 0.8), min_size=1, max_size=5))
-def test_an_estimate_covers_texts_alone_for_one_seed_and_more_for_several(values):
-    found = estimate(values, [(value - 0.1, value + 0.1) for value in values], (-9.0, 9.0))
-    shares = estimate(values, [(value - 0.1, value + 0.1) for value in values])
-    assert (shares.low, shares.high) == (max(0, found.low), min(1, found.high))
-    assert found.value == pytest.approx(np.mean(values))
-    assert found.n == len(values)
-    assert found.high - found.value >= 0.1 - 1e-9
-    assert found.value - found.low == pytest.approx(found.high - found.value)
-    if len(values) == 1:
-        assert (found.low, found.high) == (pytest.approx(values[0] - 0.1), pytest.approx(values[0] + 0.1))
-
-
-def _row(difference, texts, seeds=None):
-    return Comparison(
-        a="a", b="b", metric="accuracy", prefix=1, dim=64, level=0, n=3, mean_a=0, mean_b=0, mean_difference=difference,
-        sd=None, ci95=seeds, p=None, p_holm=None, cohens_d=None, texts_ci95=texts,
+@pytest.mark.parametrize(("interval", "expected"), [((0.05, 0.15), 1), ((-0.15, -0.05), -1), ((-0.05, 0.15), 0)])
+def test_a_method_leads_only_if_the_interval_over_seeds_and_texts_excludes_zero(interval, expected):
+    row = Comparison(
+        a="a", b="b", metric="accuracy", prefix=1, dim=64, dim_b=64, level=0, n=3, mean_a=0, mean_b=0,
+        mean_difference=sum(interval) / 2, sd=None, ci95=(0.01, 0.2), p=None, p_holm=None, cohens_d=None,
+        texts_ci95=(0.05, 0.15), interval=interval,
     )  # fmt: skip
+    assert row.leader == expected
+    assert row.seen_from("b").leader == -expected
+    assert row.seen_from("b").seen_from("a") == row
 
 
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        (_row(0.1, (0.05, 0.15)), 1),
-        (_row(-0.1, (-0.15, -0.05)), -1),
-        (_row(0.1, (-0.05, 0.15)), 0),
-        (_row(0.1, (0.05, 0.15), (0.01, 0.2)), 1),
-        (_row(0.1, (0.05, 0.15), (-0.01, 0.2)), 0),
-        (_row(0.1, (-0.01, 0.15), (0.01, 0.2)), 0),
-    ],
-)
-def test_a_method_leads_only_if_every_interval_excludes_zero(row, expected):
-    assert leader(row) == expected
+def test_one_cell_has_one_interval_wherever_it_is_shown():
+    """The claims, the page's frames and the comparisons take the same interval of the same predictions."""
+    entries = {
+        "leave-one-out": [
+            Entry(name, seed, predicted([(0.9 - 0.05 * (name == "mrl"), 0.6)] * 4, texts=300, seed=seed))
+            for name in ("v5", "mrl")
+            for seed in (1, 2, 3)
+        ]
+    }
+    (claim,) = (claim for claim in judge(entries) if claim.id == "coarse-64")
+    frame = accuracy_frame(entries, TREE.names)
+    (row,) = (row for row in compare(entries["leave-one-out"]) if (row.dim, row.level) == (64, 0))
+    for name in ("v5", "mrl"):
+        shown = frame.filter(method=name, dim=64, level="top").row(0, named=True)
+        assert (shown["low"], shown["high"]) == tuple(100 * end for end in claim.ci95[name])
+    assert row.interval == pytest.approx(claim.ci95[DIFFERENCE])
 
 
 def test_a_method_looks_the_same_whatever_stands_beside_it():

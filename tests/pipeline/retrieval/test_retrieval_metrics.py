@@ -14,7 +14,7 @@ from pipeline.retrieval.engines import INDEXES, build
 from pipeline.retrieval.experiment import Plan, flops_per_query
 from pipeline.retrieval.metrics import TOP, Question, measure
 from pipeline.retrieval.quantization import stored
-from pipeline.retrieval.results import estimate, front, needed, pareto
+from pipeline.retrieval.results import SearchResult, front, needed, pareto
 
 
 def unit(vectors):
@@ -180,57 +180,35 @@ class TestCorpus:
             Corpus(np.ones((3, 2), np.float32), np.zeros((3, 2), np.int64), 0)
 
 
+def searched(method, recall, precision):
+    """A search by one stage of 64 dims."""
+    sure = ((0.0, 1.0),) * len(precision)
+    nothing = (None,) * len(precision)
+    return SearchResult(
+        method, 10, 64, 1, recall, None, (0.0, 1.0), precision, nothing, sure, flops_per_query=5, bytes_per_document=1,
+        filter_bytes_per_document=1, index_bytes=1, latency_ms=1.0, latency_low_ms=1.0, latency_high_ms=1.0,
+        latency_p95_ms=1.0, queries_per_second=1.0, latency_queries=1,
+    )  # fmt: skip
+
+
 class TestFigures:
-    def test_an_estimate_covers_seeds_and_texts(self):
-        rng = np.random.default_rng(0)
-        seeds = rng.normal(0, 0.02, (5, 1))
-        few, many = (rng.random((1, n)) + seeds for n in (50, 5000))
-        wide, narrow = estimate(few), estimate(many)
-        assert wide.value == pytest.approx(few.mean())
-        assert wide.ci95[1] - wide.ci95[0] > narrow.ci95[1] - narrow.ci95[0]
-        half = 2.776 * seeds.std(ddof=1) / np.sqrt(5)
-        assert (narrow.ci95[1] - narrow.ci95[0]) / 2 == pytest.approx(
-            np.hypot(half, 1.96 * 0.2887 / np.sqrt(5000)), rel=0.05
-        )
-
-    def test_no_estimate_is_surer_for_more_being_wrong(self):
-        """All of 100 recalls right says less than that 0.1 of one is missing."""
-        values = np.ones((3, 100))
-        all_right = estimate(values)
-        values[:, 0] = 0.9
-        nearly = estimate(values)
-        assert 0 < all_right.ci95[1] - all_right.ci95[0] <= nearly.ci95[1] - nearly.ci95[0]
-
-    def test_one_seed_has_the_interval_over_texts_and_missing_figures_are_left_out(self):
-        values = np.array([[0.0, 1.0, np.nan, 1.0]])
-        found = estimate(values)
-        assert found.value == pytest.approx(2 / 3)
-        assert found.sd is None
-        assert found.ci95[0] < 2 / 3 < found.ci95[1]
-
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
     def test_the_front_is_what_nothing_beats(self, pairs):
-        points = [{"quality": quality, "cost": cost} for quality, cost in pairs]
         beaten = {
             i
             for i, (quality, cost) in enumerate(pairs)
             for other, price in pairs
             if other >= quality and price <= cost and (other, price) != (quality, cost)
         }
-        assert front(points, "quality", "cost") == set(range(len(pairs))) - beaten
+        assert front(*zip(*pairs, strict=True)) == set(range(len(pairs))) - beaten
 
     def test_recall_orders_the_ways_of_one_method_and_labels_all_methods(self):
-        shared = {"documents": 10, "filter_dim": 64, "candidates": None, "bytes_per_document": 1, "latency_ms": 1.0}
-        points = [
-            {"method": "a", "recall_at_10": 0.5, "precision_at_10": [0.9, 0.9], "flops_per_query": 5, **shared},
-            {"method": "b", "recall_at_10": 0.4, "precision_at_10": [0.9, 0.8], "flops_per_query": 5, **shared},
-        ]
-        first, second = pareto(points)
-        assert "flops_per_query" in first["recall_front"]
-        assert "flops_per_query" in second["recall_front"]
-        assert "flops_per_query" in first["precision_front"]
-        assert "flops_per_query" not in second["precision_front"]
+        first, second = pareto([searched("a", 0.5, (0.9, 0.9)), searched("b", 0.4, (0.9, 0.8))])
+        assert "flops_per_query" in first.recall_front
+        assert "flops_per_query" in second.recall_front
+        assert "flops_per_query" in first.precision_front
+        assert "flops_per_query" not in second.precision_front
 
     def test_fewest_candidates_for_a_recall(self):
         curve = np.array([0.1, 0.5, 0.5, 0.9], np.float32)
@@ -243,7 +221,8 @@ class TestFigures:
 
     def test_candidates_by_default_are_shares_of_the_corpus_and_hold_what_is_asked_for(self):
         assert Plan().counts(1_000_000) == (1000, 2000, 5000, 10_000, 20_000)
-        assert Plan().counts(1000) == (10, 20)
+        assert Plan().counts(1000) == (50,)
+        assert Plan().counts(15_000) == (50, 75, 150, 300)
         assert Plan(candidates=(500, 50)).counts(100) == (50, 100)
 
 

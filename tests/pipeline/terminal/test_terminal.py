@@ -9,6 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from pipeline.evaluation.scores import Identity, LevelScore, PrefixScore, Score
 from pipeline.terminal.tables import score_table
 
 
@@ -62,12 +63,10 @@ def test_a_reader_that_leaves_a_long_text_ends_it_as_the_signal_would():
 
 
 def test_three_levels_of_which_all_is_right_fit_80_columns():
-    levels = [{"accuracy": 1.0, "ci95": [0.832, 1.0]}] * 3
-    score = {
-        "method": "features", "head": None, "layer": 6, "hyperparameters": {}, "seed": None, "untrained": True,
-        "protocol": "gallery", "k": 5, "queries": 20, "gallery": 100,
-        "prefixes": [{"dim": dim, "levels": levels} for dim in (64, 128)],
-    }  # fmt: skip
+    levels = tuple(LevelScore(level, 1.0, (0.832, 1.0), 1.0, 1.0, None, 20) for level in range(3))
+    prefixes = tuple(PrefixScore(i + 1, dim, levels) for i, dim in enumerate((64, 128)))
+    features = Identity(None, "small", "minilm", 6, "features", None, None, untrained=True)
+    score = Score(features, "gallery", 5, 100, 20, 1, prefixes, *[None] * 6, smallest_prefix=(64,) * 3)
     console = Console(file=io.StringIO(), width=80)
     console.print(score_table([score], ("kind", "group", "thing")))
     assert console.file.getvalue().count("100 [83.2, 100]") == 6
