@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cache
-from cache.store import stale_partials
+from cache.store.atomic import stale_partials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
