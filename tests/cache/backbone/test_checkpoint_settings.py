@@ -174,7 +174,7 @@ def test_unedited_minilm_has_the_fingerprint_that_it_always_had(tmp_path):
 
 def test_a_token_that_the_model_does_not_have_is_refused(copy, tmp_path):
     folder = copy({"added_tokens.json": {"zürich": 30522}})
-    with pytest.raises(CacheError, match=r"'in zürich' has the token 30522 \('zurich'\), and the model has 30522"):
+    with pytest.raises(CacheError, match=r"'in zürich' has the token 30522 \('z[uü]rich'\), and the model has 30522"):
         features(folder, tmp_path / "store", ["no", "in zürich"])
 
 
