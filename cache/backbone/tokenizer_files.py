@@ -144,6 +144,8 @@ def _settings_beside(raw: Any, folder: Path) -> dict[str, Any] | None:
     named |= dict(special.values)
     if not _are_added(raw, named | _extra(rest), rest.pop("added_tokens_decoder", None)):
         return None
+    if _are_special(raw, rest.get("additional_special_tokens")):
+        del rest["additional_special_tokens"]
     ends = [rest.pop(key, None) for key in ("add_bos_token", "add_eos_token")]
     if any(ends) or (ends != [None, None] and _around(raw) != ([], [])):
         return None
@@ -193,6 +195,12 @@ def _are_added(raw: Any, named: dict[str, Any], listed: Any) -> bool:
         if any(token.get(flag, getattr(there, flag)) != getattr(there, flag) for flag in flags):
             return False
     return True
+
+
+def _are_special(raw: Any, listed: Any) -> bool:
+    """Tell whether further special tokens are special in tokenizer.json already, so that to name them changes nothing."""
+    special = {token.content for token in raw.get_added_tokens_decoder().values() if token.special}
+    return isinstance(listed, list) and all(isinstance(token, str) and token in special for token in listed)
 
 
 def _is_bert(raw: Any, rest: dict[str, Any]) -> bool:
