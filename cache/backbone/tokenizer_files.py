@@ -198,7 +198,7 @@ def _are_added(raw: Any, named: dict[str, Any], listed: Any) -> bool:
 
 
 def _are_special(raw: Any, listed: Any) -> bool:
-    """Tell whether further special tokens are special in tokenizer.json already, so that to name them changes nothing."""
+    """Tell whether further special tokens are special in tokenizer.json already: naming them then changes nothing."""
     special = {token.content for token in raw.get_added_tokens_decoder().values() if token.special}
     return isinstance(listed, list) and all(isinstance(token, str) and token in special for token in listed)
 

@@ -48,5 +48,5 @@ def test_work_begins_before_it_is_asked_for_and_ends_when_nobody_can_ask_any_mor
     assert next(items) == 1
     thread = made[0]
     del items
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()

@@ -40,10 +40,10 @@ class TestTheEnd:
         with subprocess.Popen(command, cwd=root, start_new_session=True, **pipes) as caller:
             assert [caller.stdout.readline().strip() for _ in words] == list(words)
             if words == ("started",):
-                time.sleep(0.1)  # they are importing
+                time.sleep(0.1)  # most likely they are importing; on a busy machine some are ready
             os.killpg(caller.pid, signal.SIGINT)
             said, told = caller.communicate(timeout=60)
-        assert (caller.returncode, said, told) == (0, "interrupted\n", "")
+        assert (caller.returncode, said.replace("ready\n", ""), told) == (0, "interrupted\n", "")
         if "ready" in words:
             assert len(list(tmp_path.iterdir())) == 2
 
