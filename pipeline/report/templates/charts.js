@@ -3,6 +3,10 @@
 (() => {
   const specs = JSON.parse(document.getElementById("chart-data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const wide = matchMedia("(min-width: 78rem)"), contents = document.getElementById("contents");
+  const unfold = () => { contents.open = wide.matches; };
+  wide.addEventListener("change", unfold);
+  unfold();
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
   // "theme:c0" stands for the CSS variable --c0, wherever it is in a specification.
