@@ -47,8 +47,10 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
     from pipeline.evaluation.gallery_size import crossing, size_effects
     from pipeline.evaluation.score import PROTOCOLS
     from pipeline.evaluation.scores import to_json
+    from pipeline.report.collect import reproduced_path
     from pipeline.stages.with_progress import entries_stage, features_of, fit_stage, grid_stage
     from pipeline.terminal.tables import size_table
+    from pipeline.workspace.records import write_record
 
     features = features_of(session, options)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
@@ -73,6 +75,7 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
         seeds = sorted({run.seed for run in runs})
         _write(output, {**_about(features, options["head"], seeds), **result})
         session.console.say(f"written: {output}")
+    write_record(reproduced_path(session.artifacts, features), result)
     return result
 
 

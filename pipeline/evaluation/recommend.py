@@ -113,6 +113,63 @@ def rankings(rows: Sequence[Comparison], levels: Sequence[str]) -> dict[tuple[in
     }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What to use: a method, and the shortest prefix that loses no more than one point on any level.
+
+    `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
+    two kinds was compared. `accuracies`, `full_accuracies`: mean over seeds per level, of that prefix and of the full
+    vector. `rival`: the best of the others.
+    """
+
+    method: str
+    pays: bool | None
+    dim: int
+    full: int
+    accuracies: tuple[float, ...]
+    full_accuracies: tuple[float, ...]
+    rival: str | None
+
+    def sentence(self, levels: Sequence[str]) -> str:
+        """The answer as one reads it first."""
+        figures = " / ".join(f"{value * 100:.0f}" for value in self.accuracies)
+        said = "Training did not pay here. " if self.pays is False else ""
+        said += f"Use {self.method} at {self.dim} dims: {figures} % ({' / '.join(levels)})"
+        if self.dim == self.full:
+            return f"{said}. Shorter prefixes lose more than one point."
+        gains = zip(self.accuracies, self.full_accuracies, strict=True)
+        more = " / ".join(f"{(full - short) * 100 + 0.0:+.1f}" for short, full in gains)
+        return f"{said}, {self.full / self.dim:g} times smaller. All {self.full} dims change that by {more} points."
+
+
+def answer(entries: Sequence[Entry], levels: Sequence[str]) -> Answer | None:
+    """What to use, from every candidate's predictions under one protocol; None where there are too few test texts."""
+    entries = [entry for entry in entries if entry.method != FLAT]
+    if entries[0].predictions.queries < FEW:
+        return None
+    methods, free = by_method(entries), free_of_training(entries)
+    took, pays, rival = entries[0].method, None, None
+    if len(methods) > 1:
+        rows = overall(entries)
+        found = ranking(rows)
+        took = found.best
+        if free and not free >= methods.keys():
+            pays = not free & set(found.first)
+            took = took if pays else _did_not_pay(rows, found, free)[1]
+        means = {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
+        rival = max((name for name in means if name != took), key=lambda name: means[name])
+    dims = next(iter(methods[took].values())).dims
+    curves = np.mean([predictions.accuracy for predictions in methods[took].values()], axis=0)
+    dim = max(smallest_prefix(curve, dims) for curve in curves.T)
+    at, full = tuple(map(float, curves[dims.index(dim)])), tuple(map(float, curves[-1]))
+    return Answer(took, pays, dim, dims[-1], at, full, rival)
+
+
+def free_of_training(entries: Sequence[Entry]) -> set[str]:
+    """Names of the candidates that take no training: nothing, or a closed form."""
+    return {entry.method for entry in entries if entry.untrained or entry.method in CLOSED_FORMS}
+
+
 def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
     """Sentences on one protocol: the method to take, or that training did not pay, and the prefix each level needs.
 
@@ -125,7 +182,7 @@ def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
     if len(methods) == 1:
         return [_prefixes(entries[0].method, next(iter(methods.values())), levels)]
     embeddings = [entry for entry in entries if entry.method != FLAT]
-    free = {entry.method for entry in embeddings if entry.untrained or entry.method in CLOSED_FORMS}
+    free = free_of_training(embeddings)
     compared = rankings(compare(entries), levels)
     rows = overall(embeddings) if len({entry.method for entry in embeddings}) > 1 else []
     took, said = entries[0].method, []

@@ -70,8 +70,11 @@ Scored = TypeVar("Scored", bound=Identified)
 
 def method_names(identities: Sequence[Identity]) -> list[str]:
     """How tables call them: the method, what tells runs of one method apart, and an asterisk if no one trained it."""
-    called = names([identity.to_json() for identity in identities])
-    return [name + "*" * identity.untrained for name, identity in zip(called, identities, strict=True)]
+    trained, untrained = (
+        iter(names([identity.to_json() for identity in identities if identity.untrained == kind]))
+        for kind in (False, True)
+    )
+    return [f"{next(untrained)}*" if identity.untrained else next(trained) for identity in identities]
 
 
 def by_method(scored: Sequence[Scored]) -> dict[str, list[Scored]]:

@@ -73,6 +73,34 @@ def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach
     return _spec(_line_with_intervals(moved, x, reach, looks), height=260)
 
 
+def answer_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
+    """Accuracy against prefix of one level: a line per method in its band, named where it ends."""
+    import altair as alt
+
+    dims = sorted(frame["dim"].unique().to_list())
+    room = (dims[-1] - dims[0]) * 0.42 if len(dims) > 1 else 1
+    x = alt.X(
+        "dim:Q", title="dimensions kept", axis=alt.Axis(values=dims, grid=False),
+        scale=alt.Scale(domain=[dims[0], dims[-1] + room], nice=False),
+    )  # fmt: skip
+    base = alt.Chart(frame).encode(x=x, color=_colour(looks), tooltip=_tips("dim"))
+    bands = base.mark_area(opacity=0.16, clip=True).encode(y=_percent("low", reach, "accuracy, %"), y2="high:Q")
+    y = _percent("value", reach, "accuracy, %")
+    lines = base.mark_line(strokeWidth=2.4).encode(y=y)
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(y=y, shape=_shape(looks))
+    last = frame.sort("dim").group_by("method", maintain_order=True).last().sort("value", descending=True)
+    apart = (reach[1] - reach[0]) * 0.085
+    places: list[float] = []
+    for value in last["value"]:
+        places.append(min(value, places[-1] - apart) if places else value)
+    named = (
+        alt.Chart(last.with_columns(pl.Series("place", places, pl.Float64)))
+        .mark_text(align="left", dx=7, fontSize=11, clip=False)
+        .encode(x=x, y=_percent("place", reach, "accuracy, %"), text="method:N", color=_colour(looks))
+    )
+    return _spec(alt.layer(bands, lines, points, named), height=210)
+
+
 def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
     """Accuracy at one prefix and level against the gallery's size: training rows solid, held-out rows dashed."""
     import altair as alt

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,7 @@ from pipeline.claims.verdicts import Judged, judge
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Comparison, Entry, compare
 from pipeline.evaluation.embeddings import Scorable, baselines_of, run_scorable
-from pipeline.evaluation.recommend import layer_sentences
+from pipeline.evaluation.recommend import answer, layer_sentences
 from pipeline.evaluation.score import PROTOCOLS
 from pipeline.evaluation.scores import Score, method_names
 from pipeline.report.explorer import Explorer, explore
@@ -93,9 +94,9 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
     beside = baselines_of(session.artifacts, features)
     scores = {name: score_stage(session, scorables, (name,)) for name in PROTOCOLS}
     entries = {name: entries_stage(session, [*scorables, *beside], name) for name in PROTOCOLS}
-    called = method_names([scorable.identity for scorable in scorables])
+    named = method_names([scorable.identity for scorable in [*scorables, *beside]])  # together, as entries are
+    called, untrained = named[: len(scorables)], tuple(named[len(scorables) :])
     methods = tuple(dict.fromkeys(called))
-    untrained = tuple(method_names([scorable.identity for scorable in beside]))
     firsts = dict(reversed(list(zip(called, scorables, strict=True))))
     mapped = {
         name: one for name, one in zip(untrained, beside, strict=True) if one.predict is None and name != "centred*"
@@ -111,14 +112,19 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         entries=entries,
         comparisons={name: _compared(found) for name, found in entries.items()},
         cells=_galleries(session, scorables, galleries),
-        claims=_judged(entries, runs),
+        claims=_judged(entries, runs) if reproduced_path(session.artifacts, features).is_file() else (),
         layers=layer_sentences(
             runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
         ),
         histories=history_frame(zip(called, runs, strict=True), features.dataset.levels),
         retrieval=read_retrieval(session.artifacts, features),
-        explorer=_explored(session, features, shown),
+        explorer=_explored(session, features, _advised_first(shown, entries["gallery"], features.dataset.levels)),
     )
+
+
+def reproduced_path(artifacts: Artifacts, features: LabelledFeatures) -> Path:
+    """Where `pipeline reproduce` leaves what became of the claims: with it, they have a section on the page."""
+    return artifacts.root / "reports" / f"reproduced-{page_name(features)}.json"
 
 
 def page_name(features: LabelledFeatures) -> str:
@@ -161,6 +167,16 @@ def _galleries(session: Session, scorables: Sequence[Scorable], measure: bool) -
         scorable.folder is not None and any(scorable.folder.glob("galleries-all-k5-*")) for scorable in scorables
     )
     return grid_stage(session, scorables, None) if measure or kept else []
+
+
+def _advised_first(
+    shown: Mapping[str, Scorable], entries: Sequence[Entry], levels: Sequence[str]
+) -> dict[str, Scorable]:
+    """The advised method and the best of the others first: the explorer opens on these two."""
+    found = answer(entries, levels)
+    named = () if found is None else (found.method, found.rival)
+    first = [name for name in named if name is not None and name in shown]
+    return {name: shown[name] for name in (*first, *(name for name in shown if name not in first))}
 
 
 def _explored(session: Session, features: LabelledFeatures, scorables: Mapping[str, Scorable]) -> Explorer | None:

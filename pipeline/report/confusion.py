@@ -62,7 +62,7 @@ def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
             summary="The numbers as tables, and the most frequent confusions",
         ),
     )  # fmt: skip
-    return Section("confusion", f"Confusion by {coarse}", body, made)
+    return Section("confusion", f"What goes wrong: confusion by {coarse}", body, made)
 
 
 def _wrong(frame: pl.DataFrame) -> str:

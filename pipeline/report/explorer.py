@@ -119,9 +119,14 @@ def explore(
     views = [_view(name, kept[name], one, maps[next(iter(kept))].places[0], labels) for name, one in maps.items()]
     left = PAGE_BYTES - round(PACKED_BYTES * len(shown) * sum(len(view.dims) for view in views))
     return Explorer(
-        cut([texts[row] for row in rows], min(TEXT_BYTES, left)), labels, dataset.hierarchy, views[0].dims, views,
+        cut([texts[row] for row in rows], min(TEXT_BYTES, left)), labels, dataset.hierarchy, _common_dims(kept), views,
         len(dataset.split_rows("test")), _telling(views, labels), tuple(scorables)[most:],
     )  # fmt: skip
+
+
+def _common_dims(scorables: Mapping[str, Scorable]) -> tuple[int, ...]:
+    """The prefixes that the slider has: those of the first head, else of the first of what no one trained."""
+    return min(scorables.values(), key=lambda scorable: scorable.identity.untrained).dims
 
 
 def shown_rows(total: int, most: int = MOST_TEXTS) -> Ints:
@@ -150,7 +155,7 @@ class _Map(NamedTuple):
 
 def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[int, int, str], None]) -> dict[str, _Map]:
     """A map a subject: neighbours one after another (the search takes every core), layouts side by side."""
-    dims = next(iter(scorables.values())).dims
+    dims = _common_dims(scorables)
     maps: dict[str, _Map] = {}
     drawn = {}
     with ThreadPoolExecutor() as pool:

@@ -19,12 +19,16 @@ from pipeline.report.charts import Reach, Spec, Style
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what stands below it, and the charts by the name of their place."""
+    """A heading, what stands below it, and the charts by the name of their place.
+
+    `measured`: whether there is something to show; what is not measured yet is collapsed.
+    """
 
     id: str
     title: str
     body: Html
     charts: Mapping[str, Spec] = field(default_factory=dict)
+    measured: bool = True
 
 
 def legend(looks: Mapping[str, Style]) -> Html:
@@ -59,10 +63,11 @@ def axis_note(reach: Reach) -> str:
     return f"The upright axis runs from {reach[0]:g} to {reach[1]:g} %."
 
 
-def not_yet(what: str, command: str, names: str) -> Html:
-    """What was not measured, and the commands that do it; `names` are their options for dataset and backbone."""
+def not_yet(id_: str, title: str, what: str, command: str, names: str) -> Section:
+    """A section of what was not measured, with the commands that measure it; `names` are their dataset and backbone."""
     again = [f"pipeline {command} {names}"] + ([f"pipeline report {names}"] if command != "report" else [])
-    return tag("div", tag("p", f"{what}. This measures it:"), tag("pre", tag("code", "\n".join(again))))
+    body = tag("div", tag("p", f"{what}. This measures it:"), tag("pre", tag("code", "\n".join(again))))
+    return Section(id_, title, body, measured=False)
 
 
 _VOID = {"br", "col", "hr", "input", "meta"}

@@ -21,9 +21,10 @@ from typing import Any
 
 import cache
 from pipeline.report import provenance
+from pipeline.report.answer import answer_section
 from pipeline.report.collect import ReportData, gather, page_name
-from pipeline.report.html import Html, Section, escaped, json_script, legend, tag, trusted
-from pipeline.report.sections import looks_of, sections
+from pipeline.report.html import Html, Section, escaped, json_script, tag, trusted
+from pipeline.report.sections import sections
 from pipeline.report.summary import summary
 from pipeline.terminal import extras
 from pipeline.terminal.command import Session
@@ -96,8 +97,9 @@ def is_page_of(path: Path, features: LabelledFeatures) -> bool:
 def page(report_data: ReportData) -> str:
     """The whole page. The same material gives the same bytes, but for the line with the day."""
     shown = [
-        Section("summary", "In short", summary(report_data)),
+        answer_section(report_data),
         explorer_section(report_data),
+        Section("summary", "How sure", summary(report_data)),
         *sections(report_data),
         provenance.claims(report_data),
         provenance.settings(report_data),
@@ -113,7 +115,7 @@ def page(report_data: ReportData) -> str:
         "style": trusted(_template("style.css")),
         "header": _header(report_data),
         "contents": tag("ul", [tag("li", tag("a", s.title, href=f"#{s.id}")) for s in present]),
-        "main": escaped([_spread(section) for section in present]),
+        "main": escaped([*(_spread(section) for section in present), _footer()]),
         "data": escaped([
             json_script("chart-data", charts),
             *([json_script("explorer-data", report_data.explorer.to_json())] if report_data.explorer else []),
@@ -144,35 +146,27 @@ def explorer_section(report_data: ReportData) -> Section | None:
         "are exact, by cosine of the prefixes."
     )
     body = tag("div", tag("p", words), trusted(_template("explorer.html")), tag("p", note, class_="note"))
-    return Section("explorer", "Semantic zoom explorer", body)
+    return Section("explorer", "See it: the explorer", body)
 
 
 def _spread(section: Section) -> Html:
-    return tag(
-        "section", tag("h2", section.title), section.body, id=section.id, aria_label=section.title, tabindex="-1"
-    )
+    body = section.body
+    if not section.measured:
+        body = tag("details", tag("summary", "Not measured yet"), body, class_="section")
+    return tag("section", tag("h2", section.title), body, id=section.id, aria_label=section.title, tabindex="-1")
 
 
 def _header(report_data: ReportData) -> Html:
-    looks = {name: look for name, look in looks_of(report_data).items() if name in report_data.methods}
-    sizes = " > ".join(
-        f"{name} ({n:,})" for n, name in zip(report_data.dataset.hierarchy.sizes, report_data.levels, strict=True)
-    )
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return tag(
         "header",
         tag("p", "Semantic zoom report", class_="kicker"),
         tag("h1", f"{report_data.dataset.name} through {report_data.features.backbone}"),
-        tag("p", f"{len(report_data.dataset):,} texts with labels {sizes}. What does a prefix of "
-                 f"{_listed(report_data.dims)} "
-                 "dimensions still know of each level, and which training makes it so?"),
-        legend(looks),
-        tag("p", f"Made on {today}; only this line depends on the day.", class_="note"),
-    )  # fmt: skip
+    )
 
 
-def _listed(dims: Sequence[int]) -> str:
-    return f"{', '.join(map(str, dims[:-1]))} or {dims[-1]}" if len(dims) > 1 else str(dims[0])
+def _footer() -> Html:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return tag("p", f"Made on {today}; only this line depends on the day.", class_="note")
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from cache.backbone import GIVEN
 from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
-from pipeline.report.html import Html, Section, bullets, escaped, not_yet, numbers, table, tag
+from pipeline.report.html import Html, Section, bullets, escaped, numbers, table, tag
 from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
 
@@ -21,12 +21,11 @@ _PACKAGES = ("semantic-zoom", "torch", "transformers", "numpy", "polars", "h5py"
 _OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "lr": "--lr", "schedule": "--schedule"}
 
 
-def claims(report_data: ReportData) -> Section:
-    """The published claims and what became of them, if v5 and mrl are there."""
+def claims(report_data: ReportData) -> Section | None:
+    """The published claims and what became of them, where `reproduce` was run."""
     title = "The published claims"
     if not report_data.claims:
-        what = "The published claims are about v5 and mrl, which have no seed in common here"
-        return Section("claims", title, not_yet(what, "fit-head --method v5,mrl", report_data.options))
+        return None
     seeds = max(claim.seeds for claim in report_data.claims)
     words = (
         "Published for CLINC with other backbones. A claim holds if its test is passed with 95 % confidence: those on "

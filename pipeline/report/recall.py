@@ -13,13 +13,13 @@ from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 from pipeline.retrieval.results import RetrievalResults
 
-TITLE = "Recall against cost"
+TITLE = "What it costs to search"
 
 
 def recall(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """Recall and label precision against candidates and operations, of the largest corpus searched."""
     if not report_data.retrieval:
-        return Section("recall", TITLE, not_yet("Retrieval was not measured yet", "retrieve", report_data.options))
+        return not_yet("recall", TITLE, "Retrieval was not measured yet", "retrieve", report_data.options)
     frame, finest = retrieval_frame(report_data.retrieval), report_data.levels[-1]
     looks = {**charts.styles([*looks, *frame["method"].unique(maintain_order=True)]), **looks}
     shown = {name: look for name, look in looks.items() if name in frame["method"].to_list()}

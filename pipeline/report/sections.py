@@ -36,8 +36,8 @@ def sections(report_data: ReportData) -> list[Section]:
         accuracy(report_data, looks),
         galleries(report_data, looks),
         steerability(report_data, looks),
-        recall(report_data, looks),
         confusion(report_data, looks),
+        recall(report_data, looks),
         training(report_data, looks),
     ]
     return [section for section in made if section is not None]
@@ -71,16 +71,17 @@ def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
         "are set apart sideways so that no bar hides another. * is untrained: the backbone's features cut short, and "
         "their principal components. Every chart has its own upright scale, said above it."
     )
-    return Section("accuracy", "Accuracy against prefix", tag("div", tag("p", words), legend(looks), *body), made)
+    return Section(
+        "accuracy", "How small: accuracy against dims", tag("div", tag("p", words), legend(looks), *body), made
+    )
 
 
 def galleries(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """How accuracy at the shortest prefix depends on the gallery's size and origin."""
-    title = "Accuracy against the gallery's size"
+    title = "How many indexed texts: accuracy against the gallery's size"
     if not report_data.cells:
-        return Section(
-            "galleries", title, not_yet("The galleries were not measured for these runs", "report", report_data.options)
-        )
+        what = "The galleries were not measured for these runs"
+        return not_yet("galleries", title, what, "report", report_data.options)
     frame = gallery_frame(report_data.cells, report_data.levels)
     dim = report_data.dims[0]
     made, figures = {}, []
@@ -145,7 +146,10 @@ def steerability(report_data: ReportData, looks: Mapping[str, Style]) -> Section
     data = table("Steerability in points [95 %]", ("method", "protocol", *captions), rows, text=range(2))
     shown = {name: looks[name] for name in report_data.methods}
     return Section(
-        "steerability", "Steerability", tag("div", tag("p", words), legend(shown), grid(figures), numbers(data)), made
+        "steerability",
+        "How steerable: coarse and fine gain",
+        tag("div", tag("p", words), legend(shown), grid(figures), numbers(data)),
+        made,
     )
 
 
@@ -181,7 +185,7 @@ def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | N
     data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, text=range(3)))
     shown_looks = {name: looks[name] for name in report_data.methods}
     body = tag("div", tag("p", words), legend(shown_looks), grid(figures), data)
-    return Section("training", "Training", body, made)
+    return Section("training", "How it was trained", body, made)
 
 
 def _accuracy_table(report_data: ReportData, frame: pl.DataFrame, protocol: str) -> Html:

@@ -57,7 +57,7 @@ def made(tmp_path_factory) -> Made:
         "--levels", ",".join(LEVELS),
     )  # fmt: skip
     assert len(result["scores"]) == 4
-    assert 2 <= len(result["advice"]) <= 3
+    assert 2 <= len(result["advice"]) <= 4
     return Made(Path(result["report"]["path"]), result, pipeline)
 
 
@@ -68,6 +68,7 @@ def whole(made) -> Made:
     name = f"retrieval-{report['dataset']}-{report['backbone']}.json"
     made.pipeline.json("retrieve", "--candidates", "10,20", "--queries", "20", "--engines", "flat")
     assert (made.path.parent / name).is_file()
+    (made.path.parent / f"reproduced-{report['dataset']}-{report['backbone']}.json").write_text("{}")
     output = made.path.parent / "whole.html"
     return Made(output, made.pipeline.json("report", "--output", output), made.pipeline)
 
@@ -112,6 +113,11 @@ class Visitor:
         """Texts listed as neighbours beside one map."""
         buttons = self.page.locator("#zoom .panel").nth(side).locator(".nearest button")
         return [int(value) for value in buttons.evaluate_all("all => all.map((one) => one.dataset.text)")]
+
+    def compare(self, left, right):
+        """Choose the methods of both maps."""
+        self.page.locator("#zoom-left").select_option(label=left)
+        self.page.locator("#zoom-right").select_option(label=right)
 
     def choose(self, words):
         """Find a text by its words and choose it, by keyboard alone."""
@@ -215,6 +221,7 @@ def test_neighbours_shown_are_the_nearest_by_cosine_at_every_prefix_for_both_met
     vectors = [run_scorable(runs[name], features).split("test")[0].astype(np.float64) for name in ("v5", "mrl")]
     texts = [features.dataset.texts[row] for row in features.dataset.split_rows("test")]
     visitor = visit(made.path)
+    visitor.compare("v5", "mrl")
     slider = visitor.page.locator("#zoom-dim")
     for words in ("is salmon healthy", "alert(1)", "קלוריות"):
         visitor.choose(words)
@@ -299,12 +306,14 @@ def test_a_text_is_chosen_by_mouse_on_the_map_and_in_the_list_and_by_arrow_keys(
 def test_another_method_and_a_close_up_can_be_chosen(made, visit):
     visitor = visit(made.path)
     page = visitor.page
+    visitor.compare("v5", "mrl")
     before = visitor.shown(0), visitor.shown(1)
     page.locator("#zoom-right").select_option(label="v5")
     assert visitor.shown(1) == before[0]
     page.locator("#zoom-right").select_option(label="pca*")
     assert page.locator("#zoom .panel").nth(1).locator("canvas").get_attribute("aria-label").count("pca*") == 1
     picture = "document.querySelectorAll('#zoom canvas')[0].toDataURL()"
+    page.wait_for_timeout(700)
     far = page.evaluate(picture)
     page.locator("#zoom-close").click()
     page.wait_for_timeout(700)
@@ -401,7 +410,7 @@ def test_the_first_tab_stop_skips_to_the_summary_and_headings_are_in_order(made,
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     titles = page.locator("h2").all_text_contents()
-    assert titles[:3] == ["In short", "Semantic zoom explorer", "Accuracy against prefix"]
+    assert titles[:3] == ["Which to use", "See it: the explorer", "How sure"]
 
 
 def test_without_scripts_every_number_is_there(made, browser):
@@ -415,8 +424,8 @@ def test_without_scripts_every_number_is_there(made, browser):
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_claims_are_read_without_scrolling_sideways_a_figure_a_line(made, visit, width):
-    page = visit(made.path, viewport={"width": width, "height": 800}).page
+def test_claims_are_read_without_scrolling_sideways_a_figure_a_line(whole, visit, width):
+    page = visit(whole.path, viewport={"width": width, "height": 800}).page
     inside = page.locator("#claims .scroll").evaluate("one => one.scrollWidth - one.clientWidth")
     assert inside <= 0
     lines = page.locator("#claims .line")
@@ -478,9 +487,10 @@ def test_one_run_makes_a_page_too_and_a_damaged_retrieval_file_is_named(fitted, 
     made = copy.json("report")
     visitor = visit(Path(made["path"]))
     assert "One seed" in visitor.text("#summary")
-    assert f"pipeline fit-head --method v5,mrl --dataset {made['dataset']}" in visitor.text("#claims pre")
+    assert visitor.page.locator("#claims").count() == 0
     path = artifacts / "reports" / f"retrieval-{made['dataset']}-{made['backbone']}.json"
     path.write_text('{"results": [{"method": "v5"}]}')
-    said = copy.fails("report")
-    assert path.name in said
-    assert "pipeline retrieve" in said
+    done = copy("report")
+    assert done.returncode == 0, done.stderr
+    assert path.name in done.stderr
+    assert "pipeline retrieve" in done.stderr

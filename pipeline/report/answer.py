@@ -1,0 +1,82 @@
+"""The first screen: what to use in one sentence, one chart that shows it, and what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from heads import is_closed_form
+from pipeline.evaluation.recommend import Answer, answer
+from pipeline.report import charts
+from pipeline.report.charts import Spec
+from pipeline.report.collect import ReportData
+from pipeline.report.frames import accuracy_frame
+from pipeline.report.html import Html, Section, chart, grid, numbers, table, tag
+from pipeline.report.summary import GALLERY, figure
+
+
+def answer_section(report_data: ReportData) -> Section:
+    """The headline, accuracy against dims per level for the advised method and what competes with it, and the basis."""
+    entries = report_data.entries[GALLERY]
+    found = answer(entries, report_data.levels)
+    frame = accuracy_frame({GALLERY: entries}, report_data.levels)
+    if found is None:
+        headline = f"{entries[0].predictions.queries} test texts are too few to recommend a method."
+        shown = tuple(dict.fromkeys(frame["method"]))[:3]
+    else:
+        headline = found.sentence(report_data.levels)
+        shown = shown_methods(report_data, found)
+    specs, figures = _charts(frame.filter(pl.col("method").is_in(shown)), shown, report_data)
+    body = tag(
+        "div", tag("p", headline, class_="headline"), grid(figures), tag("p", basis(report_data), class_="note"),
+        numbers(_table(frame.filter(pl.col("method").is_in(shown)), report_data.levels)), class_="answer",
+    )  # fmt: skip
+    return Section("answer", "Which to use", body, specs)
+
+
+def shown_methods(report_data: ReportData, found: Answer) -> tuple[str, ...]:
+    """The advised method first, then the best of the others, then the best of what takes no training."""
+    free = [name for name in report_data.untrained if name not in (found.method, found.rival)]
+    frame = accuracy_frame({GALLERY: report_data.entries[GALLERY]}, report_data.levels)
+    means = dict(frame.group_by("method").agg(pl.col("value").mean()).iter_rows())
+    free.sort(key=lambda name: -means.get(name, 0.0))
+    return tuple(dict.fromkeys(name for name in (found.method, found.rival, *free[:1]) if name is not None))
+
+
+def basis(report_data: ReportData) -> str:
+    """What the figures rest on, in one line."""
+    first = report_data.entries[GALLERY][0].predictions
+    sizes = " > ".join(
+        f"{size:,} {name}" for size, name in zip(report_data.dataset.hierarchy.sizes, report_data.levels, strict=True)
+    )
+    seeds = {run.seed for run in report_data.runs if not is_closed_form(run.method)}
+    several = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed" if seeds else "no seed"
+    return (
+        f"{report_data.dataset.name} through {report_data.features.backbone}: {first.queries:,} test texts, each "
+        f"compared with {first.gallery:,} training texts (the vote of its {first.k} nearest); classes: {sizes}; "
+        f"{several}. Bands are 95 % intervals."
+    )
+
+
+def _table(frame: pl.DataFrame, levels: Sequence[str]) -> Html:
+    rows = [
+        (name, dim, *(figure(row) for row in part.to_dicts()))
+        for (name, dim), part in frame.group_by("method", "dim", maintain_order=True)
+    ]
+    return table("Accuracy in % [95 %], gallery", ("method", "dims", *levels), rows)
+
+
+def _charts(frame: pl.DataFrame, shown: Sequence[str], report_data: ReportData) -> tuple[dict[str, Spec], list[Html]]:
+    looks = charts.styles([*report_data.methods, *report_data.untrained])
+    specs, figures = {}, []
+    for place, level in enumerate(report_data.levels):
+        here = frame.filter(level=level)
+        reach = charts.reach_of(here["low"], here["high"])
+        specs[f"answer-{place}"] = charts.answer_chart(here, {name: looks[name] for name in shown}, reach)
+        ends = "; ".join(
+            f"{name}: {part['value'][0]:.1f} % at {part['dim'][0]}, {part['value'][-1]:.1f} % at {part['dim'][-1]}"
+            for (name,), part in here.group_by("method", maintain_order=True)
+        )
+        figures.append(chart(f"answer-{place}", level, f"Accuracy on {level} by dimensions kept. {ends}."))
+    return specs, figures
