@@ -123,8 +123,8 @@ def _about(features: LabelledFeatures, head: str, seeds: Sequence[int]) -> dict[
 def _write(path: Path, result: Mapping[str, Any]) -> None:
     import json
 
-    import cache
+    from cache.store import atomic_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with cache.atomic_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, Dat
 from pipeline.workspace.features import LabelledFeatures
 
 _LEVEL = re.compile(r"level\d+")
+_OF_A_CORPUS = ("source", "levels", "text", "description")
 _NO_LABELS = "no column of labels: embedded as texts alone; what `embed` used last is unchanged"
 
 
@@ -52,8 +53,13 @@ def corpus_of(source: DatasetSource) -> Any | None:
         )
     if labels:
         return None
-    turned = {name: value for name, value in asdict(source).items() if name not in ("source", "levels", "text")}
-    if wrong := [name for name, value in turned.items() if value]:
+    if source.description.files:
+        raise PipelineError(
+            f"{place} has no labels and is named beside {source.description.files[0]}",
+            "texts without labels come in one file, a folder of them or a pattern: name one",
+        )
+    turned = {**asdict(source), **asdict(source.description)}
+    if wrong := [name for name, value in turned.items() if name not in _OF_A_CORPUS and value not in (None, (), False)]:
         option = "--" + wrong[0].removesuffix("_rows").replace("_", "-")
         raise PipelineError(f"{option} is about labels, and {place} has none", f"leave {option} out")
     return corpus

@@ -1,5 +1,8 @@
 """New texts through backbone and head: the embedding's prefix, and the predicted label of each level.
 
+The labels of a text are one path of the tree, the most probable under all levels' classifiers together; one argmax per
+level would be as fast and could give a label below another's parent. Null stands below the end of a path.
+
 The texts take the path of the texts that the head was trained on (same checkpoint, same number formats), which the
 fingerprint proves, and their features are kept in the same store: encoding a file twice computes it once.
 """
@@ -38,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The input's columns, then embedding (array of float32), label and confidence per level; the embed's report."""
+    """The input's columns, then embedding (array of float32), label and probability per level; the report of embed."""
 
     frame: pl.DataFrame
     report: cache.EmbedReport
@@ -66,13 +69,14 @@ def encode(
         raise PipelineError(f"--dim {dim} is no prefix of run {run.id}", f"use one of {', '.join(map(str, head.dims))}")
     features, report = features_of_texts(artifacts, run, given.texts, backbone, progress)
     columns: dict[str, Any] = {EMBEDDING: pl.Series(head.embed(features, dim=dim), dtype=pl.Array(pl.Float32, dim))}
-    predicted = zip(run.record["levels"], run.record["classes"], head.classify(features, dim=dim), strict=True)
-    for level, classes, probabilities in predicted:
-        if probabilities is None:
-            continue
-        best = probabilities.argmax(axis=1)
-        columns[level] = [classes[c] for c in best]
-        columns[f"{level}_confidence"] = pl.Series(probabilities[np.arange(len(best)), best], dtype=pl.Float32)
+    trained = [depth for depth, is_trained in enumerate(head.labelling.supervised) if is_trained]
+    if trained:
+        found = head.predict(features, dim=dim)
+        for depth in range(trained[-1] + 1):
+            level, classes = run.record["levels"][depth], run.record["classes"][depth]
+            labels = [None if number < 0 else classes[number] for number in found.labels[:, depth]]
+            columns[level] = pl.Series(labels, dtype=pl.String)
+            columns[f"{level}_confidence"] = pl.Series(found.probability[:, depth], dtype=pl.Float32).fill_nan(None)
     return Encoded(pl.concat([given.frame, pl.DataFrame(columns)], how="horizontal"), report)
 
 

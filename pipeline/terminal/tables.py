@@ -270,8 +270,8 @@ def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table
     Of pairs with an untrained method the shortest and the longest prefix are shown.
     """
     table = Table(title="differences a - b in points", collapse_padding=True)
-    table.add_column("on")
-    for column in ("dims", "a - b", "95 %\nover seeds", "p (Holm)", "d", "95 %\nover texts"):
+    table.add_column("on", overflow="fold")
+    for column in ("dims", "a - b", "95 %\nover seeds", "p\n(Holm)", "d", "95 %\nover texts"):
         table.add_column(column, justify="right", no_wrap=True)
     pair = None
     for row in filter(_ends_of_untrained(rows), rows):

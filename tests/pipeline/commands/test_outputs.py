@@ -154,7 +154,9 @@ def test_a_run_is_advised_by_the_kept_scores_and_said(fitted, new_csv, tmp_path)
     assert "others there are:" in done.stderr
 
 
-def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_path, new_csv):
+def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_path):
+    new_csv = tmp_path / "never-embedded.csv"
+    new_csv.write_text("text\nwhere may nobody write\nhow warm is a read-only disk\n")
     place = tmp_path / "read-only"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=False).returncode:

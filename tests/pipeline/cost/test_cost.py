@@ -10,7 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-import cache
+from cache import resolve
+from cache.backbone import Backbone
+from cache.batching import token_lengths
 from heads.training.inputs import checked_inputs
 from pipeline.claims.cost import cost_measurements
 from pipeline.claims.published import CLAIMS
@@ -76,13 +78,13 @@ def test_losses_as_published_count_one_text_in_the_classifiers(measured):
 
 
 def test_lengths_are_those_of_the_backbones_own_tokens():
-    backbone = cache.resolve("minilm")
+    backbone = resolve("minilm")
     texts = [row[0] for row in rows()] + [rows()[0][0]]
     found = measured_lengths(texts, backbone, causal=False)
-    assert found.tokens.tolist() == cache.token_lengths(texts, backbone).tolist()
+    assert found.tokens.tolist() == token_lengths(texts, backbone).tolist()
     assert len(found.distinct) == len(set(texts))
     assert found.nodes is None
-    shared = measured_lengths(texts, cache.Backbone("x", backbone.source, "last", 256), causal=True)
+    shared = measured_lengths(texts, Backbone("x", backbone.source, "last", 256), causal=True)
     sequences = {tuple(text.split()) for text in texts}
     assert shared.nodes < int(shared.tokens[shared.distinct].sum())
     assert shared.nodes >= len({path[:i] for path in sequences for i in range(1, len(path) + 1)})

@@ -118,7 +118,7 @@ class TestFaults:
 
     def test_another_kind_of_file(self, dataset, tmp_path):
         (tmp_path / "mine.csv").write_text("text,embedding\n")
-        self.refused(tmp_path / "mine.csv", dataset, "neither .npy nor .parquet")
+        self.refused(tmp_path / "mine.csv", dataset, "none of .npy, .parquet and .safetensors")
 
     def test_a_text_without_embedding(self, dataset, vectors, tmp_path):
         path = parquet(tmp_path / "mine.parquet", dataset.texts[:-2], vectors[:-2])
@@ -172,12 +172,12 @@ class TestScoring:
             vectors[train], dataset.labels[train], vectors[test], dataset.labels[test], scale_dim=(64, 96)
         )
         found = score(given, "gallery")
-        assert [prefix["dim"] for prefix in found["prefixes"]] == [64, 96]
-        accuracies = [[level["accuracy"] for level in prefix["levels"]] for prefix in found["prefixes"]]
+        assert found.dims == (64, 96)
+        accuracies = [[level.accuracy for level in prefix.levels] for prefix in found.prefixes]
         np.testing.assert_allclose(accuracies, expected.accuracy)
-        assert (found["run"], found["seed"], found["method"]) == (None, None, "mine.npy")
-        record = score(components, "leave-one-out")
-        assert (record["method"], record["backbone"], record["untrained"]) == ("pca", "mine.npy", True)
+        assert (found.identity.run, found.identity.seed, found.identity.method) == (None, None, "mine.npy")
+        found = score(components, "leave-one-out").identity
+        assert (found.method, found.backbone, found.untrained) == ("pca", "mine.npy", True)
 
 
 def test_a_file_that_is_named_like_a_baseline_is_not_taken_for_one(pipeline, small_csv, tmp_path):

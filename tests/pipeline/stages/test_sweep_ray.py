@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from cache import FeatureStore, text_keys
+from data import Description
 from pipeline.errors import PipelineError
 from pipeline.stages.embed import corpus_of
 from pipeline.stages.settings import FitSettings
@@ -123,6 +124,10 @@ def test_what_has_labels_is_no_corpus_and_options_about_labels_are_refused(tmp_p
     assert corpus_of(DatasetSource("clinc")) is None
     with pytest.raises(PipelineError, match="--limit is about labels"):
         corpus_of(DatasetSource(str(folder), limit=5))
+    with pytest.raises(PipelineError, match="--path-separator is about labels"):
+        corpus_of(DatasetSource(str(folder), description=Description(path_separator="/")))
+    with pytest.raises(PipelineError, match=r"named beside b\.parquet"):
+        corpus_of(DatasetSource(str(folder / "a.parquet"), description=Description(files=("b.parquet",))))
     pl.DataFrame({"text": ["a"], "level0": ["b"]}).write_parquet(folder / "a.parquet")
     assert corpus_of(DatasetSource(str(folder / "a.parquet"))) is None
     with pytest.raises(PipelineError, match="is a folder whose files hold labels") as caught:

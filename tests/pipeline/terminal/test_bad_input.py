@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import data
 from pipeline.workspace.records import MARKS, marked
 from tests.pipeline.small_dataset import rows, write_csv
 
@@ -39,10 +40,13 @@ def test_a_label_below_two_parents_offers_to_qualify(pipeline, tmp_path):
     assert pipeline.json("data", "check", path, "--qualify-labels")["rows"] == len(rows()) + 1
 
 
-def test_a_row_without_a_finer_label_offers_to_drop(pipeline, tmp_path):
+def test_a_row_without_a_finer_label_is_used_on_the_coarser_level_or_dropped(pipeline, tmp_path):
     path = write_csv(tmp_path / "a.csv", [*rows(), ("one more", "travel", "", "train")])
-    message = embed_fails(pipeline, path)
-    assert "--drop-incomplete" in message
+    found = pipeline.json("data", "check", path)
+    assert found["rows"] == len(rows()) + 1
+    (finding,) = found["findings"]
+    assert (finding["check"], finding["severity"], finding["count"]) == ("uneven-depth", "warning", 1)
+    assert "--drop-incomplete" in finding["remedy"]
     assert pipeline.json("data", "check", path, "--drop-incomplete")["rows"] == len(rows())
 
 
@@ -82,10 +86,13 @@ def test_a_run_is_not_scored_on_other_features(fitted, tmp_path):
     assert "0" * 12 in moved.fails("score", config.parent.name)
 
 
-def test_a_csv_that_is_not_utf8_is_named(pipeline, tmp_path):
+def test_a_csv_that_is_not_utf8_is_read_as_windows_1252_which_is_said(pipeline, tmp_path):
     path = write_csv(tmp_path / "latin.csv", rows())
-    path.write_bytes(path.read_bytes().replace(b"money", "mön".encode("latin-1")))
-    assert "UTF-8" in embed_fails(pipeline, path)
+    path.write_bytes(path.read_bytes().replace(b"money", "mön".encode("cp1252")))
+    done = pipeline("data", "check", path, "--json")
+    assert "mön" in data.load(str(path)).hierarchy.classes[0]
+    assert "read as Windows-1252 (another encoding: --encoding NAME)" in done.stderr
+    assert "UTF-8" in embed_fails(pipeline, path, "--encoding", "utf-8")
 
 
 def test_a_ten_megabyte_text_is_refused_by_row(pipeline, tmp_path):
