@@ -50,7 +50,7 @@ def embed(
 ) -> NDArray[np.generic]:
     """Return the features of `texts` [n, H] in their order, computing and storing those that `store` lacks.
 
-    :param backbone: a name of the table, a hub id or a checkpoint folder; see `cache.backbone.resolve`.
+    :param backbone: a name of the table, a hub id or a checkpoint folder; see `cache.resolve`.
     :param store: the folder that holds one store per backbone and layer.
     :param layer: hidden state to pool, counted from the end; -1 is after the backbone's last norm.
     :param device: see `EmbedRequest.devices`; a `torch.device` too.

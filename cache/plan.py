@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class EmbedRequest:
     """What a person asks for: made once, where the choices arrive, and passed on whole.
 
-    :param backbone: a name of the table, a hub id, a checkpoint folder, or what `cache.backbone.resolve` returned.
+    :param backbone: a name of the table, a hub id, a checkpoint folder, or what `cache.resolve` returned.
     :param root: the folder that holds one store per backbone and layer.
     :param layers: hidden states to pool, a store each; negative ones count from the end, -1 is after the last norm.
     :param dtype: "float32" or "bfloat16" to compute in; "auto" takes that of the one store there is, else the fastest.

@@ -149,7 +149,6 @@ def test_what_an_actor_raises_is_raised_here_once(cluster, checkpoint, tmp_path)
     assert texts[int(row)].startswith(text)  # its row in what was given, repeats counted
 
 
-@pytest.mark.slow
 class DiesOfAText(Embedder):
     """An actor that is killed by whatever holds the poison."""
 
@@ -159,6 +158,7 @@ class DiesOfAText(Embedder):
         return super()._compute(item)
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_its_actors_ends_the_work_by_name(cluster, qwen, tmp_path, monkeypatch):
     monkeypatch.setattr("cache.cluster.engine.Embedder", DiesOfAText)
     texts = [*texts_of(300), "poison"]

@@ -33,7 +33,8 @@ FITTED = {
     "mlp": ("--method", "v5", "--epochs", "1", "--head", "mlp"),
     "paper": ("--method", "v5", "--epochs", "1", "--head", "paper"),
 }
-HEADS, STOCK = tuple(FITTED), ("lda", "linear")
+STOCK = ("lda", "linear")
+HEADS = [*(pytest.param(head, marks=pytest.mark.slow) for head in ("lda", "mlp")), "linear", "paper"]
 ALONE = """
 import sys
 class Nothing:
@@ -61,6 +62,18 @@ def own(made: Pipeline, run_id: str, texts=TEXTS, dtype="float32", store_dtype="
     return {dim: run.load().embed(features.astype(np.float32), dim=dim) for dim in DIMS}
 
 
+class Exported(dict):
+    """What `make` gives for a key, made when it is first asked for."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, key):
+        self[key] = self.make(key)
+        return self[key]
+
+
 @pytest.fixture(scope="module")
 def in_float32(tmp_path_factory, small_csv):
     """Heads on features computed and stored in float32, exported: by head, the folder and what the command said."""
@@ -70,14 +83,16 @@ def in_float32(tmp_path_factory, small_csv):
     request = cache.EmbedRequest("minilm", Artifacts(made.artifacts).features, dtype="float32", store_dtype="float32")
     report = cache.embed_missing([row[0] for row in rows()], request)
     store = ("--backbone", report.stores[0].folder.name)
-    found = {}
-    for head, options in FITTED.items():
-        (run,) = made.json("fit-head", *options, *store)["runs"]
+    runs = Exported(lambda head: made.json("fit-head", *FITTED[head], *store)["runs"][0]["id"])
+
+    def export(key):
+        head, _, kind = key.partition(" ")
         folder = root / f"a {head} model"
-        export = ("export", "--run", run["id"], *store, "--format")
-        found[head] = folder, made.json(*export, "sentence-transformers", "--output", folder)
-        found[f"{head} onnx"] = folder, made.json(*export, "onnx", "--output", f"{folder} onnx")
-    return found, made
+        output = f"{folder} onnx" if kind else folder
+        call = ("export", "--run", runs[head], *store, "--format", kind or "sentence-transformers", "--output", output)
+        return folder, made.json(*call)
+
+    return Exported(export), made
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +167,7 @@ def test_a_prefix_that_is_not_normalised_has_another_length(in_float32):
     assert "normalize_embeddings=True" in (in_float32[0]["linear"][0] / "README.md").read_text()
 
 
-@pytest.mark.parametrize("head", ["lda", "paper"])
+@pytest.mark.parametrize("head", [pytest.param("lda", marks=pytest.mark.slow), "paper"])
 def test_every_line_of_the_card_works(in_float32, head):
     folder = in_float32[0][head][0]
     card = (folder / "README.md").read_text()
@@ -183,7 +198,7 @@ def test_the_card_carries_the_scores_and_the_record_the_settings(in_float32):
             assert TEXTS[0] not in path.read_text()
 
 
-@pytest.mark.parametrize("head", ["lda", "mlp"])
+@pytest.mark.parametrize("head", HEADS)
 def test_saved_again_by_sentence_transformers_it_stays_the_same(in_float32, tmp_path, head):
     model = plain(in_float32[0][head][0], trust_remote_code=True)
     model.save(str(tmp_path / "again"))
