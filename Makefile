@@ -20,15 +20,16 @@ test: $(VENV)/.dev  ## install, then every test but the slow ones, as many files
 test-all: $(VENV)/.dev  ## every test: before a release
 	$(PYTEST)
 
-check: $(VENV)/.dev  ## lint, format, types: what CI checks
+check: $(VENV)/.dev  ## lint, format, types, prose: what CI checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_prose.py
 
 docs: $(VENV)/.dev  ## the documentation as a site in build/site, strict, without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-format: $(VENV)/.dev  ## mend what the linter and the formatter can mend
+format: $(VENV)/.dev  ## fix what the linter and the formatter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -356,7 +356,7 @@ def whole_processes(options: argparse.Namespace, results: Results) -> None:
 
 
 def memory(backbone: Backbone, texts: list[str], options: argparse.Namespace, results: Results) -> None:
-    """A million short texts, made as they are read: what this process and its helpers need above the loaded model."""
+    """A million short texts, made as they are read: what this process and its workers need above the model."""
     stream = (f"{number} {text}" for number in range(-(-options.million // len(texts))) for text in texts)
     watch = _MemoryWatch()
     with tempfile.TemporaryDirectory() as root:
@@ -368,7 +368,7 @@ def memory(backbone: Backbone, texts: list[str], options: argparse.Namespace, re
     watch.stop()
     remark = f"n = {report.texts:,}; {report.texts / report.seconds:,.0f} texts/s, start included"
     results.add("memory above the loaded model, texts streamed", (watch.peak - watch.loaded) / 1e6, "MB", remark)
-    results.add("  of which helper processes", watch.helpers / 1e6, "MB")
+    results.add("  of which worker processes", watch.helpers / 1e6, "MB")
 
 
 class _MemoryWatch:

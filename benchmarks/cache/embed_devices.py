@@ -123,7 +123,7 @@ def report_devices(done: Timed, one: Timed | None, devices: list[str], results: 
     results.add("  a process's seconds by stage, mean", sum(report.stages.values()) / count, "s", stages)
     if count > 1:
         share = done.host / done.seconds
-        results.add("  of one core: what the dealing process uses", share, "", "near 1, it is what limits")
+        results.add("  of one core: what the scheduling process uses", share, "", "near 1, it is what limits")
     results.add("  cores busy in all", (done.host + done.crew) / done.seconds, "", f"of {cores()}")
     for note in report.notes:
         print(f"  note: {note}")

@@ -205,7 +205,7 @@ class Peer:
         self.texts, self.device = texts, device
 
     def train(self, loss: str, labels: np.ndarray, limit: int | None, vectors: torch.Tensor | None) -> tuple[Any, ...]:
-        """Train a Dense layer; return it, the seconds a step, and the steps of a whole training.
+        """Train a Dense layer; return it, the seconds per step, and the steps of a whole training.
 
         :param limit: steps to take, after five that are not timed; all, and all timed, if None.
         :param vectors: the training texts' vectors, to train on them and not on texts.
@@ -245,7 +245,7 @@ class Peer:
 
 
 def pairs(labels: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Give batches of anchors, all rows an epoch, and for each another row of its class."""
+    """Give batches of anchors, all rows per epoch, and for each another row of its class."""
     rng = np.random.default_rng(SEED)
     members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
     for _ in range(EPOCHS):

@@ -130,7 +130,7 @@ def stages(full: Stored, queries: Tensor, repeats: int) -> Iterator[Row]:
 
 
 def bandwidth(repeats: int) -> float:
-    """Bytes a second that copying memory moves: read once and written once."""
+    """Bytes per second that copying memory moves: read once and written once."""
     one = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     other = torch.empty_like(one)
     return 2 * one.numel() / timed(lambda: other.copy_(one), 5 * repeats)

@@ -130,7 +130,7 @@ def _embed(
 
 
 def batch_size(texts: int, actors: int) -> int:
-    """Return how many texts a batch should have: so many that packing pays, so few that every actor gets several."""
+    """Return how many texts per batch should have: so many that packing pays, so few that every actor gets several."""
     return int(np.clip(-(-texts // (8 * max(1, actors))), LEAST_TEXTS, MOST_TEXTS))
 
 

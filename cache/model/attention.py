@@ -155,7 +155,7 @@ class Blocks:
         return torch.cat(parts).index_select(0, self.restore)[None]
 
     def _mask(self, number: int, window: int | None, dtype: torch.dtype, fold: int) -> Tensor:
-        """Return the additive mask [g, 1, fold * block, seen] of a group, made once a batch and window."""
+        """Return the additive mask [g, 1, fold * block, seen] of a group, made once per batch and window."""
         known = self.masks.get((number, window, dtype))
         if known is None:
             rows, columns = self.groups[number]

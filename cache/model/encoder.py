@@ -168,7 +168,7 @@ class Encoder:
         return DenseModules([folder / where for where in self.backbone.dense], self.device)
 
     def _fitting_budget(self, folder: Path) -> int:
-        """Return how many nodes a batch may have: a number that keeps the device busy and fits its free memory."""
+        """Return how many nodes per batch may have: a number that keeps the device busy and fits its free memory."""
         if not self.device.startswith("cuda"):
             return _CPU_BUDGET
         config = read_json(folder / "config.json")

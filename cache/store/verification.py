@@ -132,7 +132,7 @@ def _check(path: Path, description: Mapping[str, Any]) -> _Checked:
 
 
 def _rows_held(path: Path, description: Mapping[str, Any]) -> int:
-    """Return how many rows a shard without a header held: those of the largest shard that fits into the file."""
+    """Return how many rows per shard without a header held: those of the largest shard that fits into the file."""
     size = _size(path)
     most = size // (int(description["hidden_size"]) * ENCODINGS[str(description["store_dtype"])].stored.itemsize)
     return bisect.bisect_right(range(1, most + 1), size, key=lambda rows: lay_out(path, description, rows)[0].size)

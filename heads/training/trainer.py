@@ -209,7 +209,7 @@ class Trainer:
         return kinds[::2], kinds[1::2]
 
     def _both(self, first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:
-        """Do two things, at once if there is a helper."""
+        """Do two things, at once if there is a second thread."""
         if self._helper is None:
             return first(), second()
         later = self._helper.submit(second)

@@ -51,7 +51,7 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
     show = session.console.show
     length = result["tokens"]
     show(
-        f"tokens a text: mean {length['mean']:.1f}, median {length['median']}, 95 % {length['p95']}, "
+        f"tokens per text: mean {length['mean']:.1f}, median {length['median']}, 95 % {length['p95']}, "
         f"max {length['max']}"
     )
     show(tables.step_table(result["training"]))

@@ -81,7 +81,7 @@ def searches(shape: HeadShape, documents: tuple[int, ...]) -> list[Search]:
 
 
 def storage(shape: HeadShape, hidden: int, feature_bytes: int) -> dict[str, Any]:
-    """Bytes a document of each prefix and number format, and of the stored feature."""
+    """Bytes per document of each prefix and number format, and of the stored feature."""
     dims = [shape.scale_dim * (j + 1) for j in range(shape.scales)]
     return {
         "embedding": [{"dim": dim, "float32": 4 * dim, "float16": 2 * dim, "int8": dim} for dim in dims],

@@ -49,7 +49,7 @@ _SEARCH_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class BackboneSpeed:
-    """Seconds a text of the dataset, over `texts` of them, and where: device and number format."""
+    """Seconds per text of the dataset, over `texts` of them, and where: device and number format."""
 
     seconds_per_text: float
     texts: int

@@ -180,6 +180,6 @@ def _measured_note(result: Record) -> str:
     if result["speed"] is None:
         return f"Seconds of a step are measured here; those of the backbone are not: {result['not_measured']}."
     return (
-        "Seconds a step, a text and a query are measured on this machine; those of a fit are steps and passes times "
+        "Seconds per step, a text and a query are measured on this machine; those of a fit are steps and passes times "
         "these, without validation."
     )

@@ -1,4 +1,4 @@
-"""How accuracy is measured: which labelled texts a query is compared with.
+"""How accuracy is measured: which labelled texts per query is compared with.
 
 Each protocol answers "what does a prefix know of a level" by k nearest neighbours and returns
 `Predictions`: every single prediction, since intervals, paired tests and confusion need more than shares.

@@ -34,7 +34,7 @@ _TITLES = {
 _STOCK = "Every module is sentence-transformers' own: nothing has to be trusted, no other package is needed."
 _OWN = (
     "The head is `embedding_head.py` in this folder, some lines of torch: sentence-transformers asks for "
-    "`trust_remote_code=True` before it runs a file of a model. No other package is needed."
+    "`trust_remote_code=True` before it runs per file of a model. No other package is needed."
 )
 
 

@@ -197,7 +197,7 @@ def device_of(name: str) -> str:
 
 
 def searched_bytes(way: Way, full: int) -> int:
-    """Bytes a document that a way to search keeps: the prefix in its format, and the full vectors to re-rank by."""
+    """Bytes per document that a way to search keeps: the prefix in its format, and the full vectors to re-rank by."""
     dim, candidates, storage = way
     one = stored(torch.ones(1, dim), dim, storage).bytes_per_document
     return one + (0 if candidates is None else 4 * full)

@@ -211,7 +211,7 @@ def _lowest_first(similarities: Tensor, k: int) -> Tensor:
 
 
 def _search_tiles(units: Tensor, documents: Stored, k: int) -> Tensor:
-    """Keys [q, k], a tile at a time, the queries dealt out to the cores."""
+    """Keys [q, k], a tile at a time, the queries shared among the cores."""
     threads = torch.get_num_threads()
     parts = torch.split(units, min(_PART, -(-len(units) // threads)))
     if threads == 1:

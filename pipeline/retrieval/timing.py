@@ -25,7 +25,7 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a query alone, and queries a second in batches.
+    """Milliseconds of a query alone, and queries per second in batches.
 
     `latency_ms`: median over `timed` queries; `latency_low_ms` and `latency_high_ms`: medians of the fastest and the
     slowest of `ROUNDS` rounds; `latency_p95_ms`: 95th percentile, rough of so few.

@@ -29,7 +29,7 @@ from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
 
 WORTH = 2e12
-"""Floating-point operations, some 20 s of a core, from which on processes repay their start."""
+"""Floating-point operations, some 20 CPU-seconds, from which on processes repay their start."""
 
 _MOST = 8
 """Processes at most: each holds torch and the features, and a container may have less memory than cores."""

@@ -78,4 +78,10 @@ def given() -> dict:
     texts = [f"{subject} number {n} {word}" for subject in subjects for n in range(6) for word in ("late", "missing")]
     labels = [[subjects.index(text.split()[0]) // 2, subjects.index(text.split()[0])] for text in texts]
     names = [["money" if fine < 2 else "parcel", subjects[fine]] for _, fine in labels]
-    return {"texts": texts, "labels": np.array(labels), "label_names": names, "new_texts": ["where is my delivery"], "new_labels": [["parcel", "delivery"]]}
+    return {
+        "texts": texts,
+        "labels": np.array(labels),
+        "label_names": names,
+        "new_texts": ["where is my delivery"],
+        "new_labels": [["parcel", "delivery"]],
+    }
