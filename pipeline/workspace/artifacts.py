@@ -148,7 +148,7 @@ class Artifacts:
         if not left and found:
             raise PipelineError(f"{len(found)} datasets answer to {name}: {', '.join(found)}", "name one by its id")
         chosen = left.pop() if left else DatasetSource(lasting_source(name))
-        if len(set(found.values())) > 1 or chosen.limit is not None:
+        if name not in found and (len(set(found.values())) > 1 or chosen.limit is not None):
             ids = ", ".join(id_ for id_, source in found.items() if source == chosen)
             others = ", ".join(id_ for id_, source in found.items() if source != chosen)
             options = " ".join(chosen.options)
