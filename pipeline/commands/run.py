@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @command("run", example="pipeline run icd10cm --backbone minilm")
 @dataset_argument
-@click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint", show_default=True)
+@click.option("--methods", type=NameList(known_methods), default="v5,mrl,joint,lda", show_default=True)
 @embedding_options
 @reading_options
 @fitting_options
