@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from data.errors import DataError, listed, quoted
+from data.errors import DataError, quoted
 from data.files.columnar import open_excel, open_parquet
 from data.files.delimited import open_delimited
 from data.files.json_records import open_json, open_jsonl
@@ -77,15 +77,3 @@ def _as_data_errors(source: str, place: str, kind: str) -> Iterator[None]:
         raise DataError(
             f"cannot read {source} as {kind[1:]}: {said}", "check that it is there, readable and of that kind"
         ) from error
-
-
-def missing_columns(records: Records, wanted: list[str]) -> DataError | None:
-    """Return the error for columns that `records` lack, or None."""
-    columns = records.frame.columns
-    missing = [column for column in wanted if column not in columns]
-    if not missing:
-        return None
-    return DataError(
-        f"{records.source} has no column {listed(quoted(column) for column in missing)}",
-        f"it has {listed((quoted(column) for column in columns), len(columns))}: name yours with --text and --levels",
-    )
