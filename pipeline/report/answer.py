@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import polars as pl
+from markupsafe import Markup
 
 from heads import is_closed_form
 from pipeline.evaluation.recommend import Answer, answer
@@ -12,7 +13,7 @@ from pipeline.report import charts
 from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import accuracy_frame
-from pipeline.report.html import Html, Section, chart, grid, numbers, table, tag
+from pipeline.report.html import Section, chart, grid, numbers, table, tag
 from pipeline.report.summary import GALLERY, figure
 
 
@@ -59,7 +60,7 @@ def basis(report_data: ReportData) -> str:
     )
 
 
-def _table(frame: pl.DataFrame, levels: Sequence[str]) -> Html:
+def _table(frame: pl.DataFrame, levels: Sequence[str]) -> Markup:
     rows = [
         (name, dim, *(figure(row) for row in part.to_dicts()))
         for (name, dim), part in frame.group_by("method", "dim", maintain_order=True)
@@ -67,7 +68,7 @@ def _table(frame: pl.DataFrame, levels: Sequence[str]) -> Html:
     return table("Accuracy in % [95 %], gallery", ("method", "dims", *levels), rows)
 
 
-def _charts(frame: pl.DataFrame, shown: Sequence[str], report_data: ReportData) -> tuple[dict[str, Spec], list[Html]]:
+def _charts(frame: pl.DataFrame, shown: Sequence[str], report_data: ReportData) -> tuple[dict[str, Spec], list[Markup]]:
     looks = charts.styles([*report_data.methods, *report_data.untrained])
     specs, figures = {}, []
     for place, level in enumerate(report_data.levels):

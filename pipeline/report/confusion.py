@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.scores import by_method
@@ -13,7 +14,7 @@ from pipeline.report import charts
 from pipeline.report.charts import Spec, Style
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import parent_confusions, parent_errors
-from pipeline.report.html import Html, Section, chart, grid, legend, numbers, table, tag
+from pipeline.report.html import Section, chart, grid, legend, numbers, table, tag
 from pipeline.report.summary import GALLERY
 
 MOST_PARENTS = 24
@@ -83,7 +84,7 @@ def _totals(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by("method", "dim", maintain_order=True).agg(weighted)
 
 
-def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Html]:
+def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Markup]:
     """The heat map of parents taken for one another, of the method with fewest errors at the shortest prefix."""
     coarse, dim = report_data.levels[0], report_data.dims[0]
     totals = _totals(parent_errors(entries, report_data.dataset.hierarchy)).filter(dim=dim)
@@ -96,7 +97,7 @@ def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence
     return charts.confusion_chart(frame, parents), chart("matrix", caption, f"{caption}.{most}")
 
 
-def _pairs_table(report_data: ReportData) -> Html:
+def _pairs_table(report_data: ReportData) -> Markup:
     """The ten most frequent confusions of each method at its shortest prefix."""
     rows = []
     for name, group in by_method(report_data.scores[GALLERY]).items():

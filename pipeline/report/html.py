@@ -1,18 +1,14 @@
-"""HTML made so that text cannot become markup: whatever is not `Html` already is escaped when it is put into a tag.
-
-A template language would be a dependency for a page with one layout, and string formatting would leave escaping to
-memory. Here the type says it: `Html` is made by `tag` alone, and of the package's own files by `trusted`.
+"""The elements of the page: MarkupSafe escapes whatever is not `Markup` already when it is put into a tag.
 
 What every section is made of: a heading with its body, charts in their places, a legend that both share.
 """
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from markupsafe import Markup, escape
 
 from pipeline.report.charts import Reach, Spec, Style
 
@@ -26,12 +22,12 @@ class Section:
 
     id: str
     title: str
-    body: Html
+    body: Markup
     charts: Mapping[str, Spec] = field(default_factory=dict)
     measured: bool = True
 
 
-def legend(looks: Mapping[str, Style]) -> Html:
+def legend(looks: Mapping[str, Style]) -> Markup:
     """Names beside their colour and shape."""
     return tag(
         "ul",
@@ -47,13 +43,13 @@ def legend(looks: Mapping[str, Style]) -> Html:
     )
 
 
-def chart(place: str, caption: str, alt: str) -> Html:
+def chart(place: str, caption: str, alt: str) -> Markup:
     """The place of a chart, with its caption and what it shows in words."""
     drawn = tag("div", tag("div", id=f"chart-{place}"), class_="chart", role="img", aria_label=alt)
     return tag("figure", tag("figcaption", caption), drawn)
 
 
-def grid(figures: Sequence[Html]) -> Html:
+def grid(figures: Sequence[Markup]) -> Markup:
     """Figures side by side where there is room."""
     return tag("div", *figures, class_="grid")
 
@@ -70,43 +66,26 @@ def not_yet(id_: str, title: str, what: str, command: str, names: str) -> Sectio
     return Section(id_, title, body, measured=False)
 
 
-_VOID = {"br", "col", "hr", "input", "meta"}
 _SHORT = 26
 """Names of rows up to so many characters stand on one line."""
-
-
-class Html(str):
-    """Text that is markup already."""
-
-    __slots__ = ()
 
 
 Content = str | Iterable[str]
 
 
-def trusted(text: str) -> Html:
-    """Take text for markup: the package's own template files, never data."""
-    return Html(text)
+def escaped(content: Content) -> Markup:
+    """Markup of some content; plain text is escaped, markup is not."""
+    return escape(content) if isinstance(content, str) else Markup().join(content)
 
 
-def escaped(content: Content) -> Html:
-    """Markup of some content; plain text is escaped, Html is not."""
-    if isinstance(content, Html):
-        return content
-    if isinstance(content, str):
-        return Html(html.escape(content))
-    return Html("".join(escaped(part) for part in content))
-
-
-def tag(name: str, *content: Content, **attributes: object) -> Html:
+def tag(name: str, *content: Content, **attributes: object) -> Markup:
     """One element; attributes that are None are left out, `class_` is class, other underscores are hyphens."""
-    spelled = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+    spelled = Markup().join(
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), str(value))
         for key, value in attributes.items()
         if value is not None
     )
-    inner = "".join(escaped(part) for part in content)
-    return Html(f"<{name}{spelled}>" if name in _VOID else f"<{name}{spelled}>{inner}</{name}>")
+    return Markup("<{0}{1}>{2}</{0}>").format(name, spelled, Markup().join(map(escaped, content)))
 
 
 def table(
@@ -116,7 +95,7 @@ def table(
     *,
     text: Collection[int] = (0,),
     stacks: bool = False,
-) -> Html:
+) -> Markup:
     """A table that scrolls by itself where the page is narrow; the first column names the rows.
 
     :param text: the columns that hold text; the others are figures and stand to the right.
@@ -125,12 +104,12 @@ def table(
     """
     kinds = [None if i in text else "number" for i in range(len(head))]
 
-    def cells(row: Sequence[object]) -> Html:
+    def cells(row: Sequence[object]) -> Markup:
         name = str(row[0])
         named = tag("th", name, scope="row", dir="auto", class_="short" if len(name) <= _SHORT else None)
         rest = zip(head[1:], row[1:], kinds[1:], strict=True)
         return tag("tr", named, [
-            tag("td", cell if isinstance(cell, Html) else str(cell), dir="auto",
+            tag("td", cell if isinstance(cell, Markup) else str(cell), dir="auto",
                 class_="none" if stacks and cell == "-" else kind,
                 data_column=column if stacks else None)
             for column, cell, kind in rest
@@ -143,18 +122,11 @@ def table(
     )
 
 
-def numbers(*tables: Html, summary: str = "The numbers as a table") -> Html:
+def numbers(*tables: Markup, summary: str = "The numbers as a table") -> Markup:
     """Tables that open on demand."""
     return tag("details", tag("summary", summary), *tables)
 
 
-def bullets(items: Iterable[Content]) -> Html:
+def bullets(items: Iterable[Content]) -> Markup:
     """An unordered list."""
     return tag("ul", [tag("li", item) for item in items])
-
-
-def json_script(identity: str, value: Any) -> Html:
-    """Data for the page's scripts: JSON in which no character can end the element or begin a comment."""
-    spelled = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    safe = spelled.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Html(f'<script type="application/json" id="{html.escape(identity)}">{safe}</script>')

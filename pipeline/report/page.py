@@ -19,11 +19,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
 import cache
 from pipeline.report import provenance
 from pipeline.report.answer import answer_section
 from pipeline.report.collect import ReportData, gather, page_name
-from pipeline.report.html import Html, Section, escaped, json_script, tag, trusted
+from pipeline.report.html import Section, tag
 from pipeline.report.sections import sections
 from pipeline.report.summary import summary
 from pipeline.terminal import extras
@@ -74,6 +77,15 @@ def report_stage(
     }  # fmt: skip
 
 
+TEMPLATES = Environment(
+    loader=PackageLoader("pipeline.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
 _VEGA = "window.drawChart = (place, spec, options) => vegaEmbed(place, spec, options);"
 
 
@@ -105,24 +117,17 @@ def page(report_data: ReportData) -> str:
         provenance.settings(report_data),
     ]
     present = [section for section in shown if section is not None]
-    charts = {name: spec for section in present for name, spec in section.charts.items()}
-    scripts = [_template("explorer.js"), _template("charts.js")]
-    hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (vega_bundle(), *scripts))
-    parts = {
-        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
-        "title": f"{report_data.dataset.id} through {report_data.features.backbone}",
-        "style": trusted(_template("style.css")),
-        "header": _header(report_data),
-        "contents": tag("ul", [tag("li", tag("a", s.title, href=f"#{s.id}")) for s in present]),
-        "main": escaped([*(_spread(section) for section in present), _footer()]),
-        "data": escaped([
-            json_script("chart-data", charts),
-            *([json_script("explorer-data", report_data.explorer.to_json())] if report_data.explorer else []),
-        ]),
-        "scripts": trusted("".join(f"<script>{text}</script>\n" for text in (vega_bundle(), *scripts))),
-    }  # fmt: skip
-    return _filled(_template("page.html"), {name: escaped(part) for name, part in parts.items()})
+    scripts = (vega_bundle(), _source("explorer.js"), _source("charts.js"))
+    return TEMPLATES.get_template("page.html").render(
+        data=report_data,
+        sections=present,
+        charts={name: spec for section in present for name, spec in section.charts.items()},
+        explorer=report_data.explorer and report_data.explorer.to_json(),
+        style=Markup(_source("style.css")),
+        scripts=[Markup(text) for text in scripts],
+        hashes=[_hash(text) for text in scripts],
+        today=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
 
 
 def explorer_section(report_data: ReportData) -> Section | None:
@@ -145,28 +150,8 @@ def explorer_section(report_data: ReportData) -> Section | None:
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
         "are exact, by cosine of the prefixes."
     )
-    body = tag("div", tag("p", words), trusted(_template("explorer.html")), tag("p", note, class_="note"))
+    body = tag("div", tag("p", words), Markup(_source("explorer.html")), tag("p", note, class_="note"))
     return Section("explorer", "See it: the explorer", body)
-
-
-def _spread(section: Section) -> Html:
-    body = section.body
-    if not section.measured:
-        body = tag("details", tag("summary", "Not measured yet"), body, class_="section")
-    return tag("section", tag("h2", section.title), body, id=section.id, aria_label=section.title, tabindex="-1")
-
-
-def _header(report_data: ReportData) -> Html:
-    return tag(
-        "header",
-        tag("p", "Semantic zoom report", class_="kicker"),
-        tag("h1", f"{report_data.dataset.name} through {report_data.features.backbone}"),
-    )
-
-
-def _footer() -> Html:
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return tag("p", f"Made on {today}; only this line depends on the day.", class_="note")
 
 
 @functools.cache
@@ -177,19 +162,9 @@ def vega_bundle() -> str:
     return str(vl_convert.javascript_bundle(_VEGA)).replace("\r", "").replace("</script", "<\\/script")
 
 
-def _template(name: str) -> str:
+def _source(name: str) -> str:
     return files("pipeline.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def _filled(template: str, parts: dict[str, Html]) -> str:
-    """Put parts in their places, in one pass: what a part holds is never taken for a place."""
-    pieces = template.split("{{")
-    made = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        made += [parts[name], rest]
-    return "".join(made)

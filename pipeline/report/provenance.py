@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from markupsafe import Markup
+
 import heads
 from cache.backbone import GIVEN
 from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
-from pipeline.report.html import Html, Section, bullets, escaped, numbers, table, tag
+from pipeline.report.html import Section, bullets, escaped, numbers, table, tag
 from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
 
@@ -140,6 +142,6 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _stacked(lines: Sequence[str]) -> Html:
+def _stacked(lines: Sequence[str]) -> Markup:
     """One line each."""
     return escaped([tag("span", line, class_="line") for line in lines] or "-")

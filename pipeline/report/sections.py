@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.gallery_size import crossing, size_effects
@@ -13,7 +14,7 @@ from pipeline.report.charts import Style
 from pipeline.report.collect import ReportData
 from pipeline.report.confusion import confusion
 from pipeline.report.frames import accuracy_frame, gallery_frame, steerability_frame
-from pipeline.report.html import Html, Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
+from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 from pipeline.report.recall import recall
 from pipeline.report.summary import GALLERY, figure
 
@@ -188,7 +189,7 @@ def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | N
     return Section("training", "How it was trained", body, made)
 
 
-def _accuracy_table(report_data: ReportData, frame: pl.DataFrame, protocol: str) -> Html:
+def _accuracy_table(report_data: ReportData, frame: pl.DataFrame, protocol: str) -> Markup:
     here = frame.filter(protocol=protocol)
     rows = [
         (name, dim, part["n"][0], *(figure(row) for row in part.to_dicts()))
@@ -224,7 +225,7 @@ def _curves(frame: pl.DataFrame) -> str:
     return "At the epochs kept, mean over seeds: " + ", ".join(f"{n} {v:.3g}" for n, v in kept.iter_rows()) + "."
 
 
-def _crossings(report_data: ReportData) -> list[Html]:
+def _crossings(report_data: ReportData) -> list[Markup]:
     """Who leads at which sizes: v5 and mrl if both are there, else the first two methods."""
     pair = ("v5", "mrl") if {"v5", "mrl"} <= set(report_data.methods) else report_data.methods[:2]
     if len(pair) < 2 or not _share_a_seed(report_data.entries[GALLERY], pair):

@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Comparison, points
 from pipeline.evaluation.metrics import smallest_prefix
@@ -19,13 +20,13 @@ from pipeline.evaluation.recommend import Ranking, advice, rankings
 from pipeline.evaluation.scores import by_method
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import accuracy_frame
-from pipeline.report.html import Html, bullets, table, tag
+from pipeline.report.html import bullets, table, tag
 
 GALLERY, PUBLISHED = "gallery", "leave-one-out"
 _MOST = 6
 
 
-def summary(report_data: ReportData) -> Html:
+def summary(report_data: ReportData) -> Markup:
     """The words at the head of the page."""
     lost = does_not_survive(report_data)
     few = "No significant difference of the small-gallery protocol is undone by the realistic gallery."
@@ -47,7 +48,7 @@ def summary(report_data: ReportData) -> Html:
     )
 
 
-def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str], Ranking]) -> Html:
+def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str], Ranking]) -> Markup:
     """For each level, at the shortest prefix and in full: who is first, and whether that is more than luck."""
     frame = accuracy_frame({GALLERY: report_data.entries[GALLERY]}, report_data.levels)
     rows = []
@@ -71,7 +72,7 @@ def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str],
     return table(caption, head, rows, text=(0, 1, 3))
 
 
-def prefix_table(report_data: ReportData) -> Html:
+def prefix_table(report_data: ReportData) -> Markup:
     """The smallest prefix of every method that loses no more than a point against its full vector, by level."""
     rows = []
     for name, group in by_method(report_data.scores[GALLERY]).items():
