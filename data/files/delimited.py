@@ -31,8 +31,8 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 _NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _CHUNK = 20_000
 _SAMPLE = 300
-_ESCAPED = re.compile(r'((?:\\\\)*)\\"')
-_CLOSED = re.compile(r'((?:\\\\)+)"')
+_ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
+_CLOSED = re.compile(r'(?<!\\)((?:\\\\)+)"')
 _MARK = "\ue000"  # an escaped quotation mark, while the csv module reads
 
 csv.field_size_limit(sys.maxsize)  # the module's own limit of 131,072 characters would refuse long texts
@@ -80,7 +80,7 @@ def _read_with_certainty(
     A file that a backslash was meant to escape does not hold in the usual way: the mark after the backslash ends the
     field there, and what follows is no separator.
 
-    :raises DataError: if none holds: the error of the usual way.
+    :raises DataError: if none holds: the error of the usual way; if the way that holds is not the only one.
     """
     if quotes is not None:
         return _Reading(stream, separator, quotes, first).fields(checked=False), None
@@ -91,10 +91,15 @@ def _read_with_certainty(
         ways["literal"] = f"{stream.source}: no field is quoted, quotation marks are plain characters"
     failed: list[DataError] = []
     for way, note in ways.items():
+        reading = _Reading(stream, separator, way, first)
         try:
-            return _Reading(stream, separator, way, first).fields(checked=True), note
+            fields = reading.fields(checked=True)
         except DataError as error:
             failed.append(error)
+            continue
+        if way == "backslash":
+            reading.refuse_mixed()
+        return fields, note
     raise failed[0]
 
 
@@ -120,8 +125,8 @@ class _Reading:
             records = self._chunk(reader)
             if not records:
                 break
-            width = width or len(records[0])
-            if any(len(record) != width for record in records):
+            width = width or next((len(record) for record in records if record), 0)
+            if not width or any(len(record) != width for record in records):
                 kept = self._even(records, width, number, short)
             else:
                 kept = dict(enumerate(records, start=number))
@@ -134,9 +139,9 @@ class _Reading:
             chunks.append(pl.DataFrame([pl.Series(str(i), c, dtype=pl.String) for i, c in enumerate(columns)]))
             numbers += kept
             number += len(records)
-        fields = _Fields(
-            pl.concat([chunk for chunk in chunks if chunk.width] or chunks[:1]), pl.Series(numbers), tuple(short)
-        )
+        if not numbers:
+            raise DataError(f"{self.stream.source} holds nothing but blank lines", "give it a header and rows")
+        fields = _Fields(pl.concat(chunk for chunk in chunks if chunk.width), pl.Series(numbers), tuple(short))
         if candidates and (one := first_swallowing(candidates, fields.columns)):
             raise self._swallowed(one)
         return fields
@@ -177,6 +182,21 @@ class _Reading:
         for place, record in records.items():
             if any(len(value) > 1 and value[0] == value[-1] == '"' for value in record):
                 raise DataError(f"{self.stream.source}, row {place}: a quoted field", "close every quotation mark")
+
+    def refuse_mixed(self) -> None:
+        r"""Refuse the first record that reads differently if ``""`` is no mark: beside ``\"`` it may not be.
+
+        :raises DataError: with the row.
+        """
+        if not any('""' in line for line in self.stream.lines()):
+            return
+        plain = csv.reader(map(_unescaped, self.stream.lines()), delimiter=self.separator, doublequote=False)
+        for number, (one, other) in enumerate(zip(self._reader(), plain, strict=False), start=self.first):
+            if one != other:
+                raise DataError(
+                    f'{self.stream.source}, {self._where(number)}: a file with \\" and "" in its fields reads two ways',
+                    'write each quotation mark inside a quoted field as ""; if both mean one mark: --quotes backslash',
+                )
 
     def _swallowed(self, one: Candidate) -> DataError:
         lines = counted(len(one.rows), "line")

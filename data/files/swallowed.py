@@ -41,7 +41,7 @@ def candidate(place: int, record: Sequence[str], separator: str) -> Candidate | 
         whole = [tuple(enumerate(line.split(separator))) for line in inner if line.count(separator) == width - 1]
         if whole:
             return Candidate(place, tuple(whole), True)
-        if not inner and first.count(separator) == width - 1 - column and last.count(separator) == column:
+        if first.count(separator) == width - 1 - column and last.count(separator) == column:
             before = tuple(enumerate(first.split(separator)[1:], start=column + 1))
             after = tuple(enumerate(last.split(separator)[:-1]))
             return Candidate(place, tuple(cells for cells in (before, after) if cells), False)

@@ -1,6 +1,6 @@
 """Random files, whole and damaged, against a slow reader: every record comes out, or the file is refused with a row.
 
-`python tests/data/files/test_random_files.py 5000` tries as many as are asked for.
+`python tests/data/files/test_random_files.py 5000 [FIRST]` tries as many as are asked for, from seed FIRST on.
 """
 
 import csv
@@ -18,6 +18,7 @@ import pytest
 
 from data.errors import DataError
 from data.files.read import open_source
+from data.files.records import FileFormat
 
 PIECES = (
     "the", "a 5", "pipe", "wide", "hello", "Dear John,", "1,5", "x;y", "p|q", "é", "中文", "🙂", " ", "  ",
@@ -32,7 +33,8 @@ def table(rng):
     header = ["text"] + [name for name, _ in LABELS[: rng.randint(1, 2)]] + ["split"] * rng.randint(0, 1)
     rows = []
     for number in range(rng.randint(2, 40)):
-        text = " ".join(rng.choice(PIECES) for _ in range(rng.randint(1, 8))) + f" {number}"
+        text = " ".join(rng.choice(PIECES) for _ in range(rng.randint(1, 8)))
+        text = f"{number} {text}" if rng.random() < 0.3 else f"{text} {number}"
         labels = [rng.choice(values) for _, values in LABELS[: len([h for h in header if h in ("area", "topic")])]]
         rows.append([text, *labels] + [rng.choice(("train", "test"))] * ("split" in header))
     if rng.random() < 0.3:
@@ -152,9 +154,11 @@ def one_file(seed, folder):
     try:
         found = open_source(str(path)).frame
     except DataError as error:
-        assert re.search(r"row|header|empty|ways|separated|columns", str(error)), error
+        assert re.search(r"row|header|empty|blank|ways|separated|columns", str(error)), error
         return f"refused, {kind}" if not harmed else "refused, damaged"
     if not harmed:
+        if kind == "backslash" and not re.search(r'(?<!\\)(\\\\)*\\"', content):
+            meant = as_read(slow(content, separator)[1:], len(header))  # no mark is escaped: a file as RFC 4180 has it
         assert found.rows() == meant, (kind, separator)
         return kind
     readings = [slow(content, separator), slow(content, separator, "\\")]
@@ -172,13 +176,49 @@ def test_every_record_comes_out_or_a_row_is_named(start, tmp_path):
     assert seen["refused, doubled"] + seen["refused, literal"] <= 3
 
 
+def read(folder, content, **options):
+    path = folder / "t.csv"
+    path.write_text(content)
+    return open_source(str(path), **options).frame.rows()
+
+
+@pytest.mark.parametrize("content", ["\n", "\r\n\r\n", "\ufeff", "\ufeff\n"])
+def test_a_file_of_blank_lines_is_refused(content, tmp_path):
+    with pytest.raises(DataError, match="nothing but blank lines"):
+        read(tmp_path, content)
+
+
+def test_blank_lines_before_the_header_are_left_out(tmp_path):
+    assert read(tmp_path, "\n\ntext,area\n\nhello,a\n") == [("hello", "a")]
+
+
+def test_a_swallowed_record_whose_text_has_line_breaks_is_found(tmp_path):
+    content = 'text;area\n"0 "";loans\npipe \n \n x 1";loans\n1,5 t 2;loans\nlast;cards\nmore;cards\n'
+    with pytest.raises(DataError, match="row 1"):
+        read(tmp_path, content)
+
+
+def test_a_field_may_end_in_an_escaped_backslash(tmp_path):
+    content = 'text,area\n"5\\" wide",a\n"C:\\dir\\\\",b\n'
+    assert read(tmp_path, content) == [('5" wide', "a"), ("C:\\dir\\", "b")]
+
+
+def test_a_file_that_escapes_marks_in_two_ways_is_refused_with_the_row(tmp_path):
+    content = 'text,area\n"5\\" wide",a\n"a ""b"" c",b\n'
+    with pytest.raises(DataError, match=r"row 2 \(line 3\).*two ways"):
+        read(tmp_path, content)
+    both = [('5" wide', "a"), ('a "b" c', "b")]
+    assert read(tmp_path, content, format=FileFormat(quotes="backslash")) == both
+
+
 if __name__ == "__main__":
+    count, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     with tempfile.TemporaryDirectory() as folder:
         outcomes = Counter()
-        for number in range(int(sys.argv[1])):
+        for number in range(first, first + count):
             try:
                 outcomes[one_file(number, Path(folder))] += 1
-            except AssertionError as error:
+            except Exception as error:
                 outcomes["WRONG"] += 1
-                print(f"seed {number}: {str(error)[:300]}")
+                print(f"seed {number}: {error!r:.300}")
     print(dict(outcomes))
