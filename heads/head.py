@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,7 +159,7 @@ class FractalHead(torch.nn.Module):
         :param dim: length of the prefix, one of `dims`; the full vector by default.
         :raises HeadsError: as `embed`; and if no classifier of the head is trained.
         """
-        paths = self._paths()
+        paths = self._paths
         labels, confidence = [], []
         for prefix in self._prefixes(features, dim):
             scores = self._path_scores(prefix, paths)
@@ -167,12 +168,14 @@ class FractalHead(torch.nn.Module):
             through = [
                 (scores * (paths[None, :, level] == chosen[:, None, level])).sum(1) for level in range(paths.shape[1])
             ]
+            falling = np.minimum.accumulate(np.minimum(np.stack(through, 1), 1), axis=1)  # sums are rounded
             labels.append(chosen)
-            confidence.append(np.where(chosen >= 0, np.stack(through, 1), np.nan).astype(np.float32))
+            confidence.append(np.where(chosen >= 0, falling, np.nan).astype(np.float32))
         if not labels:
             return Prediction(np.zeros((0, self.levels), np.int64), np.zeros((0, self.levels), np.float32))
         return Prediction(labels_of(np.concatenate(labels), self.labelling.names), np.concatenate(confidence))
 
+    @cached_property
     def _paths(self) -> np.ndarray:
         """Every path from level 0 to a class without children: int64 [K, L], -1 below its end or what is trained.
 
@@ -194,16 +197,13 @@ class FractalHead(torch.nn.Module):
 
     def _path_scores(self, prefixes: Tensor, paths: np.ndarray) -> np.ndarray:
         """Probability of each path, float32 [n, K]."""
-        total, last = np.zeros((len(prefixes), len(paths)), np.float32), None
-        levels = self._probabilities(prefixes)
-        deepest = max(level for level, is_trained in enumerate(self.labelling.supervised) if is_trained)
-        for level in range(deepest + 1):
-            found = levels[level]
-            if found is None or not self.labelling.supervised[level]:
-                continue
-            own = np.log(np.maximum(found, 1e-30))[:, np.maximum(paths[:, level], 0)]
-            last = own if last is None else np.where(paths[:, level] >= 0, own, last)
-            total += last
+        total = np.zeros((len(prefixes), len(paths)), np.float32)
+        last: np.ndarray | float = -np.inf
+        for level, found in enumerate(self._probabilities(prefixes)):
+            if found is not None and self.labelling.supervised[level]:
+                own = np.log(np.maximum(found, 1e-30))[:, np.maximum(paths[:, level], 0)]
+                last = np.where(paths[:, level] >= 0, own, last)
+                total += last
         return torch.from_numpy(total).softmax(1).numpy()
 
     def _prefixes(self, features: Any, dim: int | None) -> Iterator[Tensor]:

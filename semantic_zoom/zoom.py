@@ -23,7 +23,6 @@ import heads
 from data import DataError, Hierarchy
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import stored
-from pipeline.serve.label_paths import label_paths
 from pipeline.workspace.artifacts import lasting_source
 from semantic_zoom.columns import label_frame, text_list
 
@@ -183,13 +182,13 @@ class Zoom:
         rows = text_list(texts)
         if not rows:
             return []
-        numbers, confidence = label_paths(
-            self.head.classify(self._features(rows), dim=dim), self.head.labelling.parents
-        )
-        classes = self.record["classes"]
+        found = self.head.predict(self._features(rows), dim=dim)
+        ends = (found.labels >= 0).sum(axis=1).tolist()
         return [
-            Prediction(tuple(names[c] for names, c in zip(classes, path, strict=False)), tuple(sure[: len(classes)]))
-            for path, sure in zip(numbers.tolist(), confidence.tolist(), strict=True)
+            Prediction(
+                tuple(names[c] for names, c in zip(self.record["classes"], path[:end], strict=False)), tuple(sure[:end])
+            )
+            for path, sure, end in zip(found.labels.tolist(), found.probability.tolist(), ends, strict=True)
         ]
 
     def score(self, texts: Any, labels: Any, dim: int | None = None, level: int | str = -1) -> float:

@@ -7,8 +7,8 @@ person named (folders, labels, datasets) is quoted where it would be code or Mar
 
 from __future__ import annotations
 
-import json
 import shlex
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import cache
 from cache.backbone import package_folder
 from pipeline.export.head_modules import head_class, is_linear
+from pipeline.terminal.escape import code_literal, code_span, markdown_text
 from pipeline.workspace.runs import Run
 
 LICENCES = {
@@ -60,39 +61,43 @@ def card_text(run: Run, scores: Sequence[Mapping[str, Any]], folder: str) -> str
     dataset = str(record["dataset"]).rsplit("-", 1)[0]
     end = features["end_token"]
     values = {
-        "backbone": _plain(record["backbone"]),
+        "backbone": markdown_text(record["backbone"]),
         "method": record["method"],
-        "dataset": _plain(dataset),
+        "dataset": markdown_text(dataset),
         "dims": list(record["dims"]),
         "levels": " > ".join(
-            f"{len(classes):,} {_plain(name)}"
+            f"{len(classes):,} {markdown_text(name)}"
             for name, classes in zip(record["levels"], record["classes"], strict=True)
         ),
         "parameters": f"{record['parameters']:,}",
-        "folder": json.dumps(folder),
+        "folder": code_literal(folder),
         "folder_word": shlex.quote(folder),
         "trust": "" if is_linear(head) else ", trust_remote_code=True",
         "code": _STOCK if is_linear(head) else _OWN,
         "k": scores[0]["k"],
         "tables": [_table(score) for score in scores],
-        "names": [_plain(name) for name in record["levels"]],
+        "names": [markdown_text(name) for name in record["levels"]],
         "max_length": f"{features['max_length']:,}",
         "end_token": f", end token {end} appended" if end is not None else "",
-        "prompt": f", `{_plain(record['prompt'])}` before each text" if record["prompt"] else "",
+        "prompt": f", {markdown_text(code_literal(record['prompt']))} before each text" if record["prompt"] else "",
         "pooling": features["pooling"],
         "hidden_size": f"{features['hidden_size']:,}",
         "head_module": head_class(head).rpartition(".")[2],
         "head": record["head"],
         "seed": record["seed"],
-        "settings": ", ".join(f"{name} {_plain(value)}" for name, value in record["hyperparameters"].items()),
+        "settings": ", ".join(
+            f"{name} {markdown_text(str(value))}" for name, value in record["hyperparameters"].items()
+        ),
         "best_epoch": record["best_epoch"],
         "compute_dtype": features["compute_dtype"],
         "store_dtype": features["store_dtype"],
-        "dataset_id": _plain(record["dataset"]),
+        "dataset_id": code_span(record["dataset"]),
         "run": run.id,
-        "origin": f"[{hub}](https://huggingface.co/{hub})" if hub else "a local checkpoint",
+        "origin": f"[{markdown_text(hub)}](https://huggingface.co/{urllib.parse.quote(hub)})"
+        if hub
+        else "a local checkpoint",
         "licence": f"licence {licence}" if licence else "see its own card for the licence",
-        "labels": "CLINC150 by Larson et al. (2019), CC BY 3.0" if dataset == "clinc" else _plain(dataset),
+        "labels": "CLINC150 by Larson et al. (2019), CC BY 3.0" if dataset == "clinc" else markdown_text(dataset),
     }
     return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **values))
 
@@ -125,9 +130,3 @@ def _table(score: Mapping[str, Any]) -> dict[str, Any]:
 def _cell(level: Mapping[str, Any]) -> str:
     low, high = level["ci95"]
     return f"{level['accuracy'] * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
-
-
-def _plain(value: Any) -> str:
-    """A name as one line of Markdown that shows it and does nothing else."""
-    printable = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(value))
-    return "".join(f"&#{ord(letter)};" if letter in "<>[]|`*" else letter for letter in printable)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.export.sentence_transformers_folder import Checked, load_folder
 from pipeline.terminal import extras
+from pipeline.terminal.escape import code_literal, markdown_text
 from pipeline.workspace.runs import Run
 
 MODEL, HEAD, TOKENIZER, CARD = "model.onnx", "head.onnx", "tokenizer.json", "README.md"
@@ -40,10 +41,10 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-tokenizer = Tokenizer.from_file("{folder}/tokenizer.json")
+tokenizer = Tokenizer.from_file({tokenizer})
 tokenizer.enable_truncation({max_length})
 tokenizer.enable_padding({padding})
-session = onnxruntime.InferenceSession("{folder}/model.onnx")
+session = onnxruntime.InferenceSession({model})
 batch = tokenizer.encode_batch([{prompt} + text for text in ["first text", "second text"]])
 tokens = {{
     "input_ids": np.array([text.ids for text in batch]),
@@ -116,13 +117,18 @@ def write_onnx(folder: Path, source: Path, run: Run, name: str) -> None:
         ) from error
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
     pad = model.tokenizer
-    padding = f"pad_id={pad.pad_token_id or 0}, pad_token={(pad.pad_token or '[PAD]')!r}"
+    padding = f"pad_id={pad.pad_token_id or 0}, pad_token={code_literal(pad.pad_token or '[PAD]')}"
     card = _CARD.format(
-        name=f"{run.record['backbone']} with a {run.record['method']} head",
+        name=f"{markdown_text(run.record['backbone'])} with a {run.record['method']} head",
         outputs=", ".join(f"`{o}`" for o in outputs),
-        inputs=width, folder=name.replace('"', '\\"'), max_length=run.record["features"]["max_length"], padding=padding,
-        prompt=repr(run.record["prompt"]), first=outputs[0],
-    )  # fmt: skip
+        inputs=width,
+        tokenizer=code_literal(f"{name}/{TOKENIZER}"),
+        model=code_literal(f"{name}/{MODEL}"),
+        max_length=run.record["features"]["max_length"],
+        padding=padding,
+        prompt=code_literal(run.record["prompt"]),
+        first=outputs[0],
+    )
     (folder / CARD).write_text(card, encoding="utf-8")
 
 

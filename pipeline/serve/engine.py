@@ -23,7 +23,6 @@ import cache
 from cache.batching import TextTokenizer
 from cache.model import Encoder
 from pipeline.export.sentence_transformers_folder import backbone_of
-from pipeline.serve.label_paths import label_paths
 from pipeline.serve.protocol import RequestError
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import Run
@@ -108,9 +107,14 @@ class Engine:
         """Embeddings of features, float32 [n, dim], unit vectors."""
         return self.head.embed(features, dim=dim)
 
-    def label(self, features: Singles, dim: int) -> tuple[NDArray[np.int64], Singles]:
-        """Label paths of features and their confidences, [n, levels] each."""
-        return label_paths(self.head.classify(features, dim=dim), self.head.labelling.parents)
+    def label(self, features: Singles, dim: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Label paths of features and their probabilities, [n, levels] each, as `FractalHead.predict` gives them.
+
+        :raises RequestError: if the head has no classifier.
+        """
+        if not any(self.head.labelling.supervised):
+            raise RequestError(404, f"a {self.head.method} head has no classifier that could name labels")
+        return self.head.predict(features, dim=dim)
 
     def _serve(self) -> None:
         with self._store.writer() as writer:

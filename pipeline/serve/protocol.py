@@ -114,14 +114,15 @@ def labels_reply(
     paths: NDArray[np.int64], confidences: NDArray[np.float32], levels: Sequence[str], classes: Sequence[Sequence[str]],
     model: str, tokens: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Answer with a label path per text: a label per level, coarsest first, and its probability."""
+    """Answer with a label path per text: label and probability per level, coarsest first; -1 ends a path."""
     data = [
         {
             "object": "labels",
             "index": index,
             "labels": [
                 {"level": level, "label": names[number], "confidence": sure}
-                for level, names, number, sure in zip(levels, classes, path, confidence, strict=False)
+                for level, names, number, sure in zip(levels, classes, path, confidence, strict=True)
+                if number >= 0
             ],
         }
         for index, (path, confidence) in enumerate(zip(paths.tolist(), confidences.tolist(), strict=True))

@@ -12,7 +12,8 @@ import json
 import re
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|^[#+=-]", re.IGNORECASE)
+"""What Markdown could take for markup. An underscore within a word, a hyphen or a bracket later on is none."""
 
 
 def shown(text: str) -> str:
@@ -39,7 +40,7 @@ def code_span(text: str) -> str:
 
 def markdown_text(text: str) -> str:
     """Text as plain words of Markdown, on one line: nothing in it is markup, a link, a table's border or HTML."""
-    return _MARKDOWN.sub(r"\\\1", one_line(text))
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", one_line(text)))
 
 
 def _escaped(character: str) -> str:

@@ -72,6 +72,16 @@ def test_predictions_are_paths_of_the_tree_and_score_counts_them(zoom):
     assert zoom.predict([]) == []
 
 
+def test_a_path_ends_where_the_tree_does(store):
+    ended = PATHS[0][0]
+    labels = [[top, None if top == ended else fine] for top, fine in PATHS]
+    zoom = Zoom.fit(TEXTS, labels, epochs=4, store=store)
+    found = zoom.predict(NEW)
+    assert {p.path for p in found} <= {tuple(name for name in path if name) for path in labels}
+    assert {len(p.path) for p in found} == {1, 2}
+    assert all(len(p.confidence) == len(p.path) and np.isfinite(p.confidence).all() for p in found)
+
+
 def test_search_is_the_exact_order_of_cosines(zoom):
     hits = zoom.search(NEW[:3], dim=64, top=5)
     cosines = zoom.encode(NEW[:3], dim=64) @ zoom.encode(TEXTS, dim=64).T

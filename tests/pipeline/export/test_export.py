@@ -7,16 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from markdown_it import MarkdownIt
 
 import cache
 from heads import HeadsError
 from pipeline.errors import PipelineError
 from pipeline.export.sentence_transformers_folder import check_folder
+from pipeline.terminal.escape import one_line
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import runs_by_id
 from tests.pipeline.conftest import Pipeline
@@ -424,7 +427,7 @@ def test_a_prompt_goes_along(in_bfloat16):
     assert np.array_equal(model.encode_query(TEXTS[:4]), expected)
     assert np.array_equal(model.encode_document(TEXTS[:4]), expected)
     assert np.abs(model.encode(TEXTS[:4], prompt="") - expected).max() > 1e-2
-    assert "`query: `" in (folder / "README.md").read_text()
+    assert ', "query: " before each text' in (folder / "README.md").read_text()
 
 
 def test_a_folder_checkpoint_is_what_it_holds_and_not_what_it_is_called(in_bfloat16):
@@ -492,10 +495,24 @@ def test_names_are_quoted_where_they_would_be_code_or_markdown(fitted, tmp_path)
 
     (run, *_) = runs_by_id(Artifacts(fitted.artifacts), [fitted.json("runs", "list")["runs"][0]["id"]])
     scores = [{**score, "run": run.id} for score in fitted.json("score", "--method", run.method)["scores"][:1]]
-    record = {**run.record, "levels": ["a|b", "\x1b]52;c;"], "backbone": "<script>"}
+    hostile = ["a|b `c`", "\x1b]52;c;\n# d"]
+    record = {**run.record, "levels": hostile, "backbone": "<script>", "prompt": "`|\n", "dataset": "*`|-1"}
     folder = 'mo del"); import os #'
     card = card_text(type(run)(run.folder, record), scores, folder)
     assert f"SentenceTransformer({json.dumps(folder)}" in card
     assert "\x1b" not in card
-    assert "<script>" not in card
-    assert "| dims | a&#124;b |" in card
+    tokens = MarkdownIt("commonmark").enable("table").parse(card.split("---\n", 2)[2])
+    cells = [
+        "".join(token.content for token in after.children)
+        for before, after in pairwise(tokens)
+        if before.type == "th_open"
+    ]
+    assert cells == ["dims", *map(one_line, hostile), "module", "does"]
+    shown = {token.type for inline in tokens for token in inline.children or ()}
+    assert shown == {
+        "text", "softbreak", "code_inline", "strong_open", "strong_close", "link_open", "link_close"
+    }  # fmt: skip
+    (title,) = (
+        after.children for before, after in pairwise(tokens) if before.type == "heading_open" and before.tag == "h1"
+    )
+    assert "".join(token.content for token in title) == f"<script> with a {run.method} head for *`|"

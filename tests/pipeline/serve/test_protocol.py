@@ -1,16 +1,13 @@
-"""Requests of any bytes, and label paths against a search of every path."""
+"""Requests of any bytes, and what a reply holds."""
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from pipeline.serve.label_paths import label_paths
-from pipeline.serve.protocol import Limits, RequestError, read_request
+from pipeline.serve.protocol import Limits, RequestError, labels_reply, read_request
 
 DIMS = (64, 256)
 LIMITS = Limits(texts=3)
@@ -39,31 +36,12 @@ def test_a_request_is_read_or_refused_by_its_field(fields):
     assert asked.dim in DIMS
 
 
-@given(st.data())
-def test_the_path_is_the_most_probable_of_all(data):
-    sizes = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 6)))
-    parents = [
-        np.array(data.draw(st.lists(st.integers(0, above - 1), min_size=count, max_size=count)), np.int64)
-        for above, count in pairwise(sizes)
-    ]
-    levels = []
-    for size in sizes:
-        raw = data.draw(arrays(np.float32, (2, size), elements=st.floats(0.015625, 1, width=32)))
-        levels.append(raw / raw.sum(axis=1, keepdims=True))
-    found, confidence = label_paths(levels, parents)
-    for row in range(2):
-        paths = [(parents[0][parents[1][leaf]], parents[1][leaf], leaf) for leaf in range(sizes[2])]
-        weights = np.array([np.prod([levels[at][row, c] for at, c in enumerate(path)]) for path in paths], np.float64)
-        weights /= weights.sum()
-        best = found[row].tolist()
-        assert tuple(best) in {tuple(map(int, path)) for path in paths}
-        assert weights[best[2]] >= weights.max() - 1e-9
-        for level in range(3):
-            below = sum(w for w, path in zip(weights, paths, strict=True) if path[level] == best[level])
-            assert confidence[row, level] == pytest.approx(below, abs=1e-5)
-
-
-def test_a_level_that_nobody_answers_ends_the_path():
-    found, confidence = label_paths([np.array([[0.9, 0.1]], np.float32), None], [np.array([0, 1, 1])])
-    assert found.tolist() == [[0]]
-    assert confidence[0, 0] == pytest.approx(0.9)
+def test_a_path_ends_where_the_head_says():
+    paths, sure = np.array([[1, 2], [0, -1]]), np.array([[0.75, 0.5], [1, np.nan]], np.float32)
+    reply = labels_reply(paths, sure, ("top", "leaf"), (("a", "b"), ("a0", "b0", "b1")), "m", 5)
+    first, second = (
+        [(each["level"], each["label"], each["confidence"]) for each in answer["labels"]] for answer in reply["data"]
+    )
+    assert first == [("top", "b", 0.75), ("leaf", "b1", 0.5)]
+    assert second == [("top", "a", 1.0)]
+    json.dumps(reply, allow_nan=False)

@@ -16,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import pytest
 
 from heads import load
+from semantic_zoom import Zoom
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows
 
@@ -90,8 +92,6 @@ def expected(server):
     path = server.made.cwd / "own.parquet"
     server.made.json("export", "--run", server.run["id"], "--format", "parquet", "--dims", "64,128,192,256",
                      "--output", path)  # fmt: skip
-    import polars as pl
-
     frame = pl.read_parquet(path)
     return {dim: dict(zip(frame["text"], frame[f"embedding_{dim}"].to_numpy(), strict=True)) for dim in DIMS}
 
@@ -124,7 +124,7 @@ def test_many_clients_at_once_get_their_own_answers(server, expected):
         assert max(pool.map(ask, range(200))) < 1e-5
 
 
-def test_labels_are_paths_of_the_tree(server):
+def test_labels_are_paths_of_the_tree_and_those_that_encode_and_a_zoom_give(server, tmp_path):
     status, reply = server.post("/v1/labels", json.dumps({"input": TEXTS[:20], "dimensions": 64}).encode())
     assert status == 200
     tree = {row[1:3] for row in rows()}
@@ -132,6 +132,17 @@ def test_labels_are_paths_of_the_tree(server):
         assert tuple(level["label"] for level in answer["labels"]) in tree
         coarse, fine = (level["confidence"] for level in answer["labels"])
         assert 0 <= fine <= coarse <= 1
+    zoom = Zoom.load(server.run["path"], store=server.made.artifacts / "features").predict(TEXTS[:20], dim=64)
+    source, encoded = tmp_path / "texts.txt", tmp_path / "encoded.parquet"
+    source.write_text("\n".join(TEXTS[:20]))
+    server.made.json("encode", source, "--run", server.run["id"], "--dim", "64", "--output", encoded)
+    table = pl.read_parquet(encoded)
+    for answer, one, row in zip(reply["data"], zoom, table.to_dicts(), strict=True):
+        names = [level["label"] for level in answer["labels"]]
+        assert names == list(one.path) == [row[level["level"]] for level in answer["labels"]]
+        sure = [level["confidence"] for level in answer["labels"]]
+        assert sure == pytest.approx(one.confidence, abs=1e-5)
+        assert sure == pytest.approx([row[f"{level['level']}_confidence"] for level in answer["labels"]], abs=1e-5)
 
 
 BAD = [
@@ -204,8 +215,6 @@ def test_what_it_computed_is_in_the_store_when_it_has_stopped(fitted, tmp_path):
     (tmp_path / "new.txt").write_text("\n".join(NEW) + "\n")
     said = made.json("encode", tmp_path / "new.txt", "--run", server.run["id"], "--output", tmp_path / "new.parquet")
     assert said["computed"] == 0  # what the endpoint computed, nobody computes again
-    import polars as pl
-
     for text, vector in pl.read_parquet(tmp_path / "new.parquet").select("text", "embedding").iter_rows():
         np.testing.assert_allclose(answers[text], vector, atol=1e-6)
     assert load(server.run["path"]).dims == DIMS

@@ -9,9 +9,11 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from pipeline.terminal.escape import code_literal, code_span, markdown_text, one_line, shown
 
+MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 HOSTILE = "\x1b]52;c;ZXZpbA==\x07 \x1b[2J\u202eevil\u2066 \x9b31m \x00\x7f"
 
 
@@ -41,9 +43,26 @@ def test_a_name_cannot_leave_its_literal():
     assert code_literal('mo del"); import os #') == '"mo del\\"); import os #"'
 
 
-def test_markdown_is_not_broken_out_of():
+MARKUP = st.lists(st.sampled_from([*"`|*_[]()<>#+-=~&!:.1a \n\\", "http://a.b", "www.a.b", "<b>", "&lt;", "\x1b]52;"]))
+
+
+@given(MARKUP.map("".join) | st.text(st.characters(exclude_categories=["Cs"])) | st.just(HOSTILE))
+def test_markdown_shows_the_text_and_takes_nothing_in_it_for_markup(text):
+    text = one_line(text)
+    line, cell = f"{markdown_text(text)} {code_span(text)}", f"| a |\n|---|\n| {markdown_text(text)} |"
+    paragraph = [token for token in MARKDOWN.parse(line) if token.type == "inline"]
+    assert len(paragraph) == 1
+    words, code = paragraph[0].children[:-1], paragraph[0].children[-1]
+    assert {token.type for token in words} <= {"text", "text_special"}
+    assert "".join(token.content for token in words).rstrip(" ") == text
+    assert (code.type, code.content) == ("code_inline", text) or not text
+    (_, body) = (token for token in MARKDOWN.parse(cell) if token.type == "inline")
+    assert "".join(token.content for token in body.children) == text
+
+
+def test_plain_names_stay_as_they_are():
+    assert markdown_text("all-MiniLM-L6-v2 (level_0), 50 %!") == "all-MiniLM-L6-v2 (level_0), 50 %!"
     assert code_span("a`b``c") == "``` a`b``c ```"
-    assert markdown_text("[x](javascript:1) | <b>") == "\\[x\\]\\(javascript:1\\) \\| \\<b\\>"
 
 
 def test_the_console_shows_what_tables_lines_and_errors_hold():
