@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cache.backbone.json_files import read_json
     from cache.backbone.options import READING, BackboneOptions, with_options
     from cache.backbone.quiet import quiet_transformers
-    from cache.backbone.registry import BACKBONES, GIVEN, SERVED, Backbone, is_causal, package_folder
+    from cache.backbone.registry import BACKBONES, GIVEN, SERVED, Backbone, at_hand, is_causal, package_folder
 
 __all__ = [
     "BACKBONES",
@@ -21,6 +21,7 @@ __all__ = [
     "SERVED",
     "Backbone",
     "BackboneOptions",
+    "at_hand",
     "fetch_small_files",
     "forget_hashes",
     "identity",
@@ -54,6 +55,7 @@ __getattr__ = importer(
             "GIVEN",
             "SERVED",
             "Backbone",
+            "at_hand",
             "is_causal",
             "package_folder",
         ),

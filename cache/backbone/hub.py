@@ -28,6 +28,19 @@ def is_cached(source: str) -> bool:
     return held("config.json") and (held("model.safetensors") or held("model.safetensors.index.json"))
 
 
+def is_reachable(seconds: float = 3.0) -> bool:
+    """Tell whether the hub may be asked and answers within some seconds."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception:  # the client raises requests', httpx' and its own; each means: no answer
+        return False
+    return True
+
+
 def held_files(source: str) -> Path | None:
     """Return the folder with a backbone's configuration that is here already: `source` itself, or the hub's cache."""
     from huggingface_hub import try_to_load_from_cache

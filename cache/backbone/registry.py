@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.backbone.gguf import dequantised, gguf_in
-from cache.backbone.hub import fetch_small_files, held_files
+from cache.backbone.hub import fetch_small_files, held_files, is_cached, is_reachable
 from cache.backbone.json_files import JsonObject
 from cache.backbone.options import BackboneOptions, split_options
 from cache.backbone.settings import POOLINGS, leaves_out_prompt, read_settings
@@ -75,6 +75,20 @@ BACKBONES = {row.name: row for row in _ROWS}
 DEFAULT = _ROWS[0].name
 SERVED, GIVEN = "openai:", "embeddings:"  # names of models behind an endpoint, and of vectors from a file
 _BY_SOURCE = {row.source: row for row in _ROWS}
+
+
+def at_hand() -> tuple[str, str]:
+    """Return the backbone to use where none was named, and why it is not the first of the table ("" if it is).
+
+    Where neither the hub's cache nor the hub has the weights of the first, an installed package may hold another's.
+    """
+    first = _ROWS[0]
+    if is_cached(first.source):
+        return first.name, ""
+    packaged = [row.name for row in _ROWS if row.package is not None and package_folder(row.package) is not None]
+    if not packaged or is_reachable():
+        return first.name, ""
+    return packaged[0], f"the weights of {first.name} are not here and the hub does not answer"
 
 
 def resolve(name: str | Path, *, trust_remote_code: bool = False) -> Backbone:

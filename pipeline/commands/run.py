@@ -43,29 +43,28 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     The report is one HTML page about every run on these features; it needs the extra [report].
     """
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
-    from pipeline.evaluation.recommend import advice
+    from pipeline.evaluation.recommend import advice, answer
     from pipeline.stages.embed_with_progress import embed_stage
     from pipeline.stages.with_progress import entries_stage, fit_stage, score_stage
-    from pipeline.terminal.tables import score_table
+    from pipeline.terminal.tables import ends_table
 
     loading, rest = split_loading(options)
     embedded = embed_stage(session, source_of(datasets, loading), rest)
-    features = embedded.features()
+    features, levels, show = embedded.features(), embedded.dataset.levels, session.console.show
     runs = fit_stage(session, features, methods, rest)
     scorables, beside = [run_scorable(run, features) for run in runs], baselines_of(session.artifacts, features)
     scores = score_stage(session, scorables, protocols=("gallery",))
     baselines = score_stage(session, beside, protocols=("gallery",))
-    levels = embedded.dataset.levels
+    entries = entries_stage(session, [*scorables, *beside], "gallery")
+    sentences, found = advice(entries, levels), answer(entries)
+    evidence = sentences[0].removeprefix("Training did not pay here: ")
+    for line in ("", *([] if found is None else [found.sentence(levels)]), evidence, ""):
+        show(line)
+    show(ends_table(ends(scores, baselines), levels))
     report = _report(session, features)
-    sentences = advice(entries_stage(session, [*scorables, *beside], "gallery"), levels)
-    for sentence in ("", *sentences, ""):
-        session.console.show(sentence)
-    session.console.show(score_table(ends(scores, baselines), levels))
-    if report is not None:
-        session.console.show(f"all of it: {report['path']}")
     text = embedded.dataset.texts[embedded.dataset.split_rows("test")[0]]
     for line in next_steps(session.artifacts.root, methods, rest, text, page=report is not None):
-        session.console.show(line)
+        show(line)
     return {
         "embed": embedded.summary(),
         "runs": [run.summary() for run in runs],

@@ -34,12 +34,16 @@ OVERALL = "mean accuracy"
 
 @dataclass(frozen=True)
 class Entry:
-    """One run's predictions under one protocol. `method` is how rows name it, such as "v5" or "v5 (linear)"."""
+    """One run's predictions under one protocol. `method` is how rows name it, such as "v5" or "v5 (linear)".
+
+    `seed` is None for what no seed changes: vectors that no training made (`untrained`) and closed forms.
+    """
 
     method: str
     seed: int | None
     predictions: Predictions
     untrained: bool = False
+    closed_form: bool = False
 
 
 @dataclass(frozen=True)

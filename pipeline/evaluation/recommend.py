@@ -26,8 +26,16 @@ from pipeline.workspace.runs import Run
 
 FEW = 10
 """Test texts below which nothing is advised: one text is then worth more than ten points."""
-CLOSED_FORMS = ("lda",)
-"""Methods that look at labels and take no gradient step."""
+
+_MOST_LEVELS = 3
+"""Levels whose figures one sentence holds."""
+_IN_WORDS = {
+    "features*": "the features as they are (features*)",
+    "centred*": "the features less their mean (centred*)",
+    "pca*": "principal components (pca*)",
+    "lda": "linear discriminants (lda)",
+}
+"""What the methods that train nothing are, for someone who meets their names here first."""
 
 Group = tuple[str, str, tuple[tuple[str, object], ...]]
 
@@ -119,7 +127,7 @@ class Answer:
 
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
     two kinds was compared. `accuracies`, `full_accuracies`: mean over seeds per level, of that prefix and of the full
-    vector. `rival`: the best of the others.
+    vector. `rival`: the best of the others. `closed_form`: whether a head without a gradient step is advised.
     """
 
     method: str
@@ -129,20 +137,32 @@ class Answer:
     accuracies: tuple[float, ...]
     full_accuracies: tuple[float, ...]
     rival: str | None
+    closed_form: bool = False
 
     def sentence(self, levels: Sequence[str]) -> str:
-        """The answer as one reads it first."""
-        figures = " / ".join(f"{value * 100:.0f}" for value in self.accuracies)
+        """The answer as one reads it first: of many levels the coarsest and the finest."""
+        shown = range(len(levels)) if len(levels) <= _MOST_LEVELS else (0, len(levels) - 1)
+        figures = " / ".join(_whole_percent(self.accuracies[level]) for level in shown)
         said = "Training did not pay here. " if self.pays is False else ""
-        said += f"Use {self.method} at {self.dim} dims: {figures} % ({' / '.join(levels)})"
+        said += f"Use {self._named()} at {self.dim} dims: {figures} % "
+        said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
-            return f"{said}. Shorter prefixes lose more than one point."
-        gains = zip(self.accuracies, self.full_accuracies, strict=True)
-        more = " / ".join(f"{(full - short) * 100 + 0.0:+.1f}" for short, full in gains)
-        return f"{said}, {self.full / self.dim:g} times smaller. All {self.full} dims change that by {more} points."
+            return f"{said}. A shorter prefix loses more than one point."
+        gains = [round((self.full_accuracies[level] - self.accuracies[level]) * 100, 1) for level in shown]
+        said += f", {self.full / self.dim:.3g} times smaller. All {self.full} dims "
+        if not any(gains):
+            return said + "add nothing."
+        signed = min(gains) < 0
+        points = " / ".join(f"{gain:+.1f}" if signed else f"{gain:.1f}" for gain in gains)
+        return said + (f"change that by {points} points." if signed else f"add {points} points.")
+
+    def _named(self) -> str:
+        if self.method in _IN_WORDS or not self.closed_form:
+            return _IN_WORDS.get(self.method, self.method)
+        return f"{self.method} in its closed form"
 
 
-def answer(entries: Sequence[Entry], levels: Sequence[str]) -> Answer | None:
+def answer(entries: Sequence[Entry]) -> Answer | None:
     """What to use, from every candidate's predictions under one protocol; None where there are too few test texts."""
     entries = [entry for entry in entries if entry.method != FLAT]
     if entries[0].predictions.queries < FEW:
@@ -162,12 +182,13 @@ def answer(entries: Sequence[Entry], levels: Sequence[str]) -> Answer | None:
     curves = np.mean([predictions.accuracy for predictions in methods[took].values()], axis=0)
     dim = max(smallest_prefix(curve, dims) for curve in curves.T)
     at, full = tuple(map(float, curves[dims.index(dim)])), tuple(map(float, curves[-1]))
-    return Answer(took, pays, dim, dims[-1], at, full, rival)
+    closed_form = any(entry.method == took and entry.closed_form for entry in entries)
+    return Answer(took, pays, dim, dims[-1], at, full, rival, closed_form)
 
 
 def free_of_training(entries: Sequence[Entry]) -> set[str]:
     """Names of the candidates that take no training: nothing, or a closed form."""
-    return {entry.method for entry in entries if entry.untrained or entry.method in CLOSED_FORMS}
+    return {entry.method for entry in entries if entry.untrained or entry.closed_form}
 
 
 def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
@@ -207,6 +228,11 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
+def _whole_percent(value: float) -> str:
+    """Without decimals, but for what would round to all of them."""
+    return f"{value * 100:.0f}" if value in (0, 1) or 0.005 <= value < 0.995 else f"{value * 100:.1f}"
+
+
 def _printed(value: float) -> str:
     return f"{value:.1%}"
 
@@ -234,8 +260,8 @@ def _did_not_pay(rows: Sequence[Comparison], found: Ranking, free: set[str]) -> 
     trained = max((row for row in against if row.b not in free), key=lambda row: row.mean_b)
     gap = points(trained.mean_difference, trained.interval)
     said = (
-        f"Training did not pay here: {cheap}, which takes no training, is right about {_printed(trained.mean_a)} of "
-        f"the texts (mean over all prefixes and levels), {trained.b} about {_printed(trained.mean_b)}: {gap}, "
+        f"Training did not pay here: {cheap}, which takes no training, is right on {_printed(trained.mean_a)} of "
+        f"the texts (mean over all prefixes and levels), {trained.b} on {_printed(trained.mean_b)}: {gap}, "
         + ("significantly better." if trained.leader > 0 else "no significant difference.")
     )
     worse = [row.b for row in against if row.leader > 0 and row.b not in free and row.b != trained.b]

@@ -46,9 +46,8 @@ def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None =
 
 def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> Predictions:
     """Predictions from nearest neighbours, under one of `PROTOCOLS`; `device` as for `score`."""
-    kept = None if scorable.folder is None else scorable.folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
-    if kept is not None and (found := read_arrays(kept, Predictions.ARRAYS)) is not None:
-        return Predictions.from_arrays(found)
+    if scorable.folder is not None and (found := kept_predictions(scorable.folder, protocol, k)) is not None:
+        return found
     test, test_labels = scorable.split("test")
     if scorable.predict is not None:
         predictions = classified(scorable.predict(), test_labels, scorable.dims[-1], len(scorable.split("train")[1]), k)
@@ -59,9 +58,19 @@ def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str
         predictions = score_embeddings(
             train, train_labels, test, test_labels, scale_dim=scorable.dims, k=k, device=device
         )
-    if kept is not None:
-        keep_arrays(kept, predictions.to_arrays())
+    if scorable.folder is not None:
+        keep_arrays(_kept_at(scorable.folder, protocol, k), predictions.to_arrays())
     return predictions
+
+
+def kept_predictions(folder: Path, protocol: str, k: int = 5) -> Predictions | None:
+    """The predictions that scoring left in a run's folder, None if it was not scored so."""
+    found = read_arrays(_kept_at(folder, protocol, k), Predictions.ARRAYS)
+    return None if found is None else Predictions.from_arrays(found)
+
+
+def _kept_at(folder: Path, protocol: str, k: int) -> Path:
+    return folder / f"answers-{protocol}-k{k}-{SCORING}.npz"
 
 
 def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> list[Score]:
@@ -89,7 +98,8 @@ def entries(scorables: Sequence[Scorable], protocol: str, k: int = 5) -> Iterato
     identities = [scorable.identity for scorable in scorables]
     for name, scorable in zip(method_names(identities), scorables, strict=True):
         identity = scorable.identity
-        yield Entry(name, identity.seed, predictions_of(scorable, protocol, k), identity.untrained)
+        predictions = predictions_of(scorable, protocol, k)
+        yield Entry(name, identity.paired_seed, predictions, identity.untrained, identity.closed_form)
 
 
 def stored_scores(folder: Path | None) -> list[Score]:

@@ -50,6 +50,16 @@ class Identity:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     untrained: bool = False
 
+    @property
+    def closed_form(self) -> bool:
+        """Whether it is a head that no gradient step made, which is the same whatever the seed."""
+        return self.hyperparameters.get("epochs") == 0
+
+    @property
+    def paired_seed(self) -> int | None:
+        """The seed by which it is paired with others; None for what no seed changes, which is paired with any."""
+        return None if self.closed_form else self.seed
+
     def to_json(self) -> dict[str, Any]:
         """As score records begin; `untrained` only where it is true."""
         spelled: dict[str, Any] = to_json(self)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import polars as pl
 from markupsafe import Markup
 
-from heads import is_closed_form
 from pipeline.evaluation.recommend import Answer, answer
 from pipeline.report import charts
 from pipeline.report.charts import Spec
@@ -20,7 +19,7 @@ from pipeline.report.summary import GALLERY, figure
 def answer_section(report_data: ReportData) -> Section:
     """The headline, accuracy against dims per level for the advised method and what competes with it, and the basis."""
     entries = report_data.entries[GALLERY]
-    found = answer(entries, report_data.levels)
+    found = answer(entries)
     frame = accuracy_frame({GALLERY: entries}, report_data.levels)
     if found is None:
         headline = f"{entries[0].predictions.queries} test texts are too few to recommend a method."
@@ -51,8 +50,8 @@ def basis(report_data: ReportData) -> str:
     sizes = " > ".join(
         f"{size:,} {name}" for size, name in zip(report_data.dataset.hierarchy.sizes, report_data.levels, strict=True)
     )
-    seeds = {run.seed for run in report_data.runs if not is_closed_form(run.method)}
-    several = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed" if seeds else "no seed"
+    seeds = report_data.seeds
+    several = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed" if seeds else "closed forms, which have no seed"
     return (
         f"{report_data.dataset.name} through {report_data.features.backbone}: {first.queries:,} test texts, each "
         f"compared with {first.gallery:,} training texts (the vote of its {first.k} nearest); classes: {sizes}; "

@@ -71,8 +71,8 @@ class ReportData:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that was trained."""
-        return tuple(sorted({run.seed for run in self.runs}))
+        """Every seed that was trained; closed forms have none."""
+        return tuple(sorted({run.seed for run in self.runs if not run.closed_form}))
 
     @property
     def options(self) -> str:
@@ -173,7 +173,7 @@ def _advised_first(
     shown: Mapping[str, Scorable], entries: Sequence[Entry], levels: Sequence[str]
 ) -> dict[str, Scorable]:
     """The advised method and the best of the others first: the explorer opens on these two."""
-    found = answer(entries, levels)
+    found = answer(entries)
     named = () if found is None else (found.method, found.rival)
     first = [name for name in named if name is not None and name in shown]
     return {name: shown[name] for name in (*first, *(name for name in shown if name not in first))}

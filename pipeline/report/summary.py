@@ -131,17 +131,18 @@ def against_untrained(report_data: ReportData) -> list[str]:
 def sample_sentence(report_data: ReportData) -> str:
     """How many texts, seeds and neighbours are behind the figures."""
     score = report_data.scores[GALLERY][0]
-    seeds = ", ".join(map(str, report_data.seeds))
-    several = len(report_data.seeds) > 1
-    spread = (
-        "Intervals are 95 % and cover other seeds and other texts."
-        if several
-        else "One seed: intervals are 95 % over texts alone, and a difference may be that seed's."
-    )
+    seeds = report_data.seeds
+    if len(seeds) > 1:
+        spread = "Intervals are 95 % and cover other seeds and other texts."
+    elif seeds:
+        spread = "One seed: intervals are 95 % over texts alone, and a difference may be that seed's."
+    else:
+        spread = "Nothing here has a seed: intervals are 95 % over texts."
     tests = "Each difference is tested by itself; pipeline compare adjusts for reading many at once."
     return (
         f"{score.queries:,} test texts, {score.gallery:,} training texts as gallery, k = {score.k}; "
-        f"{'seeds' if several else 'seed'} {seeds} (n = {len(report_data.seeds)}). {spread} {tests}"
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds)) or 'none'} (n = {len(seeds)}). "
+        f"{spread} {tests}"
     )
 
 

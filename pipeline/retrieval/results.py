@@ -292,7 +292,7 @@ def _method(group: Sequence[Trial]) -> Method:
     return Method(
         group[0].name,
         identities[0].untrained,
-        tuple(one.seed for one in identities if one.seed is not None),
+        tuple(one.paired_seed for one in identities if one.paired_seed is not None),
         tuple(one.run for one in identities if one.run is not None),
         group[0].embedder.dims,
     )
@@ -372,7 +372,7 @@ def _comparisons(groups: Sequence[Sequence[Trial]]) -> Iterator[SearchComparison
     for a, b in combinations(groups, 2):
         ways = [{(o.dim, o.candidates) for o in group[0].measured.outcomes if o.candidates} for group in (a, b)]
         shared = sorted(ways[0] & ways[1])
-        seeds = [{trial.embedder.identity.seed: trial for trial in group} for group in (a, b)]
+        seeds = [{trial.embedder.identity.paired_seed: trial for trial in group} for group in (a, b)]
         paired = list(seeds[0]) if None in seeds[1] else list(seeds[1]) if None in seeds[0] else []
         paired = paired or [seed for seed in seeds[0] if seed in seeds[1]]
         if a[0].documents != b[0].documents or not shared or not paired:

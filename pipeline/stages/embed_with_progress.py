@@ -26,7 +26,7 @@ def embed_stage(
     session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
 ) -> Embedded:
     """Stage one, shown, on the engine that `options` name, if they name one."""
-    request = embed_request(session.artifacts, options, layers)
+    request = embed_request(session.artifacts, _with_backbone(session, options), layers)
     with session.console.progress("embedding") as bar:
         embedded = embed(session.artifacts, source, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
     show_embedded(session, embedded)
@@ -44,11 +44,21 @@ def corpus_stage(
     session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
 ) -> EmbeddedTexts:
     """Stage one for texts without labels, on a cluster, shown."""
-    request = embed_request(session.artifacts, options, layers)
+    request = embed_request(session.artifacts, _with_backbone(session, options), layers)
     with session.console.progress("embedding") as bar:
         embedded = embed_corpus(corpus, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
     show_embedded(session, embedded)
     return embedded
+
+
+def _with_backbone(session: Session, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with a backbone: the one named, else the default that is at hand, said if it is not the first."""
+    if options["backbone"] is not None:
+        return options
+    name, why = cache.backbone.at_hand()
+    if why:
+        session.console.say(f"backbone {name}: {why} (--backbone)")
+    return {**options, "backbone": name}
 
 
 def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:

