@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -47,6 +51,44 @@ def test_the_table_has_the_embedding_backbone_first_with_its_end_token():
     assert (first.name, first.pooling, first.end_token, first.prompt) == ("qwen3-embedding-0.6b", "last", 151643, "")
     assert BACKBONES["bge-small"].pooling == "cls"
     assert BACKBONES["e5-small"].prompt == "query: "
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub that answers."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def default_where(home, **environment):
+    """The default backbone in a fresh process with an empty hub cache."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), **environment}
+    code = "from cache.backbone import at_hand; print(*at_hand(), sep='|')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip().split("|")
+
+
+def test_without_a_hub_the_backbone_of_the_installed_package_is_the_default(tmp_path):
+    with http.server.HTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{hub.server_port}"
+        assert default_where(tmp_path, HF_ENDPOINT=address) == ["qwen3-embedding-0.6b", ""]
+        name, why = default_where(tmp_path, HF_ENDPOINT=address, HF_HUB_OFFLINE="1")
+        hub.shutdown()
+    assert (name, "the hub does not answer" in why) == ("minilm", True)
+    assert default_where(tmp_path, HF_ENDPOINT=address)[0] == "minilm"
+    held = tmp_path / "hub/models--Qwen--Qwen3-Embedding-0.6B"
+    snapshot = held / "snapshots/1"
+    snapshot.mkdir(parents=True)
+    (held / "refs").mkdir()
+    (held / "refs/main").write_text("1")
+    for file in ("config.json", "model.safetensors"):
+        (snapshot / file).write_text("{}")
+    assert default_where(tmp_path, HF_ENDPOINT=address) == ["qwen3-embedding-0.6b", ""]
 
 
 def test_a_folder_says_itself_how_it_is_pooled(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.cli import cli
 from pipeline.commands.run import ends, next_steps
+from tests.pipeline.conftest import Pipeline
 from tests.pipeline.evaluation.predicted import identity, predicted
 
 OPTIONS = {"head": "linear", "epochs": 3, "batch_size": None, "lr": 0.001, "schedule": None, "seeds": (42,)}
@@ -57,3 +58,24 @@ def test_the_small_table_has_the_ends_and_the_best_embedding_without_training():
         ("pca", (64,)),
         ("logistic", (384,)),
     ]
+
+
+@pytest.mark.slow
+def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, small_csv):
+    pipeline = Pipeline(tmp_path / "artifacts", tmp_path)
+    done = pipeline("run", small_csv, "--backbone", "minilm", "--methods", "v5,lda", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    places = [
+        next(i for i, line in enumerate(lines) if line.startswith(start) or f"Use {start}" in line)
+        for start in ("linear discriminants (lda) at", "accuracy in %", "report: ", "Next:")
+    ]
+    assert places == sorted(places)
+    commands = words_of(lines)
+    assert [words[1] for words in commands] == ["search", "export", "score", "fit-head", "compare", "report"]
+    for words in commands:
+        again = pipeline(*words[1:])
+        assert again.returncode == 0, (words, again.stderr)
+        assert again.stdout.strip(), words
+    assert (tmp_path / "model").is_dir()
+    assert "advised among 2 methods" in pipeline("search", "cheap flights").stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.comparison import Entry, compare, overall
-from pipeline.evaluation.recommend import advice, ranking, rankings
+from pipeline.evaluation.recommend import Answer, advice, answer, ranking, rankings
 from tests.pipeline.evaluation.predicted import identity, predicted
 
 LEVELS = ("domain", "intent")
@@ -102,3 +102,33 @@ def test_texts_without_a_finest_label_count_on_the_levels_they_have():
     first = partly.score(identity()).prefixes[0]
     assert [level.n for level in first.levels] == [200, 100]
     assert first.levels[1].ci95[0] < expected < first.levels[1].ci95[1]
+
+
+def closed(method, shares):
+    return replace(entry(method, shares, untrained=True), untrained=False, closed_form=True)
+
+
+def test_a_closed_form_is_compared_with_every_seed_and_takes_no_training():
+    trained = [entry("v5", MIDDLE, seed=seed, errors=seed) for seed in (1, 2)]
+    rows = overall([*trained, closed("lda", HIGH), closed("joint", LOW)])
+    assert {(row.a, row.b, row.n) for row in rows} == {("v5", "lda", 2), ("v5", "joint", 2), ("lda", "joint", 1)}
+    found = answer([*trained, closed("lda", HIGH), closed("joint", LOW)])
+    assert (found.method, found.pays, found.rival) == ("lda", False, "v5")
+    assert found.sentence(LEVELS).startswith(
+        "Training did not pay here. Use linear discriminants (lda) at 64 dims: 95 / 85 %"
+    )
+    assert "Use joint in its closed form at" in answer([*trained, closed("joint", HIGH)]).sentence(LEVELS)
+
+
+def test_the_answer_says_what_the_full_vector_adds_and_of_many_levels_the_two_ends():
+    rising = entry("joint", [[0.95, 0.85], [0.95, 0.855], [0.95, 0.8575], [0.955, 0.8575]])
+    assert answer([rising]).sentence(LEVELS) == (
+        "Use joint at 64 dims: 95 / 85 % (domain / intent), 4 times smaller. All 256 dims add 0.5 / 0.8 points."
+    )
+    steep = entry("joint", [[0.95, 0.5], [0.95, 0.6], [0.95, 0.7], [0.95, 0.8]])
+    assert answer([steep]).sentence(LEVELS).endswith("(domain / intent). A shorter prefix loses more than one point.")
+    accuracies = (0.95, 0.9, 0.8, 0.998)
+    flat = Answer("joint", True, 64, 256, accuracies, accuracies, None)
+    assert flat.sentence(("a", "b", "c", "d")) == (
+        "Use joint at 64 dims: 95 / 99.8 % (a / d), 4 times smaller. All 256 dims add nothing."
+    )
