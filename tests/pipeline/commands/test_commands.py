@@ -104,7 +104,7 @@ def test_encode_reads_plain_lines(fitted, tmp_path):
 def test_run_goes_from_texts_to_a_recommendation(pipeline, small_csv):
     done = pipeline("run", small_csv, "--backbone", "minilm", "--methods", "v5,mrl", "--epochs", "1")
     assert done.returncode == 0, done.stderr
-    for expected in ("level0", "level1", "256", "[", "Smallest prefix of", "Next:"):
+    for expected in ("level0", "level1", "64 → 256", "dims: ", "Next:"):
         assert expected in done.stdout
     assert {run["method"] for run in pipeline.json("runs", "list")["runs"]} == {"v5", "mrl"}
 
