@@ -13,16 +13,17 @@ from dataclasses import replace
 import polars as pl
 
 from data.checks import Rows, level_fault
-from data.columns.header import without_header
-from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths
+from data.columns.indicator_columns import NAME, from_indicators, indicators
+from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
 from data.columns.label_tree import ancestors, named, read_tree
-from data.columns.level_columns import find_levels
-from data.columns.split_column import find_split
-from data.columns.text_column import find_text, joined
+from data.columns.level_columns import LEVEL, find_levels
+from data.columns.split_column import find_split, splits_of
+from data.columns.text_column import find_text, joined, with_texts_of_lists
 from data.description import Description, described
 from data.errors import DataError, counted, listed, quoted
+from data.files.header import without_header
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Records
+from data.files.records import FileFormat, Records, is_unnamed
 from data.files.several import FILE_SPLIT, common_name, read_files
 from data.hierarchy import qualified
 from data.splits import assign_splits, read_splits
@@ -40,10 +41,14 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     sources = [source, *known.files]
     splits = {name: files for name in ("train", "val", "test") if (files := getattr(known, name))}
     given = [] if any(source in files for files in splits.values()) else sources
-    records = without_header(read_files(given, known.format, splits), known)
+    records = read_files(given, known.format, splits)
+    meant = {*(known.levels or ()), *(known.text or ()), *([known.code] if known.code else [])}
+    if known.header is None and not any(one in records.frame.columns and not is_unnamed(one) for one in meant):
+        records = without_header(records)
     notes += records.notes
     text, said = find_text(_without(records, known.levels or ()), known.text)
-    notes += (said,) if said else ()
+    records, said_lists = with_texts_of_lists(records, text)
+    notes += ((said,) if said else ()) + said_lists
     _check_columns(records, text, known)
     split, said_splits = _split(records, text, known)
     levels, said_levels = _levels(records, (*text, *([split] if split else [])), known)
@@ -54,7 +59,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     frame, said_missing = _missing_below(frame, names)
     numbers = records.numbers
     dropped: tuple[str, ...] = ()
-    made = records.frame.get_column(split).alias("split") if split else None
+    made = splits_of(records.frame.get_column(split)).alias("split") if split else None
     if known.drop_incomplete:
         frame, numbers, made, dropped = _complete(frame, names, numbers, made)
     if known.qualify_labels:
@@ -146,28 +151,52 @@ def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple
     columns: tuple[str, ...] | None = known.levels
     if columns is None and known.label is not None and known.label in frame.columns:
         columns = (known.label,)
+    tree = read_tree(known.hierarchy) if known.hierarchy is not None else None
+    if columns is None and tree is not None:
+        columns = _of_nodes(frame.drop([*taken, FILE_SPLIT], strict=False), tree)
     if columns is None:
         columns, notes = find_levels(records, (*taken, FILE_SPLIT))
-    for column in columns:
-        if kind := records.kind_of(column, "number", "truth value", "list"):
-            raise DataError(
-                f"{place}, row {kind.number:,}: {column} holds {kind.value}, not labels", "name other --levels"
-            )
-        if len(columns) > 1 and (kind := records.kind_of(column, "number", "truth value")):
-            raise DataError(
-                f"{place}, row {kind.number:,}: {column} is {quoted(kind.value)}, not a label",
-                "write one string or number per label",
-            )
+    if columns and indicators(frame, columns) == list(columns):
+        records, said_columns = from_indicators(records, columns, known.label)
+        frame, columns, notes = records.frame, (NAME,), (*notes, said_columns)
+    lists = [one for one in columns if records.kind_of(one, "number", "truth value") and not LEVEL.fullmatch(one)]
+    if len(columns) > 1 and lists:
+        records, said_lists = with_single_labels(records, lists, known.label)
+        frame, notes = records.frame, (*notes, said_lists)
+    _check_labels(records, columns)
     levels = frame.select(columns)
-    if known.hierarchy is not None:
-        finest = levels.to_series(levels.width - 1)
-        parents, names = read_tree(known.hierarchy)
-        levels = _by_tree(finest, parents, names, place)
+    if tree is not None:
+        levels = _by_tree(levels.to_series(levels.width - 1), *tree, place)
         notes += (f"{levels.width} levels by the hierarchy given apart",)
     elif levels.width == 1:
         levels, said = _one_cell(levels.to_series(), place, known)
         notes += said
     return named(levels, known.names), notes
+
+
+def _check_labels(records: Records, columns: Sequence[str]) -> None:
+    """Refuse columns of values that are no labels."""
+    for column in columns:
+        if kind := records.kind_of(column, "number", "truth value", "list"):
+            raise DataError(
+                f"{records.source}, row {kind.number:,}: {column} holds {kind.value}, not labels", "name other --levels"
+            )
+        if len(columns) > 1 and (kind := records.kind_of(column, "number", "truth value")):
+            raise DataError(
+                f"{records.source}, row {kind.number:,}: {column} is {quoted(kind.value)}, not a label",
+                "write one string or number per label",
+            )
+
+
+def _of_nodes(frame: pl.DataFrame, tree: tuple[dict[str, str | None], dict[str, str]]) -> tuple[str, ...] | None:
+    """Return the column with most values among those that hold nodes of the tree alone, by id or name; or None."""
+    found = [
+        column
+        for column in frame.columns
+        for nodes in (list(tree[0]), list(tree[1].values()))
+        if (values := frame.get_column(column).drop_nulls()).n_unique() > 1 and values.is_in(nodes).all()
+    ]
+    return (max(found, key=lambda column: frame.get_column(column).n_unique()),) if found else None
 
 
 def _by_tree(labels: pl.Series, parents: dict[str, str | None], names: dict[str, str], place: str) -> pl.DataFrame:

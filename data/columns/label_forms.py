@@ -12,21 +12,22 @@ import ast
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import polars as pl
 
 from data.errors import DataError, quoted
-from data.files.records import mean
+from data.files.records import Records, mean
 from data.hierarchy import find_conflicts
 
 STRONG = (" >> ", ">>", " > ", ">", " » ", "»", " → ", "→", " -> ", "->", "::", "|||")
 """Marks that are split unasked."""
 
-WEAK = (" / ", "/", "\\", ".", "|", ";")
+WEAK = (" / ", "/", "\\", ".", "|", ";", ":")
 """Marks that are split unasked only if every row has the same depth and the parts form a tree."""
 
-_SEVERAL = (";", "|", ",")
+_SEVERAL = (";", "|", ",", " ")
 
 
 def is_list(cells: pl.Series) -> bool:
@@ -71,6 +72,9 @@ def paths_of_lists(
     :raises DataError: if they are no paths: then they are several labels of one text.
     """
     lists = lists_of(cells, place)
+    if label is None and all(one is None or len(one) == 1 for one in lists):
+        only = pl.Series(cells.name, [one[0] if one else None for one in lists], dtype=pl.String)
+        return split_paths(only, place, None, None)
     if label is not None:
         first = [one[0] if one else None for one in lists]
         return pl.DataFrame({cells.name: pl.Series(first, dtype=pl.String)}), (
@@ -80,6 +84,25 @@ def paths_of_lists(
     if not asked and (fault := _no_tree(frame)):
         raise _several(cells.name, place, fault, "list")
     return _with_own_names(frame), (f"lists in column {quoted(cells.name)} are paths of {frame.width} levels",)
+
+
+def with_single_labels(records: Records, columns: Sequence[str], label: str | None) -> tuple[Records, str]:
+    """Return `records` with the one label of each list in `columns`, or with `label` the first; and a note.
+
+    :raises DataError: if a list holds several and `label` is None.
+    """
+    made = []
+    for column in columns:
+        lists = lists_of(records.frame.get_column(column), records.source)
+        more = next((row for row, one in enumerate(lists) if one is not None and len(one) > 1), None)
+        if more is not None and label not in ("first", "primary"):
+            cell = records.frame.get_column(column)[more]
+            raise _several(column, records.source, f"{quoted(cell)} holds several", "list")
+        made.append(pl.Series(column, [one[0] if one else None for one in lists], dtype=pl.String))
+    kinds = {name: kind for name, kind in records.kinds.items() if name not in columns}
+    which = f"lists in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(quoted, columns))}"
+    said = f"the first label of {which}" if label else f"{which} hold one label each"
+    return replace(records, frame=records.frame.with_columns(made), kinds=kinds), said
 
 
 def split_paths(
@@ -97,19 +120,22 @@ def split_paths(
     if mark == "none":
         return cells.to_frame(), ()
     said = f"labels in column {quoted(cells.name)} are paths separated by"
+    if mark is None and distinct.str.contains(r"^(<[^<>]+>)+$").all() and len(distinct):
+        raise _several(cells.name, place, f"{quoted(distinct[0])} holds tags", "><")
     strong = next((one for one in STRONG if mean(distinct.str.contains(one, literal=True)) >= 0.5), None)
     if certain := mark or strong:
         frame = _levels(cells.name, [_parts(cell, certain) for cell in cells])
         if frame.width > 1:
-            return _with_own_names(frame), (f"{said} {quoted(certain)}",)
+            frame, root = _without_root(frame)
+            return _with_own_names(frame), (f"{said} {quoted(certain)}{root}",)
     if mark is not None:
         raise DataError(f"{place}: no label holds {quoted(mark)}", "leave --path-separator out, or name another")
     if found := _several_in(distinct):
         raise _several(cells.name, place, f"{quoted(found[0])} holds several", found[1])
     weak, likely = _weak_mark(cells.name, distinct)
     if weak:
-        frame = _levels(cells.name, [_parts(cell, weak) for cell in cells])
-        return _with_own_names(frame), (f"{said} {quoted(weak)} (--path-separator none: they are no paths)",)
+        frame, root = _without_root(_levels(cells.name, [_parts(cell, weak) for cell in cells]))
+        return _with_own_names(frame), (f"{said} {quoted(weak)}{root} (--path-separator none: they are no paths)",)
     if likely:
         note = f"labels in column {quoted(cells.name)} hold {quoted(likely)} and are not split"
         return cells.to_frame(), (f"{note} (--path-separator {likely!r}: they are paths)",)
@@ -117,7 +143,10 @@ def split_paths(
 
 
 def _first_label(cells: pl.Series, distinct: pl.Series) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    mark = next((one for one in (*_SEVERAL, " ") if distinct.str.contains(one, literal=True).any()), None)
+    if len(distinct) and distinct.str.contains(r"^(<[^<>]+>)+$").all():  # <one><two>
+        cells = cells.str.strip_chars("<>").str.split("><").list.first()
+        return cells.to_frame(), (f"the first of several labels in column {quoted(cells.name)}",)
+    mark = next((one for one in _SEVERAL if distinct.str.contains(one, literal=True).any()), None)
     if mark is None:
         return cells.to_frame(), ()
     first = cells.str.split(mark).list.first().str.strip_chars()
@@ -160,6 +189,17 @@ def _levels(name: str, lists: Sequence[Sequence[str] | None]) -> pl.DataFrame:
     return pl.DataFrame(filled, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
+def _without_root(frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Leave out a first level that holds one label above all others; also return what to say about it."""
+    first = frame.to_series(0)
+    if frame.width < 3 or first.n_unique() != 1 or frame.to_series(1).null_count():
+        return frame, ""
+    names = [f"{first.name[:-1]}{level}" for level in range(frame.width - 1)]
+    return pl.DataFrame(dict(zip(names, frame.get_columns()[1:], strict=True))), (
+        f", all below {quoted(first[0])}, which is no level"
+    )
+
+
 def _no_tree(frame: pl.DataFrame) -> str | None:
     """Return why the levels of `frame` are no tree with fewer parents than children, or None."""
     if frame.width == 1:
@@ -200,6 +240,14 @@ def _several(column: str, place: str, why: str, mark: str) -> DataError:
     )
 
 
+def digits_for(codes: pl.Series) -> str:
+    """Return digits that would make levels of `codes`: three at most whose classes repeat and grow."""
+    plain = codes.drop_nulls().str.replace_all(r"[^\p{L}\p{N}]", "")
+    sizes = {n: plain.str.slice(0, n).n_unique() for n in range(1, 1 + int(plain.str.len_chars().min() or 0))}  # type: ignore[arg-type]
+    good = [n for n, size in sizes.items() if 1 < size <= len(plain) / 2 and size > sizes.get(n - 1, 1)]
+    return ",".join(map(str, [good[0], good[len(good) // 2], good[-1]] if len(good) > 3 else good)) or "2,4,6"
+
+
 def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Return one level per number in `digits`: the first so many letters and digits of each code.
 
@@ -207,7 +255,12 @@ def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tupl
 
     :raises DataError: if `digits` do not grow.
     """
-    if not digits or any(one >= other for one, other in pairwise(digits)) or digits[0] < 1:
+    if not digits:
+        raise DataError(
+            f"{place}: --code says no levels by itself",
+            f"say how many characters each has: --digits {digits_for(cells)}",
+        )
+    if any(one >= other for one, other in pairwise(digits)) or digits[0] < 1:
         raise DataError(
             f"--digits {','.join(map(str, digits))} do not grow", "give them coarsest first: --digits 2,4,6"
         )

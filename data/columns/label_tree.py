@@ -8,8 +8,12 @@ ancestors are the coarser levels, and a node above the leaves means a text of un
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,9 @@ import polars as pl
 
 from data.errors import DataError, listed, quoted
 from data.files.locate import located, suffix_of
-from data.files.read import open_source
-from data.files.records import FileFormat
+from data.files.read import FORMATS, open_source
+from data.files.records import FileFormat, mean
+from data.files.stream import open_stream
 
 _PARENT = ("parent", "parent_id", "parentid", "parent_code", "broader", "source", "from", "head")
 _CHILD = ("id", "code", "child", "node", "label", "key", "target", "to", "tail", "class")
@@ -34,20 +39,24 @@ def named(frame: pl.DataFrame, files: Sequence[str]) -> pl.DataFrame:
         level, _, file = one.rpartition("=")
         if level and level not in frame.columns:
             raise DataError(f"--names {one}: there is no level {quoted(level)}", f"use {listed(frame.columns, 99)}")
-        matched = False
-        for column in [level] if level else frame.columns:
-            labels = frame.get_column(column)
-            names = _names_of(file, labels)
-            known = labels.drop_nulls().is_in(list(names))
-            if not known.any():
-                continue
-            matched = True
-            taken = list(names.values())
-            clear = {key: name if taken.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
-            frame = frame.with_columns(labels.replace(clear).alias(column))
-        if not matched:
+        found = {column: _names_of(file, frame.get_column(column)) for column in ([level] if level else frame.columns)}
+        shares = {column: mean(frame.get_column(column).drop_nulls().is_in(list(found[column]))) for column in found}
+        fitting = [column for column in found if shares[column]]
+        if not level and (double := _of_two_levels(frame, fitting)):
+            fitting = [max(double, key=lambda column: (shares[column], frame.get_column(column).n_unique()))]
+        for column in fitting:
+            counts = Counter(found[column].values())
+            clear = {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in found[column].items()}
+            frame = frame.with_columns(frame.get_column(column).replace(clear).alias(column))
+        if not fitting:
             raise DataError(f"{file} names none of the labels", "check that its first column holds the ids of the rows")
     return frame
+
+
+def _of_two_levels(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return `columns` if two of them use the same ids, such as numbers from 0: then a file names one of them."""
+    ids = [set(frame.get_column(column).drop_nulls()) for column in columns]
+    return list(columns) if any(one & other for one, other in combinations(ids, 2)) else []
 
 
 def _names_of(file: str, labels: pl.Series) -> dict[str, str]:
@@ -82,15 +91,22 @@ def _numbered(lines: Sequence[str], labels: pl.Series) -> dict[str, str]:
     return {str(number): line for number, line in enumerate(lines, start=first)}
 
 
+_OUTSIDE = {"oos", "out_of_scope", "out-of-scope", "outofscope"}
+
+
 def ancestors(labels: pl.Series, parents: Mapping[str, str | None], place: str) -> pl.DataFrame:
     """Return the levels of each label, coarsest first, by the tree `parents` (label -> parent, None at the top).
 
-    A node without siblings of its depth keeps its depth: level 0 holds the tree's top nodes.
+    A node without siblings of its depth keeps its depth: level 0 holds the tree's top nodes. What a dataset calls out
+    of scope (``oos``) stands beside them.
 
     :raises DataError: for a label that is no node, or a tree that goes in a circle.
     """
     paths: dict[str, list[str]] = {}
     for label in labels.drop_nulls().unique():
+        if label.lower() in _OUTSIDE and label not in parents:
+            paths[label] = [label]
+            continue
         if label not in parents:
             raise DataError(f"{place}: the label {quoted(label)} is not in the hierarchy", "add it, or correct the row")
         path, node = [label], parents[label]
@@ -118,27 +134,51 @@ def read_tree(file: str) -> tuple[dict[str, str | None], dict[str, str]]:
         value = _value(file)
         inner = value.get("hierarchy") if isinstance(value, Mapping) else None
         return tree_of(inner if isinstance(inner, Mapping) else value, file)
+    lines = suffix_of(file) == ".txt" or suffix_of(file) not in FORMATS
+    if lines and (edges := _edges_of_lines(file)) is not None:
+        return _parents(edges, file), {}
     frame = open_source(file).frame
-    lower = {column.strip().lower(): column for column in reversed(frame.columns)}
-    parent = next((lower[name] for name in _PARENT if name in lower), None)
+    columns = {column.strip().lower(): column for column in reversed(frame.columns)}
+    parent = _like(columns, _PARENT, r"parent|broader", ())
     if parent is None:
         if frame.width < 2:
             raise DataError(f"{file} has one column, not a parent and a child", "write an edge per row: parent,child")
-        rows = frame.rows() if len(lower) < 2 else [tuple(frame.columns), *frame.rows()]
-        return _parents(((row[1], row[0]) for row in rows), file), {}
-    child = next((lower[name] for name in _CHILD if name in lower and lower[name] != parent), None)
+        return _parents(((row[1], row[0]) for row in [tuple(frame.columns), *frame.rows()]), file), {}
+    child = _like(columns, _CHILD, r"(id|code|child)$", (parent,))
     if child is None:
         child = next(column for column in frame.columns if column != parent)
     missing = ("", "None", "null", "nan", "NaN", "0", "-1")
     ids = set(frame.get_column(child))
-    edges = [
+    pairs = [
         (one, None if above is None or (above in missing and above not in ids) else above)
         for one, above in frame.select(child, parent).iter_rows()
         if one is not None
     ]
-    name = next((lower[one] for one in _NAME if one in lower and lower[one] not in (parent, child)), None)
+    name = _like(columns, _NAME, r"(name|title|label)$", (parent, child))
     names = dict(frame.select(child, name).drop_nulls().iter_rows()) if name else {}
-    return _parents(edges, file), names
+    return _parents(pairs, file), names
+
+
+def _like(columns: Mapping[str, str], usual: Sequence[str], pattern: str, taken: Sequence[str]) -> str | None:
+    """Return the column with a usual name, else one whose name matches; `columns`: lower-case name -> name."""
+    likely = [*(name for name in usual if name in columns), *(name for name in columns if re.search(pattern, name))]
+    return next((columns[name] for name in likely if columns[name] not in taken), None)
+
+
+def _edges_of_lines(file: str) -> list[tuple[str, str | None]] | None:
+    """Return the edges of lines of a parent and its children, tabs or spaces between; None if there is a header.
+
+    networkx writes edge lists so (``parent child {}``), and taxonomies of several datasets are (a parent, then all its
+    children).
+    """
+    with _readable(file):
+        lines = [line for line in open_stream(file, located(file)).text().splitlines() if line.strip()]
+    lines = [re.sub(r"\s*\{.*\}$", "", line) for line in lines if not line.startswith("#")]
+    mark = "\t" if any("\t" in line for line in lines) else "," if all("," in line for line in lines) else None
+    rows = [[part.strip() for part in line.split(mark) if part.strip()] for line in lines]
+    if not rows or any(len(row) < 2 for row in rows) or set(map(str.lower, rows[0])) & set(_PARENT):
+        return None
+    return [(child, row[0]) for row in rows for child in row[1:]]
 
 
 def tree_of(value: Any, place: str) -> tuple[dict[str, str | None], dict[str, str]]:
@@ -185,8 +225,16 @@ def _parents(edges: Iterable[tuple[str, str | None]], place: str) -> dict[str, s
 
 
 def _value(file: str) -> Any:
-    try:
+    with _readable(file):
         text = Path(located(file)).read_text(encoding="utf-8-sig")
         return json.loads(text) if suffix_of(file) == ".json" else tomllib.loads(text)
+
+
+@contextmanager
+def _readable(file: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}", "correct it") from error

@@ -8,12 +8,20 @@ different trees are an error that names both, because a wrong hierarchy would be
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 import polars as pl
 
+from data.columns.indicator_columns import indicators
+from data.columns.label_forms import digits_for
+from data.columns.split_column import looks_like_split
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
+from data.hierarchy import find_conflicts
+
+LEVEL = re.compile(r"level\d+")
+"""Names of the plain form, which are never doubted."""
 
 _NUMBERED = re.compile(r"^(.*?)[ _.-]*(\d+)([^\d]*)$")
 _LEVEL_WORDS = set(
@@ -38,14 +46,18 @@ _LEVEL_WORDS = set(
         "labellevel",
     ]
 )
-_LABEL_WORDS = re.compile(
+LABEL_WORDS = re.compile(
     r"label|class|categor|topic|domain|intent|genre|group|section|department|area|field|type|tag|theme|subject|product"
 )
+"""What a name of a column of labels has in it."""
+
 _OTHER_WORDS = re.compile(
     r"^(.*[ _.-])?(id|ids|uid|uuid|guid|index|idx|no|nr|url|uri|link|date|time|timestamp|year|month|day|created|"
     r"updated|lang|language|locale|country|author|user|userid|username|source|score|rating|stars|price|length|len|count|votes|"
     r"helpfulness|confidence|probability|channel)$"
 )
+_CODE = r"^[A-Za-z]{0,3}[\d.-]*\d[\w./ -]*$"
+_CODE_WORDS = re.compile(r"code|naics|isic|nace|hs|cpc|ipc|icd|sic|isco|unspsc|cpv|dewey|ddc")
 _LONGEST = 100
 """Characters. A value that is longer on average is no label."""
 
@@ -58,24 +70,37 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     :raises DataError: if there is none, or two readings give a tree.
     """
     columns = [column for column in records.frame.columns if column not in taken]
-    if numbered := _numbered(records, columns):
-        usual = all(re.fullmatch(r"level\d+", column) for column in numbered)
-        return numbered, () if usual else (_said(numbered),)
+    numbered = _numbered(records, columns)
+    if numbered and all(LEVEL.fullmatch(column) for column in numbered):
+        return numbered, ()
+    if numbered and not find_conflicts(records.frame.select(numbered), numbered):
+        return numbered, (_said(numbered),)
+    flags = indicators(records.frame, columns)
+    columns = [column for column in columns if column not in flags]
     candidates = [column for column in columns if _may_be_labels(records, column)]
-    named = [column for column in candidates if _LABEL_WORDS.search(column.lower())]
+    candidates = candidates or [column for column in columns if _may_be_labels(records, column, ids=True)]
+    several = [column for column in candidates if _holds_tags(records.frame.get_column(column))]
+    if len(several) < len(candidates):
+        candidates = [column for column in candidates if column not in several]
+    named = [column for column in candidates if LABEL_WORDS.search(column.lower())]
     paths = records.frame.select(candidates).unique(maintain_order=True) if candidates else pl.DataFrame()
     candidates, same = _distinct(paths, candidates)
     chains = _chains(paths, candidates)
     deep = [chain for chain in chains if len(chain) > 1]
+    if numbered and not any(set(chain).isdisjoint(numbered) for chain in deep):
+        return numbered, (_said(numbered),)  # no tree, which the checks say with the rows
     found = deep or chains
     if len(found) > 1:
         likely = [chain for chain in found if all(column in named for column in chain)]
         found = likely if len(likely) == 1 else found
+    if not found and flags:
+        return tuple(flags), ()
     if not found:
         names = listed(map(quoted, records.frame.columns), records.frame.width)
         raise DataError(
             f"{records.source} has no columns level0, level1, ... nor others that look like labels; it has {names}",
-            "name the columns of labels: --levels COARSE,FINE (if the first line is a row: --no-header)",
+            "name the columns of labels: --levels COARSE,FINE"
+            f"{_hint_of_codes(records, columns)} (if the first line is a row: --no-header)",
         )
     if len(found) > 1:
         shown = found[:3]
@@ -128,21 +153,38 @@ def _numbered(records: Records, columns: Sequence[str]) -> tuple[str, ...]:
 _LABEL_ENDS = {"label", "name", "class", "category"}
 
 
-def _may_be_labels(records: Records, column: str) -> bool:
+def _hint_of_codes(records: Records, columns: Sequence[str]) -> str:
+    """Return how to say that a column holds codes, such as 0101.21, A00.1 or H04L, if one does."""
+    able = [
+        column
+        for column in columns
+        if mean(records.frame.get_column(column).drop_nulls().head(1_000).str.contains(_CODE)) > 0.9
+        and not _OTHER_WORDS.match(column.lower().rstrip("."))
+    ]
+    if not able:
+        return ""
+    column = next((one for one in able if _CODE_WORDS.search(one.lower())), able[0])
+    return f"; of codes: --code {shlex.quote(column)} --digits {digits_for(records.frame.get_column(column))}"
+
+
+def _holds_tags(values: pl.Series) -> bool:
+    """Whether values are written as ``<one><two>``: several labels per text."""
+    return bool(values.drop_nulls().str.contains(r"^(<[^<>]+>)+$").all())
+
+
+def _may_be_labels(records: Records, column: str, *, ids: bool = False) -> bool:
+    """Whether a column's values repeat as labels do; with `ids` also one that is named as ids of labels are."""
     values = records.frame.get_column(column).drop_nulls()
-    known = bool(_LABEL_WORDS.search(column.lower()))
-    if (
-        not len(values)
-        or _OTHER_WORDS.match(column.lower())
-        or records.kind_of(column, "number", "truth value", "list")
-    ):
+    known = bool(LABEL_WORDS.search(column.lower()))
+    other = looks_like_split(column) or (_OTHER_WORDS.match(column.lower()) and not (ids and known))
+    if not len(values) or other or records.kind_of(column, "number", "truth value", "list"):
         return False
     classes = values.n_unique()
     if mean(values.head(500).str.contains(r"^-?\d*\.\d+$")) > 0.5:
         return False
     if mean(values.str.len_chars()) > _LONGEST:
         return False
-    return 1 < classes <= len(values) / 2 or (known and classes < len(values))
+    return 1 < classes <= len(values) / 2 or (known and 1 < classes < len(values))
 
 
 def _distinct(paths: pl.DataFrame, columns: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import polars as pl
@@ -24,6 +25,15 @@ NAMES = {
     "splits",
 }
 """Usual names of a split column, lower case."""
+
+_FLAG = re.compile(r"^(?:is|in|for)[ _.-]?(\w+)$")
+_TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "0.0": False, "1.0": True}
+
+
+def looks_like_split(column: str) -> bool:
+    """Whether a column's name says that it holds splits."""
+    name = column.strip().lower()
+    return name in NAMES or bool(re.match(r"split|.*[ _.-](split|fold|partition)$", name))
 
 
 def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -55,7 +65,7 @@ def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tup
         )
     if usable:
         return usable[0], (f"splits are in column {quoted(usable[0])} (--split)",)
-    likely = [column for column in free if column.strip().lower() in NAMES]
+    likely = [column for column in free if looks_like_split(column) or _of_flag(frame.get_column(column))]
     return None, tuple(
         f"column {quoted(column)} looks like a split and is not used: its values are no splits (--split {column})"
         for column in likely
@@ -66,5 +76,22 @@ def _all_splits(column: pl.Series) -> bool:
     """Whether every value means a split, and both training and other rows are there."""
     if column.null_count() or column.n_unique() > 12:
         return False
-    found = {split_of_word(word) for word in column.unique()}
+    found = {split_of_word(word) for word in splits_of(column).unique()}
     return None not in found and "train" in found and len(found) > 1
+
+
+def _of_flag(column: pl.Series) -> str | None:
+    """Return the split of the rows where a column such as ``is_test`` says yes, or None."""
+    found = _FLAG.match(column.name.strip().lower())
+    return split_of_word(found[1]) if found else None
+
+
+def splits_of(column: pl.Series) -> pl.Series:
+    """Return the splits that `column` says: its values, or for one such as ``is_test`` test and train."""
+    named = _of_flag(column)
+    words = column.str.strip_chars().str.to_lowercase()
+    if named is None or not words.is_in(list(_TRUTH)).all():
+        return column
+    other = "test" if named == "train" else "train"
+    yes = words.replace_strict(_TRUTH, default=False, return_dtype=pl.Boolean)
+    return pl.Series(column.name, [named if one else other for one in yes], dtype=pl.String)

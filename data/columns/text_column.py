@@ -1,11 +1,17 @@
-"""Which column holds the texts: the one that is named, else one with a usual name, else the one with long values."""
+"""Which column holds the texts: the one that is named, else one with a usual name, else the one with long values.
+
+Of several with usual names the one whose values are by far the longest is it: the abstract, not the title. A column of
+lists holds the tokens of one text each, or several texts of one record, such as the examples of an intent.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+from dataclasses import replace
 
 import polars as pl
 
+from data.columns.level_columns import LABEL_WORDS, LEVEL
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
 
@@ -13,6 +19,7 @@ _FIRST = ("text", "texts")
 _USUAL = [
     "sentence",
     "utterance",
+    "utt",
     "query",
     "document",
     "doc",
@@ -44,6 +51,9 @@ _LONG = 40
 _LONGER = 4
 """A column is taken for the texts if its values are so many times longer than the next one's."""
 
+_MUCH_LONGER = 8
+"""The same among columns with usual names, of which the shorter one is often part of the text, such as a title."""
+
 
 def find_text(records: Records, given: tuple[str, ...] | None) -> tuple[tuple[str, ...], str | None]:
     """Return the columns of texts, and a note if they were guessed.
@@ -58,25 +68,49 @@ def find_text(records: Records, given: tuple[str, ...] | None) -> tuple[tuple[st
             return (",".join(given),), None
         return given, None
     for names in (_FIRST, _USUAL):
-        found = [column for column in columns if column.strip().lower() in names and _are_texts(records, column)]
+        found = [column for column in columns if _plain(column) in names and _are_texts(records, column)]
         if names is _FIRST and not found:
-            found = [column for column in columns if column.strip().lower() in _FIRST]
+            found = [column for column in columns if _plain(column) in _FIRST]
         if len(found) == 1:
             return (found[0],), None if found[0] == "text" else f"texts are in column {quoted(found[0])} (--text)"
         if found:
-            raise _several(records, found)
-    able = [column for column in columns if not re.fullmatch(r"level\d+", column) and _are_texts(records, column)]
-    lengths = sorted(((mean(records.frame.get_column(one).str.len_chars()), one) for one in able), reverse=True)
-    if not lengths:
+            return _longest(records, found, _MUCH_LONGER)
+    able = [column for column in columns if not _named_as_labels(records, column) and _are_texts(records, column)]
+    able = able or [column for column in columns if _long_lists(records, column)]
+    if not able:
         shown = listed(map(quoted, columns), len(columns))
         raise DataError(
             f"{records.source} has no column 'text', nor another that holds texts; it has {shown}",
             "name the column of texts: --text NAME (if the first line is a row: --no-header)",
         )
-    rivals = [column for length, column in lengths if length * _LONGER > lengths[0][0]]
+    return _longest(records, able, _LONGER)
+
+
+def _plain(column: str) -> str:
+    """Return a column's name in lower case, of a nested one (``row.text``) its last part."""
+    return column.strip().lower().rsplit(".", 1)[-1]
+
+
+def _longest(records: Records, able: list[str], times: int) -> tuple[tuple[str, ...], str]:
+    """Return the column whose values are by far the longest, and a note.
+
+    :raises DataError: if others are nearly as long.
+    """
+    lengths = sorted(((mean(records.frame.get_column(one).str.len_chars()), one) for one in able), reverse=True)
+    rivals = [column for length, column in lengths if length * times > lengths[0][0]]
     if len(rivals) > 1:
-        raise _several(records, rivals)
-    return (rivals[0],), f"texts are in column {quoted(rivals[0])}, whose values are the longest (--text)"
+        raise _several(records, sorted(rivals, key=records.frame.columns.index))
+    one, others = rivals[0], [column for column in able if column != rivals[0]]
+    join = f"; joined with {quoted(others[0])}: --text {others[0]},{one}" if others and times > _LONGER else ""
+    return (one,), f"texts are in column {quoted(one)}, whose values are the longest (--text{join})"
+
+
+def _named_as_labels(records: Records, column: str) -> bool:
+    """Whether a column's name says labels, and its values are short."""
+    if LEVEL.fullmatch(column):
+        return True
+    short = mean(records.frame.get_column(column).str.len_chars()) <= _LONG
+    return short and bool(LABEL_WORDS.search(column.lower()))
 
 
 def _are_texts(records: Records, column: str) -> bool:
@@ -86,6 +120,13 @@ def _are_texts(records: Records, column: str) -> bool:
         return False
     words = mean(values.head(1_000).str.contains(r"\p{L}")) > 0.5
     return words and (values.n_unique() > len(values) / 2 or mean(values.str.len_chars()) > _LONG)
+
+
+def _long_lists(records: Records, column: str) -> bool:
+    """Whether values are lists, on average of five items or more."""
+    kinds = records.kinds.get(column, ())
+    values = records.frame.get_column(column).drop_nulls()
+    return any(kind.name == "list" for kind in kinds) and mean(values.head(1_000).str.count_matches(r"\", ")) >= 4
 
 
 def _several(records: Records, found: list[str]) -> DataError:
@@ -101,3 +142,31 @@ def joined(records: Records, columns: tuple[str, ...]) -> pl.Series:
         return records.frame.get_column(columns[0]).alias("text")
     made = records.frame.select(pl.concat_str(columns, separator="\n", ignore_nulls=True).alias("text")).to_series()
     return made.str.strip_chars("\n")
+
+
+def with_texts_of_lists(records: Records, columns: tuple[str, ...]) -> tuple[Records, tuple[str, ...]]:
+    """Return `records` with text where the one column of texts holds lists, and a note.
+
+    Items of one word are a text's tokens, joined by spaces; longer ones are texts, and each becomes a record.
+    """
+    if len(columns) != 1 or columns[0] not in records.frame.columns:
+        return records, ()
+    column, kinds = columns[0], {kind.name for kind in records.kinds.get(columns[0], ())}
+    values = records.frame.get_column(column)
+    if kinds != {"list"} or not values.drop_nulls().str.starts_with("[").all():
+        return records, ()
+    lists = [json.loads(value) if value is not None else [] for value in values]
+    if any(not isinstance(item, str) for one in lists for item in one):
+        return records, ()
+    items = [item for one in lists for item in one]
+    if len(items) < 2 * len(lists):
+        return records, ()
+    kept = {name: kind for name, kind in records.kinds.items() if name != column}
+    if sum(" " in item.strip() for item in items) < len(items) / 2:
+        texts = pl.Series(column, [" ".join(one) for one in lists], dtype=pl.String)
+        note = f"lists in column {quoted(column)} are the tokens of texts, joined by spaces"
+        return replace(records, frame=records.frame.with_columns(texts), kinds=kept), (note,)
+    rows = [row for row, one in enumerate(lists) for _ in one]
+    frame = records.frame[rows].with_columns(pl.Series(column, items, dtype=pl.String))
+    note = f"lists in column {quoted(column)} hold {len(items):,} texts: one row per text"
+    return replace(records, frame=frame, numbers=records.numbers.gather(rows), kinds=kept, short=()), (note,)

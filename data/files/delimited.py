@@ -20,6 +20,7 @@ from itertools import islice
 import polars as pl
 
 from data.errors import DataError, counted, listed, quoted
+from data.files.labelled_lines import labelled
 from data.files.locate import suffix_of
 from data.files.records import FileFormat, Quotes, Records, unnamed
 from data.files.stream import Stream, open_stream
@@ -46,6 +47,11 @@ def open_delimited(source: str, place: str, format: FileFormat) -> Records:
     stream = open_stream(source, place, format.encoding)
     if stream.empty:
         raise DataError(f"{source} is empty", "give it a header and rows")
+    if suffix_of(source) == ".txt" and format == FileFormat(encoding=format.encoding):
+        lines = [line.rstrip("\r\n") for line in stream.lines()]
+        if found := labelled(lines, source):
+            said = tuple(note for note in (stream.note, found[1]) if note)
+            return Records(source, found[0], pl.int_range(1, len(lines) + 1, eager=True), notes=said)
     separator, note = _separator(stream, format.separator)
     notes = [note for note in (stream.note, note) if note]
     lines_only = not separator and (suffix_of(source) == ".txt" or format.separator == "none")

@@ -8,25 +8,18 @@ dotted names; a list stays one value. A name that stands twice in one object, wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import polars as pl
 
-from data.errors import DataError, listed, quoted
+from data.errors import DataError, quoted
+from data.files.json_shapes import Number, shaped
 from data.files.records import FileFormat, Kind, KindName, Records, unnamed
 from data.files.stream import Stream, open_stream
-from data.splits import split_of_word
 
 _CHUNK = 20_000
-_NAMES = {"text", "label", "labels", "category", "sentence", "title", "content"}
-
-
-class _Number(str):
-    """A JSON number as it was written."""
-
-    __slots__ = ()
 
 
 def open_jsonl(source: str, place: str, format: FileFormat) -> Records:
@@ -56,15 +49,15 @@ def open_json(source: str, place: str, format: FileFormat) -> Records:
             return _collected(stream, _of_lines(stream))
         where = f", line {error.lineno:,}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{source}{where}: not JSON ({_reason(error)})", "correct it, or save it as CSV") from error
-    records, notes = _shaped(source, value)
+    records, notes = shaped(source, value)
     return _collected(stream, enumerate(records, start=1), notes)
 
 
 def _parsed(text: str) -> Any:
     return json.loads(
         text.removeprefix("\ufeff"),
-        parse_int=_Number,
-        parse_float=_Number,
+        parse_int=Number,
+        parse_float=Number,
         parse_constant=lambda _: None,
         object_pairs_hook=_distinct,
     )
@@ -107,71 +100,6 @@ def _whole_lines(stream: Stream) -> Iterator[str]:
         yield "".join(parts)
 
 
-def _shaped(source: str, value: Any) -> tuple[list[Any], tuple[str, ...]]:
-    """Return the records that a parsed file holds, and a note on the shape that was found."""
-    if isinstance(value, list):
-        return value, ()
-    if isinstance(value, dict) and value:
-        for shape in (_of_splits, _of_columns, _by_id, _wrapped):
-            if found := shape(value):
-                return found[0], (f"{source}: {found[1]}",)
-    raise DataError(
-        f"{source}: a JSON file that holds neither records nor columns nor records keyed by id",
-        "write a list of objects, or one object per line",
-    )
-
-
-_Shape = tuple[list[Any], str] | None
-
-
-def _of_splits(value: Mapping[str, Any]) -> _Shape:
-    """``{"train": [record, ...], "test": [record, ...]}``."""
-    lists = all(isinstance(part, list) for part in value.values())
-    if not lists or not any(split_of_word(name) for name in value):
-        return None
-    records: list[Any] = []
-    for name, part in value.items():
-        for record in part:
-            if isinstance(record, dict):
-                records.append({**record, "split": name})
-            elif isinstance(record, list):
-                records.append({**dict(zip(unnamed(len(record)), record, strict=True)), "split": name})
-            else:
-                records.append({"column1": record, "split": name})
-    return records, f"the parts {listed(value, len(value))} are the splits"
-
-
-def _of_columns(value: Mapping[str, Any]) -> _Shape:
-    """``{"text": ["a", ...], "label": [...]}``, or as pandas writes it: ``{"text": {"0": "a", ...}, ...}``."""
-    parts = list(value.values())
-    if all(isinstance(part, list) for part in parts) and len({len(part) for part in parts}) == 1 and len(parts) > 1:
-        columns = {name: list(part) for name, part in value.items()}
-    elif all(isinstance(part, dict) and part for part in parts) and len({tuple(part) for part in parts}) == 1:
-        rows = list(parts[0])
-        if not (set(map(str.lower, value)) & _NAMES or rows == [str(i) for i in range(len(rows))]):
-            return None
-        columns = {name: list(part.values()) for name, part in value.items()}
-    else:
-        return None
-    records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return records, f"an object of columns ({listed(map(quoted, columns), len(columns))})"
-
-
-def _by_id(value: Mapping[str, Any]) -> _Shape:
-    """``{"q1": {"text": ...}, "q2": {...}}``."""
-    if not all(isinstance(part, dict) for part in value.values()):
-        return None
-    key = "id" if not any("id" in part for part in value.values()) else "key"
-    return [{key: name, **part} for name, part in value.items()], f"records keyed by {key}"
-
-
-def _wrapped(value: Mapping[str, Any]) -> _Shape:
-    """``{"version": 1, "data": [record, ...]}``."""
-    lists = [(name, part) for name, part in value.items() if isinstance(part, list) and part]
-    objects = [(name, part) for name, part in lists if all(isinstance(one, dict) for one in part)]
-    return (objects[0][1], f"the records are in {quoted(objects[0][0])}") if len(objects) == 1 else None
-
-
 def _collected(stream: Stream, records: Iterable[tuple[int, Any]], notes: tuple[str, ...] = ()) -> Records:
     """Turn numbered JSON values into columns, a chunk at a time."""
     chunks: list[pl.DataFrame] = []
@@ -208,7 +136,7 @@ def _object(source: str, number: int, value: Any) -> dict[str, Any]:
         return value
     if isinstance(value, list) and value:
         return dict(zip(unnamed(len(value)), value, strict=True))
-    if isinstance(value, str) and not isinstance(value, _Number):
+    if isinstance(value, str) and not isinstance(value, Number):
         return {"column1": value}
     raise DataError(
         f"{source}, row {number:,}: not a JSON object: {quoted(json.dumps(value))}", "write one JSON object per line"
@@ -243,7 +171,7 @@ def _column(source: str, name: str, values: list[Any], numbers: list[int], kinds
 
 
 _TEXT_OF: dict[type, tuple[KindName, Callable[[Any], str]]] = {
-    _Number: ("number", str),
+    Number: ("number", str),
     bool: ("truth value", lambda value: "true" if value else "false"),
     list: ("list", lambda value: json.dumps(_plain(value), ensure_ascii=False)),
 }
@@ -264,7 +192,7 @@ def _plain(value: Any) -> Any:
     """Return a list with its numbers as text, as they were written."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
-    return str(value) if isinstance(value, _Number) else value
+    return str(value) if isinstance(value, Number) else value
 
 
 def _encodes(value: str) -> bool:

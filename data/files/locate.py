@@ -28,12 +28,20 @@ def is_there(source: str) -> bool:
         return False
 
 
+def in_archive(source: str) -> tuple[str, str] | None:
+    """Return the ``.zip`` file and the name in it that ``archive.zip/folder/file.csv`` means, or None."""
+    if ".zip/" not in source or is_url(source):
+        return None
+    archive, _, name = source.partition(".zip/")
+    return (archive + ".zip", name) if name and is_there(archive + ".zip") else None
+
+
 def located(source: str) -> str:
     """Return where `source` is read from: a URL as it is, a path with its home folder spelled out.
 
     :raises DataError: if it is a directory or not there.
     """
-    if is_url(source):
+    if is_url(source) or in_archive(source):
         return source
     if not is_there(source):
         raise DataError(
@@ -47,7 +55,7 @@ def located(source: str) -> str:
 
 def expanded(source: str) -> list[str]:
     """Return the files that a pattern such as ``part-*.csv`` names, sorted; anything else as it is."""
-    if is_url(source) or is_there(source):
+    if is_url(source) or is_there(source) or in_archive(source):
         return [source]
     pattern = local(source)
     try:

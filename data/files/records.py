@@ -7,6 +7,7 @@ that a column of numbers is not taken for texts without a word.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -70,6 +71,11 @@ class Records:
 def unnamed(count: int) -> list[str]:
     """Return the names of `count` columns that have none: column1, column2, ..."""
     return [f"column{number}" for number in range(1, count + 1)]
+
+
+def is_unnamed(column: str) -> bool:
+    """Whether `column` has such a name."""
+    return bool(re.fullmatch(r"column\d+", column))
 
 
 def mean(values: pl.Series) -> float:

@@ -8,6 +8,7 @@ one another.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,9 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from data.errors import DataError, listed, quoted
-from data.files.locate import expanded, is_there, is_url, stem, suffix_of
+from data.files.class_folders import read_text_files, text_files
+from data.files.header import first_line_as_row, has_no_header
+from data.files.locate import expanded, is_there, is_url, local, stem, suffix_of
 from data.files.read import FORMATS, open_source
 from data.files.records import FileFormat, Kind, Records
 from data.splits import split_of_word
@@ -41,7 +44,10 @@ def read_files(
     notes: list[str] = []
     places: list[tuple[str, str | None]] = []
     for source in sources:
-        found = _in_folder(source, notes) if _is_folder(source) else expanded(source)
+        folder = _is_folder(source)
+        if folder and len(sources) == 1 and not splits and (texts := text_files(source)):
+            return read_text_files(source, texts, format)
+        found = _in_folder(source, notes) if folder or _is_archive(source) else expanded(source)
         places += [(place, None) for place in found]
     for named, files in (splits or {}).items():
         places += [(place, named) for file in files for place in expanded(file)]
@@ -83,11 +89,21 @@ def _is_folder(source: str) -> bool:
     return not is_url(source) and is_there(source) and Path(source).expanduser().is_dir()
 
 
+def _is_archive(source: str) -> bool:
+    """Whether `source` is a ``.zip`` file whose own name does not say the kind of the one file in it."""
+    return not is_url(source) and is_there(source) and source.endswith(".zip") and suffix_of(source) not in FORMATS
+
+
 def _in_folder(folder: str, notes: list[str]) -> list[str]:
+    if _is_archive(folder):
+        with zipfile.ZipFile(str(local(folder))) as archive:
+            everything = [Path(folder) / name for name in sorted(archive.namelist()) if not name.endswith("/")]
+    else:
+        everything = [path for path in sorted(Path(folder).expanduser().rglob("*")) if path.is_file()]
     found = [
         path
-        for path in sorted(Path(folder).expanduser().rglob("*"))
-        if path.is_file() and suffix_of(path.name) in FORMATS and not path.name.startswith(".")
+        for path in everything
+        if suffix_of(path.name) in FORMATS and not path.name.startswith(".") and "__MACOSX" not in path.parts
     ]
     splits = [path for path in found if _split_of_file(str(path))]
     kept = splits if len({_split_of_file(str(path)) for path in splits}) > 1 else found
@@ -98,7 +114,9 @@ def _in_folder(folder: str, notes: list[str]) -> list[str]:
         )
     left = [path.name for path in found if path not in kept]
     if left:
-        notes.append(f"not read in {folder}: {listed(left, len(left))}")
+        notes.append(
+            f"not read in {folder}: {listed(left, len(left))} (names of labels: --names, parents: --hierarchy)"
+        )
     return [str(path) for path in kept]
 
 
@@ -158,6 +176,22 @@ def _with_split(part: Records, split: str | None) -> Records:
     return replace(part, frame=part.frame.with_columns(pl.lit(split).alias(FILE_SPLIT)))
 
 
+def _shown(parts: list[Records]) -> list[str]:
+    return [column for column in parts[0].frame.columns if column != FILE_SPLIT]
+
+
+def _all_without_header(parts: list[Records]) -> list[Records] | None:
+    """Return the parts with their first lines as rows, if these differ in files that are alike and one of them is one.
+
+    Names of columns are the same in all files; rows that stand first are not.
+    """
+    heads = [_shown([part]) for part in parts]
+    alike = all(part.named and len(head) == len(heads[0]) for part, head in zip(parts, heads, strict=True))
+    if not alike or any(set(head) == set(heads[0]) for head in heads[1:]):
+        return None
+    return [first_line_as_row(part, FILE_SPLIT) for part in parts] if any(map(has_no_header, parts)) else None
+
+
 def _one_after_another(parts: list[Records], notes: tuple[str, ...]) -> Records:
     """Return the records of all parts, numbered by file where there are several.
 
@@ -166,6 +200,8 @@ def _one_after_another(parts: list[Records], notes: tuple[str, ...]) -> Records:
     notes += tuple(note for part in parts for note in part.notes)
     if len(parts) == 1:
         return replace(parts[0], notes=notes)
+    if rows := _all_without_header(parts):
+        parts, notes = rows, (*notes, f"no file has names in its first line: columns are {', '.join(_shown(rows))}")
     first = parts[0].frame.columns
     for part in parts[1:]:
         if set(part.frame.columns) != set(first):

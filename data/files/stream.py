@@ -24,7 +24,7 @@ from typing import BinaryIO, cast
 import polars as pl
 
 from data.errors import DataError, quoted
-from data.files.locate import compression_of, is_url
+from data.files.locate import compression_of, in_archive, is_url, local
 
 _BLOCK = 1 << 20
 _SECONDS = 60
@@ -167,6 +167,8 @@ def _scan_windows(source: str, opener: Callable[[], BinaryIO], error: DataError)
 
 def _opener(source: str, place: str) -> Callable[[], BinaryIO]:
     """Return what opens the decompressed bytes of `place`."""
+    if inside := in_archive(place):
+        return lambda: cast(BinaryIO, zipfile.ZipFile(str(local(inside[0]))).open(inside[1]))
     kind = compression_of(place)
     scheme = place.split("://", 1)[0].lower() if is_url(place) else ""
     if kind == ".zst" or (scheme and scheme not in ("http", "https")):
