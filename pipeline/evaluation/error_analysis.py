@@ -1,7 +1,9 @@
 """Where answers go wrong: by class, by parent, and by how far in the tree a wrong label is from the right one.
 
 An intent taken for its sibling is a smaller error than one taken for a stranger, and an index that is right about the
-domain can still be useful. So errors are counted by the level at which the paths to the two labels part.
+domain can still be useful. So errors are counted by distance: the number of levels at which the predicted
+class and the true one have different ancestors. 1 is a sibling, L shares nothing. The prediction of the finest level is
+followed up the tree for this; votes at coarser levels play no part.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 import data
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.scores import Confused, Identity, PrefixErrors
 
+Ints = NDArray[np.int64]
 _SCHEMA = {
     "run": pl.String,
     "method": pl.String,
@@ -33,18 +38,64 @@ _SCHEMA = {
 
 
 def errors_of(predictions: Predictions, hierarchy: data.Hierarchy, worst: int = 50) -> tuple[PrefixErrors, ...]:
-    """Judge the errors on the finest level, a record per prefix (see `metrics.Errors`)."""
-    finest = hierarchy.depth - 1
-    labels, names = predictions.labels[predictions.query_index, finest], hierarchy.classes[finest]
-    records = []
-    for dim, predicted in zip(predictions.dims, predictions.predicted[:, :, finest], strict=True):
-        found = metrics.errors(labels, predicted, hierarchy.parents, finest, worst)
-        confused = tuple(
-            Confused(names[one.truth], "(none)" if one.predicted < 0 else names[one.predicted], one.count, one.distance)
-            for one in found.worst
-        )
-        records.append(PrefixErrors(dim, finest, **{**vars(found), "worst": confused}))
-    return tuple(records)
+    """Judge the errors on the finest level, a record per prefix."""
+    labels = predictions.labels[predictions.query_index, -1]
+    return tuple(
+        prefix_errors(labels, predicted, hierarchy, dim, worst)
+        for dim, predicted in zip(predictions.dims, predictions.predicted[:, :, -1], strict=True)
+    )
+
+
+def prefix_errors(labels: Ints, predicted: Ints, hierarchy: data.Hierarchy, dim: int, worst: int = 50) -> PrefixErrors:
+    """Judge the errors made on the finest level by the tree above it.
+
+    :param labels: [q], classes of the finest level; -1, no label, is left out.
+    :param predicted: [q]; -1, no label, is as far off as can be.
+    :param worst: how many of the most frequent confusions to list.
+    """
+    level, names = hierarchy.depth - 1, hierarchy.classes[-1]
+    labels, predicted = labels[labels >= 0], predicted[labels >= 0]
+    wrong = labels != predicted
+    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    distances = distance(pairs[:, 0], pairs[:, 1], hierarchy.parents)
+    by_distance = np.bincount(distances, weights=counts, minlength=level + 2)[1:].astype(np.int64)
+    total = int(counts.sum())
+    within = int(by_distance[0]) if level else 0
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:worst]
+    return PrefixErrors(
+        dim=dim,
+        level=level,
+        queries=len(labels),
+        errors=total,
+        within=within,
+        across=total - within,
+        by_distance=tuple(by_distance.tolist()),
+        mean_distance=float(distances @ counts) / total if total else None,
+        chance_distance=_chance_distance(labels[wrong], hierarchy) if total else None,
+        explained=tuple((by_distance[::-1] / max(total, 1)).tolist()),
+        worst=tuple(
+            Confused(names[a], "(none)" if b < 0 else names[b], int(counts[i]), int(distances[i]))
+            for i, (a, b) in zip(order, pairs[order].tolist(), strict=True)
+        ),
+    )
+
+
+def distance(a: Ints, b: Ints, parents: Sequence[Ints]) -> Ints:
+    """Number of levels at which classes a [n] and b [n] of the finest level have different ancestors."""
+    result: Ints = (a != b).astype(np.int64)
+    none = (a < 0) | (b < 0)
+    for above in reversed(parents):
+        a, b = above[a], above[b]
+        result += (a != b) | none
+    return result
+
+
+def _chance_distance(labels: Ints, hierarchy: data.Hierarchy) -> float:
+    """Mean distance from labels [n] to all other classes of the finest level."""
+    classes = np.arange(hierarchy.sizes[-1])
+    truths, counts = np.unique(labels, return_counts=True)
+    means = [distance(np.full(len(classes), truth), classes, hierarchy.parents).sum() for truth in truths]
+    return float(np.dot(means, counts) / counts.sum() / max(len(classes) - 1, 1))
 
 
 def per_class_frame(predicted: Sequence[tuple[Identity, Predictions]], hierarchy: data.Hierarchy) -> pl.DataFrame:

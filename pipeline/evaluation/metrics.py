@@ -1,12 +1,8 @@
-"""What predicted labels are worth: accuracies, how bad the errors are, what steering and truncating an embedding buy.
+"""What predicted labels are worth: accuracies, what steering and truncating an embedding buy.
 
 Everything here is counting over integer arrays, with no model and no search, so that a figure of any source (nearest
 neighbours, a head's classifiers, somebody else's predictions) is defined in one place. Labels are [q, L] int64,
 coarsest level first; predictions may have a leading axis for prefixes where a function says so.
-
-An intent mistaken for a sibling of the same domain is a smaller error than one mistaken for a stranger: the distance of
-an error is the number of levels at which the predicted class and the true one have different ancestors. 1 is a sibling,
-L shares nothing. The prediction of one level is followed up the tree for this; votes at coarser levels play no part.
 """
 
 from __future__ import annotations
@@ -16,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.errors import PipelineError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -102,87 +96,3 @@ def smallest_prefix(accuracies: Sequence[float] | Floats, dims: Sequence[int], w
     """
     floor = round(accuracies[-1] - within, 12)  # 0.90 is within one point of 0.91, whatever binary fractions say
     return next(dim for dim, value in zip(dims, accuracies, strict=True) if value >= floor)
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """A class taken for another, how often, and the distance between them."""
-
-    truth: int
-    predicted: int
-    count: int
-    distance: int
-
-
-@dataclass(frozen=True)
-class Errors:
-    """The errors of one level, by distance in the tree.
-
-    `within` stay below the right parent, `across` leave it. `by_distance[d - 1]` counts the errors of distance d.
-    `mean_distance` is over errors, None without any; `chance_distance` is what errors would have that fell on any other
-    class of the level alike. `explained[l]` is the share of the errors whose ancestors part at level l, so that level
-    0's share are the errors that a perfect coarse answer would have prevented; the shares add up to 1.
-    """
-
-    queries: int
-    errors: int
-    within: int
-    across: int
-    by_distance: tuple[int, ...]
-    mean_distance: float | None
-    chance_distance: float | None
-    explained: tuple[float, ...]
-    worst: tuple[Confusion, ...]
-
-
-def errors(labels: Ints, predicted: Ints, parents: Sequence[Ints], level: int, worst: int = 10) -> Errors:
-    """Judge the errors made at one level by the tree above it.
-
-    :param labels: [q], classes of `level`; -1, no label, is left out.
-    :param predicted: [q]; -1, no label, is as far off as can be.
-    :param parents: the hierarchy's, parents[l][c] being the class of level l above class c of level l + 1.
-    :param level: index of the level, 0 the coarsest.
-    :param worst: how many of the most frequent confusions to list.
-    :raises PipelineError: if the hierarchy has no such level.
-    """
-    if not 0 <= level <= len(parents):
-        raise PipelineError(f"the hierarchy has no level {level}", f"give a level from 0 to {len(parents)}")
-    labels, predicted = labels[labels >= 0], predicted[labels >= 0]
-    wrong = labels != predicted
-    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
-    distances = distance(pairs[:, 0], pairs[:, 1], parents, level)
-    by_distance = np.bincount(distances, weights=counts, minlength=level + 2)[1:].astype(np.int64)
-    total = int(counts.sum())
-    within = int(by_distance[0]) if level else 0
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:worst]
-    return Errors(
-        queries=len(labels),
-        errors=total,
-        within=within,
-        across=total - within,
-        by_distance=tuple(by_distance.tolist()),
-        mean_distance=float(distances @ counts) / total if total else None,
-        chance_distance=_chance_distance(labels[wrong], parents, level) if total else None,
-        explained=tuple((by_distance[::-1] / max(total, 1)).tolist()),
-        worst=tuple(Confusion(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i]), int(distances[i])) for i in order),
-    )
-
-
-def distance(a: Ints, b: Ints, parents: Sequence[Ints], level: int) -> Ints:
-    """Number of levels, from `level` upwards, at which classes a [n] and b [n] have different ancestors."""
-    result: Ints = (a != b).astype(np.int64)
-    none = (a < 0) | (b < 0)
-    for above in reversed(parents[:level]):
-        a, b = above[a], above[b]
-        result += (a != b) | none
-    return result
-
-
-def _chance_distance(labels: Ints, parents: Sequence[Ints], level: int) -> float:
-    """Mean distance from labels [n] to all other classes of their level that the hierarchy has."""
-    if not level:
-        return 1.0
-    classes = np.arange(len(parents[level - 1]))
-    truths, counts = np.unique(labels, return_counts=True)
-    means = [distance(np.full(len(classes), truth), classes, parents, level).sum() for truth in truths]
-    return float(np.dot(means, counts) / counts.sum() / (len(classes) - 1))

@@ -9,17 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, recall_score
 
-from pipeline.errors import PipelineError
 from pipeline.evaluation import metrics
 
 PARENTS = (np.array([0, 0, 1]), np.array([0, 0, 1, 1, 2, 2, 2]))
 """Levels of 2, 3 and 7 classes."""
-
-
-def ancestors(label):
-    """A class of the finest level and what is above it, coarsest first."""
-    middle = PARENTS[1][label]
-    return [PARENTS[0][middle], middle, label]
 
 
 predictions = arrays(np.int64, (2, 30), elements=st.integers(0, 6))
@@ -56,50 +49,6 @@ class TestAccuracies:
         predicted = np.array([[[0], [1], [0]], [[1], [0], [0]]])
         np.testing.assert_allclose(metrics.accuracy(labels, predicted), [[2 / 3], [0]])
         np.testing.assert_allclose(metrics.macro(labels, predicted), [[0.75], [0]])
-
-
-class TestErrors:
-    @settings(deadline=None)
-    @given(pair=predictions)
-    def test_equal_a_loop_over_the_tree(self, pair):
-        labels, predicted = pair
-        report = metrics.errors(labels, predicted, PARENTS, 2, worst=50)
-        distances, parted, chance = [], [], []
-        for truth, guess in zip(labels, predicted, strict=True):
-            if truth == guess:
-                continue
-            differ = [a != b for a, b in zip(ancestors(truth), ancestors(guess), strict=True)]
-            distances.append(sum(differ))
-            parted.append(differ.index(True))
-            others = [other for other in range(7) if other != truth]
-            chance.append(
-                np.mean([sum(a != b for a, b in zip(ancestors(truth), ancestors(o), strict=True)) for o in others])
-            )
-        assert report.queries == len(labels)
-        assert report.errors == len(distances) == report.within + report.across == sum(report.by_distance)
-        assert report.within == sum(distance == 1 for distance in distances)
-        assert report.by_distance == tuple(distances.count(d) for d in (1, 2, 3))
-        if distances:
-            assert report.mean_distance == pytest.approx(np.mean(distances))
-            assert report.chance_distance == pytest.approx(np.mean(chance))
-            assert report.explained == pytest.approx([parted.count(level) / len(parted) for level in range(3)])
-            assert sum(report.explained) == pytest.approx(1)
-        assert sum(confusion.count for confusion in report.worst) == report.errors
-        assert list(report.worst) == sorted(report.worst, key=lambda c: (-c.count, c.truth, c.predicted))
-
-    def test_of_the_coarsest_level_are_all_across(self):
-        report = metrics.errors(np.array([0, 1]), np.array([1, 1]), PARENTS, 0)
-        assert (report.within, report.across, report.mean_distance, report.chance_distance) == (0, 1, 1.0, 1.0)
-        assert report.explained == (1.0,)
-
-    def test_where_there_are_none(self):
-        report = metrics.errors(np.array([3, 4]), np.array([3, 4]), PARENTS, 2)
-        assert (report.errors, report.mean_distance, report.worst) == (0, None, ())
-
-    def test_of_no_such_level_are_refused(self):
-        with pytest.raises(PipelineError, match="no level 3") as caught:
-            metrics.errors(np.array([0]), np.array([1]), PARENTS, 3)
-        assert caught.value.remedy
 
 
 class TestSteering:
