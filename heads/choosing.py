@@ -19,9 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heads.errors import HeadsError
 from heads.head import FractalHead
-from heads.presets import PRESETS
 from heads.training import validation
 from heads.training.inputs import Inputs, folds_of, part_of_inputs
 
@@ -46,21 +44,6 @@ class Choice:
     def closed_form(self) -> bool:
         """Whether nothing is trained."""
         return self.epochs == 0
-
-    @classmethod
-    def from_json(cls, record: Any) -> Choice:
-        """Read what `to_json` wrote.
-
-        :raises HeadsError: if it is something else.
-        """
-        try:
-            head, epochs, reason = str(record["head"]), record["epochs"], str(record["reason"])
-            scores = {str(name): float(value) for name, value in record["scores"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise HeadsError(f"a choice lacks or garbles {error}", "delete it: it is made again") from error
-        if head not in PRESETS or not isinstance(epochs, int) or epochs < 0:
-            raise HeadsError(f"a choice names head {head!r} and {epochs!r} epochs", "delete it: it is made again")
-        return cls(head, epochs, reason, scores)
 
     def to_json(self) -> dict[str, Any]:
         """The choice as it is recorded; `scores` are accuracies, the mean over prefixes and levels."""

@@ -9,7 +9,7 @@ here, and the last fit may have a core all to itself; the longest therefore begi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost.head import step
 from pipeline.errors import PipelineError
-from pipeline.stages.choice import choice_for
-from pipeline.stages.fit import fit, run_folders
-from pipeline.stages.settings import FitSettings
+from pipeline.stages.fit import fit
+from pipeline.stages.fit_request import FitRequest, plan
 from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
@@ -39,8 +38,7 @@ _MOST = 8
 class Training:
     """One seed of one method, the id of its run, and the floating-point operations that training it takes."""
 
-    method: str
-    seed: int
+    request: FitRequest
     run: str
     work: float
 
@@ -53,28 +51,24 @@ class _Step:
     shown: str
 
 
-def untrained(
-    artifacts: Artifacts,
-    features: LabelledFeatures,
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    settings: FitSettings,
-) -> list[Training]:
+def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequence[FitRequest]) -> list[Training]:
     """What is not trained yet, the longest first.
 
     :raises heads.HeadsError: if a method or a setting cannot be used.
     """
     found = []
-    for method in methods:
-        if heads.is_closed_form(method):
+    for request in requests:
+        if heads.is_closed_form(request.method):
             continue  # a second of work
-        choice = choice_for(artifacts, features, method, settings)
-        if choice is not None and choice.closed_form:
+        planned = plan(artifacts, features, request)
+        if planned.choice is not None and planned.choice.closed_form:
             continue
-        folders = run_folders(artifacts, features, method, seeds, settings)
-        work = _work(features, method, settings, choice)
-        todo = [(seed, folder.name) for seed, folder in zip(seeds, folders, strict=True) if not is_run(folder)]
-        found += [Training(method, seed, run, work) for seed, run in todo]
+        work = _work(features, request, planned.choice)
+        found += [
+            Training(replace(request, seeds=(key.seed,)), folder.name, work)
+            for key, folder in zip(planned.keys, planned.folders, strict=True)
+            if not is_run(folder)
+        ]
     return sorted(found, key=lambda training: -training.work)
 
 
@@ -89,7 +83,6 @@ def fit_at_once(
     artifacts: Artifacts,
     features: LabelledFeatures,
     todo: Sequence[Training],
-    settings: FitSettings,
     processes: int,
     on_news: Callable[[float, str], None],
 ) -> tuple[str, ...]:
@@ -99,7 +92,7 @@ def fit_at_once(
     :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `cache.workers.Scheduler.run`.
     """
     scheduler = _FitScheduler(todo, on_news)
-    given = (artifacts.root, features.dataset, features.store.folder, features.source, settings)
+    given = (artifacts.root, features.dataset, features.store.folder, features.source)
     threads = max(1, threads_each(1) // processes)
     scheduler.run(_serve, ["cpu"] * processes, lambda device, started: (*given, threads))
     return tuple(scheduler.notes)
@@ -131,7 +124,6 @@ def _serve(
     dataset: data.Dataset,
     store: Path,
     source: BackboneSource,
-    settings: FitSettings,
     threads: int,
 ) -> None:
     """Train seeds until no more come."""
@@ -144,17 +136,19 @@ def _serve(
         channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
 
     for number, training in iter(channel.request, None):
-        fit(Artifacts(root), features, training.method, [training.seed], settings, device="cpu", progress=send)
+        fit(Artifacts(root), features, training.request, device="cpu", progress=send)
         channel.send(Acknowledged(number))
 
 
-def _work(features: LabelledFeatures, method: str, settings: FitSettings, choice: heads.Choice | None) -> float:
+def _work(features: LabelledFeatures, request: FitRequest, choice: heads.Choice | None) -> float:
     """Operations of one seed's training, counted from shapes."""
-    row = method_named(method)
-    epochs, head = settings.epochs, heads.head_of(method, settings.head)
+    row = method_named(request.method)
+    chosen, head = (
+        heads.hyperparameters(request.method, **request.settings),
+        heads.head_of(request.method, request.head),
+    )
     if choice is not None:
-        epochs, head = choice.epochs, choice.head
-    chosen = heads.hyperparameters(method, epochs=epochs, batch_size=settings.batch_size)
+        chosen, head = {**chosen, "epochs": choice.epochs}, choice.head
     shape = HeadShape.of(
         preset(head),
         int(features.store.description["hidden_size"]),
@@ -167,4 +161,4 @@ def _work(features: LabelledFeatures, method: str, settings: FitSettings, choice
 
 
 def _named(training: Training) -> str:
-    return f"{training.method} {training.seed}"
+    return f"{training.request.method} {training.request.seeds[0]}"

@@ -37,8 +37,8 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.embeddings import run_scorable
 from pipeline.evaluation.score import score, stored_scores
 from pipeline.evaluation.scores import Score
-from pipeline.stages.fit import fit, run_folders
-from pipeline.stages.settings import FitSettings
+from pipeline.stages.fit import fit
+from pipeline.stages.fit_request import FitRequest, plan
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures, labelled_features
 from pipeline.workspace.runs import Run, is_run
@@ -82,7 +82,6 @@ class LoadedFeatures:
 def do_point(
     artifacts: Path,
     point: Point,
-    seeds: Sequence[int],
     device: str = "auto",
     *,
     features: LabelledFeatures | None = None,
@@ -97,10 +96,10 @@ def do_point(
     """
     where = Artifacts(artifacts)
     features = features or LoadedFeatures(where).of(point)
-    folders = run_folders(where, features, point.method, seeds, point.settings)
+    folders = plan(where, features, point.fit).folders
     # a device is not asked for, which may be lost by now, where there is nothing to do
     with contextlib.nullcontext() if _is_done(folders) else current(device):
-        fitted = fit(where, features, point.method, seeds, point.settings, device=device)
+        fitted = fit(where, features, point.fit, device=device)
         searching = device if device.startswith("cuda") else None
         scores = [score(run_scorable(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
     return PointDone(fitted.runs, scores, fitted.trained)
@@ -114,7 +113,7 @@ class ToDo:
     untrained: frozenset[str]
 
 
-def to_do(artifacts: Artifacts, points: Iterable[Point], seeds: Sequence[int], at_hand: LoadedFeatures) -> ToDo:
+def to_do(artifacts: Artifacts, points: Iterable[Point], at_hand: LoadedFeatures) -> ToDo:
     """Look what `do_point` would not find there; reads datasets and records, no vector.
 
     :raises heads.HeadsError: if a method or a setting cannot be used.
@@ -122,7 +121,7 @@ def to_do(artifacts: Artifacts, points: Iterable[Point], seeds: Sequence[int], a
     """
     missing, untrained = [], set()
     for point in points:
-        folders = run_folders(artifacts, at_hand.of(point), point.method, seeds, point.settings)
+        folders = plan(artifacts, at_hand.of(point), point.fit).folders
         untrained |= {folder.name for folder in folders if not is_run(folder)}
         if not _is_done(folders):
             missing.append(point)
@@ -185,13 +184,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Point:
-    """One combination: the features it is fitted on, the method and the settings."""
+    """One combination: the features, and what is fitted on them."""
 
     dataset: str | None
     backbone: str | None
     layer: int
-    method: str
-    settings: FitSettings
+    fit: FitRequest
 
 
 def _checked(name: str, axis: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
@@ -212,7 +210,7 @@ def points(grid: Grid) -> Iterator[Point]:
     features = itertools.product(grid.datasets, grid.backbones, grid.layers)
     settings = itertools.product(grid.heads, grid.epochs, grid.batch_sizes, grid.lrs, grid.schedules)
     for (dataset, backbone, layer), method, chosen in itertools.product(features, grid.methods, settings):
-        yield Point(dataset, backbone, layer, method, FitSettings(*chosen))
+        yield Point(dataset, backbone, layer, FitRequest(method, grid.seeds, *chosen))
 
 
 def read_grid(path: Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from pipeline.workspace.artifacts import Artifacts
 def do_points(
     artifacts: Path,
     points: Sequence[Point],
-    seeds: Sequence[int],
     devices: Sequence[str],
     on_done: Callable[[int, str], None] = lambda done, what: None,
 ) -> tuple[str, ...]:
@@ -30,7 +29,7 @@ def do_points(
     :raises PipelineError: see `cache.workers.Scheduler.run`.
     """
     scheduler = _PointScheduler(points, on_done)
-    scheduler.run(_serve, devices, lambda device, processes: (artifacts, tuple(seeds), device, threads_each(processes)))
+    scheduler.run(_serve, devices, lambda device, processes: (artifacts, device, threads_each(processes)))
     return tuple(scheduler.notes)
 
 
@@ -40,28 +39,28 @@ class _PointScheduler(Scheduler[Point]):
         self._on_done, self._done = on_done, 0
 
     def received(self, worker: int, message: Any) -> None:
-        what = "; ".join(f"{point.method}, {point.settings.head}" for point in self.in_progress[:2])
+        what = "; ".join(f"{point.fit.method}, {point.fit.head}" for point in self.in_progress[:2])
         self._on_done(self._done, what)
 
     def acknowledged(self, worker: int, item: Point, result: Any) -> None:
         self._done += 1
 
 
-def _serve(channel: Channel, artifacts: Path, seeds: Sequence[int], device: str, threads: int) -> None:
+def _serve(channel: Channel, artifacts: Path, device: str, threads: int) -> None:
     """Do points until no more come."""
     import torch
 
     torch.set_num_threads(threads)
     loaded = LoadedFeatures(Artifacts(artifacts))
     for number, point in iter(channel.request, None):
-        do_point(artifacts, point, seeds, device, features=loaded.of(point))
+        do_point(artifacts, point, device, features=loaded.of(point))
         channel.send(Acknowledged(number))
 
 
 def _named(points: Sequence[Point]) -> str:
     """Say which points."""
     names = [
-        f"{point.method}, {point.settings.head}" + ("" if point.dataset is None else f" on {point.dataset}")
+        f"{point.fit.method}, {point.fit.head}" + ("" if point.dataset is None else f" on {point.dataset}")
         for point in points
     ]
     return "; ".join(dict.fromkeys(names))

@@ -36,13 +36,12 @@ def sweep_on_cluster(session: Session, grid: Grid, devices: str, ray_address: st
     """
     if devices not in DEVICES:
         raise PipelineError(f"--devices {devices} with --engine ray", f"use one of {', '.join(DEVICES)}")
-    lacking = to_do(session.artifacts, list(points(grid)), grid.seeds, LoadedFeatures(session.artifacts))
+    lacking = to_do(session.artifacts, list(points(grid)), LoadedFeatures(session.artifacts))
     if lacking.points:
         with session.console.progress("sweeping") as bar:
             where = do_points_on_cluster(
                 session.artifacts.root,
                 lacking.points,
-                grid.seeds,
                 devices,
                 ray_address,
                 lambda done: bar.update(done, len(lacking.points), "on the cluster"),
@@ -55,7 +54,6 @@ def sweep_on_cluster(session: Session, grid: Grid, devices: str, ray_address: st
 def do_points_on_cluster(
     artifacts: Path,
     todo: Sequence[Point],
-    seeds: Sequence[int],
     devices: str = "auto",
     ray_address: str | None = None,
     on_done: Callable[[int], None] = lambda done: None,
@@ -75,11 +73,15 @@ def do_points_on_cluster(
         gpus = 0 if devices == "cpu" else sum(node.gpus for node in nodes)
         if devices == "cuda" and not gpus:
             raise PipelineError("--devices cuda: the cluster has no GPU", "use cpu, or start its nodes with their GPUs")
-        cpus = 1 if gpus else _processors([node.cpus for node in nodes], len(todo), len(seeds))
+        cpus = (
+            1
+            if gpus
+            else _processors([node.cpus for node in nodes], len(todo), max(len(point.fit.seeds) for point in todo))
+        )
         options = {"num_cpus": cpus, "num_gpus": 1 if gpus else 0, "max_retries": _RETRIES}
         task = ray.remote(fit_and_score).options(scheduling_strategy="SPREAD", **options)
         device = "cuda:0" if gpus else "cpu"
-        _wait_for([task.remote(str(artifacts), point, tuple(seeds), device, cpus) for point in todo], on_done)
+        _wait_for([task.remote(str(artifacts), point, device, cpus) for point in todo], on_done)
         each = "a GPU" if gpus else "1 processor" if cpus == 1 else f"{cpus} processors"
         return f"{len(todo)} points on {cluster}, {len(nodes)} node{'' if len(nodes) == 1 else 's'}, {each} per point"
 
@@ -136,15 +138,13 @@ def explained(error: Exception) -> PipelineError:
     )
 
 
-def fit_and_score(
-    artifacts: str, point: Point, seeds: Sequence[int], device: str, threads: int
-) -> tuple[str, str] | None:
+def fit_and_score(artifacts: str, point: Point, device: str, threads: int) -> tuple[str, str] | None:
     """Run in a task: do a point; return what a person did wrong as problem and remedy, None if nothing."""
     import torch
 
     torch.set_num_threads(threads)
     try:
-        do_point(Path(artifacts), point, seeds, device, features=_at_hand(artifacts).of(point))
+        do_point(Path(artifacts), point, device, features=_at_hand(artifacts).of(point))
     except Exception as error:
         remedy = getattr(error, "remedy", None)
         if remedy is None:

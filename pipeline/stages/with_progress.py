@@ -16,7 +16,7 @@ from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, processes_for, untrained
-from pipeline.stages.settings import FitSettings
+from pipeline.stages.fit_request import FitRequest
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
@@ -61,39 +61,37 @@ def fit_stage(
     session: Session, features: LabelledFeatures, methods: Sequence[str], options: Mapping[str, Any]
 ) -> list[Run]:
     """Stage two, shown: the seeds of each method trained together."""
-    settings = FitSettings(
-        options["head"], options["epochs"], options["batch_size"], options["lr"], options["schedule"]
-    )
-    trained = _fit_at_once(session, features, methods, options["seeds"], settings)
+    requests = [
+        FitRequest(method, tuple(options["seeds"]), options["head"], options["epochs"], options["batch_size"],
+                   options["lr"], options["schedule"])
+        for method in methods
+    ]  # fmt: skip
+    trained = _fit_at_once(session, features, requests)
     runs = []
-    for method in methods:
-        with session.console.progress(f"fitting {method}") as bar:
+    for request in requests:
+        with session.console.progress(f"fitting {request.method}") as bar:
             fitted = fit(
                 session.artifacts,
                 features,
-                method,
-                options["seeds"],
-                settings,
+                request,
                 progress=lambda p, bar=bar: bar.update(  # type: ignore[misc]
                     (p.epoch - 1) * p.steps + p.step, p.epochs * p.steps, f"epoch {p.epoch}/{p.epochs}"
                 ),
             )
         runs += fitted.runs
-        session.console.show(fit_line(method, fitted, trained))
+        session.console.show(fit_line(request.method, fitted, trained))
     return runs
 
 
-def _fit_at_once(
-    session: Session, features: LabelledFeatures, methods: Sequence[str], seeds: Sequence[int], settings: FitSettings
-) -> frozenset[str]:
+def _fit_at_once(session: Session, features: LabelledFeatures, requests: Sequence[FitRequest]) -> frozenset[str]:
     """Train what is lacking in several processes, where that is faster; return the ids of the runs trained."""
-    todo = untrained(session.artifacts, features, methods, seeds, settings)
+    todo = untrained(session.artifacts, features, requests)
     processes = processes_for(todo)
     if processes == 1:
         return frozenset()
     with session.console.progress(f"fitting {len(todo)} heads, {processes} at a time") as bar:
         lost = fit_at_once(
-            session.artifacts, features, todo, settings, processes, lambda share, what: bar.update(share, 1.0, what)
+            session.artifacts, features, todo, processes, lambda share, what: bar.update(share, 1.0, what)
         )
     for line in lost:
         session.console.say(line)
@@ -169,20 +167,20 @@ def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)
     """
     todo = list(points(grid))
     at_hand = LoadedFeatures(session.artifacts)
-    trained = _sweep_at_once(session, grid, to_do(session.artifacts, todo, grid.seeds, at_hand), devices)
+    trained = _sweep_at_once(session, to_do(session.artifacts, todo, at_hand), devices)
     runs: list[Run] = []
     scores: list[Score] = []
     with session.console.progress("sweeping") as bar:
         for done, point in enumerate(todo):
-            bar.update(done, len(todo), f"{point.method}, {point.settings.head}")
-            here = do_point(session.artifacts.root, point, grid.seeds, devices[0], features=at_hand.of(point))
+            bar.update(done, len(todo), f"{point.fit.method}, {point.fit.head}")
+            here = do_point(session.artifacts.root, point, devices[0], features=at_hand.of(point))
             trained |= here.trained
             runs += here.runs
             scores += here.scores
     return Swept(runs, len(trained), scores)
 
 
-def _sweep_at_once(session: Session, grid: Grid, lacking: ToDo, devices: Sequence[str]) -> frozenset[str]:
+def _sweep_at_once(session: Session, lacking: ToDo, devices: Sequence[str]) -> frozenset[str]:
     """Do what is lacking on several devices, if there are several and enough to do; return the ids of runs trained."""
     if len(devices) == 1 or len(lacking.points) < 2:
         return frozenset()
@@ -190,7 +188,6 @@ def _sweep_at_once(session: Session, grid: Grid, lacking: ToDo, devices: Sequenc
         lost = do_points(
             session.artifacts.root,
             lacking.points,
-            grid.seeds,
             devices,
             lambda done, what: bar.update(done, len(lacking.points), what),
         )

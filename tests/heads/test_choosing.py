@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads import Choice, HeadsError, choose, fit_many
+from heads import Choice, choose, fit_many
 from heads.choosing import _epochs_for, _is_better
 from heads.training.inputs import checked_inputs
 from tests.heads.conftest import clusters
@@ -57,11 +57,3 @@ def test_a_candidate_must_gain_more_than_luck_and_lose_nowhere(gains, better):
 def test_more_classes_take_more_epochs():
     few, many = (checked_inputs(*clusters(400, branching=(2, n)), None, torch.device("cpu")) for n in (3, 30))
     assert 4 == _epochs_for(few) < _epochs_for(many) <= 16
-
-
-@pytest.mark.parametrize("record", [[], {}, {"head": "cube", "epochs": 1, "reason": "", "scores": {}}, None])
-def test_a_garbled_record_of_a_choice_is_refused(record):
-    choice = Choice("mlp", 4, "why", {"mlp, 4 epochs": 0.5})
-    assert Choice.from_json(choice.to_json()) == choice
-    with pytest.raises(HeadsError, match="choice"):
-        Choice.from_json(record)

@@ -4,12 +4,12 @@ import os
 import signal
 
 
-def dies_at_mrl(channel, artifacts, seeds, device, threads):
+def dies_at_mrl(channel, artifacts, device, threads):
     """Leaves a file a point; killed by each point of mrl."""
     from cache.workers import Acknowledged
 
     for number, point in iter(channel.request, None):
-        if point.method == "mrl":
+        if point.fit.method == "mrl":
             os.kill(os.getpid(), signal.SIGKILL)
-        (artifacts / f"{point.method}-{point.settings.head}-{point.settings.lr}").touch()
+        (artifacts / f"{point.fit.method}-{point.fit.head}-{point.fit.lr}").touch()
         channel.send(Acknowledged(number))

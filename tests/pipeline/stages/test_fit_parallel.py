@@ -13,12 +13,12 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.stages.fit import fit
 from pipeline.stages.fit_parallel import WORTH, fit_at_once, processes_for, untrained
-from pipeline.stages.settings import FitSettings
+from pipeline.stages.fit_request import FitRequest, plan
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 
 METHODS, SEEDS = ("v5", "joint"), (7, 8)
-SETTINGS = FitSettings(epochs=2, batch_size=8)
+REQUESTS = [FitRequest(method, SEEDS, epochs=2, batch_size=8) for method in METHODS]
 
 
 @pytest.fixture
@@ -36,15 +36,10 @@ def heads_of(artifacts: Artifacts) -> dict[str, bytes]:
 
 def test_heads_trained_at_once_are_those_trained_one_by_one_though_a_process_is_killed(at_hand):
     (one, features), (two, same) = at_hand
-    for method in METHODS:
-        fit(one, features, method, SEEDS, SETTINGS, device="cpu")
-    todo = untrained(two, same, METHODS, SEEDS, SETTINGS)
-    assert [training.method for training in todo] == [
-        "v5",
-        "v5",
-        "joint",
-        "joint",
-    ]  # v5 has more to do
+    for request in REQUESTS:
+        fit(one, features, request, device="cpu")
+    todo = untrained(two, same, REQUESTS)
+    assert [training.request.method for training in todo] == ["v5", "v5", "joint", "joint"]  # v5 has more to do
     heard, killed = [], []
 
     def hear(share: float, what: str) -> None:
@@ -53,11 +48,11 @@ def test_heads_trained_at_once_are_those_trained_one_by_one_though_a_process_is_
             killed.extend(processes_of_ours()[:1])
             os.kill(killed[0], signal.SIGKILL)
 
-    notes = fit_at_once(two, same, todo, SETTINGS, 2, hear)
+    notes = fit_at_once(two, same, todo, 2, hear)
     assert len(notes) == 1 and "SIGKILL" in notes[0]
     assert heads_of(two) == heads_of(one)
     assert heads_of(one).keys() == {training.run for training in todo}
-    assert untrained(two, same, METHODS, SEEDS, SETTINGS) == []
+    assert untrained(two, same, REQUESTS) == []
     assert heard[-1][0] <= 1 and any("v5 7" in what for _, what in heard)
 
 
@@ -68,16 +63,16 @@ def processes_of_ours() -> list[int]:
 
 def test_what_cannot_be_fitted_ends_all_in_two_lines(at_hand):
     artifacts, features = at_hand[0]
-    settings = FitSettings(head="linear", lr=1e30, epochs=1)
-    todo = untrained(artifacts, features, METHODS, (1,), settings)
+    requests = [FitRequest(method, (1,), head="linear", lr=1e30, epochs=1) for method in METHODS]
+    todo = untrained(artifacts, features, requests)
     with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:
-        fit_at_once(artifacts, features, todo, settings, 2, lambda share, what: None)
+        fit_at_once(artifacts, features, todo, 2, lambda share, what: None)
     assert caught.value.remedy
 
 
 def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
     artifacts, features = at_hand[0]
-    todo = untrained(artifacts, features, METHODS, SEEDS, SETTINGS)
+    todo = untrained(artifacts, features, REQUESTS)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("pipeline.stages.fit_parallel.threads_each", lambda processes: 3)
     assert processes_for(todo) == 1  # a few hundred texts
@@ -86,3 +81,14 @@ def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
     assert processes_for(long[:1]) == 1
     monkeypatch.setattr("pipeline.stages.fit_parallel.choose_devices", lambda devices: ["cuda:0"])
     assert processes_for(long) == 1
+
+
+def test_a_choice_is_kept_and_one_that_is_damaged_is_made_again(at_hand):
+    artifacts, features = at_hand[0]
+    made = plan(artifacts, features, FitRequest("joint", SEEDS))
+    (path,) = artifacts.runs.rglob("choice-*.json")
+    kept = path.read_bytes()
+    for damage in (kept.replace(b'"epochs": ', b'"epochs": 1'), b"{", b"[]"):
+        path.write_bytes(damage)
+        assert plan(artifacts, features, FitRequest("joint", SEEDS)) == made
+        assert path.read_bytes() == kept

@@ -171,7 +171,7 @@ from pathlib import Path
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 from pipeline.stages.fit import fit
-from pipeline.stages.settings import FitSettings
+from pipeline.stages.fit_request import FitRequest
 
 artifacts, meeting, own = Artifacts(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 
@@ -181,7 +181,7 @@ def meet(progress):
         time.sleep(0.01)
 
 features = labelled_features(artifacts)
-fitted = fit(artifacts, features, "mrl", [1, 2], FitSettings(head="linear", epochs=1), progress=meet)
+fitted = fit(artifacts, features, FitRequest("mrl", (1, 2), head="linear", epochs=1), progress=meet)
 print(json.dumps([[run.id for run in fitted.runs], sorted(fitted.trained)]))
 """
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -131,19 +132,19 @@ def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedde
 
 def test_what_is_done_needs_no_device(alone):
     one, expected = alone
-    grid = Grid(methods=("v5",), heads=("paper",), lrs=(1e-4,), epochs=(1,))
+    grid = Grid(methods=("v5",), seeds=(1, 2), heads=("paper",), lrs=(1e-4,), epochs=(1,))
     (point,) = points(grid)
-    done = do_point(one.artifacts, point, (1, 2), "cuda:99")
+    done = do_point(one.artifacts, point, "cuda:99")
     assert done.trained == frozenset()
     assert {run.id for run in done.runs} < {run["id"] for run in expected["runs"]}
     with pytest.raises((RuntimeError, AssertionError)):  # which kind depends on how torch was built
-        do_point(one.artifacts, point, (3,), "cuda:99")
+        do_point(one.artifacts, replace(point, fit=replace(point.fit, seeds=(3,))), "cuda:99")
 
 
 def test_what_cannot_be_fitted_ends_all_in_two_lines(embedded):
     grid = Grid(methods=("v5", "mrl"), heads=("linear",), lrs=(1e30,), epochs=(1,))
     with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:
-        do_points(embedded.artifacts, list(points(grid)), (1,), ["cpu", "cpu"])
+        do_points(embedded.artifacts, list(points(grid)), ["cpu", "cpu"])
     assert caught.value.remedy
 
 
@@ -151,14 +152,14 @@ def test_a_point_that_kills_whoever_does_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.stages.sweep_parallel._serve", sweep_faults.dies_at_mrl)
     grid = Grid(methods=("v5", "mrl"), lrs=(1e-4,))
     with pytest.raises(PipelineError, match=r"^3 processes failed with mrl, paper in hand.*SIGKILL") as caught:
-        do_points(tmp_path, list(points(grid)), (1,), ["cpu"] * 4)
+        do_points(tmp_path, list(points(grid)), ["cpu"] * 4)
     assert "\n" not in str(caught.value)
 
 
 def test_when_every_process_is_lost_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.stages.sweep_parallel._serve", sweep_faults.dies_at_mrl)
     with pytest.raises(PipelineError, match=r"every process failed, the last: .*SIGKILL"):
-        do_points(tmp_path, list(points(Grid(methods=("mrl",), lrs=(1e-4, 1e-3)))), (1,), ["cpu"])
+        do_points(tmp_path, list(points(Grid(methods=("mrl",), lrs=(1e-4, 1e-3)))), ["cpu"])
 
 
 def test_a_device_that_is_not_there_is_told(pipeline):

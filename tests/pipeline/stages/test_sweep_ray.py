@@ -19,7 +19,7 @@ from cache import FeatureStore, text_keys
 from data import Description
 from pipeline.errors import PipelineError
 from pipeline.stages.embed import corpus_of
-from pipeline.stages.settings import FitSettings
+from pipeline.stages.fit_request import FitRequest
 from pipeline.stages.sweep import Point
 from pipeline.stages.sweep_ray import do_points_on_cluster, explained, fit_and_score
 from pipeline.workspace.artifacts import DatasetSource
@@ -172,8 +172,8 @@ def test_a_sweep_s_heads_and_scores_are_those_of_the_local_one_bit_for_bit(local
 @pytest.mark.slow
 def test_what_a_task_of_a_sweep_meets_comes_back_with_its_remedy(local):
     """Returned, not raised: not every exception survives the way."""
-    point = Point(None, None, -1, "mrl", FitSettings("linear", 1, None, 1e30, None))
-    problem, remedy = fit_and_score(str(local.artifacts), point, (1,), "cpu", 1)
+    point = Point(None, None, -1, FitRequest("mrl", (1,), "linear", 1, lr=1e30))
+    problem, remedy = fit_and_score(str(local.artifacts), point, "cpu", 1)
     assert problem and remedy
 
 
@@ -181,11 +181,11 @@ def test_what_a_task_of_a_sweep_meets_comes_back_with_its_remedy(local):
 def test_a_task_that_fails_ends_the_others_on_a_cluster_that_stays(address, tmp_path, monkeypatch):
     """A stand-in for fitting, which would have ended by itself before anyone could see that it was ended."""
 
-    def task(artifacts, point, seeds, device, threads):
-        if point != "long":
+    def task(artifacts, point, device, threads):
+        if point.dataset != "long":
             while not (tmp_path / "began").exists():
                 time.sleep(0.05)
-            if point == "defect":
+            if point.dataset == "defect":
                 raise ValueError("it broke")
             return "what it met", "what to do"
         try:
@@ -201,7 +201,8 @@ def test_a_task_that_fails_ends_the_others_on_a_cluster_that_stays(address, tmp_
         ("defect", "the sweep failed on the cluster: .*broke"),
     ):
         with pytest.raises(PipelineError, match=problem) as caught:
-            do_points_on_cluster(tmp_path, ["long", point], (1,), "cpu", None)
+            both = [Point(name, None, -1, FitRequest("mrl", (1,))) for name in ("long", point)]
+            do_points_on_cluster(tmp_path, both, "cpu", None)
         assert caught.value.remedy
         until = time.monotonic() + 20
         while not (tmp_path / "ended").exists():
