@@ -1,7 +1,8 @@
 """Which stores there are, and removing one: the folders under one root, each described by its `backbone.json`.
 
-Listing reads descriptions and file sizes, no row: what takes longer (counting distinct rows reads every key) is done
-when it is asked for. Last use is the time of an empty file that readers and writers touch, or of the newest shard if
+Listing reads descriptions, shard headers and file sizes, no row and no key: HDF5 guards headers by checksums, so that
+damage changes no figure without a word. Counting distinct rows would read every key, which only `verify` can check.
+Last use is the time of an empty file that readers and writers touch, or of the newest shard if
 that is later; file systems' own access times are off or coarse nearly everywhere.
 
 Few large shards from many small ones, at any time, whoever reads or writes meanwhile.
@@ -30,7 +31,16 @@ from cache.store.atomic import flush, remove_folder, remove_stale_partials
 from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, read_description
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import row_checksums
-from cache.store.shard import Rows, Shard, list_shards, read_blocks, read_description_of, rows_in_words, successor_name
+from cache.store.shard import (
+    Rows,
+    Shard,
+    list_shards,
+    read_blocks,
+    read_description_of,
+    read_header,
+    rows_in_words,
+    successor_name,
+)
 from cache.store.store import FeatureStore
 from cache.store.writer import write_shard
 
@@ -148,18 +158,24 @@ class StoreSummary:
 
     @property
     def rows(self) -> int:
-        """Distinct rows, counted when first asked for; 0 while the store cannot be opened."""
-        return self._opened[0]
+        """Rows in its shards, 0 while the store cannot be opened; what two writers both wrote counts twice."""
+        return self._headers[0]
 
     @property
     def damage(self) -> str | None:
         """What keeps the store from being opened, or None. Damage inside a shard takes `verify` to find."""
-        return self._opened[1]
+        return self._headers[1]
 
     @functools.cached_property
-    def _opened(self) -> tuple[int, str | None]:
+    def _headers(self) -> tuple[int, str | None]:
         try:
-            return len(FeatureStore.open(self.folder)), None
+            description = read_description(self.folder)
+            for _ in range(_ATTEMPTS):
+                try:
+                    return sum(read_header(path, description).rows for path in list_shards(self.folder)), None
+                except FileNotFoundError:  # compacted or repaired between listing and opening
+                    continue
+            return 0, f"the shards of {self.folder} keep changing"
         except CacheError as error:
             return 0, error.problem
 

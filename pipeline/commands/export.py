@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ MODELS = FORMATS[:2]
 @click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
 @click.option("--run", "run_id", help="The run itself, instead of method and seed.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder or file; must not exist.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder or file; nothing is replaced.")
 @click.option("--dim", type=int, help="parquet, faiss: dimensions of the one embedding (default: all).")
 @click.option("--dims", help="parquet: a column per prefix of these dimensions, such as 64,256.")
 @click.option("--quantize", help="parquet, with --dims: int8, binary or int8,binary, each a further column per prefix.")
@@ -43,12 +43,10 @@ def COMMAND(session: Session, kind: str, output: Path, **options: Any) -> dict[s
     from pipeline.stages.with_progress import features_of
 
     wanted = _wanted(kind, options)
-    _check_free(output, kind)
     features = features_of(session, options)
     if kind not in MODELS:
         check_columns(features.dataset)
     run = _run(session, features, options)
-    output.parent.mkdir(parents=True, exist_ok=True)
     if kind in MODELS:
         return _model(session, run, features, output, kind, options)
     return _vectors(session, run, features, output, kind, wanted, options["split"])
@@ -84,15 +82,6 @@ def _wanted(kind: str, options: dict[str, Any]) -> _Wanted:
     return _Wanted(options["dim"], dims, quantized)
 
 
-def _check_free(output: Path, kind: str) -> None:
-    from pipeline.errors import PipelineError
-    from pipeline.export.vectors import rows_file
-
-    for path in (output, rows_file(output)) if kind == "faiss" else (output,):
-        if path.exists():
-            raise PipelineError(f"{path} is already there", "name another --output, or move it away first")
-
-
 def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
     from pipeline.evaluation.advised_run import advised_run
     from pipeline.evaluation.embeddings import run_scorable
@@ -119,12 +108,19 @@ def _model(
     import cache
     from pipeline.evaluation.embeddings import run_scorable
     from pipeline.evaluation.score import PROTOCOLS, score
+    from pipeline.export.finished import facts_of, finished_model, note
     from pipeline.export.head_modules import is_linear
     from pipeline.export.model_card import card_text
     from pipeline.export.onnx_folder import check_onnx, write_onnx
     from pipeline.export.sentence_transformers_folder import TOLERANCE, backbone_of, check_folder, write_folder
     from pipeline.terminal import extras
+    from pipeline.workspace.outputs import check_output
 
+    facts = facts_of(run, kind, {})
+    if done := finished_model(output, facts):
+        session.console.show(f"{output}: complete already, of the same run")
+        return {**done, "path": str(output)}
+    check_output(output, force=None)
     extras.sentence_transformers()
     if kind == "onnx":
         extras.needed("onnxruntime", "onnxruntime")
@@ -132,12 +128,13 @@ def _model(
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
     scorable = run_scorable(run, features)
     traced = None
-    with session.console.progress("exporting") as bar, tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+    with session.console.progress("exporting") as bar:
         texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
         bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
         scores = [] if kind == "onnx" else [score(scorable, protocol).to_json() for protocol in PROTOCOLS]
         with cache.store.atomic_folder(output) as partial:
-            folder = Path(scratch, "model") if kind == "onnx" else partial
+            scratch = partial / ".traced"
+            folder = scratch if kind == "onnx" else partial
             folder.mkdir(exist_ok=True)
             bar.update(1, 3, "writing")
             write_folder(folder, run, backbone, files, card_text(run, scores, output.name) if scores else "")
@@ -149,7 +146,19 @@ def _model(
                 checked, traced = check_onnx(partial, folder, run, texts, stored)
             else:
                 checked = check_folder(partial, run, texts, stored)
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+            shutil.rmtree(scratch, ignore_errors=True)
+            size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+            found = {
+                "format": kind,
+                "path": str(output),
+                "run": run.id,
+                "dims": list(run.record["dims"]),
+                "checked": checked.texts,
+                "difference": checked.difference,
+                "bytes": size,
+                **({} if traced is None else {"difference_from_traced": traced}),
+            }
+            note(partial, facts, found)
     show = session.console.show
     if checked.difference > TOLERANCE:  # which only bfloat16 may
         session.console.say(
@@ -161,16 +170,7 @@ def _model(
         trusted = "" if is_linear(run.load()) else ", trust_remote_code=True"
         show(f"  SentenceTransformer({str(output)!r}, truncate_dim={run.record['dims'][0]}{trusted})")
         show("  and encode(..., normalize_embeddings=True): a prefix is not of length one by itself")
-    return {
-        "format": kind,
-        "path": str(output),
-        "run": run.id,
-        "dims": list(run.record["dims"]),
-        "checked": checked.texts,
-        "difference": checked.difference,
-        "bytes": size,
-        **({} if traced is None else {"difference_from_traced": traced}),
-    }
+    return found
 
 
 def _compared(texts: list[str]) -> list[str]:
@@ -189,6 +189,7 @@ def _stored(features: LabelledFeatures, texts: list[str]) -> Any:
 def _vectors(
     session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, wanted: _Wanted, split: str | None
 ) -> dict[str, Any]:
+    from pipeline.export.finished import facts_of, own_index
     from pipeline.export.vectors import (
         check_dims,
         embedded_rows,
@@ -198,21 +199,30 @@ def _vectors(
         write_prefixes,
     )  # fmt: skip
     from pipeline.terminal import extras
+    from pipeline.workspace.outputs import check_output, made_by
 
     dim = run.record["dims"][-1] if wanted.dim is None else wanted.dim
     check_dims(run, wanted.dims or (dim,))
+    several = {"dims": list(wanted.dims), "quantized": list(wanted.quantized)}
+    facts = facts_of(run, kind, {"split": split, **(several if wanted.dims else {"dim": dim})})
+    if kind == "faiss":
+        own = own_index(output, facts)
+        check_output(rows_file(output), force=None, own=own)
+    else:
+        own = made_by(output) == facts
+    check_output(output, force=None, own=own)
     if kind == "faiss":
         extras.faiss()
     rows = embedded_rows(run, features, split)
     found: dict[str, Any] = {"format": kind, "path": str(output), "run": run.id, "rows": rows.frame.height}
     found |= {"dims": list(wanted.dims), "split": split} if wanted.dims else {"dim": dim, "split": split}
     if kind == "faiss":
-        write_faiss(output, rows, dim)
+        write_faiss(output, rows, dim, facts)
         session.console.show(f"{output}: {rows.frame.height:,} vectors, {dim} dims; rows: {rows_file(output)}")
         return {**found, "row_table": str(rows_file(output))}
     if wanted.dims:
-        columns = write_prefixes(output, rows, wanted.dims, wanted.quantized)
+        columns = write_prefixes(output, rows, wanted.dims, wanted.quantized, facts)
     else:
-        columns = write_parquet(output, rows, dim)
+        columns = write_parquet(output, rows, dim, facts)
     session.console.show(f"{output}: {rows.frame.height:,} rows, columns {', '.join(columns)}")
     return {**found, "columns": columns}

@@ -66,7 +66,12 @@ def COMMAND(
     given = {name: axis for name, axis in axes.items() if axis is not None}
     grid = Grid.of({**(read_grid(grid_file) if grid_file else {}), **given}, str(grid_file or "sweep"))
     target = output or session.artifacts.root / "reports" / "sweep.parquet"
-    facts = {"command": "sweep", "grid": {name: list(axis) for name, axis in asdict(grid).items()}}
+    current = session.artifacts.current() if session.artifacts.embedded_before else None
+    facts = {
+        "command": "sweep",
+        "grid": {name: list(axis) for name, axis in asdict(grid).items()},
+        "current": [current.dataset_id, current.backbone.name] if current else None,
+    }
     check_output(target, force=force or output is None, own=made_by(target) == facts)
     if engine == "ray":
         from pipeline.stages.sweep_ray import sweep_on_cluster

@@ -7,9 +7,10 @@ or `binary`, the signs, eight to a byte, for a distance by differing bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,12 @@ from pipeline.errors import PipelineError
 from pipeline.retrieval.quantization import stored
 from pipeline.terminal import extras
 from pipeline.workspace.features import LabelledFeatures
-from pipeline.workspace.runs import Run
+from pipeline.workspace.outputs import write_table
+from pipeline.workspace.runs import Run, file_digest
 
 ROW, ID, KEY, EMBEDDING = "row", "id", "key", "embedding"
+INDEX = "index"
+"""In what a table of ids notes of its making: the digest of the index beside it."""
 QUANTIZED = ("int8", "binary")
 """Formats that a prefix may be written in besides float32."""
 
@@ -86,18 +90,25 @@ def check_columns(dataset: data.Dataset) -> None:
         )
 
 
-def write_parquet(path: Path, rows: Rows, dim: int) -> list[str]:
-    """Write row, text, levels, split, key and one prefix, `embedding`, an array of float32; return the columns."""
+def write_parquet(path: Path, rows: Rows, dim: int, facts: Mapping[str, Any]) -> list[str]:
+    """Write row, text, levels, split, key and one prefix, `embedding`, an array of float32; return the columns.
+
+    :param facts: what the file says of its making.
+    """
     frame = rows.frame.with_columns(_vectors(EMBEDDING, rows.prefix(dim)))
-    return _write(path, frame)
+    write_table(path, frame, facts)
+    return frame.columns
 
 
-def write_prefixes(path: Path, rows: Rows, dims: Sequence[int], quantized: Sequence[str]) -> list[str]:
+def write_prefixes(
+    path: Path, rows: Rows, dims: Sequence[int], quantized: Sequence[str], facts: Mapping[str, Any]
+) -> list[str]:
     """Write id, text, levels, split and a column per prefix, `embedding_64` and so on; return the columns.
 
     :param quantized: of `QUANTIZED`; each adds a column per prefix: `embedding_64_int8` (int8, to be multiplied by
         `embedding_64_int8_scale`), `embedding_64_binary` (uint8, the signs packed, the first dimension
         the highest bit).
+    :param facts: what the file says of its making.
     """
     columns = []
     for dim in dims:
@@ -111,7 +122,9 @@ def write_prefixes(path: Path, rows: Rows, dims: Sequence[int], quantized: Seque
         if "binary" in quantized:
             bits = np.packbits(units > 0, axis=1)
             columns.append(pl.Series(f"{EMBEDDING}_{dim}_binary", bits, dtype=pl.Array(pl.UInt8, bits.shape[1])))
-    return _write(path, rows.frame.drop(KEY).rename({ROW: ID}).with_columns(columns))
+    frame = rows.frame.drop(KEY).rename({ROW: ID}).with_columns(columns)
+    write_table(path, frame, facts)
+    return frame.columns
 
 
 def rows_file(index: Path) -> Path:
@@ -119,26 +132,21 @@ def rows_file(index: Path) -> Path:
     return index.with_name(f"{index.name}.rows.parquet")
 
 
-def write_faiss(path: Path, rows: Rows, dim: int) -> None:
+def write_faiss(path: Path, rows: Rows, dim: int, facts: Mapping[str, Any]) -> None:
     """Write an exact index of inner products, which are cosines here, whose ids are the dataset's rows.
 
-    The table of ids is written first: an index that is there has its table.
+    The table of ids gets its name first: an index that is there has its table.
 
+    :param facts: what the table says of its making, beside the digest of the index.
     :raises PipelineError: if FAISS is not installed.
     """
     faiss = extras.faiss()
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     index.add_with_ids(rows.prefix(dim), rows.frame[ROW].to_numpy())
-    _write(rows_file(path), rows.frame)
     with cache.store.atomic_file(path) as partial:
         faiss.write_index(index, str(partial))
+        write_table(rows_file(path), rows.frame, {**facts, INDEX: file_digest(partial.read_bytes())})
 
 
 def _vectors(name: str, units: NDArray[np.float32]) -> pl.Series:
     return pl.Series(name, units, dtype=pl.Array(pl.Float32, units.shape[1]))
-
-
-def _write(path: Path, frame: pl.DataFrame) -> list[str]:
-    with cache.store.atomic_file(path) as partial:
-        frame.write_parquet(partial)
-    return frame.columns

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 _NOTE = "semantic-zoom"
 
 
-def check_output(path: Path, *, force: bool = False, inputs: Iterable[Path] = (), own: bool = False) -> None:
+def check_output(path: Path, *, force: bool | None = False, inputs: Iterable[Path] = (), own: bool = False) -> None:
     """Refuse a file or folder that could not be written, or that would replace something unasked.
 
     Folders above it are made; what killed writers left beside it is removed.
 
-    :param force: whether a file that stands there may be replaced. A folder never is.
+    :param force: whether a file that stands there may be replaced; None of a command that has no `--force`. A folder
+        never is.
     :param inputs: what the command reads, which is never replaced.
     :param own: whether what stands there was made by the same command from the same input: it is made again.
     :raises PipelineError: if something stands there, or it is an input.
@@ -40,7 +41,8 @@ def check_output(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()
     if path.is_dir():
         raise PipelineError(f"{path} is a folder that is already there", "name another --output, or move it away first")
     if os.path.lexists(path) and not (force or own):
-        raise PipelineError(f"{path} is already there", "name another --output, or give --force to replace it")
+        other = "move it away first" if force is None else "give --force to replace it"
+        raise PipelineError(f"{path} is already there", f"name another --output, or {other}")
     _make_folders(path.parent)
     remove_stale_partials(path.parent)
     check_writable(path)

@@ -298,7 +298,7 @@ class TestList:
         make(tmp_path / "two", [])
         (tmp_path / "no store").mkdir()
         one, two = find_stores(tmp_path)
-        assert (one.folder, one.description, one.rows, one.shards) == (tmp_path / "one", DESCRIPTION, 200, 2)
+        assert (one.folder, one.description, one.rows, one.shards) == (tmp_path / "one", DESCRIPTION, 250, 2)
         assert one.bytes == sum(path.stat().st_size for path in (tmp_path / "one").glob("*.h5"))
         assert one.last_used.timestamp() > begun - 1
         assert (one.damage, two.rows, two.shards, two.bytes, two.last_used) == (None, 0, 0, 0, None)
@@ -321,6 +321,14 @@ class TestList:
         assert str(shard.path) in found.damage
         (tmp_path / "s" / "backbone.json").write_text("{}")
         assert find_stores(tmp_path)[0].description["backbone"] == "unknown"
+
+    def test_damage_below_the_headers_changes_no_figure(self, tmp_path):
+        shard = make(tmp_path / "s", [(0, 100, 1)]).shards[0]
+        content = bytearray(shard.path.read_bytes())
+        content[shard.keys_at : shard.keys_at + 1600] = bytes(1600)
+        shard.path.write_bytes(content)
+        (found,) = find_stores(tmp_path)
+        assert (found.rows, found.damage) == (100, None)
 
     def test_loads_no_torch(self, tmp_path):
         make(tmp_path / "s", [(0, 100, 1)])
