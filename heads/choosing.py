@@ -7,7 +7,7 @@ stands until a candidate is better: its mean gain must exceed its standard error
 than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
-number of classes: each finest class is to be seen 200 times. The choice is made once per data set, never per seed.
+number of classes: each finest class is to be seen 140 times. The choice is made once per data set, never per seed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from heads.training import validation
 from heads.training.inputs import Inputs, folds_of, part_of_inputs
 
 ROWS = 5000  # training rows up to which every candidate is fitted
-SEEN = 200  # times that each finest class is seen in a fit of more, in between so many epochs:
-_EPOCHS = (4, 16)
+SEEN = 140  # times that each finest class is seen in a fit of more, in between so many epochs:
+_EPOCHS = (3, 16)
 _SHORT = ("mlp", 2)
 _FEWEST, _FOLDS = 200, 3  # validation rows that can tell; with fewer, training rows are left out in turn
 _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean gain makes up for

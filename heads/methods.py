@@ -147,11 +147,10 @@ class Method:
 
 _JOINT = {
     "temperature": 0.1,
-    "proxy_temperature": 0.05,
-    "proxy_weight": 2.0,
-    "coarse_weight": 0.3,
+    "proxy_temperature": 0.08,
+    "proxy_weight": 4.0,
+    "coarse_weight": 0.15,
     "near_pairs": 0.25,
-    "short_weight": 0.3,
 }
 
 METHODS: dict[str, Method] = {
@@ -171,9 +170,9 @@ METHODS: dict[str, Method] = {
             None,
             chooses=True,
             head="mlp",
-            epochs=8,
+            epochs=6,
             batch_size=128,
-            lr=1e-3,
+            lr=2e-3,
             schedule="one-cycle",
             settings=_JOINT,
         ),
@@ -182,9 +181,9 @@ METHODS: dict[str, Method] = {
             "joint on the finest level alone",
             None,
             head="mlp",
-            epochs=8,
+            epochs=6,
             batch_size=128,
-            lr=1e-3,
+            lr=2e-3,
             schedule="one-cycle",
             settings={**_JOINT, "finest_only": 1.0},
         ),
@@ -193,9 +192,9 @@ METHODS: dict[str, Method] = {
             "joint without class proxies",
             None,
             head="mlp",
-            epochs=8,
+            epochs=6,
             batch_size=128,
-            lr=1e-3,
+            lr=2e-3,
             schedule="one-cycle",
             settings={**_JOINT, "proxy_weight": 0.0},
         ),
@@ -203,7 +202,7 @@ METHODS: dict[str, Method] = {
 }
 """The methods by name."""
 
-TRAINER = 2
+TRAINER = 3
 """Goes into every run's identity: what was trained by other defaults or another trainer is another run."""
 
 

@@ -43,7 +43,7 @@ PRESETS: dict[str, Preset] = {
         Preset("reference", transformer=True, width=0, ffn_ratio=4, shared=True),
         Preset("linear", transformer=False, dropout=0.0),
         Preset("linear-lda", transformer=False, dropout=0.0, from_lda=True),
-        Preset("mlp", transformer=False, mlp=512, from_lda=True),
+        Preset("mlp", transformer=False, mlp=2048, from_lda=True),
     )
 }
 """The presets by name."""

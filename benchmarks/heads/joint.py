@@ -2,10 +2,11 @@
 
     python benchmarks/heads/joint.py --features build/features.npz --device cuda --json benchmarks/results/joint.json
 
-Test split, training gallery, five seeds; nothing is chosen on test texts. Against it: `lda`, `pca`, `features`; `v5`
-and `mrl` as published, and matched to joint (its head, learning rate and schedule, its number of updates, and its
-rows per update); its ablations; and a logistic regression with C chosen on validation, whose coarse answer is its
-answer's ancestor. Differences are paired over texts and seeds, a 95 % interval by bootstrap over texts. Then how
+Test split, five seeds, both protocols (training gallery, and leave-one-out); nothing is chosen on test texts. Against
+it: `lda`, `pca`, `features`; `v5` and `mrl` as published, and matched to joint (its head, learning rate and schedule,
+its number of updates, and its rows per update); its ablations; and a logistic regression with C chosen on validation,
+whose coarse answer is its answer's ancestor. Differences are paired over texts and seeds, a 95 % interval by bootstrap over texts; p-values are
+those of a paired t-test over texts (means over seeds), Holm's over all rows of one dataset and protocol. Then how
 often the labels of a row are a path of the tree: one argmax per level, and one joint decoding, with each level's
 accuracy.
 """
@@ -14,16 +15,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from itertools import chain, product
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import heads
 from benchmarks.heads.fit import SEEDS, Features, Results, add_sources, datasets_of, machine, numbers
-from pipeline.evaluation.protocols import score_embeddings
-from pipeline.evaluation.statistics import bootstrap_interval
+from pipeline.evaluation.protocols import leave_one_out, score_embeddings
+from pipeline.evaluation.statistics import bootstrap_interval, holm, paired_test
 
-MATCHED = {"lr": 1e-3, "schedule": "one-cycle"}
+PROTOCOLS = ("gallery", "leave-one-out")
+MATCHED = {"lr": 2e-3, "schedule": "one-cycle"}
 
 
 def rivals(choice: heads.Choice) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -51,7 +54,8 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
     began = time.perf_counter()
     choice = heads.choose(train, labels, validation=data.splits["val"], device=options.device)
     results.add(f"{data.name}: choosing", time.perf_counter() - began, "s", choice.reason, choice=choice.to_json())
-    correct, joint = {}, []
+    correct: dict[str, dict[str, Scored]] = {protocol: {} for protocol in PROTOCOLS}
+    joint: list[heads.FractalHead] = []
     for name, (method, settings) in rivals(choice).items():
         began = time.perf_counter()
         fitted = heads.fit_many(
@@ -60,46 +64,79 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
         )  # fmt: skip
         took = time.perf_counter() - began
         joint = [one.head for one in fitted] if name == "joint" else joint
-        correct[name] = np.stack([scored(one.head, data, options.device) for one in fitted])
-        show(f"{data.name}: {name}", correct[name], results, f"{len(fitted)} heads in {took:.2f} s")
+        for protocol in PROTOCOLS:
+            right = correct[protocol][name] = scored(protocol, [one.head for one in fitted], data, options.device)
+            remark = f"{len(fitted)} heads in {took:.2f} s"
+            show(f"{data.name}: {name}", right.means, results, remark, protocol)
     regression = heads.fit_logistic(train, labels, validation=data.splits["val"], device=options.device)
-    flat = (regression.predict(test) == test_labels)[None, None]
-    show(f"{data.name}: logistic regression", flat, results, regression.reason)
-    for name, right in {**correct, "logistic regression": flat}.items():
-        if name != "joint":
-            compare(f"{data.name}: joint - {name}", correct["joint"], right, results)
+    flat = Scored((regression.predict(test) == test_labels)[None, None].astype(float), np.arange(len(test)))
+    show(f"{data.name}: logistic regression", flat.means, results, regression.reason, "gallery")
+    correct["gallery"]["logistic regression"] = flat
+    for protocol, rows in correct.items():
+        compare(f"{data.name}, {protocol}", rows, results)
     paths(data, joint, results)
 
 
-def scored(head: heads.FractalHead, data: Features, device: str) -> np.ndarray:
-    """Whether each test text is right, bool [J, q, L]."""
+class Scored(NamedTuple):
+    """Whether answers are right, float64 [seeds, J, answers, L], and the text that each is about."""
+
+    right: np.ndarray
+    text: np.ndarray
+
+    @property
+    def means(self) -> np.ndarray:
+        """Accuracy in percent, [J, L]."""
+        return np.asarray(100 * self.right.mean(axis=(0, 2)))
+
+
+def scored(protocol: str, trained: list[heads.FractalHead], data: Features, device: str) -> Scored:
+    """Ask the test texts by one protocol."""
     (train, labels), (test, test_labels) = data.splits["train"], data.splits["test"]
-    found = score_embeddings(head.embed(train), labels, head.embed(test), test_labels, device=device)
-    return np.asarray(found.correct)
+    found = []
+    for head in trained:
+        if protocol == "gallery":
+            found.append(score_embeddings(head.embed(train), labels, head.embed(test), test_labels, device=device))
+        else:
+            found.append(leave_one_out(head.embed(test), test_labels, device=device))
+    return Scored(np.stack([one.correct for one in found]).astype(float), np.asarray(found[0].query_index))
 
 
-def show(what: str, correct: np.ndarray, results: Results, remark: str) -> None:
-    """Mean accuracy at the shortest and the longest prefix, of [seeds, J, q, L]."""
-    table = 100 * correct.mean(axis=(0, 2))
+def show(what: str, table: np.ndarray, results: Results, remark: str, protocol: str) -> None:
+    """Accuracy at the shortest and the longest prefix, of [J, L]."""
     said = " | ".join("/".join(f"{value:.2f}" for value in row) for row in (table[0], table[-1]))
-    results.add(what, float(table[0, -1]), "%", f"{said}; {remark}", accuracies=table.tolist())
+    results.add(f"{what}, {protocol}", float(table[0, -1]), "%", f"{said}; {remark}", accuracies=table.tolist())
 
 
-def compare(what: str, ours: np.ndarray, theirs: np.ndarray, results: Results) -> None:
-    """Paired differences at every prefix and level; the lowest end of an interval is the row."""
-    seeds, prefixes, texts, levels = ours.shape
-    about, cells, worst = np.tile(np.arange(texts), seeds), [], (1.0, "")
-    for j in range(prefixes):
-        for level in range(levels):
-            other = theirs[:, min(j, theirs.shape[1] - 1), :, level].astype(float)
-            gap = ours[:, j, :, level] - (other if len(other) == seeds else other.mean(axis=0))
-            low, high = bootstrap_interval(gap.ravel(), about, span=(-1.0, 1.0))
-            cells.append({"dim": 64 * (j + 1), "level": level, "mean": float(gap.mean()), "ci95": [low, high]})
-            worst = min(worst, (float(low), f"{64 * (j + 1)} dims, level {level}"))
-    first = next(cell for cell in cells if cell["dim"] == 64 and cell["level"] == levels - 1)
-    low, high = first["ci95"]
-    remark = f"at 64 dims, finest: {100 * first['mean']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-    results.add(f"{what}, lowest end", 100 * worst[0], "points", f"{worst[1]}; {remark}", cells=cells)
+def compare(where: str, rows: dict[str, Scored], results: Results) -> None:
+    """Differences joint - other at every prefix and level; each other's lowest end of an interval is a row."""
+    ours = rows["joint"]
+    seeds, prefixes, _, levels = ours.right.shape
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, other in rows.items():
+        cells = found[name] = []
+        for j, level in product(range(prefixes), range(levels)) if name != "joint" else ():
+            theirs = other.right[:, min(j, other.right.shape[1] - 1), :, level]
+            gap = ours.right[:, j, :, level] - (theirs if len(theirs) == seeds else theirs.mean(axis=0))
+            low, high = bootstrap_interval(gap.ravel(), np.tile(ours.text, seeds), span=(-1.0, 1.0))
+            by_text = np.bincount(ours.text, gap.mean(axis=0)) / np.maximum(np.bincount(ours.text), 1)
+            p = paired_test(by_text[np.unique(ours.text)]).p
+            span = [float(low), float(high)]
+            cells.append({"dim": 64 * (j + 1), "level": level, "mean": float(gap.mean()), "ci95": span, "p": p})
+    for cell, adjusted in zip(
+        chain(*found.values()), holm([cell["p"] for cell in chain(*found.values())]), strict=True
+    ):
+        cell["p_holm"] = adjusted
+    for name, cells in found.items():
+        if name == "joint":
+            continue
+        worst = min(cells, key=lambda cell: cell["ci95"][0])
+        first = next(cell for cell in cells if cell["dim"] == 64 and cell["level"] == levels - 1)
+        low, high = first["ci95"]
+        remark = f"at 64 dims, finest: {100 * first['mean']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        results.add(
+            f"{where}: joint - {name}, lowest end", 100 * worst["ci95"][0], "points",
+            f"{worst['dim']} dims, level {worst['level']}; {remark}, Holm p {first['p_holm']:.2g}", cells=cells,
+        )  # fmt: skip
 
 
 def paths(data: Features, trained: list[heads.FractalHead], results: Results) -> None:

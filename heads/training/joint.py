@@ -80,10 +80,7 @@ class Joint:
         self._level_weights = np.linspace(1.0, settings["coarse_weight"], labels.shape[1])[::-1].tolist()
         if settings.get("finest_only"):
             self._level_weights[:-1] = [0.0] * (labels.shape[1] - 1)
-        short = settings["short_weight"]
-        spread = [short] * (shape.scales - 1) + [1.0]
-        weights = [w / sum(spread) for w in spread]
-        self._prefix_weights = torch.tensor(weights, device=labels.device)[:, None, None]
+        self._prefix_weights = torch.full((shape.scales, 1, 1), 1 / shape.scales, device=labels.device)
 
     @property
     def supervised(self) -> tuple[bool, ...]:

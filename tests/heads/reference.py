@@ -256,15 +256,15 @@ class Step:
     def joint_contrast(self, head):
         return self.joint(head, proxies=0)
 
-    def joint(self, head, proxies=2, levels=None):
-        """Short prefixes weigh 0.3 of the full vector, levels from 0.3 to 1; temperatures 0.1 and 0.05. A quarter
-        of the partners are of the level above the finest; proxies weigh twice.
+    def joint(self, head, proxies=4, levels=None):
+        """Prefixes weigh the same, levels from 0.15 to 1; temperatures 0.1 and 0.08. A quarter of the partners are of
+        the level above the finest; proxies weigh four times.
         """
         size, last = len(self.labels), self.levels - 1
         near = round(0.25 * size)
         anchors, partners = self._embedded(head, [[max(0, last - 1)] * near + [last] * (size - near)])
         rows, labels = torch.cat([anchors, partners]), self.all_labels[self.rows]
-        level_weights = [0.3 + 0.7 * level / last for level in range(self.levels)]
+        level_weights = [0.15 + 0.85 * level / last for level in range(self.levels)]
         level_weights = [w if levels is None or at in levels else 0.0 for at, w in enumerate(level_weights)]
         loss = 0.0
         for j in range(1, self.blocks + 1):
@@ -273,9 +273,9 @@ class Step:
             terms = supervised_contrast(cut, labels, level_weights, 0.1)
             for level, weight in enumerate(level_weights):
                 terms = terms + proxies * weight * proxy_softmax(
-                    cut, labels[:, level], head.proxies[level][:, :dim], 0.05
+                    cut, labels[:, level], head.proxies[level][:, :dim], 0.08
                 )
-            loss = loss + (1.0 if j == self.blocks else 0.3) / (1 + 0.3 * (self.blocks - 1)) * terms
+            loss = loss + terms / self.blocks
         return loss
 
     def _embedded(self, head, kinds):
