@@ -5,10 +5,10 @@
 Test split, five seeds, both protocols (training gallery, and leave-one-out); nothing is chosen on test texts. Against
 it: `lda`, `pca`, `features`; `v5` and `mrl` as published, and matched to joint (its head, learning rate and schedule,
 its number of updates, and its rows per update); its ablations; and a logistic regression with C chosen on validation,
-whose coarse answer is its answer's ancestor. Differences are paired over texts and seeds, a 95 % interval by bootstrap over texts; p-values are
-those of a paired t-test over texts (means over seeds), Holm's over all rows of one dataset and protocol. Then how
-often the labels of a row are a path of the tree: one argmax per level, and one joint decoding, with each level's
-accuracy.
+whose coarse answer is its answer's ancestor. Differences are paired over texts and seeds, a 95 % interval by
+bootstrap over texts; p-values are those of a paired t-test over texts (means over seeds), Holm's over all rows of one
+dataset and protocol. Then how often the labels of a row are a path of the tree: one argmax per level, and one joint
+decoding, with each level's accuracy.
 """
 
 from __future__ import annotations
