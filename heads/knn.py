@@ -36,7 +36,7 @@ _Keys = TypeVar("_Keys", np.ndarray, torch.Tensor)
 GRID = 1 << 24  # similarities are whole multiples of 1 / GRID
 ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 _NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
-_RUN = 32  # columns looked at together
+RUN = 32  # columns looked at together
 _QUERIES, _PART = 4608, 1152
 _COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 8192}, 64
 
@@ -198,16 +198,36 @@ def _rows(part: Array, first: int, name: str, lengths: tuple[int, ...], device: 
     return _Rows(blocks, norms.where(norms > 0, 1.0))
 
 
-def _tiles(total: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Bounds of gallery tiles: small at first, when every row is a find, then doubling up to the full width."""
+def tiles(total: int, widest: int) -> Iterator[tuple[int, int]]:
+    """Bounds of gallery tiles: small at first, when every row is a find, then doubling up to the widest."""
     start, width = 0, _FIRST_COLUMNS
     while start < total:
         yield start, min(start + width, total)
-        start, width = start + width, min(2 * width, _COLUMNS["cuda" if device.type == "cuda" else "cpu"])
+        start, width = start + width, min(2 * width, widest)
+
+
+def finds(runs: torch.Tensor, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query and column of each similarity above its query's floor, in order.
+
+    :param runs: [q, c / RUN, RUN], the similarities of a tile.
+    :param floor: [q].
+    """
+    query, run = (runs.amax(2) > floor[:, None]).nonzero(as_tuple=True)
+    if 4 * len(query) > runs.shape[0] * runs.shape[1]:  # looking at every column costs less than picking runs
+        query, column = (runs.flatten(1) > floor[:, None]).nonzero(as_tuple=True)
+        return query, column
+    hit, offset = (runs[query, run] > floor[query, None]).nonzero(as_tuple=True)
+    return query[hit], run[hit] * RUN + offset
+
+
+def numbered(query: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many finds each of `count` queries has, and the number of each find among its query's, from 0."""
+    found = query.bincount(minlength=count)
+    return found, torch.arange(len(query), device=query.device) - (found.cumsum(0) - found)[query]
 
 
 @contextmanager
-def _side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+def side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """Give a `map` that runs in threads of which each computes alone.
 
     The steps of a tile are many and small. Shared by all cores, each would wait for the slowest core, which on a busy
@@ -227,14 +247,15 @@ def _search(queries: Array, gallery: Array, lengths: tuple[int, ...], k: int, pl
     step = -(-count // (rounds * threads))
     parts = [slice(i, min(i + step, count)) for i in range(0, count, step)]
     keys = torch.full((len(lengths), count, k), _NOTHING, dtype=torch.int64, device=device)
-    width = max(stop - start for start, stop in _tiles(len(gallery), device))
-    room = torch.empty((2, count, -(-width // _RUN) * _RUN), dtype=torch.float64, device=device)
+    bounds = list(tiles(len(gallery), _COLUMNS["cuda" if device.type == "cuda" else "cpu"]))
+    width = max(stop - start for start, stop in bounds)
+    room = torch.empty((2, count, -(-width // RUN) * RUN), dtype=torch.float64, device=device)
     mine = [keys[:, part] for part in parts], [room[:, part] for part in parts]
     firsts = [place.first + part.start for part in parts]
     own = firsts if place.exclude else [None] * len(parts)
-    with _side_by_side(threads) as each:
+    with side_by_side(threads) as each:
         asked = list(each(_rows, [queries[p] for p in parts], firsts, repeat("query"), repeat(lengths), repeat(device)))
-        for start, stop in _tiles(len(gallery), device):
+        for start, stop in bounds:
             [tile] = each(_rows, [gallery[start:stop]], [start], ["gallery row"], [lengths], [device])
             list(each(_scan, *mine, asked, own, repeat(tile), repeat(start)))
     return keys
@@ -249,7 +270,7 @@ def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | Non
     """
     count = tile.norms.shape[1]
     products, similarities = room[0, :, :count], room[1, :, :count]
-    runs = room[1, :, : -(-count // _RUN) * _RUN].view(len(products), -1, _RUN)
+    runs = room[1, :, : -(-count // RUN) * RUN].view(len(products), -1, RUN)
     room[1, :, count:] = -torch.inf
     products.zero_()
     if own is not None:
@@ -263,25 +284,21 @@ def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | Non
 def _merge(keys: torch.Tensor, runs: torch.Tensor, norms: torch.Tensor, first: int) -> None:
     """Take into keys [q, k], in place, what a tile has that is nearer.
 
-    :param runs: float64 [q, c / _RUN, _RUN], the similarities of gallery rows `first` and on, in grid units times the
+    :param runs: float64 [q, c / RUN, RUN], the similarities of gallery rows `first` and on, in grid units times the
         queries' `norms` [q].
     """
     k = keys.shape[1]
     # Rows come in order, so an equal similarity comes too late; 0.49 instead of 0.5 leaves the rounding to the keys.
     floor = (_units(keys[:, -1]) + 0.49) * norms
-    query, run = (runs.amax(2) > floor[:, None]).nonzero(as_tuple=True)
-    inspected = runs[query, run]
-    hit, offset = (inspected > floor[query, None]).nonzero(as_tuple=True)
-    if not len(hit):
+    query, column = finds(runs, floor)
+    if not len(query):
         return
-    query, column = query[hit], run[hit] * _RUN + offset
-    units = (inspected[hit, offset] / norms[query]).round().to(torch.int64)
-    finds = query.bincount(minlength=len(keys))
-    place = torch.arange(len(query), device=keys.device) - (finds.cumsum(0) - finds)[query]
-    lucky = finds.nonzero()[:, 0]
-    rivals = keys.new_full((len(lucky), k + int(finds.max())), _NOTHING)
+    units = (runs.flatten(1)[query, column] / norms[query]).round().to(torch.int64)
+    count, place = numbered(query, len(keys))
+    lucky = count.nonzero()[:, 0]
+    rivals = keys.new_full((len(lucky), k + int(count.max())), _NOTHING)
     rivals[:, :k] = keys[lucky]
-    rivals[(finds > 0).cumsum(0)[query] - 1, k + place] = (units << ROW_BITS) - (first + column)
+    rivals[(count > 0).cumsum(0)[query] - 1, k + place] = (units << ROW_BITS) - (first + column)
     keys[lucky] = rivals.topk(k).values
 
 

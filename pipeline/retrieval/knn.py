@@ -21,21 +21,18 @@ float64 instead. The other way, FAISS, is measured beside it in `benchmarks/retr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from heads.knn import RUN, finds, numbered, side_by_side, tiles
 from pipeline.errors import PipelineError
 from pipeline.retrieval.quantization import Array, Stored, unit_prefixes
 
 _NOTHING = -(1 << 63)
 _ROW_MASK = (1 << 32) - 1
-_RUN = 32
-_FIRST_COLUMNS, _COLUMNS = 64, 2048  # of a tile: small while everything is a find, then what stays in cache
+_COLUMNS = 2048  # of the widest tile: what stays in cache
 _PART = 128  # queries of a tile
 _FINDS = 256  # finds collected before a merge, at least
 _FEW = 16  # queries that are searched densely on a CPU too
@@ -216,17 +213,8 @@ def _search_tiles(units: Tensor, documents: Stored, k: int) -> Tensor:
     parts = torch.split(units, min(_PART, -(-len(units) // threads)))
     if threads == 1:
         return torch.cat([_Collector(part, k).collect(documents) for part in parts])
-    with _side_by_side(threads) as each:
+    with side_by_side(threads) as each:
         return torch.cat(list(each(lambda part: _Collector(part, k).collect(documents), parts)))
-
-
-@contextmanager
-def _side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Give a `map` over threads of which each computes alone: tiles are small, and cores would wait for each other."""
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool.map
-    torch.set_num_threads(before)
 
 
 class _Collector:
@@ -247,38 +235,29 @@ class _Collector:
 
     def collect(self, documents: Stored) -> Tensor:
         """Keys [q, k] of the nearest documents."""
-        start, width = 0, _FIRST_COLUMNS
-        while start < len(documents):
-            stop = min(start + width, len(documents))
-            self._take(documents, slice(start, stop), width)
-            start, width = stop, min(2 * width, _COLUMNS)
+        for start, stop in tiles(len(documents), _COLUMNS):
+            self._take(documents, slice(start, stop))
         self._merge()
         return self._keys[:, : self._k].sort(dim=1, descending=True).values
 
-    def _take(self, documents: Stored, part: slice, width: int) -> None:
-        """Look through a tile of `width` columns, of which the last may be without a document."""
-        tile = self._room[: len(self._units) * width].view(len(self._units), width)
+    def _take(self, documents: Stored, part: slice) -> None:
+        """Look through a tile, whose last columns may be without a document."""
         count = part.stop - part.start
+        width = -(-count // RUN) * RUN
+        tile = self._room[: len(self._units) * width].view(len(self._units), width)
         if count == width:
             _product(self._units, documents, part, tile)
         else:
             tile[:, :count] = _product(self._units, documents, part)
             tile[:, count:] = -torch.inf
-        runs = tile.view(len(tile), -1, _RUN)
-        query, run = (runs.amax(2) > self._floor[:, None]).nonzero(as_tuple=True)
-        if 4 * len(query) > runs.shape[0] * runs.shape[1]:
-            query, column = (tile > self._floor[:, None]).nonzero(as_tuple=True)
+        query, column = finds(tile.view(len(tile), -1, RUN), self._floor)
+        if len(query):
             self._keep(query, tile[query, column], column.add_(part.start))
-        elif len(query):
-            inspected = runs[query, run]
-            hit, offset = (inspected > self._floor[query, None]).nonzero(as_tuple=True)
-            self._keep(query[hit], inspected[hit, offset], part.start + run[hit] * _RUN + offset)
 
     def _keep(self, query: Tensor, similarities: Tensor, rows: Tensor) -> None:
-        finds = query.bincount(minlength=len(self._filled))
-        place = torch.arange(len(query)) - (finds.cumsum(0) - finds)[query]
+        count, place = numbered(query, len(self._filled))
         self._keys[query, self._filled[query] + place] = keys_of(similarities, rows)
-        self._filled += finds
+        self._filled += count
         if int(self._filled.max()) > self._most:
             self._merge()
 

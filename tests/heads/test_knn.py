@@ -60,7 +60,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(knn, "_PART", 3)
     monkeypatch.setattr(knn, "_FIRST_COLUMNS", 2)
     monkeypatch.setattr(knn, "_COLUMNS", {"cpu": 8, "cuda": 8})
-    monkeypatch.setattr(knn, "_RUN", 3)
+    monkeypatch.setattr(knn, "RUN", 3)
 
 
 small_integers = st.integers(-1, 2)
