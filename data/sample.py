@@ -53,7 +53,7 @@ def limited(rows: Rows, limit: int, seed: int = 42) -> Rows:
     for split in ("train", "test"):
         if split not in rows.frame.get_column("split").gather(kept):
             raise DataError(f"{rows.place}: a limit of {limit} rows leaves no {split} row", "give a larger --limit")
-    numbers = pl.Series(rows.number(kept), dtype=pl.Int64)
+    numbers = pl.Series(rows.number(kept))
     return replace(rows, frame=rows.frame[kept], numbers=numbers)
 
 
