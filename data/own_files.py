@@ -7,6 +7,7 @@ million rows costs some seconds; guessing looks at whole columns and costs about
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ import polars as pl
 from data.checks import Rows, level_fault
 from data.columns.indicator_columns import NAME, from_indicators, indicators
 from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
-from data.columns.label_tree import ancestors, named, read_tree
+from data.columns.label_tree import ancestors, derivation, named, read_tree
 from data.columns.level_columns import LEVEL, find_levels
 from data.columns.split_column import find_split, splits_of
 from data.columns.text_column import find_text, joined, with_texts_of_lists
@@ -166,8 +167,8 @@ def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple
     _check_labels(records, columns)
     levels = frame.select(columns)
     if tree is not None:
-        levels = _by_tree(levels.to_series(levels.width - 1), *tree, place)
-        notes += (f"{levels.width} levels by the hierarchy given apart",)
+        levels, said = _by_tree(levels.to_series(levels.width - 1), tree, place, known)
+        notes += said
     elif levels.width == 1:
         levels, said = _one_cell(levels.to_series(), place, known)
         notes += said
@@ -199,16 +200,30 @@ def _of_nodes(frame: pl.DataFrame, tree: tuple[dict[str, str | None], dict[str, 
     return (max(found, key=lambda column: frame.get_column(column).n_unique()),) if found else None
 
 
-def _by_tree(labels: pl.Series, parents: dict[str, str | None], names: dict[str, str], place: str) -> pl.DataFrame:
+def _by_tree(
+    labels: pl.Series, tree: tuple[dict[str, str | None], dict[str, str]], place: str, known: Description
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the levels of labels by the hierarchy that `known` names, and notes; a derived level is called so."""
+    parents, names = tree
+    notes: tuple[str, ...] = ()
+    if known.label in ("first", "primary"):
+        first, notes = _one_cell(labels, place, known)
+        labels = first.to_series()
     if not labels.drop_nulls().is_in(list(parents)).all() and names:
         ids = {name: one for one, name in names.items()}
         labels = labels.replace(ids)
     levels = ancestors(labels, parents, place)
-    if not names:
-        return levels
-    taken = list(names.values())
-    clear = {one: name if taken.count(name) == 1 else f"{name} ({one})" for one, name in names.items()}
-    return levels.with_columns(pl.all().replace(clear))
+    assert known.hierarchy is not None
+    if said := derivation(known.hierarchy):
+        if levels.width == 2:
+            levels.columns = ["derived", labels.name]
+        notes += (f"level {levels.columns[0]} is derived: {said}; edit its names in {known.hierarchy}",)
+    notes += (f"{levels.width} levels by the hierarchy given apart",)
+    if names:
+        counts = Counter(names.values())
+        clear = {one: name if counts[name] == 1 else f"{name} ({one})" for one, name in names.items()}
+        levels = levels.with_columns(pl.all().replace(clear))
+    return levels, notes
 
 
 def _one_cell(cells: pl.Series, place: str, known: Description) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -159,6 +159,13 @@ def read_tree(file: str) -> tuple[dict[str, str | None], dict[str, str]]:
     return _parents(pairs, file), names
 
 
+def derivation(file: str) -> str | None:
+    """Return how a hierarchy was made, if its JSON file says that it was derived and not given by a person."""
+    value = _value(file) if suffix_of(file) == ".json" else None
+    said = value.get("derived") if isinstance(value, Mapping) else None
+    return said if isinstance(said, str) else None
+
+
 def _like(columns: Mapping[str, str], usual: Sequence[str], pattern: str, taken: Sequence[str]) -> str | None:
     """Return the column with a usual name, else one whose name matches; `columns`: lower-case name -> name."""
     likely = [*(name for name in usual if name in columns), *(name for name in columns if re.search(pattern, name))]

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
     IntegerList,
+    coarse_option,
     dataset_argument,
     embedding_options,
     loading_options,
@@ -50,6 +51,7 @@ ENGINES = ("local", "ray")
     "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
 )
 @loading_options
+@coarse_option
 def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...], **options: Any) -> dict[str, Any]:
     """Compute the missing features of DATASET, once.
 
@@ -69,7 +71,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...]
     source = source_of(datasets, loading)
     if rest["embeddings"] is not None:
         refuse_beside_embeddings()
-        return given_stage(session, source, rest["embeddings"], rest["name"]).summary()
+        return given_stage(session, source, rest["embeddings"], rest["name"], rest).summary()
     if rest["name"] is not None:
         raise click.UsageError("--name goes with --embeddings.")
     if rest["verify"]:

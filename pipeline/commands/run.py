@@ -15,6 +15,7 @@ import click
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
     NameList,
+    coarse_option,
     dataset_argument,
     embedding_options,
     fitting_options,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @reading_options
 @fitting_options
 @loading_options
+@coarse_option
 def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Embed DATASET, fit a head by each method, score every prefix on every level, say what to choose, and report.
 

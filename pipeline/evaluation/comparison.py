@@ -153,7 +153,11 @@ def overall(entries: Sequence[Entry]) -> list[Comparison]:
 
     :raises PipelineError: as `compare` does.
     """
-    return [row for a, b in _pairs(entries) for row in _rows(a, b, [_Column(OVERALL, _shared(a[1], b[1]))])]
+    rows: list[Comparison] = []
+    for a, b in _pairs(entries):
+        cells = _telling(_shared(a[1], b[1]), next(iter(a[1].values())).labels)
+        rows += _rows(a, b, [_Column(OVERALL, cells)])
+    return rows
 
 
 def seeds_in_common(a: Runs, b: Runs, names: tuple[str, str]) -> list[int | None]:
@@ -234,8 +238,9 @@ class _Column:
         if len(columns) == 1:
             return columns[0]
         stacked = np.stack(columns)
-        known = ~np.isnan(stacked)  # a text has a first label, so that there is something to divide by
-        return np.asarray(np.where(known, stacked, 0.0).sum(axis=0) / known.sum(axis=0))
+        known = ~np.isnan(stacked)
+        counts, hits = known.sum(axis=0), np.where(known, stacked, 0.0).sum(axis=0)
+        return np.asarray(np.divide(hits, counts, out=np.full(hits.shape, np.nan), where=counts > 0))
 
     @property
     def span(self) -> float:
@@ -249,6 +254,12 @@ def _shared(a: Runs, b: Runs) -> tuple[tuple[int, int, int], ...]:
     pairs = [(i, second.dims.index(dim)) for i, dim in enumerate(first.dims) if dim in second.dims]
     ends = (len(first.dims) - 1, len(second.dims) - 1)
     return tuple((i, j, level) for i, j in pairs or [ends] for level in range(first.labels.shape[1]))
+
+
+def _telling(cells: Sequence[tuple[int, int, int]], labels: NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
+    """Leave out levels on which all texts have one class, unless there are no others: every answer there is right."""
+    found = tuple(cell for cell in cells if len(np.unique(labels[labels[:, cell[2]] >= 0, cell[2]])) > 1)
+    return found or tuple(cells)
 
 
 def _columns(a: Runs, b: Runs) -> list[_Column]:

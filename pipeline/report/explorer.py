@@ -216,8 +216,15 @@ def _view(name: str, scorable: Scorable, made: _Map, to: Points, labels: Ints) -
     turned = made.places @ rotation(made.places[0], to)
     reach = np.abs(turned).max(axis=(1, 2), keepdims=True) * 2.04
     places = np.asarray(turned / np.where(reach > 0, reach, 1) + 0.5, np.float32)
-    shares = (labels[made.neighbours] == labels[None, :, None]).mean(axis=(1, 2))
+    known = np.maximum((labels >= 0).sum(axis=0), 1)
+    shares = np.stack([_alike(labels, nearest).sum(axis=0) / known for nearest in made.neighbours])
     return View(name, scorable.identity.seed, made.dims, made.neighbours, made.cosines, places, shares)
+
+
+def _alike(labels: Ints, neighbours: Ints) -> NDArray[np.float64]:
+    """Share of each text's neighbours [n, k] that have its label, float64 [n, L]; 0 where it has none."""
+    same = (labels[neighbours] == labels[:, None]) & (labels >= 0)[:, None]
+    return same.mean(axis=1)
 
 
 def _telling(views: Sequence[View], labels: Ints) -> int:
@@ -225,7 +232,7 @@ def _telling(views: Sequence[View], labels: Ints) -> int:
 
     Of those whose coarse neighbours are all right, and of them the first.
     """
-    shares = [(labels[view.neighbours[0]] == labels[:, None]).mean(axis=1) for view in views[:2]]
+    shares = [_alike(labels, view.neighbours[0]) for view in views[:2]]
     gap = np.abs(shares[0][:, -1] - shares[-1][:, -1]) + 2 * (shares[0][:, 0] == 1) * (shares[-1][:, 0] == 1)
     return int(np.argmax(gap))
 

@@ -59,6 +59,7 @@ def settings(report_data: ReportData) -> Section:
     facts = (
         ("dataset", f"{dataset.id}: {len(dataset):,} rows ({splits})"),
         ("hierarchy", sizes),
+        *(("level", note) for note in dataset.warnings if " is derived: " in note),
         ("backbone", f"{features.backbone}, layer {features.layer}"),
         ("features", f"fingerprint {features.fingerprint}"),
         ("seeds", ", ".join(map(str, report_data.seeds))),

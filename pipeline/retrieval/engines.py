@@ -230,4 +230,5 @@ def _reranked(queries: Tensor, full: Stored, kept: Tensor) -> Tensor:
 
 def _precision(question: Question, best: Tensor) -> tuple[float, ...]:
     own = question.document_labels[best.clamp(min=0)] == question.labels[: len(best), None]
-    return tuple((own & (best >= 0)[:, :, None]).float().mean(dim=(0, 1)).tolist())
+    shares = (own & (best >= 0)[:, :, None]).float().mean(1).masked_fill(~question.known[: len(best)], torch.nan)
+    return tuple(shares.nanmean(0).tolist())

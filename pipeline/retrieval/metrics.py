@@ -59,17 +59,24 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Queries [q, D] with labels [q, L], and the labels [n, L] of the documents, on the documents' device."""
+    """Queries [q, D] with labels [q, L], and the labels [n, L] of the documents, on the documents' device.
+
+    `known` [q, L]: whether a query has a label on a level. One that has none has a number there that no document has,
+    and documents without one share a number that no query has.
+    """
 
     queries: Tensor
     labels: Tensor
     document_labels: Tensor
+    known: Tensor
 
     @classmethod
     def of(cls, queries: np.ndarray, labels: np.ndarray, documents: np.ndarray, device: torch.device) -> Question:
-        """Bring everything to the device."""
-        arrays = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (queries, labels, documents))
-        return cls(*arrays)
+        """Bring everything to the device; labels of -1 are missing."""
+        beyond = np.maximum(labels.max(axis=0), documents.max(axis=0)) + 1
+        asked, own = np.where(labels < 0, beyond + 1, labels), np.where(documents < 0, beyond, documents)
+        arrays = (queries, asked.astype(labels.dtype), own.astype(documents.dtype), labels >= 0)
+        return cls(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
 
     def batches(self, width: int) -> Iterator[slice]:
         """Parts of the queries of which each has `width` candidates or so."""
@@ -126,8 +133,9 @@ def _recall(rows: Tensor, truth: Tensor) -> Floats:
 
 
 def _precision(question: Question, rows: Tensor, part: slice) -> Floats:
-    """Share of rows [q, k] with the query's own label, float32 [q, L]."""
-    return _numpy((question.document_labels[rows] == question.labels[part, None]).float().mean(1))
+    """Share of rows [q, k] with the query's own label, float32 [q, L]; NaN where it has none."""
+    shares = (question.document_labels[rows] == question.labels[part, None]).float().mean(1)
+    return _numpy(shares.masked_fill(~question.known[part], torch.nan))
 
 
 def _filtered(

@@ -29,13 +29,27 @@ def embed_stage(
     request = embed_request(session.artifacts, _with_backbone(session, options), layers)
     with session.console.progress("embedding") as bar:
         embedded = embed(session.artifacts, source, request, lambda p: bar.update(p.done, p.total, rate_of(p)))
+    embedded = _coarsened(session, source, embedded, options)
     show_embedded(session, embedded)
     return embedded
 
 
-def given_stage(session: Session, source: DatasetSource, path: Path, name: str | None) -> Embedded:
+def _coarsened(session: Session, source: DatasetSource, embedded: Embedded, options: Mapping[str, Any]) -> Embedded:
+    """With the coarse level that --make-coarse asks for, if it does."""
+    count = options.get("make_coarse")
+    if count is None:
+        return embedded
+    from pipeline.stages.coarse_level import with_coarse_level
+
+    return with_coarse_level(session.artifacts, source, embedded, count)
+
+
+def given_stage(
+    session: Session, source: DatasetSource, path: Path, name: str | None, options: Mapping[str, Any]
+) -> Embedded:
     """Stage one for vectors that were made elsewhere, shown."""
     embedded = store_given(session.artifacts, source, path, name, session.console.say)
+    embedded = _coarsened(session, source, embedded, options)
     show_embedded(session, embedded)
     return embedded
 

@@ -152,6 +152,16 @@ def source_of(datasets: tuple[str, ...], loading: dict[str, Any]) -> DatasetSour
     )
 
 
+def coarse_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Whether a coarse level is made where there is one level alone."""
+    return click.option(
+        "--make-coarse",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Derive a coarse level of N classes from the features of one level's classes; written out to be edited.",
+    )(function)
+
+
 def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the frozen backbone's pass."""
     options = (
