@@ -224,7 +224,7 @@ def _view(name: str, scorable: Scorable, made: _Map, to: Points, labels: Ints) -
 def _alike(labels: Ints, neighbours: Ints) -> NDArray[np.float64]:
     """Share of each text's neighbours [n, k] that have its label, float64 [n, L]; 0 where it has none."""
     same = (labels[neighbours] == labels[:, None]) & (labels >= 0)[:, None]
-    return same.mean(axis=1)
+    return np.asarray(same.mean(axis=1))
 
 
 def _telling(views: Sequence[View], labels: Ints) -> int:
