@@ -1,10 +1,11 @@
 """What `joint` trains, chosen by the data: the head, the epochs, or no training at all.
 
-Candidates are the closed form alone (`lda`), a linear map begun at it, and the MLP begun at it for some epochs. Each is
-fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
-validation rows, or, where those are fewer than 200, on training rows left out in turn (three folds). The closed form
-stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and level may lose more
-than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained.
+Candidates are the closed form alone (`lda`), a linear map begun at it, and the MLP begun at it. Each is fitted on the
+training rows and judged by what is reported, neighbours among them, at every prefix and level: on validation rows, or,
+where those are fewer than 200, on training rows left out in turn: three folds that leave each class two rows, since a
+class of one has no pair to learn from, or, where that leaves out fewer than 200, five folds of all rows. The closed
+form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and level may lose
+more than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
 number of classes: each finest class is to be seen 140 times. The choice is made once per data set, never per seed.
@@ -27,7 +28,7 @@ ROWS = 5000  # training rows up to which every candidate is fitted
 SEEN = 140  # times that each finest class is seen in a fit of more, in between so many epochs:
 _EPOCHS = (3, 16)
 _SHORT = ("mlp", 2)
-_FEWEST, _FOLDS = 200, 3  # validation rows that can tell; with fewer, training rows are left out in turn
+_FEWEST = 200  # rows that can tell; with fewer validation rows, training rows are left out in turn
 _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean gain makes up for
 
 
@@ -51,7 +52,7 @@ class Choice:
 
 
 CLOSED_FORM = ("linear", 0)
-CANDIDATES = (("linear-lda", 5), ("mlp", 4), ("mlp", 8), ("mlp", 16))
+CANDIDATES = (("linear-lda", 5), ("mlp", 8))
 
 Train = Callable[[Inputs, str, int], FractalHead]
 """Fits a preset for some epochs, 0 for the closed form, with a fixed seed."""
@@ -99,7 +100,10 @@ def _splits(inputs: Inputs) -> Iterator[Inputs]:
     if inputs.validation is not None and len(inputs.validation) >= _FEWEST:
         yield inputs
         return
-    for kept, left_out in folds_of(inputs.labels, _FOLDS):
+    folds = folds_of(inputs.labels, 3, keep=2)
+    if sum(len(left_out) for _, left_out in folds) < _FEWEST:
+        folds = folds_of(inputs.labels, 5)
+    for kept, left_out in folds:
         part = part_of_inputs(inputs, torch.cat([kept, left_out]), None)
         yield Inputs(
             part.features[: len(kept)], part.labels[: len(kept)], part.features[len(kept) :], part.labels[len(kept) :],

@@ -6,7 +6,7 @@ an id of 10^9 costs no more than one of 10. A row may lack its finer labels: -1 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,20 +113,26 @@ def part_of_inputs(inputs: Inputs, rows: Tensor, held: Tensor | None) -> Inputs:
     )
 
 
-def folds_of(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Split rows into folds; yields the kept and the left-out rows of each, int64.
+def folds_of(labels: Tensor, folds: int, *, keep: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Split rows into folds: the kept and the left-out rows of each, int64.
 
     The rows of a deepest class are dealt out in turn, so that each fold leaves out about its share of every class.
+
+    :param keep: rows of each class that no fold leaves out: what trains on pairs is else judged without them.
     """
     deepest = labels.cpu().numpy()
     order = np.random.default_rng(0).permutation(len(deepest))
     order = order[np.lexsort(deepest[order].T)]
-    dealt = np.empty(len(order), np.int64)
-    dealt[order] = np.arange(len(order)) % folds
+    begins = np.r_[True, (np.diff(deepest[order], axis=0) != 0).any(axis=1)]
+    rank = np.arange(len(order)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    spare = order[rank >= keep]
+    dealt = np.full(len(order), folds)
+    dealt[spare] = np.arange(len(spare)) % folds
+    found = []
     for fold in range(folds):
-        parts = (np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold))
-        kept, left_out = (torch.from_numpy(part).to(labels.device) for part in parts)
-        yield kept, left_out
+        kept, left_out = (torch.from_numpy(np.flatnonzero(part)) for part in (dealt != fold, dealt == fold))
+        found.append((kept.to(labels.device), left_out.to(labels.device)))
+    return found
 
 
 def _units(rows: np.ndarray, device: torch.device) -> Tensor:
