@@ -130,7 +130,8 @@ class Comparison:
 
 def points(value: float, interval: Interval) -> str:
     """A difference of shares in points with its interval."""
-    return f"{value * 100:+.1f} points [{interval[0] * 100:+.1f}, {interval[1] * 100:+.1f}]"
+    middle, low, high = (round(share * 100, 1) + 0.0 for share in (value, *interval))  # no minus before a zero
+    return f"{middle:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def compare(entries: Sequence[Entry]) -> list[Comparison]:

@@ -148,7 +148,7 @@ class Answer:
         said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
             return f"{said}. A shorter prefix loses more than one point."
-        gains = [round((self.full_accuracies[level] - self.accuracies[level]) * 100, 1) for level in shown]
+        gains = [round((self.full_accuracies[level] - self.accuracies[level]) * 100, 1) + 0.0 for level in shown]
         said += f", {self.full / self.dim:.3g} times smaller. All {self.full} dims "
         if not any(gains):
             return said + "add nothing."
@@ -191,10 +191,11 @@ def free_of_training(entries: Sequence[Entry]) -> set[str]:
     return {entry.method for entry in entries if entry.untrained or entry.closed_form}
 
 
-def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
+def advice(entries: Sequence[Entry], levels: Sequence[str], compared: Sequence[Comparison] | None = None) -> list[str]:
     """Sentences on one protocol: the method to take, or that training did not pay, and the prefix each level needs.
 
     :param entries: every candidate, trained or not.
+    :param compared: what `compare` says of these entries, where that is known.
     """
     queries = entries[0].predictions.queries
     if queries < FEW:
@@ -204,7 +205,7 @@ def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
         return [_prefixes(entries[0].method, next(iter(methods.values())), levels)]
     embeddings = [entry for entry in entries if entry.method != FLAT]
     free = free_of_training(embeddings)
-    compared = rankings(compare(entries), levels)
+    ranked = rankings(compare(entries) if compared is None else compared, levels)
     rows = overall(embeddings) if len({entry.method for entry in embeddings}) > 1 else []
     took, said = entries[0].method, []
     if rows:
@@ -217,9 +218,9 @@ def advice(entries: Sequence[Entry], levels: Sequence[str]) -> list[str]:
             said.append(_choice(found))
     said.append(_prefixes(took, methods[took], levels))
     shortest = min(dim for runs in methods.values() for dim in next(iter(runs.values())).dims)
-    said.append(_at(compared, shortest, f"At {shortest} dims", levels))
+    said.append(_at(ranked, shortest, f"At {shortest} dims", levels))
     if FLAT in methods:
-        said.append(_at(compared, None, "With whole vectors and a flat logistic regression on the features", levels))
+        said.append(_at(ranked, None, "With whole vectors and a flat logistic regression on the features", levels))
     return said
 
 

@@ -23,6 +23,8 @@ _PLACES = {"v5": 0, "mrl": 1, "joint": 2, "inverted": 3, "no-prefix": 4, "unifor
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
 _UNTRAINED = {"features*": ("u0", "stroke"), "pca*": ("u1", "cross")}
 _COLOURS = 8
+_LEAST = 5.0
+"""Points that an axis of percentages covers at least, or noise would fill it."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,62 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 def reach_of(*columns: pl.Series) -> Reach:
     """Where an axis of percentages may begin and end to show these figures: round numbers that hold them all."""
-    low, high = (float(end) for end in (min(c.min() for c in columns), max(c.max() for c in columns)))  # type: ignore[type-var, arg-type]
+    low, high = _ends(columns)
+    low, high = (low, high) if high - low >= _LEAST else (max(0.0, min(low, 100.0 - _LEAST)), min(100.0, low + _LEAST))
     step = next((step for step in (1, 2, 5) if high - low <= 7 * step), 10)
     begin, end = max(0, math.floor(low / step) * step), min(100, math.ceil(high / step) * step)
     return (begin, end) if begin < end else (begin - step, end) if end == 100 else (begin, end + step)
+
+
+def span_of(*columns: pl.Series) -> Reach:
+    """Where an axis of differences may begin and end: it holds them all, zero, and a little room."""
+    low, high = _ends(columns)
+    room = max(0.5, (max(high, 0.0) - min(low, 0.0)) * 0.04)
+    return min(low, 0.0) - room, max(high, 0.0) + room
+
+
+def _ends(columns: Sequence[pl.Series]) -> Reach:
+    return min(float(c.min()) for c in columns), max(float(c.max()) for c in columns)  # type: ignore[arg-type]
+
+
+def difference_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
+    """Differences from one method in points with their intervals: the shortest prefix filled, full vectors hollow."""
+    import altair as alt
+
+    scale = alt.Scale(domain=list(reach), nice=False)
+    x = alt.X("value:Q", title="points", scale=scale, axis=alt.Axis(tickCount=6))
+    names = frame["method"].unique(maintain_order=True).to_list()
+    y = alt.Y("method:N", title=None, sort=names, axis=alt.Axis(labelLimit=130, grid=False, ticks=False, domain=False))
+    base = alt.Chart(frame).encode(
+        y=y, yOffset=alt.YOffset("full:O", sort=[False, True]), color=_colour(looks), tooltip=_tips("vectors")
+    )
+    zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color="theme:muted").encode(x="zero:Q")
+    interval = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title="points", scale=scale), x2="high:Q")
+    filled = base.transform_filter("!datum.full").mark_point(filled=True, size=60, opacity=1)
+    hollow = base.transform_filter("datum.full").mark_point(
+        filled=False, fill="theme:paper", size=50, opacity=1, strokeWidth=2
+    )
+    return _spec(alt.layer(zero, interval, filled.encode(x=x), hollow.encode(x=x)), height=30 * len(names) + 10)
+
+
+def dumbbell_chart(frame: pl.DataFrame, order: Sequence[str]) -> Spec:
+    """Differences in points, a line each: hollow at `small`, filled at `large`."""
+    import altair as alt
+
+    scale = alt.Scale(domain=list(span_of(frame["small"], frame["large"])), nice=False)
+    y = alt.Y("difference:N", sort=list(order), title=None,
+              axis=alt.Axis(labelLimit=260, grid=False, ticks=False, domain=False))  # fmt: skip
+    tips = ["difference:N", alt.Tooltip("small:Q", format="+.1f"), alt.Tooltip("large:Q", format="+.1f")]
+    base = alt.Chart(frame).encode(y=y, tooltip=tips)
+    axis = alt.Axis(tickCount=6)
+    x = {name: alt.X(f"{name}:Q", title="points", scale=scale, axis=axis) for name in ("small", "large")}
+    zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color="theme:muted").encode(x="zero:Q")
+    line = base.mark_rule(strokeWidth=2.5, color="theme:line").encode(x=x["small"], x2="large:Q")
+    hollow = base.mark_point(filled=False, fill="theme:paper", size=80, strokeWidth=2, color="theme:far", opacity=1)
+    filled = base.mark_point(filled=True, size=80, color="theme:accent", opacity=1)
+    return _spec(
+        alt.layer(zero, line, hollow.encode(x=x["small"]), filled.encode(x=x["large"])), height=28 * len(order) + 10
+    )
 
 
 def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
@@ -91,14 +145,16 @@ def answer_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) 
     last = frame.sort("dim").group_by("method", maintain_order=True).last().sort("value", descending=True)
     apart = (reach[1] - reach[0]) * 0.085
     places: list[float] = []
-    for value in last["value"]:
-        places.append(min(value, places[-1] - apart) if places else value)
-    named = (
-        alt.Chart(last.with_columns(pl.Series("place", places, pl.Float64)))
-        .mark_text(align="left", dx=7, fontSize=11, clip=False)
-        .encode(x=x, y=_percent("place", reach, "accuracy, %"), text="method:N", color=_colour(looks))
+    lowest: dict[int, float] = {}  # of the names that end at the same prefix
+    for value, dim in zip(last["value"], last["dim"], strict=True):
+        lowest[dim] = min(value, lowest[dim] - apart) if dim in lowest else value
+        places.append(lowest[dim])
+    named = alt.Chart(last.with_columns(pl.Series("place", places, pl.Float64))).encode(
+        x=x, y=_percent("place", reach, "accuracy, %"), text="method:N"
     )
-    return _spec(alt.layer(bands, lines, points, named), height=210)
+    halo = named.mark_text(align="left", dx=8, fontSize=12, stroke="theme:paper", strokeWidth=4, strokeJoin="round")
+    names = named.mark_text(align="left", dx=8, fontSize=12).encode(color=_colour(looks))
+    return _spec(alt.layer(bands, lines, points, halo, names), height=210)
 
 
 def gallery_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) -> Spec:
@@ -312,7 +368,7 @@ def _shown(*fields: str) -> list[Any]:
 
 def _spec(chart: Any, height: int) -> Spec:
     """The specification alone: size by its place, data beside it, no configuration (the page's theme has that)."""
-    spec: Spec = chart.properties(width="container", height=height).to_dict()
+    spec: Spec = chart.properties(width="container", height=height).to_dict(validate=False)
     spec.pop("config", None)
     spec.pop("$schema", None)
     return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}}

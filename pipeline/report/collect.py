@@ -25,6 +25,7 @@ from pipeline.evaluation.score import PROTOCOLS
 from pipeline.evaluation.scores import Score, method_names
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.frames import history_frame
+from pipeline.report.html import isolated
 from pipeline.retrieval.results import RetrievalResults
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
@@ -66,8 +67,8 @@ class ReportData:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Level names, coarsest first."""
-        return self.dataset.levels
+        """Level names as they stand within a sentence, coarsest first."""
+        return isolated(self.dataset.levels)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -116,9 +117,9 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         layers=layer_sentences(
             runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
         ),
-        histories=history_frame(zip(called, runs, strict=True), features.dataset.levels),
+        histories=history_frame(zip(called, runs, strict=True), isolated(features.dataset.levels)),
         retrieval=read_retrieval(session.artifacts, features),
-        explorer=_explored(session, features, _advised_first(shown, entries["gallery"], features.dataset.levels)),
+        explorer=_explored(session, features, _advised_first(shown, entries["gallery"])),
     )
 
 
@@ -169,9 +170,7 @@ def _galleries(session: Session, scorables: Sequence[Scorable], measure: bool) -
     return grid_stage(session, scorables, None) if measure or kept else []
 
 
-def _advised_first(
-    shown: Mapping[str, Scorable], entries: Sequence[Entry], levels: Sequence[str]
-) -> dict[str, Scorable]:
+def _advised_first(shown: Mapping[str, Scorable], entries: Sequence[Entry]) -> dict[str, Scorable]:
     """The advised method and the best of the others first: the explorer opens on these two."""
     found = answer(entries)
     named = () if found is None else (found.method, found.rival)

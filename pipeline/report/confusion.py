@@ -38,7 +38,7 @@ def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), looks, worst)
     figures = [chart("parents", f"Wrong on {fine} by {coarse}, at {report_data.dims[0]} dims",
                        f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.")]  # fmt: skip
-    if hierarchy.depth > 1:
+    if hierarchy.depth > 1 and short["stranger"].max():
         made["matrix"], shown = _matrix(report_data, entries, worst)
         figures.append(shown)
     words = (

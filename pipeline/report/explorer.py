@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import data
 from heads.knn import prefix_neighbours
 from pipeline.evaluation.embeddings import Scorable
+from pipeline.report.html import isolated
 from pipeline.report.tsne import MOVES, Points, layout, principal_plane, rotation
 from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 
@@ -75,7 +76,7 @@ class Explorer:
     def to_json(self) -> dict[str, Any]:
         """Spell the explorer out for the page's script."""
         return {
-            "levels": list(self.hierarchy.names),
+            "levels": list(isolated(self.hierarchy.names)),
             "classes": [list(names) for names in self.hierarchy.classes],
             "dims": list(self.dims),
             "nearest": int(self.views[0].neighbours.shape[2]),
@@ -218,7 +219,7 @@ def _view(name: str, scorable: Scorable, made: _Map, to: Points, labels: Ints) -
     places = np.asarray(turned / np.where(reach > 0, reach, 1) + 0.5, np.float32)
     known = np.maximum((labels >= 0).sum(axis=0), 1)
     shares = np.stack([_alike(labels, nearest).sum(axis=0) / known for nearest in made.neighbours])
-    return View(name, scorable.identity.seed, made.dims, made.neighbours, made.cosines, places, shares)
+    return View(name, scorable.identity.paired_seed, made.dims, made.neighbours, made.cosines, places, shares)
 
 
 def _alike(labels: Ints, neighbours: Ints) -> NDArray[np.float64]:

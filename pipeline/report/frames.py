@@ -16,7 +16,7 @@ import polars as pl
 
 import data
 from pipeline.evaluation import statistics
-from pipeline.evaluation.comparison import Entry, by_method
+from pipeline.evaluation.comparison import Comparison, Entry, by_method
 from pipeline.evaluation.predictions import STEERING_SPAN
 from pipeline.evaluation.scores import Score
 from pipeline.evaluation.scores import by_method as by_name
@@ -107,6 +107,30 @@ def history_frame(named: Iterable[tuple[str, Run]], levels: Sequence[str]) -> pl
             ).drop_nulls("value")
         )
     return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def difference_frame(rows: Sequence[Comparison], method: str, levels: Sequence[str]) -> pl.DataFrame:
+    """Every other method less this one, in points with the paired 95 % interval, at the shortest prefix and in full.
+
+    Columns method, level, vectors (such as "64 dims" or "full vectors"), full, value, low, high.
+    """
+    made = []
+    for row in (row.seen_from(method) for row in rows if method in (row.a, row.b) and row.level is not None):
+        ends = max(r.prefix or 0 for r in rows if (r.a, r.b) in ((row.a, row.b), (row.b, row.a)))
+        if row.prefix not in (1, ends) or (row.prefix == 1 and row.dim != row.dim_b):
+            continue
+        whole = row.prefix == ends
+        made.append({
+            "method": row.b, "level": levels[row.level], "full": whole,  # type: ignore[index]
+            "vectors": "full vectors" if whole else f"{row.dim} dims", "value": -100 * row.mean_difference,
+            "low": -100 * row.interval[1], "high": -100 * row.interval[0],
+        })  # fmt: skip
+    # of full vectors of two lengths, the row of both in full comes last
+    return (
+        pl.DataFrame(made).unique(["method", "level", "full"], keep="last", maintain_order=True)
+        if made
+        else pl.DataFrame()
+    )
 
 
 def parent_errors(entries: Sequence[Entry], hierarchy: data.Hierarchy) -> pl.DataFrame:

@@ -5,6 +5,7 @@ What every section is made of: a heading with its body, charts in their places, 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,8 +51,13 @@ def chart(place: str, caption: str, alt: str) -> Markup:
 
 
 def grid(figures: Sequence[Markup]) -> Markup:
-    """Figures side by side where there is room."""
-    return tag("div", *figures, class_="grid")
+    """Figures side by side where there is room: in rows of three where two would leave a hole."""
+    return tag("div", *figures, class_="grid three" if len(figures) in (3, 5) or len(figures) > 6 else "grid")
+
+
+def typed(lines: Sequence[str]) -> Markup:
+    """Commands to type, which scroll by themselves where the page is narrow."""
+    return tag("pre", tag("code", "\n".join(lines)), tabindex=0, role="group", aria_label="Commands to type")
 
 
 def axis_note(reach: Reach) -> str:
@@ -62,7 +68,7 @@ def axis_note(reach: Reach) -> str:
 def not_yet(id_: str, title: str, what: str, command: str, names: str) -> Section:
     """A section of what was not measured, with the commands that measure it; `names` are their dataset and backbone."""
     again = [f"pipeline {command} {names}"] + ([f"pipeline report {names}"] if command != "report" else [])
-    body = tag("div", tag("p", f"{what}. This measures it:"), tag("pre", tag("code", "\n".join(again))))
+    body = tag("div", tag("p", f"{what}. This measures it:"), typed(again))
     return Section(id_, title, body, measured=False)
 
 
@@ -125,6 +131,16 @@ def table(
 def numbers(*tables: Markup, summary: str = "The numbers as a table") -> Markup:
     """Tables that open on demand."""
     return tag("details", tag("summary", summary), *tables)
+
+
+def isolated(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of which those written from right to left leave the order of what stands around them as it is.
+
+    Unicode's isolates (UAX 9, section 2.4) do it in text, in charts and in what a script writes alike.
+    """
+    return tuple(
+        f"\u2068{name}\u2069" if {"R", "AL"} & set(map(unicodedata.bidirectional, name)) else name for name in names
+    )
 
 
 def bullets(items: Iterable[Content]) -> Markup:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import base64
 import datetime
-import functools
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -27,11 +28,12 @@ from pipeline.report import provenance
 from pipeline.report.answer import answer_section
 from pipeline.report.collect import ReportData, gather, page_name
 from pipeline.report.html import Section, tag
-from pipeline.report.sections import sections
+from pipeline.report.sections import looks_of, sections
 from pipeline.report.summary import summary
 from pipeline.terminal import extras
 from pipeline.terminal.command import Session
 from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 from pipeline.workspace.outputs import check_output
 from pipeline.workspace.runs import Run
 
@@ -55,7 +57,7 @@ def report_stage(
     path = output or session.artifacts.root / "reports" / f"{page_name(features)}.html"
     check_output(path, own=True)
     report_data = gather(session, features, runs, galleries=galleries)
-    content = page(report_data).encode("utf-8")
+    content = page(report_data, vega_bundle(session.artifacts.root)).encode("utf-8")
     with cache.store.atomic_file(path) as partial:
         partial.write_bytes(content)
     session.console.show(f"report: {path} ({len(content) / 1e6:.1f} MB, opens in any browser, needs no network)")
@@ -106,18 +108,21 @@ def is_page_of(path: Path, features: LabelledFeatures) -> bool:
         return False
 
 
-def page(report_data: ReportData) -> str:
-    """The whole page. The same material gives the same bytes, but for the line with the day."""
+def page(report_data: ReportData, vega: str) -> str:
+    """The whole page, with `vega` as the script that draws charts.
+
+    The same material gives the same bytes, but for the line with the day.
+    """
     shown = [
         answer_section(report_data),
         explorer_section(report_data),
-        Section("summary", "How sure", summary(report_data)),
+        summary(report_data, looks_of(report_data)),
         *sections(report_data),
         provenance.claims(report_data),
         provenance.settings(report_data),
     ]
     present = [section for section in shown if section is not None]
-    scripts = (vega_bundle(), _source("explorer.js"), _source("charts.js"))
+    scripts = (vega, _source("explorer.js"), _source("charts.js"))
     return TEMPLATES.get_template("page.html").render(
         data=report_data,
         sections=present,
@@ -141,9 +146,10 @@ def explorer_section(report_data: ReportData) -> Section | None:
     words = (
         f"Each point is one of {len(explorer.texts):,} test texts{sampled}; texts whose embeddings are neighbours lie "
         "together. Choose one (click, search, or the arrow keys on a map) and see its ten nearest others at the prefix "
-        f"that the slider says: what shares its {fine}, what only its {coarse}, and what nothing. Heads of seed "
-        f"{', '.join(map(str, sorted(seeds)))}."
+        f"that the slider says: what shares its {fine}, what only its {coarse}, and what nothing."
     )
+    if seeds:
+        words += f" Heads of seed {', '.join(map(str, sorted(seeds)))}."
     if explorer.left_out:
         words += f" Left out for want of room: {', '.join(explorer.left_out)} (--methods chooses)."
     note = (
@@ -154,12 +160,20 @@ def explorer_section(report_data: ReportData) -> Section | None:
     return Section("explorer", "See it: the explorer", body)
 
 
-@functools.cache
-def vega_bundle() -> str:
-    """Vega, Vega-Lite and vega-embed with all they need, as one script."""
+def vega_bundle(artifacts: Path) -> str:
+    """Vega, Vega-Lite and vega-embed with all they need, as one script.
+
+    Putting it together takes two seconds, so it is kept beside the pages, under the version of what made it.
+    """
+    kept = artifacts / "reports" / f".vega-{version('vl-convert-python')}.npz"
+    found = read_arrays(kept, ("script",))
+    if found is not None:
+        return found["script"].tobytes().decode("utf-8")
     import vl_convert
 
-    return str(vl_convert.javascript_bundle(_VEGA)).replace("\r", "").replace("</script", "<\\/script")
+    made = str(vl_convert.javascript_bundle(_VEGA)).replace("\r", "").replace("</script", "<\\/script")
+    keep_arrays(kept, {"script": np.frombuffer(made.encode("utf-8"), np.uint8)})
+    return made
 
 
 def _source(name: str) -> str:

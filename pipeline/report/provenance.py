@@ -15,7 +15,7 @@ from cache.backbone import GIVEN
 from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
-from pipeline.report.html import Section, bullets, escaped, numbers, table, tag
+from pipeline.report.html import Section, bullets, escaped, numbers, table, tag, typed
 from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
 
@@ -55,7 +55,7 @@ def settings(report_data: ReportData) -> Section:
     """Settings, runs, versions, seeds, and the commands that made the page."""
     features, dataset = report_data.features, report_data.dataset
     splits = ", ".join(f"{name} {len(dataset.split_rows(name)):,}" for name in ("train", "val", "test"))
-    sizes = " > ".join(f"{n:,} {name}" for n, name in zip(dataset.hierarchy.sizes, dataset.levels, strict=True))
+    sizes = " > ".join(f"{n:,} {name}" for n, name in zip(dataset.hierarchy.sizes, report_data.levels, strict=True))
     facts = (
         ("dataset", f"{dataset.id}: {len(dataset):,} rows ({splits})"),
         ("hierarchy", sizes),
@@ -71,7 +71,7 @@ def settings(report_data: ReportData) -> Section:
         "div",
         table("What was measured", ("what", "which"), facts, text=range(2)),
         tag("h3", "The commands"),
-        tag("pre", tag("code", "\n".join(commands(report_data)))),
+        typed(commands(report_data)),
         numbers(
             table("Runs", head, runs, text=range(3)),
             table("Versions", ("package", "version"), list(_versions()), text=range(2)),
@@ -114,16 +114,18 @@ def _groups(report_data: ReportData) -> list[list[Run]]:
 
 def _fit_command(group: list[Run]) -> list[str]:
     record = group[0].record
-    seeds = ",".join(str(run.seed) for run in group)
-    typed = ["pipeline", "fit-head", "--method", group[0].method, "--seeds", seeds]
+    words = ["pipeline", "fit-head", "--method", group[0].method]
+    if group[0].closed_form:  # chosen, or all there is: neither a seed nor a setting changes it
+        return words
+    words += ["--seeds", ",".join(str(run.seed) for run in group)]
     if record["head"] != "paper":
-        typed += ["--head", str(record["head"])]
+        words += ["--head", str(record["head"])]
     usual = heads.hyperparameters(group[0].method)
     for name, option in _OPTIONS.items():
         value = record["hyperparameters"].get(name)
         if value is not None and value != usual.get(name):
-            typed += [option, str(value)]
-    return typed
+            words += [option, str(value)]
+    return words
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What the figures mean, in words: which method for which need, how short a prefix may be, what does not survive.
+"""How sure the answer is: methods against the advised one, which one for which need, what a small gallery hides.
 
 "Ahead" and "worse" mean that the 95 % interval of the paired difference over seeds and texts excludes zero
 (`Comparison.leader`): each figure by itself. `pipeline compare` adjusts for reading many at once, and says "beats" less
@@ -16,36 +16,92 @@ from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Comparison, points
 from pipeline.evaluation.metrics import smallest_prefix
-from pipeline.evaluation.recommend import Ranking, advice, rankings
+from pipeline.evaluation.recommend import Ranking, advice, answer, rankings
 from pipeline.evaluation.scores import by_method
+from pipeline.report import charts
+from pipeline.report.charts import Spec, Style
 from pipeline.report.collect import ReportData
-from pipeline.report.frames import accuracy_frame
-from pipeline.report.html import bullets, table, tag
+from pipeline.report.frames import accuracy_frame, difference_frame
+from pipeline.report.html import Section, chart, grid, numbers, table, tag
 
 GALLERY, PUBLISHED = "gallery", "leave-one-out"
 _MOST = 6
 
 
-def summary(report_data: ReportData) -> Markup:
-    """The words at the head of the page."""
-    lost = does_not_survive(report_data)
-    few = "No significant difference of the small-gallery protocol is undone by the realistic gallery."
+def summary(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
+    """How sure the answer is: every method against the advised one, and what a small gallery makes of it."""
+    sentences = advice(report_data.entries[GALLERY], report_data.levels, report_data.comparisons[GALLERY] or None)
     ranked = rankings(report_data.comparisons[GALLERY], report_data.levels)
-    return tag(
+    specs, figures, against = _against(report_data, looks)
+    lost, undone = _undone(report_data)
+    body = tag(
         "div",
-        [
-            tag("p", sentence, class_="lead" if i == 0 else None)
-            for i, sentence in enumerate(advice(report_data.entries[GALLERY], report_data.levels))
-        ],
-        needs_table(report_data, ranked),
-        prefix_table(report_data),
-        tag("h3", "What does not survive a realistic gallery"),
-        tag("p", _protocols(report_data)),
-        bullets(lost) if lost else tag("p", few),
-        tag("h3", "What training buys"),
-        bullets(against_untrained(report_data)),
+        tag("p", sentences[0], class_="lead"),
+        [tag("p", f"Each method less {against}, in points, over the same texts. Left of the line is worse. Filled: at "
+                  f"{report_data.dims[0]} dims; hollow: full vectors. Bars are 95 % intervals of the difference: one "
+                  "that crosses the line is no significant difference."),
+         grid(figures)] if figures else [],
+        numbers(*(tag("p", sentence) for sentence in sentences[1:]), needs_table(report_data, ranked),
+                prefix_table(report_data), summary="Which method for which need, in numbers"),
+        undone,
         tag("p", sample_sentence(report_data), class_="note"),
-    )
+    )  # fmt: skip
+    return Section("summary", "How sure", body, {**specs, **lost})
+
+
+def _against(report_data: ReportData, looks: Mapping[str, Style]) -> tuple[dict[str, Spec], list[Markup], str]:
+    """A chart per level of the differences from the advised method, at the shortest prefix and in full."""
+    found = answer(report_data.entries[GALLERY])
+    name = report_data.methods[0] if found is None else found.method
+    frame = difference_frame(report_data.comparisons[GALLERY], name, report_data.levels)
+    if frame.is_empty():
+        return {}, [], name
+    reach = charts.span_of(frame["low"], frame["high"])
+    specs, figures = {}, []
+    for place, level in enumerate(report_data.levels):
+        here = frame.filter(level=level)
+        said = "; ".join(f"{r['method']} {r['value']:+.1f} ({r['vectors']})" for r in here.to_dicts())
+        specs[f"against-{place}"] = charts.difference_chart(here, looks, reach)
+        figures.append(chart(f"against-{place}", level, f"Difference from {name} on {level} in points. {said}."))
+    return specs, figures, name
+
+
+def _undone(report_data: ReportData) -> tuple[dict[str, Spec], Markup]:
+    """What the published protocol's small gallery shows and the realistic one does not: a line per difference."""
+    lost = does_not_survive(report_data)
+    head = tag("h3", "What does not survive a realistic gallery")
+    if not lost:
+        few = "No significant difference of the small-gallery protocol is undone by the realistic gallery."
+        return {}, Markup().join([head, tag("p", few)])
+    shown = lost[:_MOST]
+    names = [_spelled(report_data, small) for small, _ in shown]
+    frame = pl.DataFrame({
+        "difference": names,
+        "small": [small.mean_difference * 100 for small, _ in shown],
+        "large": [large.mean_difference * 100 for _, large in shown],
+    })  # fmt: skip
+    rows = [
+        (_spelled(report_data, small), points(small.mean_difference, small.interval),
+         points(large.mean_difference, large.interval))
+        for small, large in lost
+    ]  # fmt: skip
+    said = "; ".join(f"{r['difference']}: {r['small']:+.1f}, then {r['large']:+.1f}" for r in frame.to_dicts())
+    caption = "Points of accuracy: hollow in the small gallery, filled in the realistic one"
+    first = "Significant in the small gallery and not in the realistic one"
+    drawn = f"; the largest {len(shown)} are drawn" if len(lost) > len(shown) else ""
+    counted = f" {len(lost)} differences are significant in the first and not in the second{drawn}."
+    body = [
+        head,
+        tag("p", _protocols(report_data) + counted),
+        chart("undone", caption, f"{caption}. {said}."),
+        numbers(table(first, ("difference", "small gallery", "realistic gallery"), rows)),
+    ]
+    return {"undone": charts.dumbbell_chart(frame, names)}, Markup().join(body)
+
+
+def _spelled(report_data: ReportData, row: Comparison) -> str:
+    assert row.level is not None
+    return f"{row.a} - {row.b}, {report_data.levels[row.level]}, {row.dim} dims"
 
 
 def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str], Ranking]) -> Markup:
@@ -87,45 +143,19 @@ def prefix_table(report_data: ReportData) -> Markup:
     return table(caption, ("method", *report_data.levels), rows)
 
 
-def does_not_survive(report_data: ReportData) -> list[str]:
-    """Leads of the small-gallery protocol between trained methods that the training gallery does not show."""
+def does_not_survive(report_data: ReportData) -> list[tuple[Comparison, Comparison]]:
+    """Leads of the small-gallery protocol between trained methods that the training gallery does not show.
+
+    Pairs of the same difference, there and here, the winner there first; largest first.
+    """
     trained = [row for row in report_data.comparisons[PUBLISHED] if not {row.a, row.b} & {*report_data.untrained}]
-    small = [row for row in trained if row.metric == "accuracy" and row.leader]
+    ends = (report_data.dims[0], report_data.dims[-1])
+    small = [row for row in trained if row.metric == "accuracy" and row.leader and row.dim in ends]
     large = {_place(row): row for row in report_data.comparisons[GALLERY]}
     lost = [(row, large[_place(row)]) for row in small if large[_place(row)].leader != row.leader]
-    ends = [(row, other) for row, other in lost if row.dim in (report_data.dims[0], report_data.dims[-1])]
-    ends.sort(key=lambda pair: -abs(pair[0].mean_difference))
-    sentences = [_lost(report_data, row, other) for row, other in ends[:_MOST]]
-    left = len(lost) - len(sentences)
-    return [*sentences, *([f"And {left} more among other prefixes, levels and methods."] if left else [])]
-
-
-def against_untrained(report_data: ReportData) -> list[str]:
-    """For each level at the shortest prefix: the best that no one trained, and who is better or worse."""
-    dim = report_data.dims[0]
-    frame = accuracy_frame({GALLERY: report_data.entries[GALLERY]}, report_data.levels)
-    sentences = []
-    for level, name in enumerate(report_data.levels):
-        here = frame.filter(dim=dim, level=name).to_dicts()
-        untrained = [row for row in here if row["method"] in report_data.untrained]
-        if not untrained:
-            continue
-        best = max(untrained, key=lambda row: row["value"])
-        rows = [
-            row.seen_from(best["method"])
-            for row in report_data.comparisons[GALLERY]
-            if best["method"] in (row.a, row.b) and (row.dim, row.dim_b, row.level) == (dim, dim, level)
-        ]
-        groups = {
-            word: [f"{row.b} {points(-row.mean_difference, _turned(row))}" for row in rows if row.leader == sign]
-            for word, sign in (("better:", -1), ("no significant difference:", 0), ("worse:", 1))
-        }
-        parts = [f"{word} {', '.join(found)}" for word, found in groups.items() if found]
-        sentences.append(
-            f"On {name} at {dim} dims {best['method']}, which no label trained, is right about {figure(best)} % of "
-            f"texts; {'; '.join(parts)}."
-        )
-    return sentences
+    turned = [(row.seen_from(row.a if row.leader > 0 else row.b), other) for row, other in lost]
+    turned.sort(key=lambda pair: -pair[0].mean_difference)
+    return [(row, other.seen_from(row.a)) for row, other in turned]
 
 
 def sample_sentence(report_data: ReportData) -> str:
@@ -159,19 +189,7 @@ def _protocols(report_data: ReportData) -> str:
     small, large = (report_data.scores[name][0] for name in (PUBLISHED, GALLERY))
     return (
         f"The published protocol searches {small.queries:,} test texts among themselves; an index holds the "
-        f"{large.gallery:,} training texts. What the first shows and the second does not:"
-    )
-
-
-def _lost(report_data: ReportData, row: Comparison, other: Comparison) -> str:
-    small = row.seen_from(row.a if row.leader > 0 else row.b)
-    large = other.seen_from(small.a)
-    became = "there is no significant difference" if not large.leader else f"{large.b} is ahead"
-    assert row.level is not None
-    return (
-        f"{small.a} ahead of {small.b} on {report_data.levels[row.level]} at {row.dim} dims: "
-        f"{points(small.mean_difference, small.interval)} in the small gallery, "
-        f"{points(large.mean_difference, large.interval)} in the realistic one, where {became}."
+        f"{large.gallery:,} training texts."
     )
 
 

@@ -36,7 +36,8 @@
   const draw = (name, spec) => {
     const place = document.getElementById(`chart-${name}`);
     const options = { ast: true, actions: false, renderer: "svg", config: config(), tooltip: { theme: "custom" } };
-    return window.drawChart(place, themed(spec), options);
+    // The place has the description (role img); what is drawn inside it is hidden from the accessibility tree.
+    return window.drawChart(place, themed(spec), options).then(() => place.querySelector("svg").setAttribute("aria-hidden", "true"));
   };
 
   // Beside each chart: its picture as a file, made here of what is drawn. Beside each table: its cells, for a spreadsheet.

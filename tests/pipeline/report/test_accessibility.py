@@ -1,0 +1,48 @@
+"""The page for everyone: axe-core, contrast, narrow screens, and an answer on the first screen."""
+
+from pathlib import Path
+
+import pytest
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 780}
+WIDER_THAN_THE_SCREEN = """() => [...document.querySelectorAll("body *")].filter((one) => {
+  const box = one.getBoundingClientRect();
+  if (box.width === 0 || (box.right <= innerWidth + 0.5 && box.left >= -0.5) || one.closest(".skip")) return false;
+  for (let above = one.parentElement; above; above = above.parentElement) // what scrolls inside its own place
+    if (getComputedStyle(above).overflowX !== "visible" && above.getBoundingClientRect().right <= innerWidth + 0.5)
+      return false;
+  return true;
+}).map((one) => `${one.tagName} ${one.id} ${one.className}`)"""
+
+
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_contrast_is_aa_and_nothing_is_wider_than_the_screen(whole, visit, screen, scheme):
+    page = visit(whole.path, viewport=screen, color_scheme=scheme).page
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    serious = [
+        (violation["id"], violation["nodes"][0]["target"])
+        for violation in axe.Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(WIDER_THAN_THE_SCREEN) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == screen["width"]
+
+
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_answer_and_a_picture_of_it_are_on_the_first_screen(made, visit, screen):
+    page = visit(made.path, viewport=screen).page
+    box = page.locator(".chart svg").first.bounding_box()
+    assert box["y"] < 700
+    assert page.locator("#answer .headline").bounding_box()["y"] < box["y"]
+    assert "dims" in page.locator("#answer .headline").text_content()
+
+
+def test_the_contrast_check_sees_a_text_that_is_too_pale(made, visit):
+    page = visit(made.path).page
+    page.evaluate("document.querySelector('.headline').style.color = '#999'")
+    assert len(page.evaluate(CONTRAST)) == 1
