@@ -5,7 +5,8 @@ training rows and judged by what is reported, neighbours among them, at every pr
 where those are fewer than 200, on training rows left out in turn: three folds that leave each class two rows, since a
 class of one has no pair to learn from, or, where that leaves out fewer than 200, five folds of all rows. The closed
 form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and level may lose
-more than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained.
+more than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained. Of those
+that are better, the best is taken.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
 number of classes: each finest class is to be seen 140 times. The choice is made once per data set, never per seed.
@@ -65,12 +66,12 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     """
     many = len(inputs.features) > ROWS
     splits = list(_splits(inputs))
-    standing, correct = CLOSED_FORM, _correct(splits, CLOSED_FORM, train)
-    scores = {_name(standing): _mean(correct)}
+    closed = correct = _correct(splits, CLOSED_FORM, train)
+    standing, scores = CLOSED_FORM, {_name(CLOSED_FORM): _mean(closed)}
     for candidate in (_SHORT,) if many else CANDIDATES:
         found = _correct(splits, candidate, train)
         scores[_name(candidate)] = _mean(found)
-        if _is_better(found, correct, every_cell=not many):
+        if _mean(found) > _mean(correct) and _is_better(found, closed, every_cell=not many):
             standing, correct = candidate, found
     gain = (_mean(correct) - scores[_name(CLOSED_FORM)]) * 100
     where = f"{correct.shape[2]:,} {'validation rows' if len(splits) == 1 else 'training rows left out in turn'}"
