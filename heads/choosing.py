@@ -1,12 +1,12 @@
 """What `joint` trains, chosen by the data: the head, the epochs, or no training at all.
 
-Candidates are the closed form alone (`lda`), a linear map begun at it, and the MLP begun at it. Each is fitted on the
-training rows and judged by what is reported, neighbours among them, at every prefix and level: on validation rows, or,
-where those are fewer than 200, on training rows left out in turn: three folds that leave each class two rows, since a
-class of one has no pair to learn from, or, where that leaves out fewer than 200, five folds of all rows. The closed
-form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and level may lose
-more than a point, or what its own standard error allows. So where too few rows can tell, nothing is trained. Of those
-that are better, the best is taken.
+Candidates are the closed forms (`lda`, `pca`, `features`), a linear map begun at `lda`, and the MLP begun at it. Each
+is fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
+validation rows, or, where those are fewer than 200, on training rows left out in turn: three folds that leave each
+class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than 200, five folds of
+all rows. The best closed form stands until a candidate is better: its mean gain must exceed its standard error, and no
+prefix and level may lose more than a point, or what its own standard error allows. So where too few rows can tell,
+nothing is trained. Of those that are better, the best is taken.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
 number of classes: each finest class is to be seen 140 times. The choice is made once per data set, never per seed.
@@ -35,12 +35,13 @@ _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean 
 
 @dataclass(frozen=True)
 class Choice:
-    """A head preset and the epochs it is trained for; 0 epochs are the closed form alone."""
+    """A head preset and the epochs it is trained for; 0 epochs are the closed form `closed` alone."""
 
     head: str
     epochs: int
     reason: str
     scores: dict[str, float]
+    closed: str = "lda"
 
     @property
     def closed_form(self) -> bool:
@@ -52,11 +53,11 @@ class Choice:
         return asdict(self)
 
 
-CLOSED_FORM = ("linear", 0)
+CLOSED_FORMS = ("lda", "pca", "features")
 CANDIDATES = (("linear-lda", 5), ("mlp", 8))
 
 Train = Callable[[Inputs, str, int], FractalHead]
-"""Fits a preset for some epochs, 0 for the closed form, with a fixed seed."""
+"""Fits a preset for some epochs, or with 0 epochs a closed form, with a fixed seed."""
 
 
 def choose(inputs: Inputs, train: Train) -> Choice:
@@ -66,23 +67,24 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     """
     many = len(inputs.features) > ROWS
     splits = list(_splits(inputs))
-    closed = correct = _correct(splits, CLOSED_FORM, train)
-    standing, scores = CLOSED_FORM, {_name(CLOSED_FORM): _mean(closed)}
+    results = {(name, 0): _correct(splits, (name, 0), train) for name in (CLOSED_FORMS[:1] if many else CLOSED_FORMS)}
+    closed = standing = max(results, key=lambda candidate: _mean(results[candidate]))
     for candidate in (_SHORT,) if many else CANDIDATES:
-        found = _correct(splits, candidate, train)
-        scores[_name(candidate)] = _mean(found)
-        if _mean(found) > _mean(correct) and _is_better(found, closed, every_cell=not many):
-            standing, correct = candidate, found
-    gain = (_mean(correct) - scores[_name(CLOSED_FORM)]) * 100
-    where = f"{correct.shape[2]:,} {'validation rows' if len(splits) == 1 else 'training rows left out in turn'}"
-    if standing == CLOSED_FORM:
-        reason = f"no candidate is better than the closed form on {where}: training does not pay here"
-        return Choice(*standing, reason, scores)
-    reason = f"{_name(standing)} gain {gain:.1f} points on the closed form on {where}"
+        found = results[candidate] = _correct(splits, candidate, train)
+        better = _is_better(found, results[closed], every_cell=not many)
+        standing = max(standing, candidate, key=lambda one: _mean(results[one])) if better else standing
+    scores = {_name(candidate): _mean(found) for candidate, found in results.items()}
+    gain = (scores[_name(standing)] - scores[_name(closed)]) * 100
+    rows = results[closed].shape[2]
+    where = f"{rows:,} {'validation rows' if len(splits) == 1 else 'training rows left out in turn'}"
+    if standing == closed:
+        reason = f"no candidate is better than {closed[0]} on {where}: training does not pay here"
+        return Choice("linear", 0, reason, scores, closed[0])
+    reason = f"{_name(standing)} gain {gain:.1f} points on the closed form {closed[0]} on {where}"
     if many:
         standing = (standing[0], _epochs_for(inputs))
         reason += f"; trained for {standing[1]}, so that each of {inputs.classes[-1]:,} classes is seen {SEEN} times"
-    return Choice(*standing, reason, scores)
+    return Choice(*standing, reason, scores, closed[0])
 
 
 def _epochs_for(inputs: Inputs) -> int:
@@ -93,7 +95,7 @@ def _epochs_for(inputs: Inputs) -> int:
 
 def _name(candidate: tuple[str, int]) -> str:
     head, epochs = candidate
-    return f"{head}, {epochs} epochs" if epochs else "closed form"
+    return f"{head}, {epochs} epochs" if epochs else head
 
 
 def _splits(inputs: Inputs) -> Iterator[Inputs]:

@@ -185,7 +185,7 @@ def choose(
 def _choice(row: Method, settings: dict[str, Any], inputs: Inputs) -> Choice:
     def train(part: Inputs, head: str, epochs: int) -> FractalHead:
         if not epochs:
-            return closed_form_head("lda", part)[0].to(part.features.device)
+            return closed_form_head(head, part)[0].to(part.features.device)
         alone = replace(part, validation=None, validation_labels=None)
         result = _trained(alone, row, preset(head), {**settings, "epochs": epochs}, [0], None)[0]
         return result.head.to(part.features.device)
@@ -238,7 +238,7 @@ def _trained(
 def _closed_form(method: str, inputs: Inputs, choice: Choice | None) -> FitResult:
     """The head of a method without training steps, or of one that chose to take none."""
     began = time.perf_counter()
-    head, found = closed_form_head(method if choice is None else "lda", inputs)
+    head, found = closed_form_head(method if choice is None else choice.closed, inputs)
     head.method = method
     nothing = {f"accuracy_{level}": None for level in range(len(inputs.classes))}
     history = [{"epoch": 0, "loss": None, "lr": None, "score": None, **nothing}]

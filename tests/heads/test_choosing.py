@@ -23,13 +23,15 @@ def test_the_choice_is_made_without_a_seed_and_said_with_its_reason():
     assert len(results) == (1 if choice.closed_form else 2)
 
 
-def test_a_chosen_closed_form_is_one_head_that_says_whose_it_is():
+@pytest.mark.parametrize("closed", ["lda", "pca", "features"])
+def test_a_chosen_closed_form_is_one_head_that_says_whose_it_is(closed):
     features, labels = clusters(240)
-    nothing = Choice("linear", 0, "told", {})
+    nothing = Choice("linear", 0, "told", {}, closed)
+    assert Choice.from_json(nothing.to_json()) == nothing
     (result,) = fit_many(features, labels, seeds=[1, 2], choice=nothing)
-    (lda,) = fit_many(features, labels, seeds=[1], method="lda")
+    (same,) = fit_many(features, labels, seeds=[1], method=closed)
     assert result.head.method == "joint"
-    assert torch.equal(result.head.weights, lda.head.weights)
+    assert torch.equal(result.head.weights, same.head.weights)
     assert result.chosen["reason"] == "told"
 
 
@@ -40,6 +42,8 @@ def test_classes_of_three_texts_are_not_trained_on():
     choice = choose(features.astype(np.float32), np.stack([labels // 6, labels], 1))
     assert choice.closed_form
     assert "90 training rows left out in turn" in choice.reason
+    untrained = {name: choice.scores[name] for name in ("lda", "pca", "features")}
+    assert choice.closed == max(untrained, key=untrained.__getitem__)
 
 
 @pytest.mark.parametrize(("gains", "better"), [((0.3, 0.1), True), ((0.01, -0.01), False), ((0.5, -0.2), False)])
