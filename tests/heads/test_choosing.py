@@ -27,7 +27,6 @@ def test_the_choice_is_made_without_a_seed_and_said_with_its_reason():
 def test_a_chosen_closed_form_is_one_head_that_says_whose_it_is(closed):
     features, labels = clusters(240)
     nothing = Choice("linear", 0, "told", {}, closed)
-    assert Choice.from_json(nothing.to_json()) == nothing
     (result,) = fit_many(features, labels, seeds=[1, 2], choice=nothing)
     (same,) = fit_many(features, labels, seeds=[1], method=closed)
     assert result.head.method == "joint"
