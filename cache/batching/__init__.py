@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from cache.batching.packing import Batch, pack
     from cache.batching.prefix_trie import shared_lengths, token_order
     from cache.batching.ragged import Sequences
-    from cache.batching.tokenizer import TextTokenizer, token_lengths
+    from cache.batching.tokenizer import Reading, TextTokenizer, reading_of, token_lengths
 
 __all__ = [
     "Batch",
+    "Reading",
     "Sequences",
     "TextTokenizer",
     "pack",
+    "reading_of",
     "shared_lengths",
     "token_lengths",
     "token_order",
@@ -34,7 +36,9 @@ __getattr__ = importer(
         ),
         "cache.batching.ragged": ("Sequences",),
         "cache.batching.tokenizer": (
+            "Reading",
             "TextTokenizer",
+            "reading_of",
             "token_lengths",
         ),
     },

@@ -9,6 +9,7 @@ in another, and an embedding read off another token is silently wrong).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _PROBE = "a"
 _SLICE = 4096
+_SAMPLE = 2000
 
 
 class TextTokenizer:
@@ -64,6 +66,21 @@ class TextTokenizer:
         if backbone.end_token is not None and after[-1:] != [backbone.end_token]:
             after = [*after, backbone.end_token]
         return before, after
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a prompt and text are read; further ones are cut off."""
+        return self._room
+
+    @property
+    def unknown(self) -> int | None:
+        """The token that stands for what the vocabulary lacks; None where there is none, as in bytes."""
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    def bare(self, texts: Sequence[str]) -> Sequences:
+        """Return the tokens of prompt + text alone, not cut and without special tokens."""
+        return self._whole([self._prompt + text for text in texts])
 
     def encode(self, texts: Sequence[str]) -> Sequences:
         """Return the token sequences of prompt + text for each of `texts`.
@@ -113,6 +130,40 @@ def _vocabulary(folder: Path) -> int | None:
     config = JsonObject.read_or_empty(folder / "config.json")
     text = config.object("text_config") if "text_config" in config.values else config
     return text.integer("vocab_size")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a backbone reads texts: how many it cuts at `room` tokens, and the share of tokens unknown to it.
+
+    `unknown` is that of a sample of `sampled` texts.
+    """
+
+    texts: int
+    cut: int
+    room: int
+    unknown: float
+    sampled: int
+
+
+def reading_of(texts: Sequence[str], backbone: Backbone) -> Reading:
+    """Count the texts that a backbone cuts, and the tokens that its tokenizer does not know.
+
+    A token takes a byte at least, so texts that are short enough by their bytes are not tokenized, but for the sample.
+
+    :raises CacheError: the backbone's files are not here and cannot be had.
+    """
+    tokenizer = TextTokenizer(locate(backbone.source, ""), backbone, backbone.prompt)
+    sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
+    ids = tokenizer.bare(sample).ids
+    unknown = 0.0 if tokenizer.unknown is None or not ids.size else float((ids == tokenizer.unknown).mean())
+    least = tokenizer.room - len(backbone.prompt.encode())
+    long = [place for place, text in enumerate(texts) if 4 * len(text) > least and len(text.encode()) > least]
+    cut = 0
+    for first in range(0, len(long), _SLICE):
+        bare = tokenizer.bare([texts[place] for place in long[first : first + _SLICE]])
+        cut += int((bare.lengths > tokenizer.room).sum())
+    return Reading(len(texts), cut, tokenizer.room, unknown, len(sample))
 
 
 def token_lengths(texts: Sequence[str], backbone: Backbone) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
@@ -30,6 +30,7 @@ from pipeline.evaluation.protocols import Vectors
 from pipeline.evaluation.scores import Identity
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.records import tell
 from pipeline.workspace.runs import Run
 
 Singles = NDArray[np.float32]
@@ -91,6 +92,13 @@ def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
     return Scorable(identity, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify)
 
 
+_BLOCK = 1 << 16
+"""Rows that are computed at once in float64, and up to which embeddings are kept."""
+
+_MOST_LOGITS = 200_000_000
+"""Training rows times finest classes up to which a logistic regression is fitted: some ten minutes on two cores."""
+
+
 def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scorable]:
     """What a head has to beat: the features cut short, centred, their principal components, and a flat classifier."""
     width = int(features.store.description["hidden_size"])
@@ -106,7 +114,11 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scora
         )
         for name in BASELINES
     ]
-    return [*untrained, _flat(features, folder, width)] if features.dataset.hierarchy.sizes[-1] > 1 else untrained
+    classes, rows = features.dataset.hierarchy.sizes[-1], len(features.dataset.split_rows("train"))
+    if rows * classes > _MOST_LOGITS:
+        tell(f"no logistic regression beside them: {rows:,} rows of {classes:,} classes would take it hours", once=FLAT)
+        return untrained
+    return [*untrained, _flat(features, folder, width)] if classes > 1 else untrained
 
 
 def _flat(features: LabelledFeatures, folder: Path, width: int) -> Scorable:
@@ -178,11 +190,16 @@ def _within(dims: Sequence[int], most: int) -> tuple[int, ...]:
 
 def _untrained(name: str, features: Split) -> Split:
     make = cache(lambda: untrained(name, features("train")[0]))
+    kept: dict[str, tuple[Vectors, Ints]] = {}
 
-    @cache
     def split(name: str) -> tuple[Vectors, Ints]:
+        if name in kept:
+            return kept[name]
         vectors, labels = features(name)
-        return make()(np.asarray(vectors, np.float32)), labels
+        made = make()(np.asarray(vectors, np.float32)), labels
+        if len(vectors) <= _BLOCK:  # a million rows are made again when they are asked for again
+            kept[name] = made
+        return made
 
     return split
 
@@ -220,22 +237,52 @@ def untrained(name: str, train: Vectors) -> Callable[[Vectors], Singles]:
 
 
 def _features(train: Vectors) -> Callable[[Vectors], Singles]:
-    return _normalised
+    return _by_blocks(_normalised)
 
 
 def _centred(train: Vectors) -> Callable[[Vectors], Singles]:
-    centre = _normalised(train).astype(np.float64).mean(axis=0)
-    return lambda features: (_normalised(features) - centre).astype(np.float32)
+    centre = _centre(train)
+    return _by_blocks(lambda features: (_normalised(features) - centre).astype(np.float32))
 
 
 def _pca(train: Vectors) -> Callable[[Vectors], Singles]:
     """Principal components of the normalised features, as a head would receive them, largest variance first."""
-    rows = _normalised(train).astype(np.float64)
-    centre = rows.mean(axis=0)
-    _, axes = np.linalg.eigh((rows - centre).T @ (rows - centre))
+    centre = _centre(train)
+    scatter = np.zeros((len(centre), len(centre)))
+    for block in _blocks(train):
+        rows = _normalised(block).astype(np.float64) - centre
+        scatter += rows.T @ rows
+    _, axes = np.linalg.eigh(scatter)
     axes = axes[:, ::-1]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(centre))] < 0, -1.0, 1.0)
-    return lambda features: ((_normalised(features) - centre) @ axes).astype(np.float32)
+    return _by_blocks(lambda features: ((_normalised(features) - centre) @ axes).astype(np.float32))
+
+
+def _centre(train: Vectors) -> NDArray[np.float64]:
+    """Mean of the unit rows."""
+    total = np.zeros(train.shape[1])
+    for block in _blocks(train):
+        total += _normalised(block).astype(np.float64).sum(axis=0)
+    return total / len(train)
+
+
+def _blocks(rows: Vectors) -> Iterator[Vectors]:
+    """Parts of the rows whose float64 copies stay in the hundreds of megabytes."""
+    return (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
+
+
+def _by_blocks(function: Callable[[Vectors], Singles]) -> Callable[[Vectors], Singles]:
+    """The same function, a block of rows at a time."""
+
+    def whole(rows: Vectors) -> Singles:
+        if len(rows) <= _BLOCK:
+            return function(rows)
+        made = np.empty(rows.shape, np.float32)
+        for first in range(0, len(rows), _BLOCK):
+            made[first : first + _BLOCK] = function(rows[first : first + _BLOCK])
+        return made
+
+    return whole
 
 
 def _normalised(features: Vectors) -> Singles:

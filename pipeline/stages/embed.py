@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import cache
 import data
 from cache import EmbedRequest
 from cache.backbone import READING, BackboneOptions, with_options
+from cache.batching import Reading, reading_of
 from cache.store import read_description
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource, lasting_source
@@ -107,6 +108,7 @@ class EmbeddedTexts:
     warnings: tuple[str, ...]
     backbone: BackboneSource
     report: cache.EmbedReport
+    reading: Reading | None = field(default=None, kw_only=True)
 
     def summary(self) -> dict[str, Any]:
         """What `embed --json` prints."""
@@ -132,6 +134,8 @@ class EmbeddedTexts:
             "stages": report.stages,
             "dtype": report.dtype,
             "device": report.device,
+            "texts_cut": None if self.reading is None else self.reading.cut,
+            "unknown_tokens": None if self.reading is None else self.reading.unknown,
         }
 
 
@@ -167,4 +171,15 @@ def embed(
     used = _source_of(request, report)
     stores = {str(layer.layer): layer.folder.name for layer in report.stores}
     artifacts.remember(Current(source, dataset.id, used, stores), also_called=request.resolved.name)
-    return Embedded(dataset.id, dataset.warnings, used, report, dataset)
+    reading = _reading(dataset.texts, request) if report.computed else None
+    return Embedded(dataset.id, dataset.warnings, used, report, dataset, reading=reading)
+
+
+def _reading(texts: Sequence[str], request: EmbedRequest) -> Reading | None:
+    """How the backbone read the texts; None where its tokenizer is not here."""
+    if request.resolved.endpoint is not None:
+        return None
+    try:
+        return reading_of(texts, request.resolved)
+    except cache.CacheError:
+        return None
