@@ -13,7 +13,7 @@ import cache
 from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request
 from pipeline.stages.given_features import store_given
 from pipeline.terminal.command import Session
-from pipeline.terminal.durations import duration
+from pipeline.terminal.console import duration
 from pipeline.workspace.artifacts import DatasetSource
 
 

@@ -36,7 +36,7 @@ _MOST = 8
 
 @dataclass(frozen=True)
 class Training:
-    """One seed of one method, the id of its run, and the floating-point operations that training it takes."""
+    """One seed of one method, the id of its run, and the floating-point operations of training it, 0 if it is alone."""
 
     request: FitRequest
     run: str
@@ -56,20 +56,22 @@ def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequen
 
     :raises heads.HeadsError: if a method or a setting cannot be used.
     """
-    found = []
+    found: list[tuple[FitRequest, str, heads.Choice | None]] = []
     for request in requests:
         if heads.is_closed_form(request.method):
             continue  # a second of work
         planned = plan(artifacts, features, request)
         if planned.choice is not None and planned.choice.closed_form:
             continue
-        work = _work(features, request, planned.choice)
         found += [
-            Training(replace(request, seeds=(key.seed,)), folder.name, work)
+            (replace(request, seeds=(key.seed,)), folder.name, planned.choice)
             for key, folder in zip(planned.keys, planned.folders, strict=True)
             if not is_run(folder)
         ]
-    return sorted(found, key=lambda training: -training.work)
+    if len(found) == 1:  # nothing to order or to share
+        return [Training(request, run, 0.0) for request, run, _ in found]
+    counted = [Training(request, run, _work(features, request, choice)) for request, run, choice in found]
+    return sorted(counted, key=lambda training: -training.work)
 
 
 def processes_for(todo: Sequence[Training]) -> int:

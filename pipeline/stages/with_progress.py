@@ -20,7 +20,7 @@ from pipeline.stages.fit_request import FitRequest
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
-from pipeline.terminal.durations import duration
+from pipeline.terminal.console import duration
 from pipeline.terminal.tables import score_table, steerability_lines
 from pipeline.workspace.features import LabelledFeatures, labelled_features, runs_of
 from pipeline.workspace.runs import Run, usable

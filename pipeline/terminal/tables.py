@@ -19,7 +19,7 @@ from data.summary import Spread, Summary
 from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.gallery_size import SizeEffect
 from pipeline.evaluation.scores import LevelScore, PrefixErrors, PrefixScore, Score, by_method
-from pipeline.terminal.durations import duration
+from pipeline.terminal.console import duration
 from pipeline.workspace.runs import Run
 
 Record = Mapping[str, Any]

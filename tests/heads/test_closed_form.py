@@ -11,8 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from heads import fit, fit_many, load, save
-from heads.closed_form import discriminants
-from heads.scatter import scatter_of
+from heads.closed_form import discriminants, scatter_of
 from tests.heads.conftest import clusters
 
 METHODS = ("lda", "pca", "features")

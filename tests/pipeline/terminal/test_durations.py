@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.terminal.durations import duration
+from pipeline.terminal.console import duration
 
 
 @pytest.mark.parametrize(
