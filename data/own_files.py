@@ -7,6 +7,7 @@ million rows costs some seconds; guessing looks at whole columns and costs about
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -110,6 +111,12 @@ def _without(records: Records, columns: Sequence[str]) -> Records:
     return replace(records, frame=records.frame.drop([*columns, FILE_SPLIT], strict=False))
 
 
+def _meant(missing: Sequence[str], columns: Sequence[str]) -> str:
+    """The question whether columns of nearly these names are meant; nothing where there are none."""
+    near = [match for name in missing for match in difflib.get_close_matches(name, columns, n=1)]
+    return f"did you mean {listed(map(quoted, near))}? " if near else ""
+
+
 def _check_columns(records: Records, text: Sequence[str], known: Description) -> None:
     """Refuse columns that are named and not there, named twice, or hold no texts."""
     columns = records.frame.columns
@@ -118,7 +125,7 @@ def _check_columns(records: Records, text: Sequence[str], known: Description) ->
         names = listed((quoted(column) for column in columns if column != FILE_SPLIT), len(columns))
         raise DataError(
             f"{records.source} has no column {listed(quoted(column) for column in missing)}",
-            f"it has {names}: name yours with --text and --levels",
+            f"{_meant(missing, columns)}it has {names}: name yours with --text and --levels",
         )
     if known.levels and (fault := level_fault(records.source, known.levels)):
         raise fault

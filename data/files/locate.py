@@ -6,6 +6,7 @@ file can have (too long, with a zero byte, of an unknown home) are files that ar
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -45,12 +46,23 @@ def located(source: str) -> str:
         return source
     if not is_there(source):
         raise DataError(
-            f"there is no file {shortened(source)}", "check the path, or see the built-in names: pipeline data list"
+            f"there is no file {shortened(source)}",
+            f"{_similar(source)}check the path, or see the built-in names: pipeline data list",
         )
     path = local(source)
     if path.is_dir():
         raise DataError(f"{source} is a directory, not a file", "name a file in it, or a pattern such as DIR/*.csv")
     return str(path)
+
+
+def _similar(source: str) -> str:
+    """The question whether a file of nearly that name, in the same folder, is meant; nothing where there is none."""
+    path = local(source)
+    try:
+        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()], n=1)
+    except (OSError, ValueError):  # no such folder, none that may be read, no path at all
+        return ""
+    return f"did you mean {shortened(str(path.parent / near[0]))}? or " if near else ""
 
 
 def expanded(source: str) -> list[str]:

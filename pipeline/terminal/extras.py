@@ -17,7 +17,7 @@ def needed(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise PipelineError(
-            f"this needs {package}, which cannot be imported ({error})", f"pip install {package}"
+            f"this command needs the package {package}, which cannot be imported ({error})", f"pip install {package}"
         ) from error
 
 

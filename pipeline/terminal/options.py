@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,9 @@ class NameList(click.ParamType[tuple[str, ...]]):
         known = self._known() if self._known is not None else names
         unknown = [name for name in names if name not in known]
         if unknown or not names:
-            self.fail(f"{', '.join(unknown) or 'nothing'} is not one of {', '.join(known)}", param, ctx)
+            near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+            meant = f"; did you mean {', '.join(near)}?" if near else ""
+            self.fail(f"{', '.join(unknown) or 'nothing'} is not one of {', '.join(known)}{meant}", param, ctx)
         return names
 
 

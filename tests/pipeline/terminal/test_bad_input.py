@@ -22,6 +22,14 @@ def test_a_missing_file_is_named(pipeline, tmp_path):
     assert "nowhere.csv" in embed_fails(pipeline, tmp_path / "nowhere.csv")
 
 
+def test_what_is_nearly_right_is_asked_for(pipeline, small_csv):
+    asked = "did you mean {}?".format
+    assert asked(small_csv) in embed_fails(pipeline, small_csv.with_suffix(".cvs"))
+    assert asked("'level1'") in embed_fails(pipeline, small_csv, "--levels", "level0,levle1")
+    said = pipeline.fails("run", small_csv, "--methods", "join,v5", status=2)
+    assert asked("joint") in said
+
+
 def test_a_missing_column_is_named(pipeline, tmp_path):
     path = write_csv(tmp_path / "a.csv", [r[1:] for r in rows()], header="level0,level1,split")
     assert "text" in embed_fails(pipeline, path)
