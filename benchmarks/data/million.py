@@ -5,7 +5,7 @@
 The rows are the distinct descriptions of ICD-10-CM, repeated with other words; their features are synthetic, a centre
 per category plus noise, since embedding a million texts is another benchmark's business (`benchmarks/cache/embed.py`).
 All but 2,000 rows are training rows; 1,000 are validation, 1,000 test. Each command is a process of its own, whose
-seconds and largest resident memory (the system's ru_maxrss) are printed.
+seconds, CPU-seconds and largest resident memory (the system's ru_maxrss) are printed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,11 @@ def measured(what: str, words: Sequence[str]) -> None:
     if what.startswith("score"):
         prefix = json.loads(said)["scores"][0]["prefixes"][0]
         extra = f"accuracy at {prefix['dim']}: " + ", ".join(f"{one['accuracy']:.3f}" for one in prefix["levels"])
-    print(f"{what:28} {time.perf_counter() - began:8.1f} s {usage.ru_maxrss / 2**20:8.2f} GiB  {extra}", flush=True)
+    seconds, computing = time.perf_counter() - began, usage.ru_utime + usage.ru_stime
+    print(
+        f"{what:14}{seconds:8.1f} s, {computing:8.1f} CPU-seconds, {usage.ru_maxrss / 2**20:6.2f} GiB  {extra}",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from data.hierarchy import find_conflicts
 STRONG = (" >> ", ">>", " > ", ">", " » ", "»", " → ", "→", " -> ", "->", "::", "|||")
 """Marks that are split unasked."""
 
-WEAK = (" / ", "/", "\\", ".", "|", ";", ":")
+WEAK = (" / ", "/", "\\", ".", "|", ";", ":", "--")
 """Marks that are split unasked only if every row has the same depth and the parts form a tree."""
 
 _SEVERAL = (";", "|", ",", " ")
@@ -117,6 +117,7 @@ def split_paths(
     distinct = cells.drop_nulls().unique(maintain_order=True)
     if label is not None:
         return _first_label(cells, distinct)
+    cells, distinct = (_without_ids(one, mark) for one in (cells, distinct))
     if mark == "none":
         return cells.to_frame(), ()
     said = f"labels in column {quoted(cells.name)} are paths separated by"
@@ -140,6 +141,12 @@ def split_paths(
         note = f"labels in column {quoted(cells.name)} hold {quoted(likely)} and are not split"
         return cells.to_frame(), (f"{note} (--path-separator {likely!r}: they are paths)",)
     return cells.to_frame(), ()
+
+
+def _without_ids(cells: pl.Series, mark: str | None) -> pl.Series:
+    """Take off the numbers in front of paths, as in ``1604 - Food > Bread``, if all have one."""
+    numbered = mark is None and cells.drop_nulls().str.contains(r"^\d+ - .*>").all()
+    return cells.str.replace(r"^\d+ - ", "") if numbered and len(cells) else cells
 
 
 def _first_label(cells: pl.Series, distinct: pl.Series) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -54,7 +54,7 @@ LABEL_WORDS = re.compile(
 _OTHER_WORDS = re.compile(
     r"^(.*[ _.-])?(id|ids|uid|uuid|guid|index|idx|no|nr|url|uri|link|date|time|timestamp|year|month|day|created|"
     r"updated|lang|language|locale|country|author|user|userid|username|source|score|rating|stars|price|length|len|count|votes|"
-    r"helpfulness|confidence|probability|channel)$"
+    r"helpfulness|confidence|probability|channel|zip|zip[ _]?code|postcode)$|^date\b"
 )
 _CODE = r"^[A-Za-z]{0,3}[\d.-]*\d[\w./ -]*$"
 _CODE_WORDS = re.compile(r"code|naics|isic|nace|hs|cpc|ipc|icd|sic|isco|unspsc|cpv|dewey|ddc")
@@ -92,7 +92,8 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     found = deep or chains
     if len(found) > 1:
         likely = [chain for chain in found if all(column in named for column in chain)]
-        found = likely if len(likely) == 1 else found
+        apart = deep and len(likely) == 1 and any(set(likely[0]).isdisjoint(chain) for chain in found)
+        found = likely if len(likely) == 1 and not apart else found
     if not found and flags:
         return tuple(flags), ()
     if not found:

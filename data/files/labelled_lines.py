@@ -13,7 +13,7 @@ import polars as pl
 
 _FASTTEXT = re.compile(r"((?:__label__\S+[\s,]+)+)(.*)", re.DOTALL)
 _TREC = re.compile(r"([A-Za-z]+:[A-Za-z]+)\s+(.*)", re.DOTALL)
-_CODE = re.compile(r"([A-Z]{0,3}\d[\dA-Z.-]*)\s+(.*)", re.DOTALL)
+_CODE = re.compile(r"([A-Z]{1,3}\d[\dA-Z.-]*|\d{2,}[\d.]*) +(.*)", re.DOTALL)
 
 
 def labelled(lines: Sequence[str], source: str) -> tuple[pl.DataFrame, str] | None:
@@ -22,9 +22,10 @@ def labelled(lines: Sequence[str], source: str) -> tuple[pl.DataFrame, str] | No
     Several labels of one line become one cell, parted by semicolons, which the reader of labels judges.
     """
     filled = [line for line in lines if line.strip()]
+    tabs = any("\t" in line for line in filled[:100])
     for name, form in (("label", _FASTTEXT), ("label", _TREC), ("code", _CODE)):
         found = [form.fullmatch(line) for line in filled[:100]]
-        if len(filled) < 2 or not all(found):
+        if len(filled) < 2 or not all(found) or (tabs and form is not _FASTTEXT):  # tabs part columns
             continue
         found = [form.fullmatch(line) for line in lines]
         pairs = [(one[1], one[2]) if one else (None, line or None) for one, line in zip(found, lines, strict=True)]

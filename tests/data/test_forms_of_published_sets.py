@@ -162,6 +162,22 @@ def test_several_labels_in_a_cell_are_refused_however_they_are_written(write):
     is_whole(read(tags, label="first"), 7)
 
 
+def test_two_trees_are_two_readings_whatever_their_names(write):
+    rows = [(t, c, f, f"x{n // 7 % 2}", f"x{n // 7 % 2}{n // 14 % 3}") for n, (t, c, f) in enumerate(ROWS)]
+    source = write("t.csv", table(rows, ["text", "product", "sub-product", "issue", "sub-issue"]))
+    with pytest.raises(DataError) as caught:
+        read(source)
+    assert "--levels product,sub-product or --levels issue,sub-issue" in caught.value.remedy
+
+
+def test_paths_with_an_id_in_front_and_paths_of_dashes(write):
+    cells = [(t, f"{100 + PATHS.index((c, f))} - {c} > {f}") for t, c, f in ROWS]
+    is_whole(read(write("t.csv", table(cells, ["name", "google_product_category"]))), 3, 7)
+    is_whole(read(write("u.csv", table([(t, f"{c}--{f}") for t, c, f in ROWS], ["name", "subject"]))), 3, 7)
+    tabs = "".join(f"{n}\tIN:{f}\t{t}\t{c}\n" for n, (t, c, f) in enumerate(ROWS))
+    is_whole(read(write("v.txt", tabs)), 3, 7)
+
+
 def test_numbered_columns_that_are_no_tree_give_way_to_one_that_is(write):
     inside = {fine: members.index(fine) for members in TREE.values() for fine in members}
     rows = [(list(TREE).index(c), inside[f], PATHS.index((c, f)), c, f, t) for t, c, f in ROWS]
