@@ -15,6 +15,9 @@ from pipeline.report.frames import accuracy_frame
 from pipeline.report.html import Section, chart, grid, numbers, table, tag
 from pipeline.report.summary import GALLERY, figure
 
+_ONE_ROW = 4
+"""Charts that stand side by side on a wide screen."""
+
 
 def answer_section(report_data: ReportData) -> Section:
     """The headline, accuracy against dims per level for the advised method and what competes with it, and the basis."""
@@ -28,8 +31,10 @@ def answer_section(report_data: ReportData) -> Section:
         headline = found.sentence(report_data.levels)
         shown = shown_methods(report_data, found)
     specs, figures = _charts(frame.filter(pl.col("method").is_in(shown)), shown, report_data)
+    rests = tag("p", basis(report_data), class_="note")
+    shown_first = [rests, grid(figures)] if len(figures) > _ONE_ROW else [grid(figures), rests]  # on the first screen
     body = tag(
-        "div", tag("p", headline, class_="headline"), grid(figures), tag("p", basis(report_data), class_="note"),
+        "div", tag("p", headline, class_="headline"), *shown_first,
         numbers(_table(frame.filter(pl.col("method").is_in(shown)), report_data.levels)), class_="answer",
     )  # fmt: skip
     return Section("answer", "Which to use", body, specs)
