@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 import cache
 root, first, last, *texts = sys.argv[1:]
-cache.embed_missing(texts[int(first) : int(last)], cache.resolve("minilm"), Path(root), devices="cpu")
+cache.embed_missing(
+    texts[int(first) : int(last)], cache.EmbedRequest(cache.resolve("minilm"), Path(root), devices="cpu")
+)
 """
 
 
