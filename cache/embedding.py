@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +56,30 @@ def embed(
     :param device: see `EmbedRequest.devices`; a `torch.device` too.
     :raises CacheError: see `embed_missing`.
     """
-    if isinstance(texts, str):
-        raise CacheError(f"texts is one string ({texts[:40]!r})", "pass a list of strings: [text]")
-    texts = list(texts)  # a generator can be read once: its texts are needed for their keys too
+    texts = list(_column(texts))  # a generator can be read once: its texts are needed for their keys too
     request = EmbedRequest(backbone, Path(store), (layer,), dtype, None, str(device), prompt)
     report = embed_missing(texts, request, progress)
     keys = text_keys(texts, request.resolved.prompt if prompt is None else prompt)
     return FeatureStore.open(report.stores[0].folder).gather(keys)
+
+
+def _column(texts: Any) -> Iterable[str]:
+    """Return `texts` if it is something that gives texts one by one.
+
+    :raises CacheError: one string; a frame or a mapping, which would give its names; what cannot be iterated.
+    """
+    if isinstance(texts, str):
+        raise CacheError(f"texts is one string ({texts[:40]!r})", "pass a list of strings: [text]")
+    if isinstance(texts, Mapping | set | frozenset) or (hasattr(texts, "columns") and not callable(texts.columns)):
+        raise CacheError(
+            f"texts is a {type(texts).__name__}, not one column of texts in order", "pass that column: frame['text']"
+        )
+    try:
+        iter(texts)
+    except TypeError as error:
+        raise CacheError(f"texts is {type(texts).__name__}, not a list of strings", "pass a list: [text]") from error
+    found: Iterable[str] = texts
+    return found
 
 
 def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progress | None = None) -> EmbedReport:
@@ -75,6 +92,7 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
         that "auto" would have to choose between; an empty text, by row; a feature that is not finite, by row.
     """
     began = time.perf_counter()
+    texts = _column(texts)
     if request.resolved.endpoint is not None:
         total = len(texts) if isinstance(texts, Sized) else 0
         return embed_from_endpoint(texts, request, total=total, progress=progress)

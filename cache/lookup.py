@@ -163,7 +163,8 @@ def check_texts(texts: list[str], first: int) -> None:
 
 def _check_one(text: object, row: int) -> None:
     if not isinstance(text, str):
-        raise CacheError(f"text {row} is {type(text).__name__}, not a string ({text!r:.60})", "drop or fill it")
+        shown = " ".join(repr(text).split())[:60]
+        raise CacheError(f"text {row} is {type(text).__name__}, not a string ({shown})", "drop or fill it")
     if not text or text.isspace():
         raise CacheError(f"text {row} is empty", "remove it, or give it content")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,8 +210,8 @@ class FractalHead(torch.nn.Module):
     def _prefixes(self, features: Any, dim: int | None) -> Iterator[Tensor]:
         """Normalised prefixes, some rows at a time."""
         dim = self.shape.dim if dim is None else dim
-        if dim not in self.dims:
-            raise HeadsError(f"dim is {dim}, which is no prefix", f"use one of {', '.join(map(str, self.dims))}")
+        if dim not in self.dims or not isinstance(dim, Integral):
+            raise HeadsError(f"dim is {dim!r}, which is no prefix", f"use one of {', '.join(map(str, self.dims))}")
         rows = checked_features(features, "features")
         if rows.shape[1] != self.shape.inputs:
             raise HeadsError(
@@ -274,6 +275,8 @@ def checked_features(features: Any, name: str) -> np.ndarray:
     :raises HeadsError: if they are no real matrix, hold NaN or infinity, or a row so long that its length is infinite
         in float32: it would be normalised to zeros.
     """
+    if np.ma.is_masked(features):
+        raise HeadsError(f"{name} have masked values", "fill them, or leave out their rows")
     array = features.detach().cpu().float().numpy() if isinstance(features, Tensor) else np.asarray(features)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
         raise HeadsError(

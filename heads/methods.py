@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 from heads.errors import HeadsError
@@ -264,10 +265,11 @@ def hyperparameters(
         "schedule": row.schedule if schedule is None else schedule,
     }
     for name, least in (("epochs", 1), ("batch_size", 2)):
-        if chosen[name] < least:
-            raise HeadsError(f"{name} is {chosen[name]}", f"use {least} or more")
-    if not 0 < chosen["lr"] < float("inf"):
-        raise HeadsError(f"lr is {chosen['lr']}", "use a positive number such as 1e-4")
+        if isinstance(chosen[name], bool) or not isinstance(chosen[name], Integral) or chosen[name] < least:
+            raise HeadsError(f"{name} is {chosen[name]!r}", f"use a whole number, {least} or more")
+        chosen[name] = int(chosen[name])
+    if not isinstance(chosen["lr"], Real) or not 0 < chosen["lr"] < float("inf"):
+        raise HeadsError(f"lr is {chosen['lr']!r}", "use a positive number such as 1e-4")
     if chosen["schedule"] not in SCHEDULES:
         raise HeadsError(f"unknown schedule {chosen['schedule']!r}", f"use one of {', '.join(SCHEDULES)}")
     return {**chosen, **row.settings}

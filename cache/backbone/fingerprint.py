@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import operator
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -150,6 +151,10 @@ def absolute_layer(layer: int, layers: int) -> int:
 
     :raises CacheError: there is no such layer.
     """
+    try:
+        layer = operator.index(layer)  # numpy's whole numbers become plain ones
+    except TypeError as error:
+        raise CacheError(f"layer {layer!r} is no whole number", "use -1 for the last") from error
     if not -layers - 1 <= layer <= layers:
         raise CacheError(
             f"layer {layer} of {layers} layers", f"name one from {-layers - 1} to {layers}; -1 is the last"

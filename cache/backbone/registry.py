@@ -23,6 +23,7 @@ from cache.backbone.hub import fetch_small_files, held_files, is_cached, is_reac
 from cache.backbone.json_files import JsonObject
 from cache.backbone.options import BackboneOptions, split_options
 from cache.backbone.settings import POOLINGS, leaves_out_prompt, read_settings
+from cache.backbone.tokenizer_files import ABSOLUTE_POSITIONS
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _QWEN3_END = 151643
 _CAUSAL_LENGTH = 8192
 _DECODERS = ("qwen", "llama", "mistral", "mixtral", "gemma", "phi", "gpt", "opt", "falcon", "olmo", "granite", "smollm")
-_ABSOLUTE_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "bert", "distilbert", "electra", "mpnet")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
@@ -243,6 +243,12 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
     name = _slug(label)
     settings, tokenizer = read_settings(folder, source), JsonObject.read_or_empty(folder / "tokenizer_config.json")
     causal = is_causal(config.values)
+    if config.values.get("is_causal") is True and not causal:
+        raise CacheError(
+            f"{config.where}: is_causal is true, and {config.values.get('model_type')} is not: which tokens see which "
+            "would depend on the padding of a batch",
+            "remove is_causal there, or choose another model",
+        )
     limit = _max_length(config, tokenizer, None if settings is None else settings.max_length)
     _check_padding(config, tokenizer)
     pooling = settings.pooling if settings is not None else "last" if causal else "mean"
@@ -318,7 +324,7 @@ def _check_padding(config: JsonObject, tokenizer: JsonObject) -> None:
     side = tokenizer.text("padding_side")
     if side not in (None, "left", "right"):
         raise CacheError(f"{tokenizer.where}: padding_side is {side!r}", "use left or right")
-    if side == "left" and config.values.get("model_type") in _ABSOLUTE_POSITIONS:
+    if side == "left" and config.values.get("model_type") in ABSOLUTE_POSITIONS:
         raise CacheError(
             f"{tokenizer.where}: padding_side is left, and positions of {config.values['model_type']} are absolute: "
             "an embedding of sentence-transformers would depend on its batch",

@@ -101,6 +101,8 @@ def _read_modules(folder: Path, modules: Any) -> tuple[str, tuple[str, ...]]:
     at = names.index("Pooling")
     if at != 1 or "Transformer" in names[1:] or "Pooling" in names[2:]:
         raise CacheError(f"{path}: modules {', '.join(names)} in this order are not done here", "choose another model")
+    if "Dense" in names and "Normalize" in names[: len(names) - names[::-1].index("Dense")]:
+        raise CacheError(f"{path}: a Dense module behind Normalize is not done here", "choose another model")
     for kind, where in kinds[2:]:
         if kind == "Normalize":
             _refuse_keys(folder / where / "config.json", {"module_input_name": ("sentence_embedding",)}, _NAMES)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from cache.backbone.registry import Backbone
 
+ABSOLUTE_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "bert", "distilbert", "electra", "mpnet")
+"""Kinds of models in which padding on the left moves the positions of a text."""
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PROBE = "a"
 _SPECIAL = ("unk_token", "bos_token", "eos_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -76,6 +78,7 @@ def _load(folder: Path, backbone: Backbone) -> tuple[Any, Any, str]:
 
         path = folder / "tokenizer.json"
         raw: Any = Tokenizer.from_file(str(path)) if path.is_file() else None
+        _check_padding(raw, path)
         stated = _unbounded(raw)
         settings = _settings_beside(raw, folder)
         direct = settings is not None and _read_directly(raw, settings, folder)
@@ -95,6 +98,19 @@ def _load(folder: Path, backbone: Backbone) -> tuple[Any, Any, str]:
         raw = Tokenizer.from_str(loaded.to_str()) if loaded is raw else raw
         loaded.normalizer = normalizers.Sequence([normalizers.Lowercase(), *_parts(loaded.normalizer)])
     return loaded, raw, backbone.truncation_side or stated or rebuilt or "right"
+
+
+def _check_padding(raw: Any, path: Path) -> None:
+    """Refuse padding on the left in tokenizer.json, unless tokenizer_config.json says right."""
+    side = (raw.padding or {}).get("direction") if raw is not None else None
+    kind = JsonObject.read_or_empty(path.with_name("config.json")).values.get("model_type")
+    stated = JsonObject.read_or_empty(path.with_name("tokenizer_config.json")).values.get("padding_side")
+    if str(side).lower() == "left" and stated is None and kind in ABSOLUTE_POSITIONS:
+        raise CacheError(
+            f"{path}: padding is on the left, and positions of {kind} are absolute: an embedding of "
+            "sentence-transformers would depend on its batch",
+            "set padding to null there",
+        )
 
 
 def _unbounded(tokenizer: Any) -> str | None:
@@ -217,6 +233,7 @@ def _is_bert(raw: Any, rest: dict[str, Any]) -> bool:
         and _component(raw.normalizer) == wanted
         and _component(raw.pre_tokenizer) == {"type": "BertPreTokenizer"}
         and type(raw.model).__name__ == "WordPiece"
+        and (raw.model.max_input_chars_per_word, raw.model.continuing_subword_prefix) == (100, "##")
         and [raw.id_to_token(i) for i in (*before, *after)] == ["[CLS]", "[SEP]"]
     )
 

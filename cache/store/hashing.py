@@ -137,7 +137,8 @@ def _utf8(text: str, which: str) -> bytes:
     try:
         return text.encode()
     except AttributeError:
-        raise CacheError(f"{which} is {type(text).__name__}, not a string ({text!r:.60})", "drop or fill it") from None
+        shown = " ".join(repr(text).split())[:60]
+        raise CacheError(f"{which} is {type(text).__name__}, not a string ({shown})", "drop or fill it") from None
     except UnicodeEncodeError as error:
         raise CacheError(
             f"{which} holds a lone surrogate (U+{ord(text[error.start]):04X} at character {error.start})",

@@ -19,6 +19,8 @@ from heads.head import checked_features, labels_of
 from heads.training import losses
 from heads.training.validation import chosen_rows
 
+_MOST_CLASSES = 10_000_000  # a classifier of so many takes gigabytes
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -162,6 +164,8 @@ def _numbered(labels: np.ndarray, classes: Sequence[int] | None) -> tuple[np.nda
             raise HeadsError(
                 f"labels reach {top.tolist()} with classes {list(classes)}", "give the class counts of every level"
             )
+        if max(classes) > _MOST_CLASSES:
+            raise HeadsError(f"classes are {list(classes)}", f"use at most {_MOST_CLASSES:,} per level")
         return np.ascontiguousarray(labels, np.int64), tuple(tuple(range(count)) for count in classes)
     numbers = np.full(labels.shape, -1, np.int64)
     names = []

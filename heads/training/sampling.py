@@ -11,6 +11,7 @@ wrapped around its class; so every other row of the class is equally likely and 
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +30,10 @@ class Streams:
     def __init__(self, seed: int, device: torch.device) -> None:
         """Derive the streams.
 
-        :raises HeadsError: if the seed is negative.
+        :raises HeadsError: if the seed is negative or no whole number.
         """
-        if seed < 0:
-            raise HeadsError(f"seed {seed} is negative", "use 0 or more")
+        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+            raise HeadsError(f"seed {seed!r} is negative or no whole number", "use 0 or more")
         words = np.random.SeedSequence(seed).generate_state(len(_PURPOSES), np.uint64)
         self._generators = {}
         for purpose, word in zip(_PURPOSES, words, strict=True):

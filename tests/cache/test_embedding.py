@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from cache import CacheError, EmbedRequest, FeatureStore, embed, embed_missing, resolve, text_keys
@@ -403,3 +404,36 @@ def test_a_generator_a_path_and_a_torch_device_are_taken(tmp_path, checkpoint):
     once = embed((text for text in texts), folder, tmp_path / "t", dtype="float32", device=torch.device("cpu"))
     assert np.array_equal(plain, once)
     assert len(once) == 30
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [None, 3, "one", {"a": 1}, {"a"}, pl.DataFrame({"text": ["a"]}), np.array("a"), [pl.Series(["a", "b"])], [b"a"]],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_column_of_texts_is_refused_in_one_line(tmp_path, checkpoint, texts):
+    with pytest.raises(CacheError, match="text") as caught:
+        embed(texts, checkpoint("qwen3"), tmp_path, dtype="float32", device="cpu")
+    assert "\n" not in str(caught.value) + caught.value.remedy
+
+
+def test_columns_of_any_library_give_the_same_rows(tmp_path, checkpoint):
+    texts, folder = corpus(20), checkpoint("qwen3")
+    plain = embed(texts, folder, tmp_path, dtype="float32", device="cpu")
+    for form in (
+        tuple,
+        np.array,
+        pl.Series,
+        lambda t: {one: 1 for one in t}.keys(),
+        lambda t: np.array(t, dtype=object),
+    ):
+        assert np.array_equal(plain, embed(form(texts), folder, tmp_path, dtype="float32", device="cpu"))
+
+
+def test_a_layer_is_a_whole_number(tmp_path, checkpoint):
+    folder = checkpoint("qwen3")
+    plain = embed(["a"], folder, tmp_path, dtype="float32", device="cpu", layer=1)
+    assert np.array_equal(plain, embed(["a"], folder, tmp_path, dtype="float32", device="cpu", layer=np.int64(1)))
+    for layer in ("-1", -1.0, None):
+        with pytest.raises(CacheError, match="no whole number"):
+            embed(["a"], folder, tmp_path, dtype="float32", device="cpu", layer=layer)

@@ -77,3 +77,36 @@ def test_a_head_whose_weights_are_no_numbers_is_named(two_levels):
     for ask in (head.embed, head.classify, head.predict):
         with pytest.raises(HeadsError, match=r"v5 head .* of run abc123"):
             ask(held)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"epochs": True}, "epochs is True"),
+        ({"batch_size": "8"}, "batch_size is '8'"),
+        ({"lr": "1e-3"}, "lr is '1e-3'"),
+        ({"seed": "a"}, "seed 'a'"),
+        ({"seed": 1.0}, "seed 1.0"),
+        ({"classes": [3, 10**9]}, r"classes are \[3, 1000000000\]"),
+    ],
+)
+def test_settings_of_another_kind_are_named(two_levels, settings, problem):
+    (features, labels), _ = two_levels
+    with pytest.raises(HeadsError, match=problem):
+        fit(features, labels, **{"method": "v5", "epochs": 1, **settings})
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(two_levels):
+    (features, labels), (held, _) = two_levels
+    plain = fit(features, labels, method="v5", epochs=1, seed=3, batch_size=16)
+    same = fit(features, labels, method="v5", epochs=np.int64(1), seed=np.int32(3), batch_size=np.int16(16))
+    assert np.array_equal(plain.embed(held, dim=64), same.embed(held, dim=np.int64(64)))
+    with pytest.raises(HeadsError, match=r"dim is 64\.0"):
+        plain.embed(held, dim=64.0)
+
+
+def test_masked_values_are_not_taken_for_numbers(two_levels):
+    (features, labels), _ = two_levels
+    with pytest.raises(HeadsError, match="features have masked values"):
+        fit(np.ma.array(features, mask=features > 0.5), labels, method="v5", epochs=1)

