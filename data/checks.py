@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from data.errors import DataError, counted, listed, quoted
+from data.errors import DataError, agreeing, counted, listed, quoted
 from data.hierarchy import conflict_error, find_conflicts
 from data.splits import SPLITS
 
@@ -170,7 +170,10 @@ def _uneven_depth(rows: Rows) -> Iterator[Finding]:
         missing = column.null_count()
         if not missing:
             continue
-        problem = f"{missing:,} of {counted(len(column), 'row')} have no label of level {level}: used on coarser levels"
+        have = agreeing(missing, "has", "have")
+        problem = (
+            f"{missing:,} of {counted(len(column), 'row')} {have} no label of level {level}: used on coarser levels"
+        )
         yield Finding(
             "warning",
             "uneven-depth",

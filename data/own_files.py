@@ -22,7 +22,7 @@ from data.columns.level_columns import LEVEL, find_levels
 from data.columns.split_column import find_split, splits_of
 from data.columns.text_column import find_text, joined, with_texts_of_lists
 from data.description import Description, described
-from data.errors import DataError, counted, listed, quoted
+from data.errors import DataError, agreeing, counted, listed, quoted
 from data.files.header import without_header
 from data.files.locate import suffix_of
 from data.files.records import FileFormat, Records, is_unnamed
@@ -258,7 +258,8 @@ def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFr
         if not found.any():
             continue
         words = frame.get_column(names[depth]).filter(found).unique().sort().head(3)
-        said = f"{int(found.sum()):,} rows have {listed(map(quoted, words))} in column {names[depth]}"
+        have = agreeing(int(found.sum()), "has", "have")
+        said = f"{counted(int(found.sum()), 'row')} {have} {listed(map(quoted, words))} in column {names[depth]}"
         if depth == 0:
             notes.append(f"{said}: a class of that name, though it may mean no label")
             continue

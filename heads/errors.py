@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 
 class HeadsError(ValueError):
     """Bad input to a head, its training or its checkpoint.
@@ -13,3 +16,8 @@ class HeadsError(ValueError):
         """Keep both lines."""
         super().__init__(problem)
         self.remedy = remedy
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a setting is a whole number, of Python or numpy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

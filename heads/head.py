@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from heads import network
-from heads.errors import HeadsError
+from heads.errors import HeadsError, is_whole
 from heads.presets import HeadShape
 from heads.training import losses
 
@@ -210,7 +209,7 @@ class FractalHead(torch.nn.Module):
     def _prefixes(self, features: Any, dim: int | None) -> Iterator[Tensor]:
         """Normalised prefixes, some rows at a time."""
         dim = self.shape.dim if dim is None else dim
-        if dim not in self.dims or not isinstance(dim, Integral):
+        if dim not in self.dims or not is_whole(dim):
             raise HeadsError(f"dim is {dim!r}, which is no prefix", f"use one of {', '.join(map(str, self.dims))}")
         rows = checked_features(features, "features")
         if rows.shape[1] != self.shape.inputs:

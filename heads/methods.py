@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, TypeAlias
 
-from heads.errors import HeadsError
+from heads.errors import HeadsError, is_whole
 
 Table: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -265,10 +265,10 @@ def hyperparameters(
         "schedule": row.schedule if schedule is None else schedule,
     }
     for name, least in (("epochs", 1), ("batch_size", 2)):
-        if isinstance(chosen[name], bool) or not isinstance(chosen[name], Integral) or chosen[name] < least:
+        if not is_whole(chosen[name]) or chosen[name] < least:
             raise HeadsError(f"{name} is {chosen[name]!r}", f"use a whole number, {least} or more")
         chosen[name] = int(chosen[name])
-    if not isinstance(chosen["lr"], Real) or not 0 < chosen["lr"] < float("inf"):
+    if not isinstance(chosen["lr"], Real) or not 0 < float(chosen["lr"]) < float("inf"):
         raise HeadsError(f"lr is {chosen['lr']!r}", "use a positive number such as 1e-4")
     if chosen["schedule"] not in SCHEDULES:
         raise HeadsError(f"unknown schedule {chosen['schedule']!r}", f"use one of {', '.join(SCHEDULES)}")

@@ -183,12 +183,23 @@ def _is_stale(path: Path) -> bool:
     parts = _PARTIAL.match(path.name)
     if parts is None:
         return False
-    if parts["machine"] == _machine() and not Path("/proc", parts["process"]).exists():
+    if parts["machine"] == _machine() and not _is_alive(parts["process"]):
         return True
     try:
         return time.time() - path.stat().st_mtime > STALE_SECONDS
     except OSError:
         return False
+
+
+def _is_alive(process: str) -> bool:
+    """Return whether a process of this machine may still write: not one that ended and that nobody asked for yet."""
+    try:
+        state = Path("/proc", process, "stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return True
+    return state not in (b"Z", b"X")
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache.errors import DeviceError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MESSAGES_EACH = 2  # one to work on and one to go on with
+_PACKAGES = str(Path(__file__).resolve().parents[2])
 _PIPE_BYTES = 1 << 20  # a message takes megabytes, and every 64 KiB a change of processes
 
 
@@ -84,8 +86,8 @@ class _HelperProcess:
     def __init__(self, what: str, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> None:
         # -P: a cache.py in the current folder is none of ours
         command = [sys.executable, "-P", "-c", "from cache.workers.helper_processes import serve; serve()"]
-        # the child finds this package where this process found it
-        paths = os.pathsep.join(path for path in sys.path if path)
+        # the child finds this package where this process found it, whatever lies beside the user's script
+        paths = os.pathsep.join((_PACKAGES, *filter(None, sys.path)))
         variables = {**environment, **os.environ, "PYTHONPATH": paths}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=variables)

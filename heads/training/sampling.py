@@ -11,14 +11,13 @@ wrapped around its class; so every other row of the class is equally likely and 
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from heads.errors import HeadsError
+from heads.errors import HeadsError, is_whole
 
 _PURPOSES = ("weights", "order", "positives", "prefixes", "blocks", "dropout")
 _LANES = 1 << 16  # dropout compares 16 random bits with a threshold
@@ -32,7 +31,7 @@ class Streams:
 
         :raises HeadsError: if the seed is negative or no whole number.
         """
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        if not is_whole(seed) or seed < 0:
             raise HeadsError(f"seed {seed!r} is negative or no whole number", "use 0 or more")
         words = np.random.SeedSequence(seed).generate_state(len(_PURPOSES), np.uint64)
         self._generators = {}

@@ -91,7 +91,7 @@ def test_columns_that_cannot_be_levels(rows_of, levels, said):
 @pytest.mark.parametrize(
     ("more", "check", "problem"),
     [
-        ([("x", "a", None, "val")], "uneven-depth", "1 of 7 rows have no label of level fine"),
+        ([("x", "a", None, "val")], "uneven-depth", "1 of 7 rows has no label of level fine"),
         ([("x", "a", "a2", "train")], "one-training-row", "1 class ('a2') of level fine with one training row"),
         ([("x", "a", "a2", "test")], "unseen-class", "1 class ('a2') of level fine in test and never in train"),
         ([("one", "a", "a1", "train")], "same-text", "1 text on several rows with the same labels (row 1: 'one')"),

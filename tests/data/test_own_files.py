@@ -121,7 +121,7 @@ def test_rows_without_a_finer_label_keep_what_they_have_or_are_dropped(write):
     kept = load(write("u.csv", GOOD + "five,03,,test\n"))
     assert kept.frame.row(4) == ("five", "03", None, "test")
     assert kept.labels[4].tolist() == [2, -1]
-    assert any("1 of 5 rows have no label of level level1" in warning for warning in kept.warnings)
+    assert any("1 of 5 rows has no label of level level1" in warning for warning in kept.warnings)
     with pytest.raises(DataError, match="row 5: no label in column level0"):
         load(write("u.csv", GOOD + "five,,x,test\n"))
     dataset = load(path, drop_incomplete=True)

@@ -191,3 +191,13 @@ def test_who_writes_removes_what_the_dead_left(tmp_path):
     with atomic_file(tmp_path / "new") as partial:
         partial.write_text("new")
     assert names(tmp_path) == ["new"]
+
+
+def test_what_a_process_left_that_ended_and_was_not_waited_for_is_removed(tmp_path):
+    code = "import os, pathlib, sys\nfrom cache.store import atomic_file\n"
+    code += "with atomic_file(pathlib.Path(sys.argv[1])): os._exit(9)"
+    ended = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays in the table of processes
+    assert len(list(tmp_path.iterdir())) == 1
+    assert remove_stale_partials(tmp_path) == 1
+    assert ended.wait() == 9

@@ -97,3 +97,10 @@ def _runs(process):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_file_of_the_users_that_is_called_like_this_package_is_not_in_the_way(tmp_path, monkeypatch):
+    (tmp_path / "cache.py").write_text("raise SystemExit('the wrong cache')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with processes(1) as some:
+        assert some.call(21) == 42
