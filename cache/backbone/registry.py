@@ -22,8 +22,7 @@ from cache.backbone.gguf import dequantised, gguf_in
 from cache.backbone.hub import fetch_small_files, held_files, is_cached, is_reachable
 from cache.backbone.json_files import JsonObject
 from cache.backbone.options import BackboneOptions, split_options
-from cache.backbone.settings import POOLINGS, leaves_out_prompt, read_settings
-from cache.backbone.tokenizer_files import ABSOLUTE_POSITIONS
+from cache.backbone.settings import ABSOLUTE_POSITIONS, POOLINGS, leaves_out_prompt, read_settings
 from cache.errors import CacheError
 
 if TYPE_CHECKING:

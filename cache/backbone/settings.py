@@ -16,6 +16,8 @@ from typing import Any
 from cache.backbone.json_files import JsonObject, read_json
 from cache.errors import CacheError
 
+ABSOLUTE_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "bert", "distilbert", "electra", "mpnet")
+"""Kinds of models in which padding on the left moves the positions of a text."""
 POOLINGS = ("last", "mean", "cls")
 _MODES = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "lasttoken": "last"}
 _LEGACY_MODES = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.backbone.json_files import JsonObject
 from cache.backbone.quiet import quiet_transformers
+from cache.backbone.settings import ABSOLUTE_POSITIONS
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from cache.backbone.registry import Backbone
 
-ABSOLUTE_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "bert", "distilbert", "electra", "mpnet")
-"""Kinds of models in which padding on the left moves the positions of a text."""
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PROBE = "a"
 _SPECIAL = ("unk_token", "bos_token", "eos_token", "sep_token", "pad_token", "cls_token", "mask_token")
