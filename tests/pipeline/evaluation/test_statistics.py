@@ -215,3 +215,20 @@ class TestEstimate:
 
     def test_a_sign_needs_an_interval_that_excludes_zero(self):
         assert [statistics.sign(i) for i in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.2), None)] == [1, -1, 0, 0]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    most=st.sampled_from([1, 20, 1_000, 10**6]),
+    seeds=st.integers(1, 7),
+    span=st.sampled_from([1, 2, 4]),
+)
+def test_pairs_told_apart_as_floats_are_those_told_apart_as_complex_numbers(seed, most, seeds, span):
+    rng = np.random.default_rng(seed)
+    times = rng.integers(1, most, size=(3, 200), endpoint=True).astype(np.float64)
+    sums = np.round(np.clip(rng.integers(-9, 10, times.shape) / seeds, -span * times, span * times), 9)
+    distinct, counts = statistics._distinct(times, sums)
+    expected, expected_counts = np.unique(times + 1j * sums, return_counts=True)
+    assert np.array_equal(distinct, expected)
+    assert np.array_equal(counts, expected_counts)
