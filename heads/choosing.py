@@ -29,7 +29,6 @@ ROWS = 5000  # training rows up to which every candidate is fitted
 SEEN = 140  # times that each finest class is seen in a fit of more, in between so many epochs:
 _EPOCHS = (3, 16)
 _SHORT = ("mlp", 2)
-_FEWEST = 200  # rows that can tell; with fewer validation rows, training rows are left out in turn
 _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean gain makes up for
 
 
@@ -100,11 +99,11 @@ def _name(candidate: tuple[str, int]) -> str:
 
 def _splits(inputs: Inputs) -> Iterator[Inputs]:
     """Training rows, each with the rows that judge what is fitted on them."""
-    if inputs.validation is not None and len(inputs.validation) >= _FEWEST:
+    if inputs.validation is not None and len(inputs.validation) >= validation.FEWEST:
         yield inputs
         return
     folds = folds_of(inputs.labels, 3, keep=2)
-    if sum(len(left_out) for _, left_out in folds) < _FEWEST:
+    if sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
         folds = folds_of(inputs.labels, 5)
     for kept, left_out in folds:
         part = part_of_inputs(inputs, torch.cat([kept, left_out]), None)

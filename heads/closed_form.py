@@ -33,7 +33,6 @@ SHRINKAGES = (0.1, 0.3, 0.7, 0.9)
 POWER = 0.15
 TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 
-_FEWEST = 200  # validation rows that can tell; with fewer, training rows are cross-validated
 _FOLDS = 3
 _ROWS = 4096  # added to a scatter at a time
 _GALLERY, _QUERIES = 4000, 500  # rows that a shrinkage is judged on
@@ -284,7 +283,7 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
     scores = dict.fromkeys(SHRINKAGES, 0.0)
     held, held_labels = inputs.validation, inputs.validation_labels
     dims = sorted({max(1, dim // 4), dim})
-    if held is not None and held_labels is not None and len(held) >= _FEWEST:
+    if held is not None and held_labels is not None and len(held) >= validation.FEWEST:
         gallery, queries = _spread(len(inputs.features), _GALLERY), _spread(len(held), _QUERIES)
         for shrinkage in SHRINKAGES:
             found = _mapped(whole, discriminants(whole, shrinkage, dim), dim, {}, "")

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from heads.errors import HeadsError
 from heads.training.inputs import Inputs, checked_inputs, folds_of
+from heads.training.validation import FEWEST
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Values of C that are tried, each penalty weaker than the last."""
 
-_FEWEST = 200  # validation rows; with fewer, the training rows are cross-validated
 _FOLDS = 3
 _STEPS, _TOLERANCE = 30, 1e-3  # L-BFGS steps per C, and the fall of the mean loss per step at which it stops
 
@@ -88,7 +88,7 @@ def fit_logistic(
     own = torch.from_numpy(targets.reshape(-1)).to(inputs.features.device)
     finest = torch.from_numpy(paths[:, -1]).to(own.device)
     held, held_labels = inputs.validation, inputs.validation_labels
-    if held is not None and held_labels is not None and len(held) >= _FEWEST:
+    if held is not None and held_labels is not None and len(held) >= FEWEST:
         problem = _Problem(inputs.features, own, len(paths))
         found = [(c, *problem.solve(c)) for c in penalties]
         scored = {c: _accuracy(held, held_labels[:, -1], weights, bias, finest) for c, weights, bias in found}

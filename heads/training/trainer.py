@@ -110,6 +110,7 @@ class Trainer:
         self._graphs: dict[int, _Captured] = {}
         self.best, self.best_epochs = self.flat.clone(), [0] * len(seeds)
         self._best_scores = [-np.inf] * len(seeds)
+        self._selects = inputs.validation is not None and len(inputs.validation) >= validation.FEWEST
         self.histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self.seconds = 0.0
 
@@ -264,7 +265,7 @@ class Trainer:
         for s in range(len(self.seeds)):
             accuracy = None if accuracies is None else accuracies[s]
             score = None if accuracy is None else validation.score(accuracy)
-            if score is None or score > self._best_scores[s]:
+            if score is None or not self._selects or score >= self._best_scores[s]:
                 self.best[s] = self.flat[s]
                 self.best_epochs[s] = number
                 self._best_scores[s] = -np.inf if score is None else score

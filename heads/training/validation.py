@@ -1,7 +1,8 @@
 """Which epoch of a fit is kept: the best by nearest neighbours on held-out texts.
 
 At most 1,000 validation texts, each labelled by the k = 5 nearest of the others on the full vector; the score is the
-accuracy on level 0 plus that on the finest level, as published. The texts are the same for every seed and method.
+accuracy on level 0 plus that on the finest level, as published. The texts are the same for every seed and method. Of
+equal epochs the later is kept; with fewer than 200 texts, which cannot tell, the last.
 
 So few texts fit into one matrix of similarities, which is ranked where it lies: the search of `heads/knn.py`,
 made for galleries that do not, asks the device many times how much it found, and a GPU waits each time. Rules and
@@ -19,6 +20,7 @@ from torch import Tensor
 from heads.knn import GRID, ROW_BITS
 
 LIMIT = 1000
+FEWEST = 200  # texts that can tell
 NEIGHBOURS = 5
 _LABEL_BITS, _SUM_BITS = 24, 32
 

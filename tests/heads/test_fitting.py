@@ -65,27 +65,34 @@ def overfitted():
     """A fit whose validation is best somewhere in the middle, and what it was given."""
     (features, labels), held = (
         clusters(72, branching=(3, 3), noise=1.5),
-        clusters(60, branching=(3, 3), seed=1, noise=1.5),
+        clusters(200, branching=(3, 3), seed=1, noise=1.5),
     )
     settings = {"method": "v5", "batch_size": 24, "lr": 2e-3, "seeds": [2]}
     (result,) = fit_many(features, labels, validation=held, epochs=8, **settings)
     return result, features, labels, held, settings
 
 
-def test_the_epoch_kept_is_the_first_of_the_best_validation_score(overfitted):
+def test_the_epoch_kept_is_the_last_of_the_best_validation_score(overfitted):
     result, features, labels, _, settings = overfitted
     scores = [row["score"] for row in result.history]
-    assert scores.index(max(scores)) + 1 == result.best_epoch
+    assert len(scores) - scores[::-1].index(max(scores)) == result.best_epoch
     assert 1 <= result.best_epoch < len(scores)
     (until,) = fit_many(features, labels, epochs=result.best_epoch, **settings)  # keeps its last epoch
     assert torch.equal(result.head.weights, until.head.weights)
 
 
-def test_of_epochs_that_score_alike_the_first_is_kept():
-    data = clusters(72, branching=(3, 3), noise=0.01)
+def test_of_epochs_that_score_alike_the_later_is_kept():
+    data = clusters(216, branching=(3, 3), noise=0.01)
     (result,) = fit_many(*data, seeds=[1], method="mrl", validation=data, epochs=3)
     assert [row["score"] for row in result.history] == [2.0] * 3
-    assert result.best_epoch == 1
+    assert result.best_epoch == 3
+
+
+def test_fewer_validation_texts_than_can_tell_select_nothing(overfitted):
+    result, features, labels, (held, held_labels), settings = overfitted
+    (few,) = fit_many(features, labels, validation=(held[:199], held_labels[:199]), epochs=8, **settings)
+    assert few.best_epoch == 8 != result.best_epoch
+    assert None not in [row["score"] for row in few.history]
 
 
 def test_a_score_is_leave_one_out_accuracy_of_level_0_and_the_finest_on_the_full_vector(overfitted):
