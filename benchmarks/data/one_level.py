@@ -56,9 +56,10 @@ def agreement(features: LabelledFeatures) -> None:
 def accuracies(features: LabelledFeatures, first: int) -> None:
     """Print accuracy in % of intents at 64 and 256 dimensions, of `joint` fitted on the levels from `first` on."""
     (train, labels), (held, held_labels), (test, test_labels) = map(features.split, ("train", "val", "test"))
-    fitted = heads.fit(train, labels[:, first:], method="joint", seeds=SEEDS, validation=(held, held_labels[:, first:]))
+    held_out = (held, held_labels[:, first:])
     found = []
-    for head in fitted if isinstance(fitted, list | tuple) else [fitted]:
+    for result in heads.fit_many(train, labels[:, first:], method="joint", seeds=SEEDS, validation=held_out):
+        head = result.head
         answers = score_embeddings(head.embed(train), labels[:, first:], head.embed(test), test_labels[:, first:])
         found.append(100 * answers.accuracy[[0, -1], -1])
     mean, each = np.mean(found, axis=0), "; ".join(f"{a:.2f} / {b:.2f}" for a, b in found)

@@ -10,6 +10,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from heads import HeadsError, fit, fit_many
+from heads.training.sampling import Classes
 from tests.heads.conftest import clusters
 
 
@@ -182,3 +183,19 @@ def test_weights_that_the_last_step_of_an_epoch_breaks_are_not_a_head(validated)
         fit_many(
             *data, seeds=[3], validation=data if validated else None, lr=1e38, epochs=1, batch_size=40, method="v5"
         )
+
+
+@pytest.mark.parametrize("method", ["v5", "mrl", "joint"])
+def test_complete_labels_train_the_same_bits_as_without_masks_for_missing_ones(method, monkeypatch):
+    data = clusters(60, branching=(2, 2, 2))
+    settings = {"method": method, "seeds": [3], "epochs": 1, "batch_size": 20, "head": "linear"}
+    whole = fit_many(*data, **settings)[0]
+    made = Classes.__init__
+
+    def masked(self, *arguments, **named):
+        made(self, *arguments, **named)
+        self.complete = False
+
+    monkeypatch.setattr(Classes, "__init__", masked)
+    again = fit_many(*data, **settings)[0]
+    assert torch.equal(whole.head.weights, again.head.weights)
