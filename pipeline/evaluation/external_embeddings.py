@@ -8,7 +8,6 @@ float32 without a scale, which a cosine does not need if all dimensions share on
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,21 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
 def _read_npy(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever zip, numpy and Python's tokenizer make of a damaged header
+        reason = " ".join(str(error).split())[:200]
         raise PipelineError(
-            f"{path} is no array of numbers ({error})", "save one array [n, D] of floats with numpy.save"
+            f"{path} is no array of numbers ({reason})", "save one array [n, D] of floats with numpy.save"
         ) from error
     if not isinstance(vectors, np.ndarray) or not (vectors.dtype.kind == "f" or vectors.dtype in _BYTES):
         raise PipelineError(
             f"{path} holds {getattr(vectors, 'dtype', 'several arrays')}, not floats, int8 or uint8",
             "save one array [n, D] of floats with numpy.save",
+        )
+    if isinstance(vectors, np.memmap) and vectors.offset + vectors.nbytes != path.stat().st_size:
+        raise PipelineError(
+            f"{path} is damaged: its header gives another length than the file has", "write it again with numpy.save"
         )
     if vectors.dtype in _BYTES:
         say(_quantised(path, str(vectors.dtype)))

@@ -90,6 +90,20 @@ class TestFaults:
         np.save(tmp_path / "mine.npy", vectors[1:])
         self.refused(tmp_path / "mine.npy", dataset, r"shape \(107, 96\).*108 rows")
 
+    def test_a_header_with_a_flipped_bit_is_refused_or_says_the_same(self, dataset, vectors, tmp_path):
+        np.save(tmp_path / "mine.npy", vectors)
+        content = (tmp_path / "mine.npy").read_bytes()
+        for bit in range(8 * 128):
+            broken = bytearray(content)
+            broken[bit // 8] ^= 1 << bit % 8
+            (tmp_path / "mine.npy").write_bytes(broken)
+            try:
+                found = read_embeddings(tmp_path / "mine.npy", dataset)
+            except PipelineError as error:
+                assert "\n" not in str(error) + error.remedy
+            else:
+                assert np.array_equal(found, vectors)
+
     def test_one_dimension(self, dataset, vectors, tmp_path):
         np.save(tmp_path / "mine.npy", vectors[:, 0])
         self.refused(tmp_path / "mine.npy", dataset, r"shape \(108,\)")
