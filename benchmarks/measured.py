@@ -1,4 +1,4 @@
-"""The rows of a benchmark: printed as they come, and written as JSON with machine and versions."""
+"""The rows of a benchmark: printed as they come, and written as JSON with commit, machine and versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.cost.measure import processor
+from pipeline.cost.measure import commit, processor
 
 
 @dataclass
@@ -25,12 +25,13 @@ class Results:
         print(f"{what:58} {figure:>14,.4g} {unit:10} {remark}", flush=True)
 
     def write(self, path: Path) -> None:
-        """Write machine, versions and rows as JSON."""
+        """Write commit, machine, versions and rows as JSON."""
         import sentence_transformers
         import transformers
 
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         about = {
+            "commit": commit(),
             "machine": gpu or processor(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),

@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 import heads
-from pipeline.cost.measure import processor
+from pipeline.cost.measure import commit, processor
 from pipeline.evaluation.protocols import score_embeddings
 
 PARTS = ("fit", "peer")
@@ -122,7 +122,7 @@ def numbers(text: str) -> list[int]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Say what a figure was measured on."""
+    """Say what a figure was measured on, and by which code."""
     packages = {}
     for name in ("torch", "numpy", "sentence-transformers", "transformers", "scikit-learn"):
         try:
@@ -130,6 +130,7 @@ def machine(device: str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
+        "commit": commit(),
         "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "device": device,
         "cores": os.cpu_count(),

@@ -5,12 +5,14 @@ operations, a search by reading memory. So what can be run here in a second or t
 backbone on some of the dataset's own texts (if its weights are here and they suffice for a second), a query's product
 with the gallery. Everything else is arithmetic on these and says so.
 
-What the processor is called: timings are told with it.
+What the processor is called, and which commit runs: figures are told with them.
 """
 
 from __future__ import annotations
 
 import platform
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +39,18 @@ def processor() -> str:
         lines = []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """Name the commit of the code that runs, with `+` where files differ from it; None outside a git checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists() or shutil.which("git") is None:
+        return None
+    said = [
+        subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+    ]
+    return said[0] + ("+" if said[1] else "") or None
 
 
 _SECONDS = 1.5
