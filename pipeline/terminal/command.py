@@ -15,12 +15,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.terminal.console import Console, reader_may_leave
-from pipeline.workspace.artifacts import Artifacts
+
+if TYPE_CHECKING:
+    from pipeline.workspace.artifacts import Artifacts
 
 Function = Callable[..., Any]
 
@@ -57,6 +59,8 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def guarded(*, as_json: bool, artifacts: Path, debug: bool, **options: Any) -> None:
+            from pipeline.workspace.artifacts import Artifacts  # brings polars, which --help can do without
+
             console = Console(as_json)
             try:
                 with console.saying_what_is_logged():
