@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -40,6 +41,15 @@ def built(kind: str, source: Path, output: Path) -> Path:
     assert done.returncode == 0, done.stderr
     (made,) = output.glob("*.tar.gz" if kind == "sdist" else "*.whl")
     return made
+
+
+def test_every_requirement_has_its_measured_version():
+    project = PROJECT["project"]
+    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
+    names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in wanted} - {project["name"]}
+    pins = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert names <= set(pins)
+    assert len(pins) == len(set(pins))
 
 
 @pytest.fixture(scope="module")
