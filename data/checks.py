@@ -127,6 +127,13 @@ def _empty_texts(rows: Rows) -> Iterator[Finding]:
         )
 
 
+def _numbers_as_texts(rows: Rows) -> Iterator[Finding]:
+    texts = rows.frame.get_column("text").drop_nulls()
+    if texts.len() and texts.head(1_000).str.contains(r"^\s*[-+]?[\d.,]+\s*$").all():
+        problem = f"{rows.place}: the texts are numbers, such as {quoted(texts[0])}"
+        yield Finding("warning", "numbers", problem, "name the column of texts: --text COLUMN", texts.len())
+
+
 def _long_texts(rows: Rows) -> Iterator[Finding]:
     lengths = rows.frame.get_column("text").str.len_chars().fill_null(0)
     mask = lengths > LONGEST_TEXT
@@ -200,7 +207,8 @@ def _unknown_splits(rows: Rows) -> Iterator[Finding]:
             "error",
             "unknown-split",
             f"{rows.place}, {places}: split is {shown}",
-            f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made",
+            f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made (--split none); "
+            "of numbers say what they mean: --split 'split:0=train,1=test'",
             count,
             numbers,
         )
@@ -289,16 +297,18 @@ def _repeated_texts(rows: Rows) -> Iterator[Finding]:
 
 
 def _similar_labels(rows: Rows) -> Iterator[Finding]:
-    """``Billing`` beside ``billing ``: two different classes that probably mean the same."""
+    """``Billing`` beside ``billing ``, 1 beside 1.0: two different classes that probably mean the same."""
     for level in rows.levels:
         labels = rows.frame.get_column(level).drop_nulls().unique().sort().to_frame("label")
-        folded = pl.col("label").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+        folded = labels.get_column("label").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\p{Cf}", "")
+        folded = folded.str.replace_all(r"\s+", " ").str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
         alike = labels.filter(folded.is_duplicated()).get_column("label")
         if alike.len():
             yield Finding(
                 "warning",
                 "similar-labels",
-                f"{_classes(alike)} of level {level} differ only in case or spacing and count as different",
+                f"{_classes(alike)} of level {level} differ only in case, spacing or spelling of "
+                "one character or number, and count as different",
                 "write them alike, if they mean the same",
                 alike.len(),
             )
@@ -310,6 +320,7 @@ def _classes(names: pl.Series) -> str:
 
 CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (
     _empty_texts,
+    _numbers_as_texts,
     _long_texts,
     _missing_labels,
     _uneven_depth,

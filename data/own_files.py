@@ -17,9 +17,9 @@ import polars as pl
 from data.checks import Rows, level_fault
 from data.columns.indicator_columns import NAME, from_indicators, indicators
 from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
-from data.columns.label_tree import ancestors, derivation, named, read_tree
+from data.columns.label_tree import ancestors, derivation, found_beside, named, read_tree
 from data.columns.level_columns import LEVEL, find_levels
-from data.columns.split_column import find_split, splits_of
+from data.columns.split_column import find_split, splits_of, with_meanings
 from data.columns.text_column import find_text, joined, with_texts_of_lists
 from data.description import Description, described
 from data.errors import DataError, agreeing, counted, listed, quoted
@@ -52,8 +52,10 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     records, said_lists = with_texts_of_lists(records, text)
     notes += ((said,) if said else ()) + said_lists
     _check_columns(records, text, known)
-    split, said_splits = _split(records, text, known)
+    records, split, said_splits = _split(records, text, known)
     levels, said_levels = _levels(records, (*text, *([split] if split else [])), known)
+    if levels.width == 1 and known.hierarchy is None and not known.names:
+        said_levels += found_beside(source, levels.to_series())
     frame = pl.DataFrame([joined(records, text), *levels.iter_columns()])
     names = tuple(levels.columns)
     if fault := level_fault(source, names):
@@ -140,13 +142,16 @@ def _check_columns(records: Records, text: Sequence[str], known: Description) ->
             )
 
 
-def _split(records: Records, text: Sequence[str], known: Description) -> tuple[str | None, tuple[str, ...]]:
+def _split(records: Records, text: Sequence[str], known: Description) -> tuple[Records, str | None, tuple[str, ...]]:
     if FILE_SPLIT in records.frame.columns and known.split is None:
-        return FILE_SPLIT, ()
+        return records, FILE_SPLIT, ()
     taken = (*text, *(known.levels or ()), FILE_SPLIT)
     if "split" in text:
         raise DataError(f"{records.source}: column split is named for two things", "name each column once")
-    return find_split(records, known.split, taken)
+    if known.split is not None and known.split not in records.frame.columns and ":" in known.split:
+        column, made = with_meanings(records, known.split)
+        return replace(records, frame=records.frame.with_columns(made)), column, ()
+    return records, *find_split(records, known.split, taken)
 
 
 def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -250,8 +255,8 @@ def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFr
     notes: list[str] = []
     for depth in reversed(range(len(names))):
         column, finer = pl.col(names[depth]), names[depth + 1 :]
-        integers = frame.get_column(names[depth]).drop_nulls().str.contains(r"^-?\d+$").all()
-        word = column.str.strip_chars().str.to_lowercase().is_in([*MISSING, "-1"] if integers else MISSING)
+        integers = frame.get_column(names[depth]).drop_nulls().str.contains(r"^-?\d+(\.0+)?$").all()
+        word = column.str.strip_chars().str.to_lowercase().is_in([*MISSING, "-1", "-1.0"] if integers else MISSING)
         found = frame.select(
             (word & pl.all_horizontal(pl.lit(True), pl.col(finer).is_null())).fill_null(False)
         ).to_series()

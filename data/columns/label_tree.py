@@ -13,20 +13,25 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import polars as pl
 
 from data.errors import DataError, listed, quoted
-from data.files.locate import located, suffix_of
+from data.files.locate import is_there, is_url, local, located, suffix_of
 from data.files.read import FORMATS, open_source
 from data.files.records import FileFormat, mean
 from data.files.stream import open_stream
 
 _PARENT = ("parent", "parent_id", "parentid", "parent_code", "broader", "source", "from", "head")
 _CHILD = ("id", "code", "child", "node", "label", "key", "target", "to", "tail", "class")
+_BESIDE = re.compile(r"hierarchy|taxonomy|ontology|tree|parents|edge_?list|classes|label|domains|mapping|names")
+_MOST_BESIDE = 1_000
+_SMALL = 10_000_000  # bytes
 _NAME = ("name", "title", "label", "description", "text")
 
 
@@ -123,6 +128,37 @@ def ancestors(labels: pl.Series, parents: Mapping[str, str | None], place: str) 
     rows = [tuple((paths[one] + [None] * depth)[:depth]) if one is not None else (None,) * depth for one in labels]
     names = [f"level{number}" for number in range(depth)]
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def found_beside(source: str, labels: pl.Series) -> tuple[str, ...]:
+    """Return notes on files beside `source`, or in the folder that it is, that give parents or names of all `labels`.
+
+    Only small files are looked at, and only those whose names say so, as ``taxonomy.csv`` does.
+    """
+    if is_url(source) or not is_there(source):
+        return ()
+    place, values = local(source), labels.drop_nulls().unique()
+    folder = place if place.is_dir() else place.parent
+    notes = []
+    for file in sorted(folder.iterdir())[:_MOST_BESIDE]:
+        if file == place or not _BESIDE.search(file.name.lower()) or not file.is_file() or file.stat().st_size > _SMALL:
+            continue
+        for option, nodes in (("--hierarchy", _nodes), ("--names", partial(_names_of, labels=labels))):
+            try:
+                fits = values.is_in(list(nodes(str(file)))).all()
+            except DataError:
+                continue
+            if fits:
+                what = "parents" if option == "--hierarchy" else "names"
+                notes.append(f"{file.name} has the {what} of all labels and is not used ({option} {quote(str(file))})")
+                break
+    return tuple(notes)
+
+
+def _nodes(file: str) -> list[str]:
+    """Return the labels and their names in a file of parents; none if it has no label below another."""
+    parents, names = read_tree(file)
+    return [*parents, *names.values()] if any(parents.values()) else []
 
 
 def read_tree(file: str) -> tuple[dict[str, str | None], dict[str, str]]:

@@ -110,7 +110,15 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
             f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}",
         )
     levels = tuple(found[0])
-    rest = [column for column in candidates if column not in levels]
+    known = [
+        column
+        for column in columns
+        if LABEL_WORDS.search(column.lower())
+        and not _OTHER_WORDS.match(column.lower())
+        and not looks_like_split(column)
+    ]
+    left = {*levels, *(other for _, other in same)}
+    rest = [column for column in dict.fromkeys((*candidates, *known)) if column not in left]
     notes = [_said(levels)]
     if rest:
         notes.append(f"not used: {listed(map(quoted, rest), len(rest))}")
@@ -181,7 +189,7 @@ def _may_be_labels(records: Records, column: str, *, ids: bool = False) -> bool:
     if not len(values) or other or records.kind_of(column, "number", "truth value", "list"):
         return False
     classes = values.n_unique()
-    if mean(values.head(500).str.contains(r"^-?\d*\.\d+$")) > 0.5:
+    if mean(values.head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")) > 0.5:
         return False
     if mean(values.str.len_chars()) > _LONGEST:
         return False

@@ -67,9 +67,31 @@ def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tup
         return usable[0], (f"splits are in column {quoted(usable[0])} (--split)",)
     likely = [column for column in free if looks_like_split(column) or _of_flag(frame.get_column(column))]
     return None, tuple(
-        f"column {quoted(column)} looks like a split and is not used: its values are no splits (--split {column})"
+        f"column {quoted(column)} looks like a split and is not used: its values are no splits "
+        f"(--split '{column}:{_example(frame.get_column(column))}')"
         for column in likely
     )
+
+
+def _example(column: pl.Series) -> str:
+    """Return how the meaning of the values of `column` is written, by its first values."""
+    values = column.drop_nulls().unique().sort().head(3).to_list()
+    return ",".join(f"{value}={split}" for value, split in zip(values, ("train", "val", "test"), strict=False))
+
+
+def with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
+    """Return the column that ``COLUMN:0=train,1=test`` names, and its values in the words that it gives them.
+
+    :raises DataError: if there is no such column, or a part gives no meaning.
+    """
+    name, _, said = given.rpartition(":")
+    if name not in records.frame.columns:
+        raise DataError(f"{records.source} has no column {quoted(name)} for --split", "name the split column, or none")
+    meanings = dict(part.partition("=")[::2] for part in said.split(","))
+    if wrong := [word for word in meanings.values() if split_of_word(word) is None]:
+        raise DataError(f"--split: {quoted(wrong[0])} is no split", f"write --split '{name}:0=train,1=val,2=test'")
+    column = records.frame.get_column(name)
+    return name, column.str.strip_chars().replace({value.strip(): word for value, word in meanings.items()})
 
 
 def _all_splits(column: pl.Series) -> bool:

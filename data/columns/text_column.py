@@ -61,7 +61,7 @@ def find_text(records: Records, given: tuple[str, ...] | None) -> tuple[tuple[st
     :raises DataError: if a given column is not there, or no column or several may be the texts.
     """
     columns = records.frame.columns
-    if not columns:
+    if not records.frame.height:
         raise DataError(f"{records.source} has no rows", "give at least one row per split and class")
     if given is not None:
         if ",".join(given) in columns:

@@ -1,8 +1,8 @@
 """Parquet and Excel files into records, read by polars: both say where a record ends, so none can be lost.
 
 Values become text as polars writes them; Parquet's columns that can be neither texts nor labels (bytes, vectors) are
-left unread. Excel needs the package fastexcel; the first sheet that holds anything is read, or all of them where their
-names are splits.
+left unread. Excel needs the package fastexcel; the sheet with most rows is read, or all of them where their names are
+splits.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from data.errors import DataError, counted, listed, quoted
+from data.files.header import lines_above
 from data.files.locate import is_url
-from data.files.records import FileFormat, Kind, KindName, Records, unnamed
+from data.files.records import FileFormat, Kind, KindName, Records, repeated, unnamed
 from data.splits import split_of_word
 
 _Dtype = pl.DataType | DataTypeClass
@@ -83,17 +84,24 @@ def open_excel(source: str, place: str, format: FileFormat) -> Records:
     filled = {name: sheet for name, sheet in sheets.items() if sheet.height}
     if not filled:
         raise DataError(f"{source} is empty", "give it a header and rows")
+    notes: list[str] = []
+    above = {
+        name: lines_above(sheet.head(300).rows()) if format.header is not False else 0 for name, sheet in filled.items()
+    }
+    if any(above.values()):
+        notes.append(f"{source}: {counted(max(above.values()), 'row')} above the names of the columns left out")
     splits = len(filled) > 1 and all(split_of_word(name) for name in filled)
-    notes = [f"{source}: the sheets {listed(filled, len(filled))} are the splits"] if splits else []
-    if not splits and len(filled) > 1:
-        notes = [
-            f"{source}: the sheet {quoted(next(iter(filled)))} is read, "
-            f"{counted(len(filled) - 1, 'further sheet')} left out"
-        ]
-        filled = dict([next(iter(filled.items()))])
+    if splits:
+        notes.append(f"{source}: the sheets {listed(filled, len(filled))} are the splits")
+    elif len(filled) > 1:
+        longest = max(filled, key=lambda name: filled[name].height)
+        others = listed((quoted(name) for name in filled if name != longest), len(filled) - 1)
+        notes.append(f"{source}: the sheet {quoted(longest)}, which has most rows, is read; left out: {others}")
+        filled = {longest: filled[longest]}
     frames, numbers = [], []
     for name, sheet in filled.items():
-        frame, own = _sheet(source, sheet, format.header is not False)
+        frame, own = _sheet(source, sheet[above[name] :], format.header is not False)
+        own += above[name]
         frames.append(frame.with_columns(split=pl.lit(name)) if splits else frame)
         numbers.append(own)
     frame = pl.concat(frames, how="diagonal")
@@ -106,9 +114,8 @@ def _sheet(source: str, sheet: pl.DataFrame, header: bool) -> tuple[pl.DataFrame
     if header:
         names = [(name or "").strip() or f"column{i}" for i, name in enumerate(sheet.row(0), start=1)]
         sheet = sheet[1:]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{source} has two columns {quoted(name)}", "rename or remove one")
+    if double := repeated(names):
+        raise DataError(f"{source} has two columns {quoted(double)}", "rename or remove one")
     sheet.columns = names
     sheet = sheet.with_columns(pl.when(pl.col(names).str.strip_chars() != "").then(pl.col(names)))
     filled = sheet.select(~pl.all_horizontal(pl.all().is_null())).to_series()

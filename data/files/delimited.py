@@ -14,15 +14,16 @@ import csv
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import polars as pl
 
 from data.errors import DataError, counted, listed, quoted
+from data.files.header import lines_above
 from data.files.labelled_lines import labelled
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Quotes, Records, unnamed
+from data.files.records import FileFormat, Quotes, Records, repeated, unnamed
 from data.files.stream import Stream, open_stream
 from data.files.swallowed import Candidate, candidate, first_swallowing
 
@@ -52,8 +53,12 @@ def open_delimited(source: str, place: str, format: FileFormat) -> Records:
         if found := labelled(lines, source):
             said = tuple(note for note in (stream.note, found[1]) if note)
             return Records(source, found[0], pl.int_range(1, len(lines) + 1, eager=True), notes=said)
+    above = _above(stream, format) if format.header is not False else 0
+    stream = replace(stream, skipped=above)
     separator, note = _separator(stream, format.separator)
     notes = [note for note in (stream.note, note) if note]
+    if above:
+        notes.append(f"{source}: {counted(above, 'line')} above the names of the columns left out")
     lines_only = not separator and (suffix_of(source) == ".txt" or format.separator == "none")
     header = format.header if format.header is not None else not lines_only
     if lines_only:
@@ -228,11 +233,11 @@ class _Reading:
 
     def _where(self, number: int) -> str:
         """Return ``row 5 (line 6)`` for a record's number."""
-        line = 1
+        line = 1 + self.stream.skipped
         reader = self._reader()
         for _ in range(number - self.first):
             next(reader)
-            line = reader.line_num + 1  # type: ignore[attr-defined]
+            line = reader.line_num + 1 + self.stream.skipped  # type: ignore[attr-defined]
         return f"row {number:,} (line {line:,})" if number else f"the header (line {line:,})"
 
 
@@ -248,6 +253,34 @@ def _unescaped(line: str) -> str:
         return line
     line = _ESCAPED.sub(lambda found: found[1][::2] + _MARK, line)
     return _CLOSED.sub(lambda found: found[1][::2] + '"', line)
+
+
+def _above(stream: Stream, format: FileFormat) -> int:
+    """Return how many lines stand above the names of the columns: the same under each separator that may be meant."""
+    given = _NAMED.get(format.separator or "", format.separator)
+    found = set()
+    for mark in [given] if given else SEPARATORS:
+        if len(mark) != 1:
+            continue
+        reader = csv.reader(islice(stream.lines(), _SAMPLE), delimiter=mark)
+        records, ends = [], []
+        try:
+            for record in reader:
+                records.append(record)
+                ends.append(reader.line_num)
+        except csv.Error:
+            pass
+        above = lines_above(records[:-1] if ends and ends[-1] == _SAMPLE else records)
+        if above:
+            found.add(ends[above - 1])
+        elif (
+            records
+            and len(records[0]) > 1
+            and len({len(record) for record in records if record}) == 1
+            and all(records[0])
+        ):
+            return 0
+    return found.pop() if len(found) == 1 else 0
 
 
 def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
@@ -301,9 +334,8 @@ def _named(stream: Stream, fields: _Fields, header: bool, notes: list[str]) -> R
     if header:
         names = [name.strip() or f"column{i}" for i, name in enumerate(frame.row(0), start=1)]
         frame, numbers = frame[1:], numbers[1:]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{stream.source} has two columns {quoted(name)}", "rename or remove one")
+    if double := repeated(names):
+        raise DataError(f"{stream.source} has two columns {quoted(double)}", "rename or remove one")
     frame.columns = names
     frame = frame.with_columns(pl.when(pl.col(names) != "").then(pl.col(names)))
     filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()

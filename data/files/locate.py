@@ -7,10 +7,13 @@ file can have (too long, with a zero byte, of an unknown home) are files that ar
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from data.errors import DataError, shortened
+
+_LINES = re.compile(r"\w+\.(in|out)|(seq|texts?|sentences?|utterances?|labels?|intents?)")
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip", ".zst")
 """Suffixes of compressed files; the kind of file is told by the suffix before."""
@@ -78,8 +81,12 @@ def expanded(source: str) -> list[str]:
 
 
 def suffix_of(source: str) -> str:
-    """Return the suffix that says the kind of file, lower case, looking through a compression's; "" if none does."""
-    return _name(source).suffix.lower()
+    """Return the suffix that says the kind of file, lower case, looking through a compression's; "" if none does.
+
+    Files of lines that go by usual names, such as ``seq.in`` beside ``label``, are ``.txt``.
+    """
+    name = _name(source)
+    return ".txt" if _LINES.fullmatch(name.name.lower()) else name.suffix.lower()
 
 
 def compression_of(source: str) -> str:

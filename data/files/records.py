@@ -8,7 +8,8 @@ that a column of numbers is not taken for texts without a word.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,6 +72,11 @@ class Records:
 def unnamed(count: int) -> list[str]:
     """Return the names of `count` columns that have none: column1, column2, ..."""
     return [f"column{number}" for number in range(1, count + 1)]
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """Return the first name that stands twice, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def is_unnamed(column: str) -> bool:

@@ -27,7 +27,7 @@ FILE_SPLIT = "\0split"
 """Name of the column with the split that a record's file says."""
 
 _ASIDE = re.compile(
-    r"readme|licen[cs]e|citation|requirements|hierarchy|taxonomy|classes|label_?names|domains|mapping|names"
+    r"readme|licen[cs]e|citation|requirements|hierarchy|taxonomy|classes|label_?names|domains|mapping|names|.*\.out$"
 )
 
 
@@ -107,7 +107,7 @@ def _in_folder(folder: str, notes: list[str]) -> list[str]:
     ]
     splits = [path for path in found if _split_of_file(str(path))]
     kept = splits if len({_split_of_file(str(path)) for path in splits}) > 1 else found
-    kept = [path for path in kept if not _ASIDE.search(path.stem.lower())] or kept
+    kept = [path for path in kept if not _ASIDE.search(_bare(path))] or kept
     if not kept:
         raise DataError(
             f"{folder} is a directory without files that can be read", f"put files of {', '.join(FORMATS)} in it"
@@ -118,6 +118,11 @@ def _in_folder(folder: str, notes: list[str]) -> list[str]:
             f"not read in {folder}: {listed(left, len(left))} (names of labels: --names, parents: --hierarchy)"
         )
     return [str(path) for path in kept]
+
+
+def _bare(path: Path) -> str:
+    """Return the name that says what a file is for, lower case: ``seq.out`` (tags per token) keeps its ending."""
+    return path.name.lower() if path.suffix.lower() == ".out" else path.stem.lower()
 
 
 def _split_of_file(place: str) -> str | None:

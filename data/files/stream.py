@@ -18,6 +18,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -27,6 +28,9 @@ from data.errors import DataError, quoted
 from data.files.locate import compression_of, in_archive, is_url, local
 
 _BLOCK = 1 << 20
+_COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+"""First bytes of compressed files, which decide: a browser may have unpacked what is called ``.gz``."""
+
 _SECONDS = 60
 _LETTERS = re.compile(r"[\u00c0-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e]")
 _TYPOGRAPHY = re.compile(
@@ -39,6 +43,7 @@ class Stream:
     r"""A file of text: `lines()` gives its decoded lines, line ends included, as often as asked.
 
     `encoding` as Python names it; `note` says so where it was guessed; `backslashes`: whether ``\"`` occurs anywhere.
+    `skipped`: lines at the start that are left out.
     """
 
     source: str
@@ -47,11 +52,12 @@ class Stream:
     backslashes: bool
     empty: bool
     _open: Callable[[], BinaryIO] = field(repr=False)
+    skipped: int = 0
 
     def lines(self) -> Iterator[str]:
         r"""Yield the lines; a line ends after ``\n``, ``\r`` or ``\r\n``, which is kept."""
         with self._open() as binary, io.TextIOWrapper(binary, encoding=self.encoding, newline="") as text:
-            yield from text
+            yield from islice(text, self.skipped, None)
 
     def text(self) -> str:
         """Return the whole text."""
@@ -178,7 +184,13 @@ def _opener(source: str, place: str) -> Callable[[], BinaryIO]:
         with urllib.request.urlopen(place, timeout=_SECONDS) as answer:
             fetched: bytes = answer.read()
         return lambda: _decompressed(source, io.BytesIO(fetched), kind)
-    return lambda: _decompressed(source, Path(place).open("rb"), kind)
+    with Path(place).open("rb") as binary:
+        head = binary.read(6)
+    found = next((suffix for mark, suffix in _COMPRESSED.items() if head.startswith(mark)), "")
+    if found == ".zst":
+        content = _lines_of_polars(place)
+        return lambda: io.BytesIO(content)
+    return lambda: _decompressed(source, Path(place).open("rb"), kind if kind == ".zip" else found)
 
 
 def _decompressed(source: str, binary: BinaryIO, kind: str) -> BinaryIO:
