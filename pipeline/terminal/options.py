@@ -89,7 +89,7 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,729 distinct descriptions."),
         click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
         click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
-        click.option("--split", help="Split column, or COLUMN:0=train,1=test, or none: splits are made. Default: found."),
+        click.option("--split", help="Split column, COLUMN:0=train,1=test, or none: they are made. Default: found."),
         click.option("--train", type=NameList(), help="Files of training rows, instead of a split column."),
         click.option("--val", type=NameList(), help="Files of validation rows."),
         click.option("--test", type=NameList(), help="Files of test rows."),
