@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 comma := ,
 
-.PHONY: demo test test-all check format docs clean
+.PHONY: demo test test-all check docs-check format docs clean
 
 demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default (no hub, no download of data)
 	@echo 'some minutes: every text through MiniLM, three heads, the scores, a page'
@@ -20,11 +20,14 @@ test: $(VENV)/.dev  ## install, then every test but the slow ones, as many files
 test-all: $(VENV)/.dev  ## every test: before a release
 	$(PYTEST)
 
-check: $(VENV)/.dev  ## lint, format, types, prose: what CI checks
+check: $(VENV)/.dev docs-check  ## lint, format, types, prose, figures: what CI checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_prose.py
+
+docs-check: $(VENV)/.dev  ## every figure in README and docs has a source
+	$(BIN)/python scripts/check_figures.py
 
 docs: $(VENV)/.dev  ## the documentation as a site in build/site, strict, without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
