@@ -1,4 +1,4 @@
-"""`cache`, `heads` and `data` are common names: a module or folder of the user's own may hide ours.
+"""`cache`, `heads` and `data` are common names: a module or folder of the user's own may hide them.
 
 Python searches the folder of a script, or with `python -m` the current one, before the installed packages. What it
 would find is compared with what lies beside this package, without importing anything, in well under a millisecond.

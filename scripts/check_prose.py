@@ -9,6 +9,7 @@ cannot come back. proselint adds its general rules, without those on typography.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -41,6 +42,15 @@ def passages_of_document(path: Path) -> Iterator[Passage]:
             yield Passage(path, number, without_code(re.sub(r"\]\([^)]*\)", "]", line)))
 
 
+def passages_of_notebook(path: Path) -> Iterator[Passage]:
+    """Lines of a notebook's Markdown cells; the line number is that of the cell's, counted over such cells."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield Passage(path, number, without_code(re.sub(r"\]\([^)]*\)", "]", line)))
+
+
 def passages_of_module(path: Path) -> Iterator[Passage]:
     """First lines of docstrings, and every string of several words: help texts and messages."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -68,6 +78,8 @@ def passages() -> Iterator[Passage]:
         for path in sorted(ROOT.glob(pattern)):
             if path.name != "CHANGELOG.md":
                 yield from passages_of_document(path)
+    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
+        yield from passages_of_notebook(path)
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             yield from passages_of_module(path)

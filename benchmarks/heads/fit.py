@@ -293,7 +293,7 @@ def peer_part(options: argparse.Namespace, results: Results) -> None:
         results.add(what, before + loop, "s", f"encoding {before:.1f} + loop {loop:.1f} s, {steps:,} steps, {how}")
         for preset, fitting in fits.items():
             alone = f"its loop / our fit alone {loop / fitting:.2f}"
-            results.add(f"  its time / ours, preset {preset}", (before + loop) / (embedding + fitting), "x", alone)
+            results.add(f"  its time / this project, preset {preset}", (before + loop) / (embedding + fitting), "x", alone)
         if limit is None:
             with torch.no_grad():
                 embedded = [dense({"sentence_embedding": part})["sentence_embedding"] for part in vectors.values()]
@@ -314,7 +314,7 @@ def our_mrl(
             features[split] = FeatureStore.open(report.stores[0].folder).gather(text_keys(some))
             taken[split] = time.perf_counter() - began
     n = {split: len(rows) for split, rows in texts.items()}
-    results.add("ours: embedding the training texts, store included", taken["train"], "s", f"float32, {n}", n=n)
+    results.add("this project: embedding the training texts, store included", taken["train"], "s", f"float32, {n}", n=n)
     settings = {"method": "mrl", "seed": SEED, "batch_size": BATCH, "epochs": EPOCHS, "device": options.device}
     for preset in ("linear", "paper"):
         began = time.perf_counter()

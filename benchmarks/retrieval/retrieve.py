@@ -1,4 +1,4 @@
-"""How fast prefixes are searched: ours beside FAISS on a CPU, the share of the memory bandwidth on a GPU, and memory.
+"""How fast prefixes are searched: this search beside FAISS on a CPU, the share of the memory bandwidth on a GPU, and memory.
 
     python benchmarks/retrieval/retrieve.py --json retrieve-cpu.json
     python benchmarks/retrieval/retrieve.py --parts memory --documents 1000000 --json retrieve-memory.json
@@ -107,7 +107,7 @@ def searches(full: Stored, queries: Tensor, repeats: int) -> Iterator[Row]:
 
 
 def compared(rows: list[Row]) -> list[Row]:
-    """Add to each row how often ours goes into its time."""
+    """Add to each row how often this search goes into its time."""
     ours = {(row["dim"], row["k"]): row for row in rows if row["engine"] == "ours"}
     for row in rows:
         mine = ours[row["dim"], row["k"]]

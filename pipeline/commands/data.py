@@ -89,7 +89,7 @@ def _token_lengths(backbone: str) -> Callable[[Sequence[str]], NDArray[np.int64]
 @dataset_argument
 @loading_options
 def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -> dict[str, Any]:
-    """Whether DATASET can be used: everything wrong or odd with it, with the offending rows."""
+    """Whether DATASET can be used: everything wrong or unusual with it, with the offending rows."""
     import data
     from pipeline.errors import PipelineError
 
@@ -111,7 +111,7 @@ def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -
     counts = " > ".join(
         f"{len(classes):,} {name}" for name, classes in zip(loaded.levels, loaded.hierarchy.classes, strict=True)
     )
-    session.console.show(f"{loaded.id}: {loaded.frame.height:,} rows, {counts}: sound")
+    session.console.show(f"{loaded.id}: {loaded.frame.height:,} rows, {counts}: no faults found")
     return {
         "dataset": loaded.id,
         "rows": loaded.frame.height,
