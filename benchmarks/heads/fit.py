@@ -293,7 +293,9 @@ def peer_part(options: argparse.Namespace, results: Results) -> None:
         results.add(what, before + loop, "s", f"encoding {before:.1f} + loop {loop:.1f} s, {steps:,} steps, {how}")
         for preset, fitting in fits.items():
             alone = f"its loop / our fit alone {loop / fitting:.2f}"
-            results.add(f"  its time / this project, preset {preset}", (before + loop) / (embedding + fitting), "x", alone)
+            results.add(
+                f"  its time / this project, preset {preset}", (before + loop) / (embedding + fitting), "x", alone
+            )
         if limit is None:
             with torch.no_grad():
                 embedded = [dense({"sentence_embedding": part})["sentence_embedding"] for part in vectors.values()]

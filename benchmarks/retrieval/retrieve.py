@@ -1,4 +1,4 @@
-"""How fast prefixes are searched: this search beside FAISS on a CPU, the share of the memory bandwidth on a GPU, and memory.
+"""How fast prefixes are searched: beside FAISS on a CPU, the share of the memory bandwidth on a GPU, and memory.
 
     python benchmarks/retrieval/retrieve.py --json retrieve-cpu.json
     python benchmarks/retrieval/retrieve.py --parts memory --documents 1000000 --json retrieve-memory.json

@@ -1,4 +1,4 @@
-"""The README stays short: words, sentence length and numbers in parentheses are counted; RESULTS.md keeps short lines."""
+"""Words, sentence length and numbers in parentheses of the README are counted; RESULTS.md keeps short lines."""
 
 from __future__ import annotations
 
