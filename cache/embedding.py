@@ -68,7 +68,7 @@ def _column(texts: Any) -> Iterable[str]:
 
     :raises CacheError: one string; a frame or a mapping, which would give its names; what cannot be iterated.
     """
-    if isinstance(texts, str):
+    if isinstance(texts, str | bytes | bytearray):
         raise CacheError(f"texts is one string ({texts[:40]!r})", "pass a list of strings: [text]")
     if isinstance(texts, Mapping | set | frozenset) or (hasattr(texts, "columns") and not callable(texts.columns)):
         raise CacheError(

@@ -6,7 +6,7 @@ an id of 10^9 costs no more than one of 10. A row may lack its finer labels: -1 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,7 @@ def _units(rows: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _checked_labels(labels: Any, rows: int, name: str) -> np.ndarray:
-    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = _whole(_as_array(labels, name))
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or array.dtype.kind not in "iuUOb" or array.shape[1] < 1 or len(array) != rows:
         raise HeadsError(
@@ -154,6 +154,30 @@ def _checked_labels(labels: Any, rows: int, name: str) -> np.ndarray:
     if array.dtype.kind == "i" and array.min() < -1:
         raise HeadsError(f"{name} hold {int(array.min())}", "number the classes from 0; -1 is a label that is missing")
     return array
+
+
+def _as_array(labels: Any, name: str) -> np.ndarray:
+    """Labels as an array; those of a list with strings keep their types, or NaN and None would become words."""
+    if isinstance(labels, Tensor):
+        return labels.cpu().numpy()
+    labels = list(labels) if isinstance(labels, Iterator) else labels
+    try:
+        array = np.asarray(labels)
+        return np.asarray(labels, object) if array.dtype.kind == "U" and isinstance(labels, list | tuple) else array
+    except ValueError as error:
+        raise HeadsError(
+            f"{name} have rows of different lengths", "give every row one label per level; -1 or None: no label known"
+        ) from error
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    """Whole numbers that are written as floats, as pandas does beside missing ones, as integers; NaN as -1."""
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    known = ~np.isnan(array)
+    if (np.abs(array[known]) >= 2**53).any() or (array[known] % 1 != 0).any():
+        return array
+    return np.where(known, array, -1).astype(np.int64)
 
 
 def _numbered(labels: np.ndarray, classes: Sequence[int] | None) -> tuple[np.ndarray, tuple[tuple[Any, ...], ...]]:
@@ -186,7 +210,11 @@ def _numbered(labels: np.ndarray, classes: Sequence[int] | None) -> tuple[np.nda
 
 
 def _is_missing(label: Any) -> bool:
-    return label is None or (isinstance(label, int | np.integer) and int(label) == -1)
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(label, float | np.floating):
+        return bool(np.isnan(label)) or label == -1
+    return isinstance(label, int | np.integer) and int(label) == -1
 
 
 def _are_numbers(names: Sequence[Any]) -> bool:

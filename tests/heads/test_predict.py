@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -55,6 +56,30 @@ def test_labels_come_back_as_they_were_given(tmp_path):
     assert set(answers[:, 0]) <= {"a", "b", "c"}
     numbers = by_number.predict(features).labels
     assert (numbers[:, 0] == labels[:, 0] * 10**9).mean() > 0.6
+
+
+def test_missing_labels_are_missing_however_they_are_written():
+    features, labels = clusters(240)
+    deep = labels[:, 2].astype(float)
+    deep[::5] = np.nan
+    whole = np.where(np.isnan(deep), -1, deep).astype(int)
+    areas = labels[:, 0]
+    words = [f"c{c}" for c in whole]
+    expected = fit(features, np.stack([areas, whole], 1), method="lda").weights
+    for given in (
+        np.stack([areas.astype(float), deep], 1),
+        pd.DataFrame({"a": areas, "c": pd.array(np.where(whole < 0, None, whole), dtype="Int64")}),
+        zip(areas, deep, strict=True),
+        [[str(a), float("nan") if c < 0 else words[n]] for n, (a, c) in enumerate(zip(areas, whole, strict=True))],
+        np.array([[str(a), pd.NA if c < 0 else int(c)] for a, c in zip(areas, whole, strict=True)], object),
+    ):
+        head = fit(features, given, method="lda")
+        assert head.weights.shape == expected.shape
+        assert head.shape.classes == (len(set(areas)), len(set(whole)) - 1)
+    with pytest.raises(HeadsError, match="rows of different lengths"):
+        fit(features, [[0, 1]] * 239 + [[0]], method="lda")
+    with pytest.raises(HeadsError, match="dtype float64"):
+        fit(features, labels + 0.5, method="lda")
 
 
 def test_ordinary_inputs_and_copies(two_levels):
