@@ -15,7 +15,7 @@ number of classes: each finest class is to be seen 140 times. The choice is made
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -34,13 +34,17 @@ _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean 
 
 @dataclass(frozen=True)
 class Choice:
-    """A head preset and the epochs it is trained for; 0 epochs are the closed form `closed` alone."""
+    """A head preset and the epochs it is trained for; 0 epochs are the closed form `closed` alone.
+
+    `shrinkage` is that of `lda`, settled once for all candidates and for what is trained; None: chosen where it is needed.
+    """
 
     head: str
     epochs: int
     reason: str
     scores: dict[str, float]
     closed: str = "lda"
+    shrinkage: float | None = None
 
     @property
     def closed_form(self) -> bool:
@@ -107,9 +111,10 @@ def _splits(inputs: Inputs) -> Iterator[Inputs]:
         folds = folds_of(inputs.labels, 5)
     for kept, left_out in folds:
         part = part_of_inputs(inputs, torch.cat([kept, left_out]), None)
-        yield Inputs(
-            part.features[: len(kept)], part.labels[: len(kept)], part.features[len(kept) :], part.labels[len(kept) :],
-            part.classes, part.parents, None,
+        n = len(kept)
+        yield replace(
+            part, features=part.features[:n], labels=part.labels[:n], validation=part.features[n:],
+            validation_labels=part.labels[n:], shrinkage=inputs.shrinkage,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ minutes at 4,096.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -188,7 +188,10 @@ def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
     whole = scatter_of(inputs.features, inputs.labels, inputs.classes)
     if method == "pca":
         return _mapped(whole, _principal(whole.covariance, dim), dim, {}, "principal components")
-    shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
+    if inputs.shrinkage is None:
+        shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
+    else:
+        shrinkage, scores, reason = inputs.shrinkage, {}, f"shrinkage {inputs.shrinkage:g}"
     directions = discriminants(whole, shrinkage, dim)
     return _mapped(
         whole,
@@ -197,6 +200,13 @@ def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
         {"shrinkage": shrinkage, "scores": {f"{one:g}": score for one, score in scores.items()}},
         reason,
     )
+
+
+def with_shrinkage(inputs: Inputs) -> Inputs:
+    """Settle how much `lda` shrinks, once for all that is made of these rows and of parts of them."""
+    row = preset("linear")
+    whole = scatter_of(inputs.features, inputs.labels, inputs.classes)
+    return replace(inputs, shrinkage=_chosen_shrinkage(inputs, whole, row.scales * row.scale_dim)[0])
 
 
 def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:

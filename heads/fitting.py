@@ -27,7 +27,7 @@ from torch import Tensor
 
 from heads.choosing import Choice
 from heads.choosing import choose as choose_among
-from heads.closed_form import class_proxies, closed_form_head, linear_map, standardised
+from heads.closed_form import class_proxies, closed_form_head, linear_map, standardised, with_shrinkage
 from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
 from heads.methods import Method, head_of, hyperparameters, is_chosen, method_named
@@ -155,6 +155,8 @@ def fit_many(
     inputs = checked_inputs(features, labels, validation, where, classes=classes, every_held_row=choosing)
     if choosing:
         choice = _choice(row, settings, inputs)
+    if choice is not None:
+        inputs = replace(inputs, shrinkage=choice.shrinkage)
     if row.closed_form or (choice is not None and choice.closed_form):
         return [_closed_form(method, inputs, choice)]
     if choice is not None:
@@ -190,7 +192,8 @@ def _choice(row: Method, settings: dict[str, Any], inputs: Inputs) -> Choice:
         result = _trained(alone, row, preset(head), {**settings, "epochs": epochs}, [0], None)[0]
         return result.head.to(part.features.device)
 
-    return choose_among(inputs, train)
+    settled = with_shrinkage(inputs)
+    return replace(choose_among(settled, train), shrinkage=settled.shrinkage)
 
 
 def _trained(

@@ -28,7 +28,7 @@ class Inputs:
 
     Labels are class numbers, -1 below a row's last known level. `classes` are the class counts per level; `parents[l]`
     int64 [C_{l+1}] the parent of each class, -1 where unseen; `names[l]` the labels that the classes had, None where
-    all were the class numbers already.
+    all were the class numbers already. `shrinkage` is that of `lda` where it is settled; None: the data choose it.
     """
 
     features: Tensor
@@ -38,6 +38,7 @@ class Inputs:
     classes: tuple[int, ...]
     parents: tuple[np.ndarray, ...]
     names: tuple[tuple[Any, ...], ...] | None
+    shrinkage: float | None = None
 
     def named(self, numbers: np.ndarray) -> np.ndarray:
         """Labels as they were given, of class numbers int64 [n, L]."""
