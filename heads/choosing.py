@@ -36,7 +36,7 @@ _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean 
 class Choice:
     """A head preset and the epochs it is trained for; 0 epochs are the closed form `closed` alone.
 
-    `shrinkage` is that of `lda`, settled once for all candidates and for what is trained; None: chosen where it is needed.
+    `shrinkage` is that of `lda`, settled once for all candidates; None: chosen where needed.
     """
 
     head: str
