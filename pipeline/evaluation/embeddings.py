@@ -46,8 +46,9 @@ class Scorable:
 
     `identity` names it. `dims`: the prefixes. `split`: from "train" or "test" to vectors and labels [n, L].
     `hierarchy`: the tree of the labels. `folder`: where its scores are kept, None if nowhere. `classify`: accuracies
-    [J, L] of its own classifiers on the test split, if it has any. `predict`: labels [n, L] of the test split from a
-    flat classifier, which searches no neighbours and so is scored in the training gallery alone.
+    [J, L] of its own classifiers on the test split, if it has any, decoded to paths of the tree as `encode` does.
+    `predict`: labels [n, L] of the test split from a flat classifier, which searches no neighbours and so is scored in
+    the training gallery alone.
     """
 
     identity: Identity
@@ -77,12 +78,16 @@ def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
 
     def classify() -> list[list[float | None]]:
         test, labels = features.split("test")
+        supervised = load().labelling.supervised
+        if not any(supervised):
+            return [[None] * len(supervised) for _ in run.record["dims"]]
+        paths = (load().predict(test, dim=dim).labels for dim in run.record["dims"])
         return [
             [
-                None if probabilities is None else _accuracy(probabilities.argmax(axis=1), labels[:, level])
-                for level, probabilities in enumerate(load().classify(test, dim=dim))
+                _accuracy(predicted[:, level], labels[:, level]) if trained else None
+                for level, trained in enumerate(supervised)
             ]
-            for dim in run.record["dims"]
+            for predicted in paths
         ]
 
     identity = Identity(

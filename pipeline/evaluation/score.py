@@ -21,6 +21,7 @@ from pipeline.workspace.records import keep, read_kept, write_record
 
 PROTOCOLS = ("gallery", "leave-one-out")
 SCORING = 3  # a change in how accuracy is measured gets another number: what was kept under an older one is not read
+SUMMING_UP = 4  # the same for what is computed beside the predictions, such as the accuracy of a head's own classifiers
 
 
 def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None = None) -> Score:
@@ -36,7 +37,7 @@ def score(scorable: Scorable, protocol: str, k: int = 5, *, device: str | None =
     record = predictions.score(
         scorable.identity,
         None if scorable.classify is None else scorable.classify(),
-        scoring=SCORING,
+        scoring=SUMMING_UP,
         errors=errors_of(predictions, scorable.hierarchy),
     )
     if scorable.folder is not None:
@@ -104,7 +105,7 @@ def entries(scorables: Sequence[Scorable], protocol: str, k: int = 5) -> Iterato
 
 def stored_scores(folder: Path | None) -> list[Score]:
     """The scores kept in a run's folder that today's code would give too."""
-    return [score for score in _read_scores(folder and folder / "scores.json") if score.scoring == SCORING]
+    return [score for score in _read_scores(folder and folder / "scores.json") if score.scoring == SUMMING_UP]
 
 
 class _Kept(TypedDict):

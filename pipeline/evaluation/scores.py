@@ -99,7 +99,7 @@ def by_method(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
 class LevelScore:
     """One prefix on one level; shares. `n`: texts that have a label on the level, which alone are counted.
 
-    `classifier`: accuracy of the head's own classifier, None where there is none.
+    `classifier`: accuracy of the head's own classifiers, as paths of the tree; None where the level has none.
     """
 
     level: int

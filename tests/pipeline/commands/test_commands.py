@@ -91,6 +91,13 @@ def test_encode_gives_the_path_of_the_tree_that_a_search_over_all_paths_finds(fi
         total, above = sum(share.values()), [value for path, value in share.items() if path[0] == row["level0"]]
         assert row["level1_confidence"] == pytest.approx(max(share.values()) / total, abs=1e-5)
         assert row["level0_confidence"] == pytest.approx(sum(above) / total, abs=1e-5)
+    scores = fitted.json("score", "--method", method)["scores"]
+    (levels,) = [score["prefixes"][0]["levels"] for score in scores if score["run"] == made["run"]]
+    for level, trained in zip(levels, head.labelling.supervised, strict=True):
+        right = [
+            found == row[1 + level["level"]] for found, row in zip(frame[f"level{level['level']}"], test, strict=True)
+        ]
+        assert level["classifier"] == (pytest.approx(np.mean(right)) if trained else None)
 
 
 def test_encode_reads_plain_lines(fitted, tmp_path):
