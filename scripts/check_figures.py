@@ -125,7 +125,7 @@ class Source:
             if field not in _numbers(self.values):
                 raise LookupError(f"{field} is not in that section")
             return [float(field.replace(",", ""))]
-        return list(_flat(_walk(self.values, field.split("/"))))
+        return list(_flat(_walk(self.values, re.split("(?<! )/(?! )", field))))
 
 
 def _walk(value: Any, path: Sequence[str]) -> Any:
