@@ -1,0 +1,31 @@
+"""The recipe of the third dataset: what a line of WordNet's data.noun says, and which nouns are taken."""
+
+from __future__ import annotations
+
+from benchmarks.data.wordnet import CLASSES, ROWS_PER_CLASS, Noun, parsed, rows
+
+LINE = (
+    "00005930 03 n 02 dwarf 0 small_thing 1 002 @ 00004475 n 0000 ~ 00009999 n 0000 | atypically small; "
+    '"a dwarf star"  '
+)
+
+
+def test_a_line_gives_words_definition_and_hypernyms_alone():
+    assert parsed(LINE) == Noun("00005930", 3, ("dwarf", "small thing"), "atypically small", ("00004475",))
+
+
+def test_large_classes_are_taken_and_no_noun_leaves_its_file():
+    parents = [Noun(f"{n:08d}", 5, (f"kind {n}",), "a kind", ()) for n in range(CLASSES + 5)]
+    children = [
+        Noun(f"{1000 * (n + 1) + i:08d}", 5 if i else 6, (f"noun {n} {i}",), "a noun", (f"{n:08d}",))
+        for n in range(CLASSES + 5)
+        for i in range(ROWS_PER_CLASS + 1 + n % 2)
+    ]
+    taken = rows([*parents, *children])
+    assert len(taken) == CLASSES * ROWS_PER_CLASS
+    assert {row[1] for row in taken} == {"noun.animal"}
+    kinds = {row[2] for row in taken}
+    assert len(kinds) == CLASSES
+    odd = {f"kind {n} ({n:08d})" for n in range(1, CLASSES + 5, 2)}
+    assert odd <= kinds  # they have one noun more
+    assert rows([*parents, *children]) == taken
