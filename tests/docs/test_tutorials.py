@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbclient
@@ -36,6 +40,20 @@ def test_own_csv(tmp_path):
     assert "topic 'late' under 'billing' (row 2), 'delivery' (row 1)" in said
     assert "delivery > late" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md"])
+def test_documents_show_what_data_check_prints_on_the_tutorials_file(document, tmp_path):
+    cells = nbformat.read(FOLDER / "your-own-csv.ipynb", as_version=4).cells
+    writes = next(cell.source for cell in cells if cell.cell_type == "code")
+    exec(writes.replace('folder / "requests.csv"', f"Path({str(tmp_path)!r}, 'mine.csv')"), {})
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "data", "check", "mine.csv"]
+    path = os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")])
+    said = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    shown = re.findall(r"^```text\n(.*?)^```", (FOLDER.parents[1] / document).read_text(encoding="utf-8"), re.M | re.S)
+    assert said.stdout + said.stderr in shown or said.stderr + said.stdout in shown
 
 
 @pytest.mark.slow
