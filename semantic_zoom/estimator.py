@@ -6,6 +6,7 @@ several levels). What costs most, the backbone's features, is stored: a grid ove
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
     def fit(self, X: Any, y: Any) -> ZoomTransformer:
         """Train a head on texts X and labels y; see `Zoom.fit`, which says what is raised."""
         texts = text_list(X, "X")
+        y = list(y) if isinstance(y, Iterator) else y
         self.zoom_ = Zoom.fit(
             texts,
             y,

@@ -200,9 +200,7 @@ class Zoom:
         """
         rows = text_list(texts)
         frame = label_frame(labels, len(rows), self.levels)
-        if isinstance(level, str) and level not in self.levels:
-            raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}")
-        at = self.levels.index(level) if isinstance(level, str) else range(len(self.levels))[level]
+        at = self._level(level)
         found = [prediction.path[at] if at < len(prediction.path) else None for prediction in self.predict(rows, dim)]
         pairs = [(a, b) for a, b in zip(frame.to_series(at).to_list(), found, strict=True) if a is not None]
         if not pairs:
@@ -216,11 +214,16 @@ class Zoom:
         :param dim: length of the prefix; the full vector by default.
         :param top: texts per query; all of them where there are fewer.
         :returns: hits, nearest first; for several queries a list of these lists.
-        :raises data.DataError: if a query is no text, or this was loaded from a folder without training texts.
+        :raises data.DataError: if a query is no text, `top` is below 1, or this was loaded from a folder without
+            training texts.
         """
+        if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+            raise DataError(f"top is {top!r}", "name how many texts to find: 1 or more")
         if not len(self.gallery):
             raise DataError("there are no texts to search", "load a folder that Zoom.save wrote")
         single = isinstance(query, str)
+        if not single and not (query := text_list(query)):
+            return []
         found = search(self.encode([query] if single else query), self._stored(dim or self.dims[-1]), top)
         texts, paths = self.gallery["text"], self.gallery.drop("text").rows()
         hits = [
@@ -287,7 +290,17 @@ class Zoom:
 
     def _check_dim(self, dim: int | None) -> None:
         if dim is not None and dim not in self.dims:
-            raise heads.HeadsError(f"dim is {dim}, which is no prefix", f"use one of {', '.join(map(str, self.dims))}")
+            known = ", ".join(map(str, self.dims))
+            raise heads.HeadsError(f"dim is {dim!r}, which is no prefix", f"use one of {known}")
+
+    def _level(self, level: int | str) -> int:
+        count = len(self.levels)
+        if isinstance(level, str):
+            if level in self.levels:
+                return self.levels.index(level)
+        elif -count <= level < count:
+            return range(count)[level]
+        raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}, or their numbers from 0")
 
     def _features(self, texts: list[str]) -> Singles:
         record = self.record

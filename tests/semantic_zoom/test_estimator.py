@@ -1,6 +1,10 @@
 """The estimator inside scikit-learn's own machinery."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -46,6 +50,18 @@ def test_labels_come_back_as_they_were_given(zoom):
     assert fitted.score(TEXTS, CODES) == np.mean(found == CODES) > 0.6
 
 
+@pytest.mark.parametrize(
+    "form",
+    [list, tuple, iter, np.array, pd.Series, pl.Series, lambda y: pd.Series(y, dtype="category"),
+     lambda y: [(label,) for label in y], lambda y: np.array(y)[:, None], lambda y: pd.DataFrame({"label": y})],
+)  # fmt: skip
+def test_every_form_of_labels_predicts_them(zoom, form):
+    labels = INTENTS[::4].tolist()
+    found = clone(zoom).set_params(method="lda").fit(TEXTS[::4], form(labels)).predict(TEXTS[::4])
+    assert found.shape == (len(labels),)
+    assert np.mean(found == labels) > 0.9
+
+
 def test_several_levels_give_paths(zoom):
     paths = np.array([row[1:3] for row in rows()], object)
     fitted = clone(zoom).fit(np.array(TEXTS, object)[:, None], paths)
@@ -61,3 +77,14 @@ def test_in_a_pipeline_and_a_grid_over_methods(zoom):
     grid = GridSearchCV(clone(zoom), {"method": ["mrl", "joint"], "dim": [64, 256]}, cv=2).fit(TEXTS, INTENTS)
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
     assert grid.best_score_ > 0.6
+
+
+def test_the_grid_of_the_guide_runs(zoom, monkeypatch):
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "use-it-elsewhere.md").read_text()
+    example = guide.split("## In scikit-learn\n")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.setenv("PIPELINE_ARTIFACTS", str(zoom.store.parent))
+    names = {"texts": TEXTS[::4], "labels": INTENTS[::4], "new_texts": TEXTS[1::4]}
+    exec(example, names)
+    grid = names["grid"]
+    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
+    assert set(grid.predict(TEXTS[1::4])) <= set(INTENTS)

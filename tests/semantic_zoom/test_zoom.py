@@ -132,6 +132,23 @@ def test_no_prefix_is_refused(zoom):
         zoom.encode(NEW, dim=65)
 
 
+@pytest.mark.parametrize("top", [0, -1, 2.5, True, "ten", None])
+def test_no_number_of_texts_is_refused(zoom, top):
+    with pytest.raises(DataError, match="top is"):
+        zoom.search(NEW, top=top)
+
+
+@pytest.mark.parametrize("level", [2, -3, "nothing"])
+def test_no_level_is_refused(zoom, level):
+    with pytest.raises(DataError, match="no level"):
+        zoom.score(TEXTS, PATHS, level=level)
+
+
+def test_nothing_asked_is_nothing_found(zoom):
+    assert zoom.search([]) == zoom.predict([]) == []
+    assert zoom.encode([], dim=64).shape == (0, 64)
+
+
 SCRIPT = """
 from semantic_zoom import Zoom
 zoom = Zoom.fit({texts!r}, {labels!r}, epochs=1, store={store!r})
