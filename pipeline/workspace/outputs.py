@@ -74,6 +74,9 @@ def made_by(path: Path) -> dict[str, Any] | None:
 def write_table(path: Path, frame: pl.DataFrame, facts: Mapping[str, Any]) -> None:
     """Write a Parquet file whose metadata says which command made it of what, so that a rerun knows it as its own.
 
+    A bit of the data that flips later is not noticed: polars writes no page checksums, which neither it nor, unless
+    asked, pyarrow compares on reading. Keep a digest of the file (``sha256sum``) where that matters.
+
     :raises cache.CacheError: if the file system refuses it.
     """
     with cache.store.atomic_file(path) as partial:
