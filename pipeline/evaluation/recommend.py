@@ -159,7 +159,7 @@ class Answer:
     def _named(self) -> str:
         if self.method in _IN_WORDS or not self.closed_form:
             return _IN_WORDS.get(self.method, self.method)
-        return f"{self.method} in its closed form"
+        return f"{self.method} (which trained nothing here)"
 
 
 def answer(entries: Sequence[Entry]) -> Answer | None:

@@ -117,7 +117,7 @@ def test_a_closed_form_is_compared_with_every_seed_and_takes_no_training():
     assert found.sentence(LEVELS).startswith(
         "Training did not pay here. Use linear discriminants (lda) at 64 dims: 95 / 85 %"
     )
-    assert "Use joint in its closed form at" in answer([*trained, closed("joint", HIGH)]).sentence(LEVELS)
+    assert "Use joint (which trained nothing here) at" in answer([*trained, closed("joint", HIGH)]).sentence(LEVELS)
 
 
 def test_the_answer_says_what_the_full_vector_adds_and_of_many_levels_the_two_ends():
