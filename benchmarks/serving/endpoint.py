@@ -123,7 +123,9 @@ def load(port: int, path: str, clients: int, seconds: float, first: int) -> dict
 def main() -> None:
     """Start each server, load it, stop it; in as many rounds as asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--infinity", help="interpreter of an environment with infinity-emb; without it, ours alone")
+    parser.add_argument(
+        "--infinity", help="interpreter of an environment with infinity-emb; without it, this project alone"
+    )
     parser.add_argument("--method", default="joint")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
@@ -132,8 +134,8 @@ def main() -> None:
     checkpoint = str(cache.resolve("minilm").source)
     for number in range(options.rounds):
         port = free_port()
-        ours = [sys.executable, "-m", "pipeline.cli", "serve", "--method", options.method, "--port", str(port)]
-        servers = {"semantic-zoom": (ours, "/v1/embeddings")}
+        own = [sys.executable, "-m", "pipeline.cli", "serve", "--method", options.method, "--port", str(port)]
+        servers = {"semantic-zoom": (own, "/v1/embeddings")}
         if options.infinity:
             command = f"v2 --model-id {checkpoint} --served-model-name model --engine torch --device cpu --port {port}"
             start = [str(Path(options.infinity).with_name("infinity_emb")), *command.split(), "--no-model-warmup"]
