@@ -134,7 +134,18 @@ def main() -> None:
     checkpoint = str(cache.resolve("minilm").source)
     for number in range(options.rounds):
         port = free_port()
-        own = [sys.executable, "-m", "pipeline.cli", "serve", "--method", options.method, "--port", str(port)]
+        own = [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "serve",
+            "--method",
+            options.method,
+            "--name",
+            "model",
+            "--port",
+            str(port),
+        ]
         servers = {"semantic-zoom": (own, "/v1/embeddings")}
         if options.infinity:
             command = f"v2 --model-id {checkpoint} --served-model-name model --engine torch --device cpu --port {port}"
