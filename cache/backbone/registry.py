@@ -87,7 +87,7 @@ def at_hand() -> tuple[str, str]:
     packaged = [row.name for row in _ROWS if row.package is not None and package_folder(row.package) is not None]
     if not packaged or is_reachable():
         return first.name, ""
-    return packaged[0], f"the weights of {first.name} are not here and the hub does not answer"
+    return packaged[0], f"{first.name} is not on this machine and the hub does not answer"
 
 
 def resolve(name: str | Path, *, trust_remote_code: bool = False) -> Backbone:

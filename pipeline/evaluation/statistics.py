@@ -55,7 +55,7 @@ def bootstrap_interval(
 
     :param values: [m] or [m, ...], outcomes of m predictions: correct or not, or a difference between two such;
         NaN where a text has none, such as a label it lacks, which leaves it out.
-    :param about: int64 [m], which text each prediction is of; by default each has its own.
+    :param query_index: int64 [m], which text each prediction is of; by default each has its own.
     :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
     :param confidence: the share of resampled means between the ends.
     :param draws: number of resamples.

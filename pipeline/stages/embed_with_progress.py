@@ -71,7 +71,7 @@ def _with_backbone(session: Session, options: Mapping[str, Any]) -> Mapping[str,
         return options
     name, why = cache.backbone.at_hand()
     if why:
-        session.console.say(f"backbone {name}: {why} (--backbone names another)")
+        session.console.say(f"{why}: {name} is used instead (--backbone names another)")
     return {**options, "backbone": name}
 
 
