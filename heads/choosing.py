@@ -2,11 +2,11 @@
 
 Candidates are the closed forms (`lda`, `pca`, `features`), a linear map begun at `lda`, and the MLP begun at it. Each
 is fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
-validation rows, or, where those are fewer than 200, on training rows left out in turn: three folds that leave each
-class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than 200, five folds of
-all rows. The best closed form stands until a candidate is better: its mean gain must exceed its standard error, and no
-prefix and level may lose more than a point, or what its own standard error allows. So where too few rows can tell,
-nothing is trained. Of those that are better, the best is taken.
+validation rows (1,000 at most), or, where those are fewer than 200, on training rows left out in turn: three folds
+that leave each class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than
+200, five folds of all rows. The best closed form stands until a candidate is better: its mean gain must exceed its
+standard error, and no prefix and level may lose more than a point, or what its own standard error allows. So where too
+few rows can tell, nothing is trained. Of those that are better, the best is taken.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
 number of classes: each finest class is to be seen 140 times. The choice is made once per data set, never per seed.
@@ -28,7 +28,7 @@ from heads.training.inputs import Inputs, folds_of, part_of_inputs
 ROWS = 5000  # training rows up to which every candidate is fitted
 SEEN = 140  # times that each finest class is seen in a fit of more, in between so many epochs:
 _EPOCHS = (3, 16)
-_SHORT = ("mlp", 2)
+_SHORT = ("mlp", 1)
 _LOSS = 0.01  # of accuracy at one prefix and level, that no evidence of a mean gain makes up for
 
 
@@ -104,7 +104,9 @@ def _name(candidate: tuple[str, int]) -> str:
 def _splits(inputs: Inputs) -> Iterator[Inputs]:
     """Training rows, each with the rows that judge what is fitted on them."""
     if inputs.validation is not None and len(inputs.validation) >= validation.FEWEST:
-        yield inputs
+        rows = torch.from_numpy(validation.chosen_rows(len(inputs.validation))).to(inputs.features.device)
+        labels = None if inputs.validation_labels is None else inputs.validation_labels[rows]
+        yield replace(inputs, validation=inputs.validation[rows], validation_labels=labels)
         return
     folds = folds_of(inputs.labels, 3, keep=2)
     if sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
