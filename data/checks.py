@@ -229,7 +229,7 @@ def _empty_splits(rows: Rows) -> Iterator[Finding]:
     present = set(rows.frame.get_column("split").drop_nulls().unique())
     remedy = "write the word in column split of some rows"
     if rows.made_splits:
-        remedy = "give more rows, or a column split (train, val, test): so few rows, split by chance, left it empty"
+        remedy = "give more rows, or a column split (train, val, test): the file is too small to be split by chance"
     for split in SPLITS:
         if split in present:
             continue
