@@ -112,12 +112,7 @@ def _splits(inputs: Inputs) -> Iterator[Inputs]:
     if sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
         folds = folds_of(inputs.labels, 5)
     for kept, left_out in folds:
-        part = part_of_inputs(inputs, torch.cat([kept, left_out]), None)
-        n = len(kept)
-        yield replace(
-            part, features=part.features[:n], labels=part.labels[:n], validation=part.features[n:],
-            validation_labels=part.labels[n:], shrinkage=inputs.shrinkage,
-        )  # fmt: skip
+        yield part_of_inputs(inputs, kept, left_out)
 
 
 def _correct(splits: list[Inputs], candidate: tuple[str, int], train: Train) -> Tensor:

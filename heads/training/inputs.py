@@ -7,7 +7,7 @@ an id of 10^9 costs no more than one of 10. A row may lack its finer labels: -1 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,24 +92,21 @@ def checked_inputs(
     )
 
 
-def part_of_inputs(inputs: Inputs, rows: Tensor, held: Tensor | None) -> Inputs:
-    """Some of the rows, their classes numbered anew.
+def part_of_inputs(inputs: Inputs, kept: Tensor, held: Tensor) -> Inputs:
+    """Some of the training rows, with others of them as the validation rows; classes are numbered anew.
 
-    :param rows: int64, of the training rows.
-    :param held: int64, of the validation rows, whose classes must be among those of `rows`; None for none.
+    :param kept: int64, of the training rows.
+    :param held: int64, of the training rows too.
     """
-    labels, held_labels = inputs.labels[rows], None
-    if held is not None and inputs.validation_labels is not None:
-        held_labels = inputs.validation_labels[held]
-    both = torch.cat([labels, *([] if held_labels is None else [held_labels])])
-    numbers, _ = _numbered(both.cpu().numpy(), None)
+    numbers, _ = _numbered(inputs.labels[torch.cat([kept, held])].cpu().numpy(), None)
     classes = tuple(int(top) + 1 for top in numbers.max(axis=0))
-    renumbered = torch.from_numpy(numbers).to(labels.device)
-    return Inputs(
-        features=inputs.features[rows],
-        labels=renumbered[: len(labels)],
-        validation=None if held is None or inputs.validation is None else inputs.validation[held],
-        validation_labels=None if held_labels is None else renumbered[len(labels) :],
+    labels = torch.from_numpy(numbers).to(inputs.labels.device)
+    return replace(
+        inputs,
+        features=inputs.features[kept],
+        labels=labels[: len(kept)],
+        validation=inputs.features[held],
+        validation_labels=labels[len(kept) :],
         classes=classes,
         parents=_parents(numbers, classes),
         names=None,
