@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.data.wordnet import CLASSES, ROWS_PER_CLASS, Noun, parsed, rows
+import numpy as np
+
+from benchmarks.data.wordnet import CLASSES, ROWS_PER_CLASS, Noun, parsed, rows, summed_up
 
 LINE = (
     "00005930 03 n 02 dwarf 0 small_thing 1 002 @ 00004475 n 0000 ~ 00009999 n 0000 | atypically small; "
@@ -29,3 +31,24 @@ def test_large_classes_are_taken_and_no_noun_leaves_its_file():
     odd = {f"kind {n} ({n:08d})" for n in range(1, CLASSES + 5, 2)}
     assert odd <= kinds  # they have one noun more
     assert rows([*parents, *children]) == taken
+
+
+def test_a_row_of_the_table_is_the_mean_over_seeds_of_one_method_under_one_protocol():
+    def record(method, protocol, shares):
+        return {
+            "method": method,
+            "protocol": protocol,
+            "gallery": 10,
+            "queries": 4,
+            "samples": 1,
+            "prefixes": [{"dim": 64, "levels": [{"accuracy": share} for share in shares]}],
+        }
+
+    scores = [record("v5", "gallery", (0.5, 0.25)), record("lda", "gallery", (1.0, 0.0))]
+    scores += [record("v5", "leave-one-out", (0.0, 0.0)), record("v5", "gallery", (1.0, 0.75))]
+    table = {row["what"]: row for row in summed_up(scores)}
+    assert list(table) == ["v5, gallery", "lda, gallery", "v5, leave-one-out"]
+    assert table["v5, gallery"]["accuracies"] == [[75.0, 50.0]]
+    np.testing.assert_allclose(table["v5, gallery"]["sd"], [[50 / 2**0.5, 50 / 2**0.5]])
+    assert (table["v5, gallery"]["seeds"], table["lda, gallery"]["seeds"]) == (2, 1)
+    assert table["lda, gallery"]["sd"] is None
