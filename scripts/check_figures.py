@@ -1,4 +1,4 @@
-"""Every figure in README.md and docs/*.md has a source: a field of a results file, or a named section of RESULTS.md.
+"""Every figure in README.md and docs has a source: a field of a results file, or a named section of RESULTS.md.
 
     python scripts/check_figures.py            # prints figures without support as file:line, then exits 1
 
@@ -27,8 +27,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path("benchmarks/results")
+from write_tables import RESULTS, ROOT, without_tables, written
+
 _UNITS = "%|points?|texts/s|GFLOPs?|MFLOPs?|GB/s|[TGMk]i?B|bytes|times|min|ms|us|s|h|x"
 _NUMBER = r"(?<![\w.,])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 FIGURE = re.compile(rf"({_NUMBER})(?:(?: ({_UNITS})\b|(?: (%)))|(?=[^\w.]|\.\s|\.$|$))(?! ?x \d)", re.MULTILINE)
@@ -244,9 +244,11 @@ def main() -> int:
     """Check every document that the manifest names."""
     rules = tomllib.loads((ROOT / "docs" / "figures.toml").read_text(encoding="utf-8"))
     complaints = [f"benchmarks/results: {line}" for line in recounted()]
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        name = str(path.relative_to(ROOT))
-        found = unsupported(path.read_text(encoding="utf-8"), rules.get(name, {}))
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        name, document = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+        if written(document) != document:
+            complaints.append(f"{name}: a table is not what its file says: python scripts/write_tables.py")
+        found = unsupported(without_tables(document), rules.get(name, {}))
         complaints += [f"{name}:{line}: {what}" for line, what in found]
     print("\n".join(complaints) or "every figure has a source")
     return bool(complaints)
