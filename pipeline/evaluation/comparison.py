@@ -10,7 +10,7 @@ same in every pair: the test over seeds is then of one sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.evaluation.scores import Interval, to_json
 
 Floats = NDArray[np.float64]
 Runs = Mapping[int | None, Predictions]
+Method = tuple[str, Runs]
 
 LEVEL = 0.05
 """Adjusted p below which a sentence says "beats"."""
@@ -144,7 +145,7 @@ def compare(entries: Sequence[Entry]) -> list[Comparison]:
     :raises PipelineError: if there are not two methods, no two have a seed in common, a method has a seed twice, or
         entries queried other texts than the first.
     """
-    rows = [row for a, b in _pairs(entries) for row in _rows(a, b, _columns(a[1], b[1]))]
+    rows = _rows([(a, b, _columns(a[1], b[1])) for a, b in _pairs(entries)])
     adjusted = statistics.holm([row.p for row in rows])
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
@@ -154,11 +155,9 @@ def overall(entries: Sequence[Entry]) -> list[Comparison]:
 
     :raises PipelineError: as `compare` does.
     """
-    rows: list[Comparison] = []
-    for a, b in _pairs(entries):
-        cells = _telling(_shared(a[1], b[1]), next(iter(a[1].values())).labels)
-        rows += _rows(a, b, [_Column(OVERALL, cells)])
-    return rows
+    labels = entries[0].predictions.labels
+    pairs = _pairs(entries)
+    return _rows([(a, b, [_Column(OVERALL, _telling(_shared(a[1], b[1]), labels))]) for a, b in pairs])
 
 
 def seeds_in_common(a: Runs, b: Runs, names: tuple[str, str]) -> list[int | None]:
@@ -199,7 +198,7 @@ def by_method(entries: Sequence[Entry]) -> dict[str, Runs]:
     return dict(methods)
 
 
-def _pairs(entries: Sequence[Entry]) -> list[tuple[tuple[str, Runs], tuple[str, Runs]]]:
+def _pairs(entries: Sequence[Entry]) -> list[tuple[Method, Method]]:
     methods = by_method(entries)
     if len(methods) < 2:
         raise PipelineError(
@@ -276,41 +275,53 @@ def _columns(a: Runs, b: Runs) -> list[_Column]:
     return columns + [_Column(name, steering=i) for i, name in enumerate(STEERABILITY)]
 
 
-def _rows(a: tuple[str, Runs], b: tuple[str, Runs], columns: Sequence[_Column]) -> Iterator[Comparison]:
-    """All rows of one pair, p not adjusted yet."""
-    seeds = seeds_in_common(a[1], b[1], (a[0], b[0]))
-    runs = [[of.get(seed) or of[None] for seed in seeds] for of in (a[1], b[1])]
-    first, second = runs[0][0], runs[1][0]
-    for column in columns:
-        values = [np.stack([column.values(predictions, i) for predictions in of]) for i, of in enumerate(runs)]
-        span = (-column.span, column.span)
-        low, high = statistics.bootstrap_interval(
-            (values[0] - values[1]).mean(axis=0), first.query_index, span=span, seed=first.seed
-        )
-        means = [np.nanmean(of, axis=1) for of in values]
-        test = statistics.paired_test(means[0] - means[1])
-        texts = (float(low), float(high))
-        cell = column.cells[0] if len(column.cells) == 1 else None
-        yield Comparison(
-            a=a[0],
-            b=b[0],
-            metric=column.metric,
-            prefix=None if cell is None else cell[0] + 1,
-            dim=None if cell is None else first.dims[cell[0]],
-            dim_b=None if cell is None else second.dims[cell[1]],
-            level=None if cell is None else cell[2],
-            n=test.n,
-            mean_a=float(means[0].mean()),
-            mean_b=float(means[1].mean()),
-            mean_difference=test.mean,
-            sd=test.sd,
-            ci95=test.interval,
-            p=test.p,
-            p_holm=None,
-            cohens_d=test.cohens_d,
-            texts_ci95=texts,
-            interval=statistics.combine(means[0] - means[1], texts, span).interval,
-        )
+def _rows(pairs: Sequence[tuple[Method, Method, Sequence[_Column]]]) -> list[Comparison]:
+    """All rows of these pairs, p not adjusted yet. All are resampled at once, which costs little more than one."""
+    differences, means, spans = [], [], []
+    for a, b, columns in pairs:
+        seeds = seeds_in_common(a[1], b[1], (a[0], b[0]))
+        runs = [[of.get(seed) or of[None] for seed in seeds] for of in (a[1], b[1])]
+        for column in columns:
+            values = [np.stack([column.values(predictions, i) for predictions in of]) for i, of in enumerate(runs)]
+            differences.append((values[0] - values[1]).mean(axis=0))
+            means.append([np.nanmean(of, axis=1) for of in values])
+            spans.append(column.span)
+    if not pairs:
+        return []
+    first, span = next(iter(pairs[0][0][1].values())), np.array(spans)
+    texts = statistics.bootstrap_interval(
+        np.stack(differences, axis=1), first.query_index, span=(-span, span), seed=first.seed
+    )
+    told = [(a, b, column) for a, b, columns in pairs for column in columns]
+    return [_row(*of, *figures) for of, *figures in zip(told, means, texts, strict=True)]
+
+
+def _row(a: Method, b: Method, column: _Column, means: Sequence[Floats], texts: Floats) -> Comparison:
+    """One metric of a pair: means [s] of a and of b by seed, and the interval of their difference over texts."""
+    first, second = next(iter(a[1].values())), next(iter(b[1].values()))
+    test, over_texts = statistics.paired_test(means[0] - means[1]), (float(texts[0]), float(texts[1]))
+    cell = column.cells[0] if len(column.cells) == 1 else None
+    span = (-column.span, column.span)
+    return Comparison(
+        a=a[0],
+        b=b[0],
+        metric=column.metric,
+        prefix=None if cell is None else cell[0] + 1,
+        dim=None if cell is None else first.dims[cell[0]],
+        dim_b=None if cell is None else second.dims[cell[1]],
+        level=None if cell is None else cell[2],
+        n=test.n,
+        mean_a=float(means[0].mean()),
+        mean_b=float(means[1].mean()),
+        mean_difference=test.mean,
+        sd=test.sd,
+        ci95=test.interval,
+        p=test.p,
+        p_holm=None,
+        cohens_d=test.cohens_d,
+        texts_ci95=over_texts,
+        interval=statistics.combine(means[0] - means[1], over_texts, span).interval,
+    )
 
 
 def _ascending(seeds: Any) -> list[int | None]:

@@ -11,7 +11,6 @@ from pipeline.evaluation.recommend import Answer, answer
 from pipeline.report import charts
 from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
-from pipeline.report.frames import accuracy_frame
 from pipeline.report.html import Section, chart, grid, numbers, table, tag
 from pipeline.report.summary import GALLERY, figure
 
@@ -23,7 +22,7 @@ def answer_section(report_data: ReportData) -> Section:
     """The headline, accuracy against dims per level for the advised method and what competes with it, and the basis."""
     entries = report_data.entries[GALLERY]
     found = answer(entries)
-    frame = accuracy_frame({GALLERY: entries}, report_data.levels)
+    frame = report_data.accuracies.filter(protocol=GALLERY)
     if found is None:
         headline = f"{entries[0].predictions.queries} test texts are too few to recommend a method."
         shown = tuple(dict.fromkeys(frame["method"]))[:3]
@@ -43,7 +42,7 @@ def answer_section(report_data: ReportData) -> Section:
 def shown_methods(report_data: ReportData, found: Answer) -> tuple[str, ...]:
     """The advised method first, then the best of the others, then the best of what takes no training."""
     free = [name for name in report_data.untrained if name not in (found.method, found.rival)]
-    frame = accuracy_frame({GALLERY: report_data.entries[GALLERY]}, report_data.levels)
+    frame = report_data.accuracies.filter(protocol=GALLERY)
     means = dict(frame.group_by("method").agg(pl.col("value").mean()).iter_rows())
     free.sort(key=lambda name: -means.get(name, 0.0))
     return tuple(dict.fromkeys(name for name in (found.method, found.rival, *free[:1]) if name is not None))

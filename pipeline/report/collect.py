@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipeline.evaluation.recommend import answer, layer_sentences
 from pipeline.evaluation.score import PROTOCOLS
 from pipeline.evaluation.scores import Score, method_names
 from pipeline.report.explorer import Explorer, explore
-from pipeline.report.frames import history_frame
+from pipeline.report.frames import accuracy_frame, history_frame
 from pipeline.report.html import isolated
 from pipeline.retrieval.results import RetrievalResults
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
@@ -74,6 +75,11 @@ class ReportData:
     def seeds(self) -> tuple[int, ...]:
         """Every seed that was trained; closed forms have none."""
         return tuple(sorted({run.seed for run in self.runs if not run.closed_form}))
+
+    @cached_property
+    def accuracies(self) -> pl.DataFrame:
+        """`accuracy_frame` of every method under both protocols."""
+        return accuracy_frame(self.entries, self.levels)
 
     @property
     def options(self) -> str:

@@ -6,7 +6,7 @@ Charts and tables read the same rows. An interval covers other texts, and other 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import mean
 from typing import Any
@@ -16,8 +16,8 @@ import polars as pl
 
 import data
 from pipeline.evaluation import statistics
-from pipeline.evaluation.comparison import Comparison, Entry, by_method
-from pipeline.evaluation.predictions import STEERING_SPAN
+from pipeline.evaluation.comparison import Comparison, Entry, Runs, by_method
+from pipeline.evaluation.predictions import STEERING_SPAN, Predictions
 from pipeline.evaluation.scores import Score
 from pipeline.evaluation.scores import by_method as by_name
 from pipeline.workspace.runs import Run
@@ -29,14 +29,21 @@ def accuracy_frame(entries: Mapping[str, Sequence[Entry]], levels: Sequence[str]
     """Accuracies in percent of every protocol, method, prefix and level."""
     rows = []
     for protocol, found in entries.items():
-        for name, runs in by_method(found).items():
-            first = next(iter(runs.values()))
-            outcomes = np.stack([predictions.outcomes for predictions in runs.values()])
-            for (j, dim), (level, level_name) in product(enumerate(first.dims), enumerate(levels)):
-                figure = statistics.estimate(outcomes[:, :, j, level], first.query_index, seed=first.seed)
-                facts = {"protocol": protocol, "method": name, "dim": dim, "level": level_name}
-                rows.append({**facts, **_percent(figure)})
+        methods = by_method(found)
+        first = found[0].predictions
+        values = [_stacked(runs, lambda one: one.outcomes) for runs in methods.values()]
+        figures = statistics.estimates(values, first.query_index, seed=first.seed)
+        for (name, runs), of in zip(methods.items(), figures, strict=True):
+            cells = product(next(iter(runs.values())).dims, levels)
+            for (dim, level), figure in zip(cells, of, strict=True):
+                rows.append({"protocol": protocol, "method": name, "dim": dim, "level": level, **_percent(figure)})
     return pl.DataFrame(rows)
+
+
+def _stacked(runs: Runs, outcomes: Callable[[Predictions], Any]) -> Any:
+    """What the predictions of some seeds add to every figure, [s, m, figures]."""
+    stacked = np.stack([outcomes(predictions) for predictions in runs.values()])
+    return stacked.reshape(*stacked.shape[:2], -1)
 
 
 def gallery_frame(cells: Sequence[Score], levels: Sequence[str]) -> pl.DataFrame:
@@ -60,16 +67,22 @@ def steerability_frame(entries: Mapping[str, Sequence[Entry]]) -> pl.DataFrame:
     """S and its two terms in points, of every protocol and method; no row where there is one level or one prefix."""
     rows = []
     for protocol, found in entries.items():
-        for name, runs in by_method(found).items():
-            first = next(iter(runs.values()))
-            if first.steerability is None:
-                continue
-            terms = np.stack([predictions.steering for predictions in runs.values()])
-            for i, spoken in enumerate(STEER_TERMS):
-                span = (-float(STEERING_SPAN[i]), float(STEERING_SPAN[i]))
-                figure = statistics.estimate(terms[:, :, i], first.query_index, span=span, seed=first.seed)
-                rows.append({"protocol": protocol, "method": name, "term": spoken, **_percent(figure)})
+        methods = {name: runs for name, runs in by_method(found).items() if _has_terms(runs)}
+        if not methods:
+            continue
+        first = found[0].predictions
+        figures = statistics.estimates(
+            [_stacked(runs, lambda one: one.steering) for runs in methods.values()],
+            first.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=first.seed,
+        )  # fmt: skip
+        for name, of in zip(methods, figures, strict=True):
+            for term, figure in zip(STEER_TERMS, of, strict=True):
+                rows.append({"protocol": protocol, "method": name, "term": term, **_percent(figure)})
     return pl.DataFrame(rows)
+
+
+def _has_terms(runs: Runs) -> bool:
+    return next(iter(runs.values())).steerability is not None
 
 
 def _percent(figure: statistics.Estimate) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.report import charts
 from pipeline.report.charts import Style
 from pipeline.report.collect import ReportData
 from pipeline.report.confusion import confusion
-from pipeline.report.frames import accuracy_frame, gallery_frame, steerability_frame
+from pipeline.report.frames import gallery_frame, steerability_frame
 from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 from pipeline.report.recall import recall
 from pipeline.report.summary import GALLERY, figure
@@ -51,7 +51,7 @@ def looks_of(report_data: ReportData) -> dict[str, Style]:
 
 def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     """What each prefix knows of each level, under both protocols, untrained baselines beside."""
-    frame = accuracy_frame(report_data.entries, report_data.levels)
+    frame = report_data.accuracies
     made, body = {}, []
     for protocol in report_data.entries:
         figures = []

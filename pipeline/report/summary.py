@@ -21,7 +21,7 @@ from pipeline.evaluation.scores import by_method
 from pipeline.report import charts
 from pipeline.report.charts import Spec, Style
 from pipeline.report.collect import ReportData
-from pipeline.report.frames import accuracy_frame, difference_frame
+from pipeline.report.frames import difference_frame
 from pipeline.report.html import Section, chart, grid, numbers, table, tag
 
 GALLERY, PUBLISHED = "gallery", "leave-one-out"
@@ -106,7 +106,7 @@ def _spelled(report_data: ReportData, row: Comparison) -> str:
 
 def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str], Ranking]) -> Markup:
     """For each level, at the shortest prefix and in full: who is first, and whether that is more than luck."""
-    frame = accuracy_frame({GALLERY: report_data.entries[GALLERY]}, report_data.levels)
+    frame = report_data.accuracies.filter(protocol=GALLERY)
     rows = []
     for dim in dict.fromkeys((report_data.dims[0], report_data.dims[-1], None)):
         for name in report_data.levels:
