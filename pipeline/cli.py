@@ -36,7 +36,7 @@ COMMANDS = {
         "A run for use elsewhere: sentence-transformers, ONNX, Parquet, FAISS.",
     ),
     "serve": ("pipeline.commands.serve", "A run behind the OpenAI embeddings protocol."),
-    "data": ("pipeline.commands.data", "Look at datasets: list, show, check."),
+    "data": ("pipeline.commands.data", "Look at datasets: list, show, check, convert."),
     "cache": ("pipeline.commands.cache", "Look after stored features: list, verify, compact, prune."),
     "runs": ("pipeline.commands.runs", "Look at trained heads: list, show."),
     "doctor": ("pipeline.commands.doctor", "What this machine has, what is missing, what to do."),

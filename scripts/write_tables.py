@@ -1,10 +1,11 @@
-"""The tables of docs/findings.md, written from the files of benchmarks/results.
+"""The marked tables of README.md and docs/findings.md, written from the files of benchmarks/results.
 
     python scripts/write_tables.py            # after a file has come or changed
 
 A table stands between the lines `<!-- KIND: FILE.json -->`, KIND one of `KINDS`, and `<!-- end -->`; where the file
-has several datasets, the one meant stands behind it. Nobody types a table: `check_figures.py` writes it again and
-complains where the document says something else.
+has several datasets, the one meant stands behind it. `verdicts` takes several files, a column each. What has no file
+yet is named as not run. Nobody types a table: `check_figures.py` writes it again and complains where the document says
+something else.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
-DOCUMENT = ROOT / "docs" / "findings.md"
-_MARKED = re.compile(r"<!-- ([a-z ]+): (\S+\.json)(?: (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "findings.md")
+_MARKED = re.compile(r"<!-- ([a-z ]+): (\S+\.json(?: \S+\.json)*)(?: (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
 _LEVELS = {
     "clinc": ("domain", "intent"),
     "icd10cm": ("chapter", "block", "category"),
     "wordnet": ("topic", "kind"),
 }
+_SHOWN = {"clinc": "CLINC150", "icd10cm": "ICD-10-CM"}
 _PLURALS = {"clinc": ("domains", "intents"), "icd10cm": ("chapters", "categories")}
 """What the coarsest and the finest level are called, by dataset."""
 _METHODS = (
@@ -42,6 +44,8 @@ _METHODS = (
     ("logistic", "logistic regression"),
 )
 """Names in the files, and in the tables."""
+_SECOND_READING, _ONLY_PUBLISHED = "-recall", "only under the published protocol"
+"""Ends of a claim's id, and of a verdict."""
 Row = Sequence[str]
 
 
@@ -143,17 +147,34 @@ def galleries(found: Mapping[str, Any], _: str) -> Iterator[Row]:
         yield name, *(_with_interval(by_size[size]) if size in by_size else "-" for size in sizes)
 
 
+def verdicts(found: Mapping[str, Any], _: str) -> Iterator[Row]:
+    """How many claims have which verdict; the second reading of a claim is no claim of its own."""
+    claims = [claim["verdict"] for claim in found["claims"] if not claim["id"].endswith(_SECOND_READING)]
+    yield "verdict", _SHOWN[_dataset(found)]
+    for verdict in ("reproduced", "order holds", "equal by construction", "does not hold"):
+        there = [claim for claim in claims if claim.startswith(verdict)]
+        only = sum(claim.endswith(_ONLY_PUBLISHED) for claim in there)
+        part = ", only in the published test" if only == len(there) else f", {only} only in the published test"
+        yield verdict, f"{len(there)}{part if only else ''}"
+
+
 KINDS: Mapping[str, Callable[[Mapping[str, Any], str], Iterator[Row]]] = {
     "accuracies": accuracies,
     "accuracy claims": accuracy_claims,
     "search claims": search_claims,
     "cost claims": cost_claims,
     "galleries": galleries,
+    "verdicts": verdicts,
 }
 
 
 def _names(found: Mapping[str, Any]) -> tuple[str, str]:
-    return _PLURALS[found["dataset"].partition("-")[0]]
+    return _PLURALS[_dataset(found)]
+
+
+def _dataset(found: Mapping[str, Any]) -> str:
+    name: str = found["dataset"].partition("-")[0]
+    return name
 
 
 def _claim(found: Mapping[str, Any], id_: str) -> Mapping[str, Any]:
@@ -185,15 +206,22 @@ def _with_interval(cell: Mapping[str, Any]) -> str:
     return f"{_points(cell['difference'])} [{_points(low)}, {_points(high)}]"
 
 
-def table(kind: str, file: str, dataset: str = "", root: Path = ROOT) -> str:
-    """One table in Markdown.
+def table(kind: str, files: str, dataset: str = "", root: Path = ROOT) -> str:
+    """One table in Markdown, the first column of several files' tables once; a line for a file that is not there.
 
     :raises KeyError: if there is no such kind of table.
-    :raises OSError: if there is no such file of results.
     """
-    head, *rows = KINDS[kind](json.loads((root / RESULTS / file).read_text(encoding="utf-8")), dataset)
+    paths = [root / RESULTS / file for file in files.split()]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    missing = "\n".join(f"`{RESULTS / path.name}` is not there: not run yet." for path in paths if not path.is_file())
+    if not found:
+        return missing
+    tables = [list(KINDS[kind](results, dataset)) for results in found]
+    head, *rows = (
+        [*first, *(cell for row in others for cell in row[1:])] for first, *others in zip(*tables, strict=True)
+    )
     lines = (head, ["---"] * len(head), *rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + (f"\n\n{missing}" if missing else "")
 
 
 def written(document: str, root: Path = ROOT) -> str:
@@ -210,4 +238,5 @@ def without_tables(document: str) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in DOCUMENTS:
+        document.write_text(written(document.read_text(encoding="utf-8")), encoding="utf-8")

@@ -30,7 +30,7 @@ _MOST_FOR_FAISS = 200_000
     "--corpus-size",
     type=IntegerList(),
     help="Documents, several sizes if you like (default: the training split). More than there are: the rest are "
-    "simulated, copies jittered by their class's covariance before the head.",
+    "simulated, copies jittered by their class's covariance before the head, and new finest classes among them.",
 )
 @click.option(
     "--queries",

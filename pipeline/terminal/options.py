@@ -86,7 +86,7 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--limit", type=click.IntRange(min=1), help="At most so many texts: whole branches of the hierarchy."
         ),
-        click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,729 distinct descriptions."),
+        click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,449 distinct descriptions."),
         click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
         click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
         click.option("--split", help="Split column, COLUMN:0=train,1=test, or none: they are made. Default: found."),

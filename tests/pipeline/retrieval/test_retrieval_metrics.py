@@ -158,10 +158,49 @@ class TestCorpus:
         features, labels = np.vstack([features, np.ones(24)]).astype(np.float32), np.vstack([labels, [9, 19]])
         corpus = Corpus(features, labels, 30_100)
         copies = np.concatenate([rows for part, rows in corpus.parts() if part.start >= 301])
-        mine = copies[corpus.origins[301:] == 300]
+        mine = copies[(corpus.origins[301:] == 300) & (corpus.kinds[301:] < 0)]
         units = unit(features[:300])
         within = np.mean([np.var(units[labels[:300, 1] == c], axis=0, ddof=1).sum() for c in range(6)])
         assert mine.var(axis=0).sum() == pytest.approx(within / 2, rel=0.35)
+
+    def test_finest_classes_grow_with_the_cube_root_of_the_documents_and_coarse_ones_do_not(self):
+        features, labels = drawn(4, 300)
+        counts = [len(np.unique(labels[:, level])) for level in (0, -1)]
+        assert np.array_equal(Corpus(features, labels, 300).document_labels, labels)
+        grown = Corpus(features, labels, 300 * 8**3).document_labels
+        assert np.array_equal(grown[:300], labels)
+        assert len(np.unique(grown[:, 0])) == counts[0]
+        assert len(np.unique(grown[:, -1])) == 8 * counts[1]
+        assert len(np.unique(grown, axis=0)) == len(np.unique(grown[:, -1])), "each finest label has one parent"
+        sizes = np.bincount(grown[:, -1])
+        by_old = np.bincount(labels[:, -1])
+        assert sizes[sizes > 0].min() > 300 * 64 * by_old[by_old > 0].min() / by_old.sum() / 2
+
+    def test_a_new_class_lies_among_its_siblings_as_far_from_them_as_they_are_from_one_another(self):
+        rng = np.random.default_rng(0)
+        centres = np.repeat(np.eye(40)[:4] * 3, 30, axis=0) + rng.standard_normal((120, 40)) * 0.15
+        labels = np.repeat(np.stack([np.arange(120) // 30, np.arange(120)], axis=1), 10, axis=0)
+        features = (centres[labels[:, 1]] + rng.standard_normal((1200, 40)) * 0.02).astype(np.float32)
+        corpus = Corpus(features, labels, 1200 * 8)
+        rows, own = corpus.embedded(lambda rows: rows, 40).codes.numpy(), corpus.document_labels
+        means = np.array([rows[own[:, 1] == c].mean(axis=0) for c in range(own[:, 1].max() + 1)])
+        parents = np.array([own[own[:, 1] == c][0, 0] for c in range(len(means))])
+        assert len(means) == 240
+        for parent in range(4):
+            old, new = means[:120][parents[:120] == parent], means[120:][parents[120:] == parent]
+            spread = np.square(old - old.mean(axis=0)).sum(axis=1).mean()
+            assert np.square(new - old.mean(axis=0)).sum(axis=1).mean() == pytest.approx(spread, rel=0.25)
+            nearest = np.square(new[:, None] - old[None]).sum(axis=-1).min(axis=1)
+            assert nearest.min() > 0.1 * spread, "no copy of a class that is there"
+
+    def test_texts_without_a_finest_label_are_copied_too(self):
+        features, labels = drawn(4, 300)
+        labels = labels.copy()
+        labels[:50, -1] = -1
+        corpus = Corpus(features, labels, 3000)
+        rows = corpus.embedded(lambda rows: rows, 24).codes.numpy()
+        assert np.isfinite(rows).all()
+        assert (corpus.document_labels[np.isin(corpus.origins, np.arange(50)), -1] == -1).all()
 
     def test_memory_is_that_of_the_vectors(self):
         features, labels = drawn(5, 500)
