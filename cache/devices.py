@@ -16,13 +16,11 @@ import contextlib
 import os
 import re
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.errors import CacheError, DeviceError
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
 
 DTYPES = ("float32", "bfloat16")
 _WORDS = "use one of auto, cpu, cuda, all; cuda:1 for one GPU, cuda:0,cuda:2 for some, cpu:2 for two processes"

@@ -12,9 +12,10 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.backbone.registry import DEFAULT
 from cache.devices import check_devices, choose_devices, native_dtype
@@ -28,9 +29,6 @@ from cache.store.store import FeatureStore
 from cache.workers.embed_processes import compute
 from cache.workers.work_items import ITEM_TEXTS
 from cache.workers.worker import Job
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _PROGRESS_SECONDS = 0.1
 _RATE_SECONDS = 0.5

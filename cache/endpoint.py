@@ -14,27 +14,23 @@ import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.backbone.embedding_server import EmbeddingServer, as_vector
+from cache.backbone.registry import Backbone
 from cache.errors import CacheError
 from cache.lookup import Lookup
+from cache.plan import EmbedRequest
 from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
 from cache.store.description import DESCRIPTION_FILE, read_description
 from cache.store.store import FeatureStore
 from cache.store.writer import ShardWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from numpy.typing import NDArray
-
-    from cache.backbone.registry import Backbone
-    from cache.plan import EmbedRequest
 
 PROBE = "The quick brown fox jumps over the lazy dog."
 _LEAST_COSINE = 0.999

@@ -12,23 +12,18 @@ is left here (`benchmarks/cache/scheduler.py`).
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.devices import cores
 from cache.errors import CacheError
 from cache.store.hashing import text_keys
 from cache.store.index import IncrementalKeys, KeyIndex
+from cache.store.store import FeatureStore
 from cache.workers.helper_processes import HelperProcesses
 from cache.workers.work_items import PackedTexts, WorkItem, split_texts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from cache.store.store import FeatureStore
 
 FIRST_READ, READ_TEXTS = 1 << 13, 1 << 16
 _READ_CHARACTERS = 1 << 25

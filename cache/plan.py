@@ -6,10 +6,11 @@ fingerprint everywhere. The alternative, letting each process choose, would fill
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.backbone.fingerprint import (
     Content,
@@ -25,9 +26,6 @@ from cache.backbone.registry import BACKBONES, DEFAULT, Backbone, package_folder
 from cache.devices import DTYPES
 from cache.errors import CacheError
 from cache.store.description import DESCRIPTION_FILE, read_description
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,7 @@ import tempfile
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import CodeType, FrameType
+from types import CodeType, FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = tuple(str(ROOT / name) for name in ("pipeline", "heads", "cache", "data"))

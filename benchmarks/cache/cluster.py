@@ -17,9 +17,10 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,6 @@ import cache
 from cache.cluster import connected, embed_on_cluster
 from cache.devices import cores
 from pipeline.cost.measure import processor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BASE = "local, cpu:2"
 

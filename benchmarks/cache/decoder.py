@@ -12,8 +12,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +22,7 @@ import torch
 import cache
 import data
 from cache.backbone import locate
-from cache.batching import TextTokenizer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cache.batching import Sequences
+from cache.batching import Sequences, TextTokenizer
 
 ALONE, BATCH = 200, 32
 

@@ -29,8 +29,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,14 +39,10 @@ import torch
 from benchmarks.cache.embed_devices import INSTRUCTION, on_devices
 from benchmarks.measured import Results
 from cache import EmbedRequest, FeatureStore, embed_missing, resolve, text_keys
+from cache.backbone import Backbone
 from cache.batching import Sequences, TextTokenizer
 from cache.model import Encoder
 from pipeline.cost.measure import processor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cache.backbone import Backbone
 
 PARTS = ("exact", "profile", "rival", "steady", "process", "memory")
 WORDS = (

@@ -9,20 +9,17 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.measured import Results
 from cache import EmbedRequest, FeatureStore, embed_missing, resolve, text_keys
+from cache.backbone import Backbone
 from cache.devices import choose_devices, cores
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cache.backbone import Backbone
 
 INSTRUCTION = "Instruct: Given a request to an assistant, find requests with the same intent, number {}\nQuery: "
 

@@ -23,17 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import cache
 from pipeline.cost.measure import processor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WORDS = ["what", "is", "the", "balance", "of", "my", "savings", "account", "book", "a", "flight", "to", "oslo"]
 TOLERANCE = 2e-3

@@ -21,17 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import cache
 from cache.store.atomic import stale_partials
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DIM = 64
 BATCH = 32

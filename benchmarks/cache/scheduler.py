@@ -18,7 +18,6 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,13 +27,10 @@ from cache.backbone import BACKBONES
 from cache.lookup import Lookup, LookupPool
 from cache.plan import Plan
 from cache.progress import Tally
-from cache.workers import Acknowledged, embed_processes
+from cache.workers import Acknowledged, Channel, embed_processes
 from cache.workers.work_items import ITEM_TEXTS
 from cache.workers.worker import Job
 from pipeline.cost.measure import processor
-
-if TYPE_CHECKING:
-    from cache.workers import Channel
 
 BATCH_TEXTS = 5000
 DESCRIPTION = {"store_dtype": "float16", "hidden_size": 1024}

@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -31,9 +32,6 @@ import numpy as np
 from cache import FeatureStore
 from cache.store.hashing import row_checksums
 from pipeline.cost.measure import processor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 READER = """
 import sys

@@ -13,17 +13,14 @@ import http.client
 import json
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _SECONDS = 300.0  # for one reply

@@ -17,9 +17,11 @@ import json
 import operator
 import os
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cache.backbone.gguf import ORIGIN_FILE
 from cache.backbone.json_files import JsonObject
@@ -28,10 +30,6 @@ from cache.backbone.settings import check_dense
 from cache.backbone.tokenizer_files import SETTINGS_FILES, digest_if_changed
 from cache.errors import CacheError, file_error
 from cache.store.atomic import atomic_file
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 REMEMBERED = ".hashes.json"
 _HASHING_THREADS = 4

@@ -15,15 +15,13 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.backbone.quiet import quiet_transformers
 from cache.errors import CacheError, file_error
 from cache.store.atomic import atomic_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ORIGIN_FILE = "gguf.json"
 _POOLINGS = {1: "pooling_mode_mean_tokens", 2: "pooling_mode_cls_token", 3: "pooling_mode_lasttoken"}

@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import math
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 _REMEDY = "fetch the checkpoint again"
 

@@ -14,9 +14,10 @@ import functools
 import hashlib
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.backbone.gguf import dequantised, gguf_in
 from cache.backbone.hub import fetch_small_files, held_files, is_cached, is_reachable
@@ -24,9 +25,6 @@ from cache.backbone.json_files import JsonObject
 from cache.backbone.options import BackboneOptions, split_options
 from cache.backbone.settings import ABSOLUTE_POSITIONS, POOLINGS, leaves_out_prompt, read_settings
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _QWEN3_END = 151643
 _CAUSAL_LENGTH = 8192

@@ -14,17 +14,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cache.backbone.json_files import JsonObject
 from cache.backbone.quiet import quiet_transformers
+from cache.backbone.registry import Backbone
 from cache.backbone.settings import ABSOLUTE_POSITIONS
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cache.backbone.registry import Backbone
 
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PROBE = "a"

@@ -9,19 +9,15 @@ the reference and the fallback for attention that cannot be packed; sorted by le
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.batching.block_mask import HostTrie
 from cache.batching.prefix_trie import build_trie, cut, shared_lengths, token_order
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

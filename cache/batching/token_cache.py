@@ -20,14 +20,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from cache.batching.ragged import Sequences, offsets_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _CUT = re.compile(r"(?<=[!-~])(?= [A-Za-z])")
 _BYTES = 4  # an id

@@ -9,25 +9,20 @@ in another, and an embedding read off another token is silently wrong).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.backbone.hub import locate
 from cache.backbone.json_files import JsonObject
+from cache.backbone.registry import Backbone
 from cache.backbone.tokenizer_files import load_tokenizer
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
 from cache.batching.token_cache import TokenCache, cuts_at_blanks
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from cache.backbone.registry import Backbone
 
 _PROBE = "a"
 _SLICE = 4096

@@ -13,7 +13,8 @@ import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,6 @@ from cache.store.hashing import KEY_BYTES, text_keys
 from cache.workers.scheduler import MOST_FAILURES
 from cache.workers.work_items import WorkItem, split_items
 from cache.workers.worker import Job, Worker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _ITEM_TEXTS = 2048  # so that texts are tokenized while others are computed
 

@@ -25,15 +25,13 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cache.devices import cores
 from cache.errors import CacheError, file_error
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _PATIENCE_SECONDS = 60.0
 

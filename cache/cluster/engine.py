@@ -10,13 +10,15 @@ count and `cache compact` drops the others.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cache.cluster.actor import Attempts, Done, Embedder
 from cache.cluster.connection import (
+    Node,
     check_shared,
     connected,
     import_ray,
@@ -29,17 +31,10 @@ from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
 from cache.errors import CacheError, file_error
 from cache.lookup import Lookup
-from cache.plan import make_plan
-from cache.progress import EmbedProgress, Tally
+from cache.plan import EmbedRequest, make_plan
+from cache.progress import EmbedProgress, EmbedReport, Tally
 from cache.store.store import FeatureStore
 from cache.workers.worker import Job
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from cache.cluster.connection import Node
-    from cache.plan import EmbedRequest
-    from cache.progress import EmbedReport
 
 MOST_TEXTS, LEAST_TEXTS = 1 << 14, 1 << 8
 _BATCHES_PER_TASK = 4

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.cluster.connection import import_ray, quiet_data
 from cache.errors import CacheError
 from cache.lookup import check_texts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _FOOTERS_AT_ONCE = 16
 _UNSAFE = re.compile(r"[^\w.-]+")

@@ -17,17 +17,15 @@ The alternative for tries, a dense mask, costs 2 GB at 32,768 nodes and computes
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from cache.batching.block_mask import block_lists, padded_ends, visible_blocks
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 INTERFACE = "packed_texts"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")

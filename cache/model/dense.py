@@ -6,19 +6,15 @@ settings they may have is checked by `cache.backbone.settings`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from cache.backbone.settings import check_dense
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from torch import Tensor
 
 
 class DenseModules:

@@ -8,15 +8,11 @@ When two ways to compute the same features count as equal: what rounding alone m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cache.batching.packing import Batch
+from cache.batching.packing import Batch
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 

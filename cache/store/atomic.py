@@ -21,13 +21,10 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cache.errors import CacheError, file_error
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 STALE_SECONDS = 3600.0
 _ERROR_NUMBER = re.compile(r"(?:os error|errno ?=?|Errno) (\d+)")  # as Rust, HDF5 and Python write it

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.atomic import atomic_file
 from cache.store.dtypes import ENCODINGS
 from cache.store.shard import VERSION, canonical, list_shards
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 DESCRIPTION_FILE = "backbone.json"
 LAST_USED_FILE = ".last-used"

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.progress import EmbeddedLayer, EmbedReport
 from cache.store.hashing import text_keys
 from cache.store.store import FeatureStore
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 
 def store_vectors(root: Path, name: str, texts: Sequence[str], vectors: NDArray[np.float32]) -> EmbedReport:

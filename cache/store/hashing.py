@@ -30,15 +30,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BLOCK_BYTES = 1 << 21
 _FOLD = np.uint64(31)

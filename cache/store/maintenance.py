@@ -19,12 +19,14 @@ It needs room for one more shard, and the memory of one block.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.atomic import flush, remove_folder, remove_stale_partials
@@ -43,11 +45,6 @@ from cache.store.shard import (
 )
 from cache.store.store import FeatureStore
 from cache.store.writer import write_shard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 _ATTEMPTS = 10
 

@@ -19,20 +19,17 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import KEY_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from numpy.typing import NDArray
 
 FORMAT = "feature-shard"
 VERSION = 1

@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,6 @@ from cache.store.hashing import KEY_BYTES, as_keys
 from cache.store.index import KeyIndex
 from cache.store.shard import Shard, list_shards, read_header, rows_in_words
 from cache.store.writer import ShardWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _ATTEMPTS = 100
 _THREADS = min(4, os.cpu_count() or 1)

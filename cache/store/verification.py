@@ -9,11 +9,13 @@ shard whose header is damaged or cut off all rows are computed again: it is name
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.atomic import flush
@@ -31,11 +33,6 @@ from cache.store.shard import (
     successor_name,
 )
 from cache.store.writer import lay_out, write_shard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -20,23 +20,20 @@ import contextlib
 import io
 import os
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.store.atomic import atomic_file, remove_stale_partials
 from cache.store.dtypes import ENCODINGS, acceptable, encode
 from cache.store.hashing import KEY_BYTES, as_keys, row_checksums
 from cache.store.shard import FORMAT, VERSION, Rows, Shard, canonical, new_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-    from types import TracebackType
-
-    from numpy.typing import NDArray
 
 _PAGE = 4096
 

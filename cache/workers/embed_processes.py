@@ -9,29 +9,24 @@ items, so that the next failure tells which text it was.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cache.batching.packing import Batch
 from cache.devices import lost_device, threads_each
 from cache.progress import Tally
+from cache.store.index import KeyIndex
 from cache.store.store import FeatureStore
 from cache.workers.background import Prefetcher
-from cache.workers.process_pool import Request
+from cache.workers.process_pool import Channel, Finished, ProcessFailed, Request
 from cache.workers.scheduler import Acknowledged, Scheduler
 from cache.workers.work_items import ITEM_TEXTS, ITEMS_READY, WorkItem, split_items
 from cache.workers.worker import Job, Worker, short_turns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from cache.batching.packing import Batch
-    from cache.store.index import KeyIndex
-    from cache.workers.process_pool import Channel, Finished, ProcessFailed
 
 _SUSPECT_PARTS = 32
 _IDLE_SECONDS = 0.25

@@ -14,19 +14,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from cache.errors import DeviceError
 from cache.workers.background import BackgroundWriter, Prefetcher
 from cache.workers.process_pool import incoming
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
-    from typing import Self
 
 T = TypeVar("T")
 _MESSAGES_EACH = 2  # one to work on and one to go on with

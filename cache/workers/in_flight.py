@@ -9,17 +9,13 @@ store which keys it holds, reads the keys of every shard that anybody commits.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from cache.batching.packing import Batch
 from cache.progress import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from cache.batching.packing import Batch
-    from cache.store.writer import ShardWriter
-    from cache.workers.work_items import WorkItem
+from cache.store.writer import ShardWriter
+from cache.workers.work_items import WorkItem
 
 
 @dataclass

@@ -17,15 +17,13 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.devices import lost_device
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 _PATIENCE_SECONDS = 15.0
 _END_SECONDS = 2.0  # to end in, for a process whose pipe has ended

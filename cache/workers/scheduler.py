@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cache.errors import CacheError
 from cache.workers.process_pool import Finished, JobFailed, ProcessFailed, ProcessPool, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
 
 T = TypeVar("T")
 MOST_FAILURES = 3

@@ -13,21 +13,18 @@ starts one per core of the host, and the threads of six tokenizers do little but
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+from cache.backbone.registry import Backbone
+from cache.batching.packing import Batch, Packing
+from cache.batching.ragged import Sequences
 from cache.batching.tokenizer import TextTokenizer
 from cache.devices import cores
+from cache.plan import Plan
 from cache.workers.helper_processes import HelperProcesses
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from cache.backbone.registry import Backbone
-    from cache.batching.packing import Batch, Packing
-    from cache.batching.ragged import Sequences
-    from cache.plan import Plan
-    from cache.workers.work_items import WorkItem
+from cache.workers.work_items import WorkItem
 
 _MOST = 3
 _THREADS = "RAYON_NUM_THREADS"

@@ -7,17 +7,13 @@ however many workers share them. Who passes items on need not look into them: th
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 ITEM_TEXTS = {"cpu": 4096, "cuda": 16384}  # a moment's work on a CPU; on a GPU a few batches of the best size
 _ITEM_CHARACTERS = 1 << 22  # an item that is given out late must not take a device long

@@ -15,21 +15,18 @@ attention. What asks for a number while it runs (DeBERTa, mixtures of experts) c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from cache.backbone import fetch_small_files, is_causal, read_json
 from pipeline.cost.elementwise import Elementwise, count_pass
 from pipeline.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 QWEN3_06B: dict[str, Any] = {
     "model_type": "qwen3",

@@ -9,18 +9,15 @@ three lengths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 _WEIGHTS = {
     "native_layer_norm": 7, "native_layer_norm_backward": 12, "_softmax": 5, "_safe_softmax": 5, "_log_softmax": 5,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from heads.presets import HeadShape
 from pipeline.cost import head as head_products
 from pipeline.cost.lengths import padded
 from pipeline.cost.training import PUBLISHED_TOKENS, Setting
-
-if TYPE_CHECKING:
-    from heads.presets import HeadShape
 
 MILLION = 1_000_000
 

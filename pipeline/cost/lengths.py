@@ -7,23 +7,16 @@ texts begin alike costs less (`cache.batching.prefix_trie`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
-from cache.batching import TextTokenizer, shared_lengths, token_order
-from pipeline.cost.backbone import small_files
+from cache.batching import Sequences, TextTokenizer, shared_lengths, token_order
+from pipeline.cost.backbone import BackboneCount, small_files
 from pipeline.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from cache.batching import Sequences
-    from pipeline.cost.backbone import BackboneCount
 
 _BATCHES = 500
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")

@@ -8,20 +8,17 @@ distinct text of the dataset, once, whatever is trained on it later. A step's ow
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heads import hyperparameters
 from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost import head as head_products
+from pipeline.cost.backbone import BackboneCount
 from pipeline.cost.lengths import Padded, TextLengths, padded
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pipeline.cost.backbone import BackboneCount
 
 PUBLISHED_PASSES = 4
 PUBLISHED_METHODS = ("v5", "mrl")

@@ -7,19 +7,15 @@ importing them. Held to transformers' results by tests, for every text alone (`t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from cache.model.native.config import BertShape
-    from cache.model.native.weights import Weights
+from cache.model.native.config import BertShape
+from cache.model.native.weights import Weights
 
 Affine = tuple["Tensor", "Tensor"]
 _LAYER = (

@@ -9,11 +9,9 @@ ignored. The alternative, trusting `model_type` alone, is wrong with the first c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 _IRRELEVANT = {
     *("architectures", "model_type", "vocab_size", "max_position_embeddings", "initializer_range", "use_cache"),

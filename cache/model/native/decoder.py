@@ -12,22 +12,17 @@ transformers' own layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import linear
 
-from cache.model.native.ops import EAGER, Kernels
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from cache.model.native.config import DecoderShape
-    from cache.model.native.ops import Rotary
-    from cache.model.native.weights import Weights
+from cache.model.native.config import DecoderShape
+from cache.model.native.ops import EAGER, Kernels, Rotary
+from cache.model.native.weights import Weights
 
 _PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _OUTPUT = "self_attn.o_proj"

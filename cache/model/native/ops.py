@@ -11,18 +11,15 @@ own functions say the frequencies, so that there is one definition of each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.nn.functional import silu
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from cache.model.attention import Plan
-    from cache.model.native.config import DecoderShape
+from cache.model.attention import Plan
+from cache.model.native.config import DecoderShape
 
 
 class Rotary:

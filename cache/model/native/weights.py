@@ -6,16 +6,13 @@ transformers' model first and taking it apart, costs its import.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from torch import Tensor
+from torch import Tensor
 
 
 class Weights:
