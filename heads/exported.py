@@ -12,10 +12,7 @@ class ExportedHead:
 
     @classmethod
     def load(cls, *arguments: Any, **options: Any) -> NoReturn:
-        """Say what to do.
-
-        :raises HeadsError: always.
-        """
+        """Raise HeadsError, which says what to do."""
         raise HeadsError(
             "this model was exported by an earlier version: export the run again "
             "(pipeline export --format sentence-transformers)",

@@ -32,30 +32,30 @@ _WIDE = 120
 """Columns from which labels get as much room as texts."""
 
 
-def zoom_table(query: str, found: Sequence[Zoom], levels: Sequence[str], width: int) -> Iterator[Table | str]:
+def zoom_table(query: str, found: Sequence[PrefixHits], levels: Sequence[str], width: int) -> Iterator[Table | str]:
     """One table: a row per text that any prefix finds, its rank at each prefix, its labels; above it who agrees.
 
     A text that every prefix finds stands once, so that what changes from one prefix to the next is seen at a glance.
     """
     yield f"nearest to: {query}"
-    for zoom in found:
-        yield f"  {zoom.dim:>4} dims: {_summary(zoom, levels)}"
+    for prefix in found:
+        yield f"  {prefix.dim:>4} dims: {_summary(prefix, levels)}"
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="rank at each number of dims", title_justify="left")
-    for zoom in found:
-        table.add_column(str(zoom.dim), justify="right", no_wrap=True)
+    for prefix in found:
+        table.add_column(str(prefix.dim), justify="right", no_wrap=True)
     table.add_column("text", ratio=3 if width < _WIDE else 2, overflow="fold")
     table.add_column(Text(" > ".join(levels)), ratio=2, overflow="fold")
-    for hit in dict.fromkeys(hit.row for zoom in found for hit in zoom.hits):
+    for hit in dict.fromkeys(hit.row for prefix in found for hit in prefix.hits):
         ranks = [next((str(r) for r, h in enumerate(z.hits, 1) if h.row == hit), "-") for z in found]
         first = next(h for z in found for h in z.hits if h.row == hit)
         table.add_row(*ranks, Text(shown(first.text)), Text(shown(" > ".join(filter(None, first.labels)))))
     yield table
 
 
-def _summary(zoom: Zoom, levels: Sequence[str]) -> str:
+def _summary(prefix: PrefixHits, levels: Sequence[str]) -> str:
     """How many of the hits agree, level by level."""
-    agreed = zip(levels, zoom.shares(), strict=True)
-    return ", ".join(f"{level} {label} {count}/{len(zoom.hits)}" for level, (label, count) in agreed)
+    agreed = zip(levels, prefix.shares(), strict=True)
+    return ", ".join(f"{level} {label} {count}/{len(prefix.hits)}" for level, (label, count) in agreed)
 
 
 KEPT = "train-embeddings.npz"
@@ -72,7 +72,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Zoom:
+class PrefixHits:
     """The nearest texts at one prefix, nearest first."""
 
     dim: int
@@ -100,7 +100,7 @@ class Zoom:
         }
 
 
-def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -> tuple[Zoom, ...]:
+def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -> tuple[PrefixHits, ...]:
     """Find the training texts nearest to a query at each prefix of a run's head.
 
     :param query: features [1, H].
@@ -118,7 +118,7 @@ def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -
         for classes, column in zip(dataset.hierarchy.classes, dataset.labels[rows].T.tolist(), strict=True)
     ]
     return tuple(
-        Zoom(
+        PrefixHits(
             dim,
             tuple(
                 Hit(int(row), float(similarity), texts[rows[row]], tuple(level[row] for level in named))

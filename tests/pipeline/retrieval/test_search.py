@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipeline.retrieval.semantic_zoom import KEPT, Hit, Zoom, zoom_table
+from pipeline.retrieval.semantic_zoom import KEPT, Hit, PrefixHits, zoom_table
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.select_run import first_run, runs_asked
 from tests.pipeline.small_dataset import rows
@@ -112,9 +112,9 @@ def test_long_labels_are_wrapped_not_cut(width):
         "diseases of the musculoskeletal system and connective tissue",
         "juvenile osteochondrosis of hip and pelvis",
     )
-    zoom = Zoom(64, (Hit(0, 0.5, "coxa magna", labels),))
+    found = PrefixHits(64, (Hit(0, 0.5, "coxa magna", labels),))
     console = Console(file=io.StringIO(), width=width)
-    for shown in zoom_table("leg", [zoom], ("chapter", "category"), width):
+    for shown in zoom_table("leg", [found], ("chapter", "category"), width):
         console.print(shown)
     printed = console.file.getvalue()
     assert max(map(len, printed.splitlines())) <= width
