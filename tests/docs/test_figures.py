@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import check_figures as check  # noqa: E402
 
-TABLE = "Accuracy in %:\n\n| | a | b |\n|---|---|---|\n| `joint` | {} | {} |\n\nOurs gain 2.5 points, in 1,000 texts.\n"
+TABLE = "Accuracy in %:\n\n| | a | b |\n|---|---|---|\n| `joint` | {} | {} |\n\nOurs gain 2.5 points, in 900 texts.\n"
 RULES = {
     "figure": [
         {"at": "| `joint` |", "under": "Accuracy", "source": "some.json", "fields": ["results/joint/accuracies"]},
@@ -100,3 +100,26 @@ def test_a_table_that_someone_edited_is_written_again_from_its_file():
     blank = check.without_tables(document)
     assert len(blank.splitlines()) == len(document.splitlines())
     assert row not in blank
+
+
+def test_verdicts_of_two_datasets_are_columns_and_a_file_that_is_not_there_is_named(root):
+    results = root / "benchmarks" / "results"
+    marked = "<!-- verdicts: a.json b.json -->\n<!-- end -->\n"
+    assert "`benchmarks/results/b.json` is not there" in check.written(marked, root)
+    kinds = ["order holds, only under the published protocol", "order holds", "does not hold", "equal by construction"]
+    claims = [{"id": f"claim-{n}", "verdict": kind} for n, kind in enumerate(kinds)]
+    second = {"id": "claim-2-recall", "verdict": "does not hold"}
+    (results / "a.json").write_text(json.dumps({"dataset": "clinc-1", "claims": [*claims, second]}))
+    (results / "b.json").write_text(json.dumps({"dataset": "icd10cm-1", "claims": claims[:1]}))
+    rows = [line.strip("| ").split(" | ") for line in check.written(marked, root).splitlines() if line.startswith("|")]
+    assert rows[0] == ["verdict", "CLINC150", "ICD-10-CM"]
+    assert rows[2:] == [
+        ["reproduced", "0", "0"],
+        ["order holds", "2, 1 only in the published test", "1, only in the published test"],
+        ["equal by construction", "1", "0"],
+        ["does not hold", "1", "0"],
+    ]
+
+
+def test_a_number_of_four_digits_is_a_figure_without_a_unit_too(root):
+    assert complaints("It takes 76,543 rows or 12 files.\n", root, {}) == ["no source has '76,543'"]
