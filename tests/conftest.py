@@ -13,10 +13,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import pytest
 from hypothesis import settings
 
+ENVIRONMENT = dict(os.environ)  # of this process as it began: libraries set variables when they are imported
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ENVIRONMENT
 from tests.pipeline.small_dataset import rows, write_csv
 from tests.pipeline.warm_process import WarmProcess
 
-warm = functools.cache(WarmProcess)
+
+@functools.cache
+def warm() -> WarmProcess:
+    return WarmProcess(ENVIRONMENT)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Pipeline:
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "PIPELINE_ARTIFACTS": str(self.artifacts), **environment}
+        env = {**ENVIRONMENT, "HF_HUB_OFFLINE": "1", "PIPELINE_ARTIFACTS": str(self.artifacts), **environment}
         if warm().serves(env):
             return warm()(words, self.cwd, env)
         return subprocess.run(

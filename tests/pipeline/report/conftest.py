@@ -77,6 +77,18 @@ def browser():
         launched.close()
 
 
+STILL = """async () => {
+    const map = document.querySelector("#zoom canvas");
+    for (let same = 0, last = null; same < 5;) {
+        await new Promise(requestAnimationFrame);
+        const now = map.toDataURL();
+        same = now === last ? same + 1 : 0;
+        last = now;
+    }
+    return map.toDataURL();
+}"""
+
+
 class Visitor:
     """A browser page that has no network, and notes whatever goes wrong."""
 
@@ -106,6 +118,10 @@ class Visitor:
         """Texts listed as neighbours beside one map."""
         buttons = self.page.locator("#zoom .panel").nth(side).locator(".nearest button")
         return [int(value) for value in buttons.evaluate_all("all => all.map((one) => one.dataset.text)")]
+
+    def still_map(self):
+        """The first map's picture when it has been the same for five frames: nothing moves any more."""
+        return self.page.evaluate(STILL)
 
     def compare(self, left, right):
         """Choose the methods of both maps."""

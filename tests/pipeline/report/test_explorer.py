@@ -105,15 +105,11 @@ def test_another_method_and_a_close_up_can_be_chosen(made, visit):
     assert visitor.shown(1) == before[0]
     page.locator("#zoom-right").select_option(label="pca*")
     assert page.locator("#zoom .panel").nth(1).locator("canvas").get_attribute("aria-label").count("pca*") == 1
-    picture = "document.querySelectorAll('#zoom canvas')[0].toDataURL()"
-    page.wait_for_timeout(700)
-    far = page.evaluate(picture)
+    far = visitor.still_map()
     page.locator("#zoom-close").click()
-    page.wait_for_timeout(700)
-    assert page.evaluate(picture) != far
+    assert visitor.still_map() != far
     page.locator("#zoom .panel").first.get_by_role("button", name="Show all").click()
-    page.wait_for_timeout(700)
-    assert page.evaluate(picture) == far
+    assert visitor.still_map() == far
 
 
 def test_points_have_the_colour_of_their_coarse_label_and_the_legend_names_it(made, visit):
@@ -128,21 +124,21 @@ def test_points_have_the_colour_of_their_coarse_label_and_the_legend_names_it(ma
 
 
 def test_the_wheel_zooms_a_map_in_use_and_dragging_moves_it(made, visit):
-    page = visit(made.path).page
+    visitor = visit(made.path)
+    page = visitor.page
     canvas = page.locator("#zoom canvas").first
     canvas.scroll_into_view_if_needed()
     canvas.focus()
-    picture = "document.querySelectorAll('#zoom canvas')[0].toDataURL()"
-    seen = [page.evaluate(picture)]
+    seen = [visitor.still_map()]
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 100, box["y"] + 100)
     page.mouse.wheel(0, -400)
-    page.wait_for_timeout(100)
-    seen.append(page.evaluate(picture))
+    page.wait_for_function("before => document.querySelector('#zoom canvas').toDataURL() !== before", arg=seen[0])
+    seen.append(visitor.still_map())
     page.mouse.down()
     page.mouse.move(box["x"] + 180, box["y"] + 140, steps=4)
     page.mouse.up()
-    seen.append(page.evaluate(picture))
+    seen.append(visitor.still_map())
     assert len(set(seen)) == 3
 
 
