@@ -48,7 +48,7 @@ BUILT_IN = {
         "ICD-10-CM: descriptions of diagnosis codes, 21 chapters > 264 blocks > categories",
         ICD10CM_LEVELS,
         "PyPI: pip install simple-icd-10-cm==1.5.0",
-        lambda folder, all_rows: read_icd10cm(all_rows),
+        lambda folder, all_rows: read_icd10cm(all_rows, folder=folder),
         has_more=True,
     ),
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heads.checkpoint import load, save
+    from heads.checkpoint_files import check
     from heads.choosing import Choice
     from heads.errors import HeadsError
     from heads.fitting import FitProgress, FitResult, choose, fit, fit_many
@@ -25,6 +26,7 @@ _HOMES = {
     "FractalHead": "head",
     "HeadsError": "errors",
     "LogisticRegression": "logistic",
+    "check": "checkpoint_files",
     "choose": "fitting",
     "fit": "fitting",
     "fit_logistic": "logistic",
@@ -45,6 +47,7 @@ __all__ = [
     "FractalHead",
     "HeadsError",
     "LogisticRegression",
+    "check",
     "choose",
     "fit",
     "fit_logistic",

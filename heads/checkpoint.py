@@ -8,9 +8,7 @@ came.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,15 +21,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
+from heads.checkpoint_files import CONFIG, FORMAT, WEIGHTS, check_digest, damaged, digest_of, file_bytes, read_config
 from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
 from heads.presets import HeadShape
 
-FORMAT = 2
-WEIGHTS, CONFIG = "head.safetensors", "config.json"
 _CENTRE, _SCALE = "input.centre", "input.scale"
-
-_log = logging.getLogger("heads")
 
 
 def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> None:
@@ -57,7 +52,7 @@ def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> No
         "record": dict(record),
     }
     try:
-        config["digest"] = _digest(weights, config)
+        config["digest"] = digest_of(weights, config)
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
         raise HeadsError(
@@ -83,8 +78,8 @@ def load(folder: str | Path) -> FractalHead:
     :raises HeadsError: if a file is missing, damaged, of a newer format, or the two do not belong together.
     """
     folder = Path(folder)
-    config = _config(folder / CONFIG)
-    weights = _bytes(folder / WEIGHTS)
+    config = read_config(folder / CONFIG)
+    weights = file_bytes(folder / WEIGHTS)
     try:
         shape = HeadShape(**{**config["shape"], "classes": tuple(config["shape"]["classes"])})
         names = config.get("names")
@@ -96,54 +91,12 @@ def load(folder: str | Path) -> FractalHead:
         about = {"method": config["method"], "preset": config["preset"], "record": config["record"]}
         shape.tensors()  # a number that is none shows here
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder / CONFIG, f"lacks or garbles {error}") from error
+        raise damaged(folder / CONFIG, f"lacks or garbles {error}") from error
     if not _fits(labelling, shape.classes):
-        raise _damaged(folder / CONFIG, f"has parents or supervised that do not fit classes {list(shape.classes)}")
+        raise damaged(folder / CONFIG, f"has parents or supervised that do not fit classes {list(shape.classes)}")
     flat, centre, scale = _weights(folder / WEIGHTS, weights, shape)
-    _check_digest(folder, config, weights)
+    check_digest(folder, config, weights)
     return FractalHead(shape, flat, labelling, centre=centre, scale=scale, **about)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(_bytes(path).decode("utf-8"))
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-    found = config.get("format") if isinstance(config, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise HeadsError(
-            f"checkpoint {path} is of format {found}, and this version reads up to {FORMAT}", "update semantic-zoom"
-        )
-    if found not in range(1, FORMAT + 1):
-        raise _damaged(path, f"is not of format {FORMAT}")
-    return dict(config)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise _damaged(path, str(error.strerror)) from error
-    except OSError as error:
-        raise HeadsError(
-            f"checkpoint {path} cannot be read: {error.strerror or error}", "see to its permissions"
-        ) from error
-
-
-def _digest(weights: bytes, config: Mapping[str, Any]) -> str:
-    """BLAKE2b over the weights file and everything in the configuration but the digest itself."""
-    rest = {name: value for name, value in config.items() if name != "digest"}
-    content = hashlib.blake2b(weights, digest_size=16)
-    spelled = json.loads(json.dumps(rest))  # as it is read back: a key that is a number becomes a string
-    content.update(json.dumps(spelled, ensure_ascii=False, sort_keys=True).encode())
-    return content.hexdigest()
-
-
-def _check_digest(folder: Path, config: Mapping[str, Any], weights: bytes) -> None:
-    if "digest" not in config:
-        _log.warning("%s was saved without a digest: whether it is undamaged cannot be checked", folder)
-    elif config["digest"] != _digest(weights, config):
-        raise _damaged(folder, f"{WEIGHTS} and {CONFIG} do not match the digest they were saved with")
 
 
 def _fits(labelling: Labelling, classes: tuple[int, ...]) -> bool:
@@ -161,16 +114,16 @@ def _weights(path: Path, content: bytes, shape: HeadShape) -> tuple[Tensor, Tens
     try:
         tensors = load_tensors(content)
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     wanted = {slot.name: slot.shape for slot in shape.tensors()}
     if _CENTRE in tensors:
         wanted |= {_CENTRE: (shape.inputs,), _SCALE: (1,)}
     if tensors.keys() != wanted.keys():
         name = sorted(tensors.keys() ^ wanted.keys())[0]
-        raise _damaged(path, f"and {CONFIG} disagree about tensor {name}")
+        raise damaged(path, f"and {CONFIG} disagree about tensor {name}")
     for name, dims in wanted.items():
         if tuple(tensors[name].shape) != dims or tensors[name].dtype != torch.float32:
-            raise _damaged(
+            raise damaged(
                 path, f"holds {name} as {tensors[name].dtype} {tuple(tensors[name].shape)}, not float32 {dims}"
             )
     flat = torch.empty(shape.parameters)
@@ -178,8 +131,3 @@ def _weights(path: Path, content: bytes, shape: HeadShape) -> tuple[Tensor, Tens
         flat[slot.offset : slot.offset + slot.size] = tensors[slot.name].flatten()
     scale = float(tensors[_SCALE][0]) if _SCALE in tensors else 1.0
     return flat, tensors.get(_CENTRE), scale
-
-
-def _damaged(path: Path, problem: str) -> HeadsError:
-    one_line = " ".join(problem.split())
-    return HeadsError(f"checkpoint {path}: {one_line}", "fit the head again (`pipeline fit-head` does so)")

@@ -8,8 +8,9 @@ but for side, encounter, healing, severity, trimester and numbers are one *group
 seeded hash, and only categories with five groups or more are. Of a category's groups a fifth is test (rounded down)
 and a tenth val (rounded to the nearest, so that each category has at least one of each), drawn the same way.
 
-All of it takes about two seconds, nearly all of them the package's own reading of its 9.7 MB of XML; the tree is walked
-once, each code's children asked for once. Source: PyPI ``simple-icd-10-cm``, the April 2026 release of CMS.
+All of it takes two to four seconds, nearly all of them the package's own reading of its 9.7 MB of XML; the tree is
+walked once, each code's children asked for once. With a folder to keep them in, the rows are parsed once
+(`parsed_rows`). Source: PyPI ``simple-icd-10-cm``, the April 2026 release of CMS.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -25,8 +28,11 @@ import polars as pl
 
 from data.checks import Rows
 from data.errors import DataError
+from data.sources.parsed_rows import kept_rows
 from data.splits import unit_hash
 
+READER = 1  # a change in which rows are read gets another number: what was kept under an older one is not read
+_PACKAGE = "simple_icd_10_cm"
 LEVELS = ("chapter", "block", "category")
 LEAST_GROUPS = 5
 """A category with fewer groups could not be split three ways and still train."""
@@ -59,15 +65,25 @@ class Code(NamedTuple):
         return tuple(sorted(set(_WORD.findall(_DIGITS.sub("", self.description.lower()))) - DROPPED))
 
 
-def read_icd10cm(all_rows: bool = False, seed: int = 42) -> Rows:
+def read_icd10cm(all_rows: bool = False, seed: int = 42, folder: Path | None = None) -> Rows:
     """Return one description per near-duplicate group, in the order of the codes.
 
     With `all_rows`, every distinct description of a category or a code below it, inner codes included and categories
     of any size: 97,449; a group then shares one split. (The package holds 97,729 distinct descriptions; the other 280
     are titles of chapters and blocks, which belong to no category.)
 
+    :param folder: where the rows are kept once they are parsed; None parses them anew.
     :raises DataError: if the package that brings the codes is not installed.
     """
+    spec = find_spec(_PACKAGE)
+    if folder is None or spec is None or not spec.submodule_search_locations:
+        return Rows("icd10cm", _parsed(all_rows, seed), LEVELS)
+    package = Path(spec.submodule_search_locations[0])
+    frame = kept_rows(lambda: _parsed(all_rows, seed), package, (READER, all_rows, seed), folder)
+    return Rows("icd10cm", frame, LEVELS)
+
+
+def _parsed(all_rows: bool, seed: int) -> pl.DataFrame:
     groups = _grouped(_codes(_package()), leaves_only=not all_rows)
     kept: list[tuple[str, ...]] = []
     for category in groups.values():
@@ -77,12 +93,12 @@ def read_icd10cm(all_rows: bool = False, seed: int = 42) -> Rows:
             chosen = codes if all_rows else [min(codes, key=lambda code: unit_hash(code.code, seed))]
             kept.extend((code.description, *code.labels, split) for code in chosen)
     frame = pl.DataFrame(kept, schema=dict.fromkeys(("text", *LEVELS, "split"), pl.String), orient="row")
-    return Rows("icd10cm", frame.unique(subset="text", keep="first", maintain_order=True), LEVELS)
+    return frame.unique(subset="text", keep="first", maintain_order=True)
 
 
 def _package() -> ModuleType:
     try:
-        return import_module("simple_icd_10_cm")
+        return import_module(_PACKAGE)
     except ImportError as error:
         raise DataError(
             "icd10cm needs the package simple-icd-10-cm, which is not installed", "pip install simple-icd-10-cm==1.5.0"

@@ -123,7 +123,7 @@ def _model(
     check_output(output, force=None)
     extras.sentence_transformers()
     if kind == "onnx":
-        extras.needed("onnxruntime", "onnxruntime")
+        extras.needed("onnxruntime", "onnxruntime", "export")
     named = options["backbone"]
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
     scorable = run_scorable(run, features)

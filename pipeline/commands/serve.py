@@ -45,7 +45,7 @@ def COMMAND(session: Session, host: str, port: int, **options: Any) -> dict[str,
     from pipeline.terminal import extras
 
     for module in ("starlette", "uvicorn"):
-        extras.needed(module, module)
+        extras.needed(module, module, "serve")
     key = os.environ.get(KEY) or None
     if key is None and host not in _LOOPBACK:
         raise PipelineError(

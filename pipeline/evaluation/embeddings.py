@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ import heads
 from pipeline.errors import PipelineError
 from pipeline.evaluation.external_embeddings import read_embeddings
 from pipeline.evaluation.predictions import Ints
-from pipeline.evaluation.protocols import Vectors
 from pipeline.evaluation.scores import Identity
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
@@ -34,6 +34,7 @@ from pipeline.workspace.records import tell
 from pipeline.workspace.runs import Run
 
 Singles = NDArray[np.float32]
+Vectors = NDArray[np.floating[Any]]
 DIMS = (64, 128, 192, 256)
 FLAT = "logistic"
 """Method name of the flat classifier."""

@@ -14,7 +14,6 @@ from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.error_analysis import errors_of
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.protocols import classified, gallery_grid, leave_one_out, score_embeddings
 from pipeline.evaluation.scores import Score, method_names
 from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 from pipeline.workspace.records import keep, read_kept, write_record
@@ -49,6 +48,8 @@ def predictions_of(scorable: Scorable, protocol: str, k: int = 5, *, device: str
     """Predictions from nearest neighbours, under one of `PROTOCOLS`; `device` as for `score`."""
     if scorable.folder is not None and (found := kept_predictions(scorable.folder, protocol, k)) is not None:
         return found
+    from pipeline.evaluation.protocols import classified, leave_one_out, score_embeddings  # what is kept needs no torch
+
     test, test_labels = scorable.split("test")
     if scorable.predict is not None:
         predictions = classified(scorable.predict(), test_labels, scorable.dims[-1], len(scorable.split("train")[1]), k)
@@ -85,6 +86,8 @@ def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> l
     stored = _read_scores(kept)
     if stored:
         return stored
+    from pipeline.evaluation.protocols import gallery_grid
+
     train, train_labels = scorable.split("train")
     test, test_labels = scorable.split("test")
     cells = gallery_grid(train, train_labels, test, test_labels, sizes=sizes, scale_dim=scorable.dims, k=k)

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import PipelineError
@@ -104,8 +103,18 @@ def _of_single(outcomes: Floats, tails: Floats, draws: int, seed: int) -> Floats
     if not len(outcomes):
         return np.full(2, np.nan)
     distinct, counts = np.unique(np.round(outcomes, 9), return_counts=True)
-    totals = np.random.default_rng(seed).multinomial(len(outcomes), counts / len(outcomes), size=draws) @ distinct
-    ends: Floats = np.quantile(totals / len(outcomes), tails)
+    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()), tuple(tails.tolist()), draws, seed)
+
+
+@lru_cache(maxsize=4096)
+def _ends_of_counts(
+    distinct: tuple[float, ...], counts: tuple[int, ...], tails: tuple[float, ...], draws: int, seed: int
+) -> Floats:
+    """The same from how many texts had each outcome, which is all that counts; a page asks for many twice or more."""
+    n = sum(counts)
+    totals = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=draws) @ np.array(distinct)
+    ends: Floats = np.quantile(totals / n, tails)
+    ends.flags.writeable = False
     return ends
 
 
@@ -124,8 +133,10 @@ def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, tails: Floa
     filled, whole = np.where(known, columns, 0.0), known.all()
     means = np.empty((draws, columns.shape[1]))
     step = max(1, min(draws, _BLOCK // len(of)))
+    room = np.empty((step, len(of)))  # written over: fresh memory would cost as much as the product
     for start in range(0, draws, step):
-        counts = _resamples(of.tobytes(), min(step, draws - start), seed, start).astype(np.float64)
+        counts = room[: min(step, draws - start)]
+        counts[:] = _resamples(of.tobytes(), len(counts), seed, start)
         drawn = counts.sum(axis=1, keepdims=True) if whole else counts @ known
         with np.errstate(invalid="ignore"):
             means[start : start + step] = np.round(counts @ filled / drawn, 9)  # what is equal is equal in any order
@@ -284,10 +295,12 @@ def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95)
         if abs(mean) < TOLERANCE:
             return PairedTest(n, 0.0, 0.0, None, 1.0, 0.0)
         return PairedTest(n, mean, 0.0, None, None, None)
+    from scipy.special import stdtr, stdtrit  # a third of a second, which a kept score need not wait for
+
     sd = float(values.std(ddof=1))
     error = sd / math.sqrt(n)
-    half = float(scipy.special.stdtrit(n - 1, (1 + confidence) / 2)) * error
-    p = 2 * float(scipy.special.stdtr(n - 1, -abs(mean) / error))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
     return PairedTest(n, mean, sd, (mean - half, mean + half), p, mean / sd)
 
 

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 import data
-from pipeline.claims.cost import cost_measurements
-from pipeline.claims.search import search_measurements
 from pipeline.claims.verdicts import Judged, judge
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Comparison, Entry, compare
@@ -27,13 +25,15 @@ from pipeline.evaluation.scores import Score, method_names
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.frames import accuracy_frame, history_frame
 from pipeline.report.html import isolated
-from pipeline.retrieval.results import RetrievalResults
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts, DatasetSource
 from pipeline.workspace.features import LabelledFeatures, runs_of_layers
 from pipeline.workspace.records import read_record, tell
 from pipeline.workspace.runs import Run
+
+if TYPE_CHECKING:
+    from pipeline.retrieval.results import RetrievalResults
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,11 @@ def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> Retrieva
     path = artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
     try:
         found = read_record(path, dict[str, Any])
-        return None if found is None else RetrievalResults.from_json(found)
+        if found is None:
+            return None
+        from pipeline.retrieval.results import RetrievalResults  # brings torch
+
+        return RetrievalResults.from_json(found)
     except (PipelineError, TypeError, KeyError) as error:
         tell(f"{path}: {error}; left out: `pipeline retrieve` writes it again")
         return None
@@ -166,6 +170,9 @@ def _judged(entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]) -> Sequ
     seeds = [{entry.seed for entry in entries[PROTOCOLS[0]] if entry.method == name} for name in ("v5", "mrl")]
     if not seeds[0] & seeds[1]:
         return ()
+    from pipeline.claims.cost import cost_measurements  # these two count by torch, which no other section needs
+    from pipeline.claims.search import search_measurements
+
     return judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(())})
 
 

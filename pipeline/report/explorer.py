@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import data
-from heads.knn import prefix_neighbours
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.report.html import isolated
 from pipeline.report.tsne import MOVES, Points, layout, principal_plane, rotation
@@ -29,7 +28,7 @@ from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 
 Ints = NDArray[np.int64]
 
-DRAWING = 1  # a change in how maps are drawn gets another number: what was kept under an older one is not read
+DRAWING = 2  # a change in how maps are drawn gets another number: what was kept under an older one is not read
 MOST_TEXTS = 20_000
 MOST_POINTS, MOST_METHODS, LEAST_METHODS = 30_000, 6, 2
 """Methods have a map as long as all maps together have this many points; never fewer than two, never more than six."""
@@ -164,6 +163,8 @@ def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[in
             found = _read_map(scorable)
             own = tuple(dict.fromkeys(min(dim, scorable.dims[-1]) for dim in dims))
             if found is None or found.dims != own or found.neighbours.shape[1] != len(shown):
+                from heads.knn import prefix_neighbours  # brings torch, which kept maps need not wait for
+
                 rows = scorable.split("test")[0][shown][:, : own[-1]]
                 near = prefix_neighbours(rows, rows, own, NEAREST, exclude="same-row")
                 drawn[name] = own, near, pool.submit(_places, near.indices, principal_plane(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -11,7 +11,9 @@ from pipeline.report import charts
 from pipeline.report.charts import Style
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
-from pipeline.retrieval.results import RetrievalResults
+
+if TYPE_CHECKING:
+    from pipeline.retrieval.results import RetrievalResults
 
 TITLE = "What it costs to search"
 

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 
-def needed(module: str, package: str) -> Any:
-    """Import an optional dependency, of the package that PyPI knows by that name.
+def needed(module: str, package: str, extra: str) -> Any:
+    """Import an optional dependency, of the package that PyPI knows by that name and that `extra` installs.
 
     :raises PipelineError: if it is not installed; the remedy installs it.
     """
@@ -17,25 +17,26 @@ def needed(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise PipelineError(
-            f"this command needs the package {package}, which cannot be imported ({error})", f"pip install {package}"
+            f"this command needs the package {package} of the extra [{extra}], which cannot be imported ({error})",
+            f"pip install 'semantic-zoom[{extra}]'",
         ) from error
 
 
 def sentence_transformers() -> Any:
     """The sentence-transformers package."""
-    return needed("sentence_transformers", "sentence-transformers")
+    return needed("sentence_transformers", "sentence-transformers", "export")
 
 
 def faiss() -> Any:
     """The FAISS package."""
-    return needed("faiss", "faiss-cpu")
+    return needed("faiss", "faiss-cpu", "retrieval")
 
 
 def altair() -> Any:
     """The package that describes charts."""
-    return needed("altair", "altair")
+    return needed("altair", "altair", "report")
 
 
 def vl_convert() -> Any:
     """The package that holds what draws them."""
-    return needed("vl_convert", "vl-convert-python")
+    return needed("vl_convert", "vl-convert-python", "report")

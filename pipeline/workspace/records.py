@@ -11,6 +11,7 @@ Records made before there was a digest have neither key. They are checked for th
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -229,7 +230,7 @@ def typed(value: Any, kind: Any, where: str) -> Any:
     if is_dataclass(kind) and isinstance(value, dict):
         return _instance(value, kind, where)
     if typing.is_typeddict(kind) and isinstance(value, dict):
-        return {**value, **_members(value, typing.get_type_hints(kind), set(kind.__required_keys__), where)}
+        return {**value, **_members(value, _hints(kind), set(kind.__required_keys__), where)}
     if origin in (dict, Mapping) and isinstance(value, dict):
         return {name: typed(one, inner[1], _below(where, name)) for name, one in value.items()}
     if kind in _PLAIN and isinstance(value, _PLAIN[kind]) and (kind is bool or not isinstance(value, bool)):
@@ -251,7 +252,12 @@ def _instance(value: dict[str, Any], kind: Any, where: str) -> Any:
     if unknown := sorted(value.keys() - known.keys()):
         raise TypeError(f"{_below(where, unknown[0])} is not known")
     needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    return kind(**_members(value, typing.get_type_hints(kind), needed, where))
+    return kind(**_members(value, _hints(kind), needed, where))
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)  # of a table of scores they are asked for thousands of times
 
 
 def _members(value: dict[str, Any], hints: Mapping[str, Any], needed: set[str], where: str) -> dict[str, Any]:

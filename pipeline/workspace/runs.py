@@ -307,14 +307,14 @@ def runs_on(artifacts: Artifacts, dataset: str, backbone: str, methods: Sequence
 
 
 def usable(runs: Sequence[Run], say: Callable[[str], None] = tell) -> list[Run]:
-    """The runs whose heads can be loaded; each other one is named.
+    """The runs whose heads are there and undamaged; each other one is named.
 
-    :raises heads.HeadsError: what is wrong with the first, if none can be loaded.
+    :raises heads.HeadsError: what is wrong with the first, if none is.
     """
     found, problems = [], []
     for run in runs:
         try:
-            run.load()
+            heads.check(run.folder)
             found.append(run)
         except heads.HeadsError as error:
             problems.append(error)

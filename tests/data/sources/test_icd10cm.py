@@ -125,6 +125,15 @@ def test_entropies_of_three_levels(dataset):
     assert 3 < chapter.entropy < 4.39 and category.branching is None
 
 
+def test_kept_rows_are_those_that_are_parsed(rows, tmp_path):
+    first, again = (BUILT_IN["icd10cm"].read(tmp_path, False) for _ in range(2))
+    assert first.frame.equals(rows.frame) and again.frame.equals(rows.frame)
+    code = f"import sys, data; data.load('icd10cm', folder=__import__('pathlib').Path({str(tmp_path)!r})); "
+    code += "print('simple_icd_10_cm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_without_the_package_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     with pytest.raises(DataError, match="simple-icd-10-cm, which is not installed") as caught:
