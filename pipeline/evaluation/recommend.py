@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.evaluation.comparison import Comparison, Entry, Runs, by_method, compare, overall, points
 from pipeline.evaluation.embeddings import FLAT
 from pipeline.evaluation.metrics import smallest_prefix
+from pipeline.evaluation.statistics import Estimate, estimates, sign
 from pipeline.workspace.runs import Run
 
 FEW = 10
@@ -91,14 +92,27 @@ class Ranking:
 def ranking(rows: Sequence[Comparison]) -> Ranking:
     """Rank methods by the rows of one metric, prefix and level, all that there are between them.
 
-    The best has the highest mean; a method that is not compared with it is left out.
+    The best has the highest mean, of equals the plainest; a method that is not compared with it is left out.
     """
-    means = {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
-    best = max(means, key=lambda name: means[name])
+    means = _means(rows)
+    best = min(means, key=lambda name: _place(name, means[name]))
     others = [row.seen_from(best) for row in rows if best in (row.a, row.b)]
-    others.sort(key=lambda row: -row.mean_b)
+    others.sort(key=lambda row: _place(row.b, row.mean_b))
     equal = tuple(row for row in others if row.leader <= 0 or _printed(row.mean_a) == _printed(row.mean_b))
     return Ranking(best, means[best], equal, tuple(row for row in others if row not in equal))
+
+
+def _means(rows: Sequence[Comparison]) -> dict[str, float]:
+    return {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
+
+
+def _place(name: str, mean: float) -> tuple[float, int, str]:
+    """What methods are ordered by, best first: the mean; of equals what trains nothing, then the name.
+
+    Equal to nine digits: the closed form that joint chose is `lda`, but the mean of its seeds may round otherwise.
+    """
+    plain = list(_IN_WORDS)
+    return -round(mean, 9), plain.index(name) if name in plain else len(plain), name
 
 
 def rankings(rows: Sequence[Comparison], levels: Sequence[str]) -> dict[tuple[int | None, str], Ranking]:
@@ -126,8 +140,9 @@ class Answer:
     """What to use: a method, and the shortest prefix that loses no more than one point on any level.
 
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
-    two kinds was compared. `accuracies`, `full_accuracies`: mean over seeds per level, of that prefix and of the full
-    vector. `rival`: the best of the others. `closed_form`: whether a head without a gradient step is advised.
+    two kinds was compared. `accuracies`: mean over seeds per level, of that prefix. `gains`: per level, what the full
+    vector adds to it, by the interval over seeds and texts. `rival`: the best of the others. `closed_form`: whether a
+    head without a gradient step is advised.
     """
 
     method: str
@@ -135,7 +150,7 @@ class Answer:
     dim: int
     full: int
     accuracies: tuple[float, ...]
-    full_accuracies: tuple[float, ...]
+    gains: tuple[Estimate, ...]
     rival: str | None
     closed_form: bool = False
 
@@ -148,13 +163,17 @@ class Answer:
         said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
             return f"{said}. A shorter prefix loses more than one point."
-        gains = [round((self.full_accuracies[level] - self.accuracies[level]) * 100, 1) + 0.0 for level in shown]
-        said += f", {self.full / self.dim:.3g} times smaller. All {self.full} dims "
-        if not any(gains):
-            return said + "add nothing."
-        signed = min(gains) < 0
-        points = " / ".join(f"{gain:+.1f}" if signed else f"{gain:.1f}" for gain in gains)
-        return said + (f"change that by {points} points." if signed else f"add {points} points.")
+        said += f", {self.full / self.dim:.3g} times smaller."
+        gains = [self.gains[level] for level in shown]
+        rounded = [round(gain.value * 100, 1) + 0.0 for gain in gains]
+        figures = " / ".join(f"{gain:+.1f}" if gain else "0.0" for gain in rounded)
+        sure = [levels[level] for level, gain in zip(shown, gains, strict=True) if sign(gain.interval)]
+        if not sure:
+            return f"{said} No significant difference from all {self.full} dims ({figures} points)."
+        if len(sure) == len(gains) and min(rounded) > 0:
+            return f"{said} All {self.full} dims add {figures.replace('+', '')} points."
+        where = "" if len(sure) == len(gains) else f", significantly on {joined(sure)} alone"
+        return f"{said} All {self.full} dims change that by {figures} points{where}."
 
     def _named(self) -> str:
         if self.method in _IN_WORDS or not self.closed_form:
@@ -176,14 +195,22 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
         if free and not free >= methods.keys():
             pays = not free & set(found.first)
             took = took if pays else _did_not_pay(rows, found, free)[1]
-        means = {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
-        rival = max((name for name in means if name != took), key=lambda name: means[name])
+        means = _means(rows)
+        rival = min((name for name in means if name != took), key=lambda name: _place(name, means[name]))
     dims = next(iter(methods[took].values())).dims
     curves = np.mean([predictions.accuracy for predictions in methods[took].values()], axis=0)
     dim = max(smallest_prefix(curve, dims) for curve in curves.T)
-    at, full = tuple(map(float, curves[dims.index(dim)])), tuple(map(float, curves[-1]))
+    at = tuple(map(float, curves[dims.index(dim)]))
     closed_form = any(entry.method == took and entry.closed_form for entry in entries)
-    return Answer(took, pays, dim, dims[-1], at, full, rival, closed_form)
+    return Answer(took, pays, dim, dims[-1], at, _gains(methods[took], dims.index(dim)), rival, closed_form)
+
+
+def _gains(runs: Runs, place: int) -> tuple[Estimate, ...]:
+    """What the full vector adds to the prefix at `place`, per level."""
+    first = next(iter(runs.values()))
+    gains = np.stack([each.outcomes[:, -1] - each.outcomes[:, place] for each in runs.values()])
+    (found,) = estimates([gains], first.query_index, span=(-1.0, 1.0), seed=first.seed)
+    return tuple(found)
 
 
 def free_of_training(entries: Sequence[Entry]) -> set[str]:
@@ -258,7 +285,7 @@ def _did_not_pay(rows: Sequence[Comparison], found: Ranking, free: set[str]) -> 
     """Say that the best of what costs no training is as good as the best that was trained; and name it."""
     cheap = next(name for name in found.first if name in free)
     against = [row.seen_from(cheap) for row in rows if cheap in (row.a, row.b)]
-    trained = max((row for row in against if row.b not in free), key=lambda row: row.mean_b)
+    trained = min((row for row in against if row.b not in free), key=lambda row: _place(row.b, row.mean_b))
     gap = points(trained.mean_difference, trained.interval)
     said = (
         f"Training did not pay here: {cheap}, which takes no training, is right on {_printed(trained.mean_a)} of "

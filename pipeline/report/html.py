@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 from pipeline.report.charts import Reach, Spec, Style
+from pipeline.terminal.escape import shown, shown_on_page
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ Content = str | Iterable[str]
 
 
 def escaped(content: Content) -> Markup:
-    """Markup of some content; plain text is escaped, markup is not."""
-    return escape(content) if isinstance(content, str) else Markup().join(content)
+    """Markup of some content; plain text is escaped, its control characters are shown; markup stays as it is."""
+    if isinstance(content, Markup):
+        return content
+    return escape(shown_on_page(content)) if isinstance(content, str) else Markup().join(map(escaped, content))
 
 
 def tag(name: str, *content: Content, **attributes: object) -> Markup:
     """One element; attributes that are None are left out, `class_` is class, other underscores are hyphens."""
     spelled = Markup().join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), str(value))
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), shown_on_page(str(value)))
         for key, value in attributes.items()
         if value is not None
     )
@@ -139,7 +142,8 @@ def isolated(names: Sequence[str]) -> tuple[str, ...]:
     Unicode's isolates (UAX 9, section 2.4) do it in text, in charts and in what a script writes alike.
     """
     return tuple(
-        f"\u2068{name}\u2069" if {"R", "AL"} & set(map(unicodedata.bidirectional, name)) else name for name in names
+        f"\u2068{shown(name)}\u2069" if {"R", "AL"} & set(map(unicodedata.bidirectional, name)) else name
+        for name in names
     )
 
 

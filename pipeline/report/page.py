@@ -32,6 +32,7 @@ from pipeline.report.sections import looks_of, sections
 from pipeline.report.summary import summary
 from pipeline.terminal import extras
 from pipeline.terminal.command import Session
+from pipeline.terminal.escape import shown_on_page
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
 from pipeline.workspace.outputs import check_output
@@ -86,6 +87,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
+    finalize=lambda value: value if isinstance(value, Markup) else shown_on_page(value),
 )
 TEMPLATES.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
 _VEGA = "window.drawChart = (place, spec, options) => vegaEmbed(place, spec, options);"
@@ -126,8 +128,8 @@ def page(report_data: ReportData, vega: str) -> str:
     return TEMPLATES.get_template("page.html").render(
         data=report_data,
         sections=present,
-        charts={name: spec for section in present for name, spec in section.charts.items()},
-        explorer=report_data.explorer and report_data.explorer.to_json(),
+        charts=shown_on_page({name: spec for section in present for name, spec in section.charts.items()}),
+        explorer=report_data.explorer and shown_on_page(report_data.explorer.to_json()),
         style=Markup(_source("style.css")),
         scripts=[Markup(text) for text in scripts],
         hashes=[_hash(text) for text in scripts],

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.evaluation.comparison import Entry, compare, overall
 from pipeline.evaluation.recommend import Answer, advice, answer, ranking, rankings
+from pipeline.evaluation.statistics import Estimate
 from tests.pipeline.evaluation.predicted import identity, predicted
 
 LEVELS = ("domain", "intent")
@@ -121,14 +122,51 @@ def test_a_closed_form_is_compared_with_every_seed_and_takes_no_training():
 
 
 def test_the_answer_says_what_the_full_vector_adds_and_of_many_levels_the_two_ends():
-    rising = entry("joint", [[0.95, 0.85], [0.95, 0.855], [0.95, 0.8575], [0.955, 0.8575]])
+    rising = entry("joint", [[0.95, 0.85], [0.95, 0.855], [0.95, 0.8575], [0.959, 0.8595]], texts=40_000)
     assert answer([rising]).sentence(LEVELS) == (
-        "Use joint at 64 dims: 95 / 85 % (domain / intent), 4 times smaller. All 256 dims add 0.5 / 0.8 points."
+        "Use joint at 64 dims: 95 / 85 % (domain / intent), 4 times smaller. All 256 dims add 0.9 / 0.9 points."
     )
     steep = entry("joint", [[0.95, 0.5], [0.95, 0.6], [0.95, 0.7], [0.95, 0.8]])
     assert answer([steep]).sentence(LEVELS).endswith("(domain / intent). A shorter prefix loses more than one point.")
     accuracies = (0.95, 0.9, 0.8, 0.998)
-    flat = Answer("joint", True, 64, 256, accuracies, accuracies, None)
+    flat = Answer("joint", True, 64, 256, accuracies, (Estimate(0.0, -0.01, 0.01, None, 1),) * 4, None)
     assert flat.sentence(("a", "b", "c", "d")) == (
-        "Use joint at 64 dims: 95 / 99.8 % (a / d), 4 times smaller. All 256 dims add nothing."
+        "Use joint at 64 dims: 95 / 99.8 % (a / d), 4 times smaller. No significant difference from all 256 dims "
+        "(0.0 / 0.0 points)."
     )
+
+
+def gain(points, half):
+    return Estimate(points / 100, (points - half) / 100, (points + half) / 100, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((gain(0.5, 0.6), gain(-0.2, 0.3)), "No significant difference from all 256 dims (+0.5 / -0.2 points)."),
+        ((gain(0.5, 0.4), gain(0.8, 0.1)), "All 256 dims add 0.5 / 0.8 points."),
+        ((gain(0.5, 0.6), gain(0.8, 0.1)), "All 256 dims change that by +0.5 / +0.8 points, significantly on b alone."),
+        ((gain(-0.5, 0.4), gain(0.8, 0.1)), "All 256 dims change that by -0.5 / +0.8 points."),
+    ],
+)
+def test_what_the_full_vector_adds_is_claimed_only_where_the_interval_says_so(gains, said):
+    assert Answer("joint", True, 64, 256, (0.9, 0.8), gains, None).sentence(("a", "b")).endswith(said)
+
+
+def test_a_gain_that_other_texts_might_not_show_is_no_gain():
+    few = entry("joint", [[0.95, 0.85], [0.95, 0.855], [0.95, 0.8575], [0.955, 0.8575]])
+    assert answer([few]).sentence(LEVELS).endswith("No significant difference from all 256 dims (+0.5 / +0.8 points).")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_equal_methods_the_plainest_is_advised_whatever_the_order_of_the_runs(turned):
+    """The closed form that joint chose where little was to be learned is lda: the answer names the simpler of them."""
+    entries = [
+        *(entry("joint", HIGH, seed=seed) for seed in (1, 2, 3)),
+        closed("lda", HIGH),
+        entry("v5", MIDDLE, seed=1),
+        entry("pca*", LOW, untrained=True),
+    ]
+    found = answer(entries[::-1] if turned else entries)
+    assert (found.method, found.rival) == ("lda", "joint")
+    assert advice(entries[::-1] if turned else entries, LEVELS)[:2] == advice(entries, LEVELS)[:2]

@@ -13,6 +13,8 @@ from tests.pipeline.small_dataset import rows, write_csv
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCRIPT = "<script>alert(1)</script> book me a flight to paris"
 QUOTES = "he said \"how much is a 'cheap' hotel\" & left </script><!-- 🙂"
+CONTROLS = "\x1b[31mhow warm\x1b[0m is it in \u202eamil\u202c"
+"""ESC sequences and a bidi override: a terminal that obeyed the first, a page that obeyed the second, would mislead."""
 HEBREW = "כמה קלוריות יש ב־🍕 pizza"
 LEVELS = ("<b>topic</b>", "the fine one's [0].label:Q")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -21,13 +23,18 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 def hostile_rows():
     """The small dataset with texts and labels that would break a careless page."""
-    renamed = {"travel": '<img src=x onerror="alert(2)">', "hotel": "hotel & \"inn\" 'כן'"}
+    renamed = {
+        "travel": '<img src=x onerror="alert(2)">',
+        "hotel": "hotel & \"inn\" 'כן'",
+        "calories": "calories\u202e\x1b[7m",
+    }
     table = [(text, renamed.get(a, a), renamed.get(b, b), split) for text, a, b, split in rows()]
     return [
         *table,
         (SCRIPT, renamed["travel"], "flight", "test"),
         (QUOTES, renamed["travel"], renamed["hotel"], "test"),
-        (HEBREW, "kitchen", "calories", "test"),
+        (HEBREW, "kitchen", renamed["calories"], "test"),
+        (CONTROLS, "kitchen", renamed["calories"], "test"),
     ]
 
 

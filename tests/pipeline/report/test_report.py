@@ -1,5 +1,6 @@
 """The page as people use it: made by the commands, opened from disk in a browser whose network is cut."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.terminal.escape import shown
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.report.conftest import HEBREW, LEVELS, QUOTES, SCRIPT, Visitor, hostile_rows
 
@@ -94,11 +96,26 @@ def test_texts_and_labels_show_as_typed_and_harm_nothing(whole, visit, typed):
     visitor.choose(typed)
     assert visitor.text("#zoom-text") == typed
     labels = next(row[1:3] for row in hostile_rows() if row[0] == typed)
-    assert visitor.text("#zoom-path") == " › ".join(labels)
+    assert visitor.text("#zoom-path") == " › ".join(map(shown, labels))
     assert visitor.page.locator("#zoom-text").get_attribute("dir") == "auto"
     visitor.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert visitor.page.locator("main img, main b, main script").count() == 0
     assert LEVELS[0] in visitor.text("main")
+
+
+def test_control_characters_are_shown_as_the_terminal_shows_them(whole, visit):
+    """Also where a cell, a legend or a chart holds them: only isolates around a whole name stay as they are."""
+    spelled = whole.path.read_text("utf-8")
+    data_of_page = spelled[: spelled.index("</main>")] + "".join(
+        json.dumps(json.loads(found), ensure_ascii=False)
+        for found in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', spelled, re.S)
+    )
+    assert not set(re.sub("\u2068[^\u2066-\u2069]*\u2069", "", data_of_page)) & set("\x1b\u202e\u202c\u2068\u2069")
+    assert "\\u001b" not in data_of_page
+    visitor = visit(whole.path)
+    visitor.choose(r"\x1b[31mhow warm\x1b[0m is it in \u202eamil\u202c")
+    assert visitor.text("#zoom-path") == r"kitchen › calories\u202e\x1b[7m"
+    assert r"calories\u202e\x1b[7m" in visitor.page.locator("main").text_content()
 
 
 def test_right_to_left_text_runs_right_to_left(made, visit):
@@ -175,7 +192,8 @@ def test_without_the_extra_report_names_it_and_run_goes_on(fitted, tmp_path, sma
     environment = _without_altair(tmp_path)
     said = fitted.fails("report", **environment)
     assert "altair" in said
-    assert "pip install altair" in said
+    assert "[report]" in said
+    assert "pip install 'semantic-zoom[report]'" in said
     artifacts = tmp_path / "copy"
     shutil.copytree(fitted.artifacts, artifacts)
     pages = set(artifacts.rglob("*.html"))
@@ -193,7 +211,7 @@ def test_without_the_extra_report_names_it_and_run_goes_on(fitted, tmp_path, sma
         **environment,
     )
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stderr.splitlines() if "pip install altair" in line]
+    assert [line for line in done.stderr.splitlines() if "pip install 'semantic-zoom[report]'" in line]
     assert "Next:" in done.stdout
     assert set(artifacts.rglob("*.html")) == pages
 

@@ -19,6 +19,7 @@ from pipeline.report.frames import accuracy_frame, parent_confusions, parent_err
 from pipeline.report.html import table, tag
 from pipeline.report.page import TEMPLATES
 from pipeline.report.tsne import _repulsion, layout, principal_plane, rotation
+from pipeline.terminal.escape import shown, shown_on_page
 from tests.pipeline.evaluation.predicted import predicted
 
 TREE = data.Hierarchy(("top", "leaf"), (("a", "b"), ("a0", "a1", "b0", "b1")), (np.array([0, 0, 1, 1]),))
@@ -47,7 +48,15 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
 @given(TEXTS)
 def test_text_and_attributes_come_out_as_they_went_in_and_make_no_element(text):
     read = _Read(tag("p", text, title=text))
-    assert (read.tags, read.text, read.values) == (["p"], text, [text])
+    assert (read.tags, read.text, read.values) == (["p"], shown_on_page(text), [shown_on_page(text)])
+
+
+@given(TEXTS, TEXTS)
+def test_what_controls_the_order_or_a_terminal_is_shown_but_isolates_around_a_name(text, name):
+    there = shown_on_page({"a": [f"{text}\u2068{shown(name)}\u2069"]})["a"][0]
+    assert shown(there.replace("\u2068", "").replace("\u2069", "")) == there.replace("\u2068", "").replace("\u2069", "")
+    assert there.count("\u2068") == there.count("\u2069") >= 1
+    assert shown_on_page(there) == there
 
 
 @given(TEXTS)
