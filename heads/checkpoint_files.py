@@ -21,19 +21,15 @@ WEIGHTS, CONFIG = "head.safetensors", "config.json"
 _log = logging.getLogger("heads")
 
 
-def check(folder: str | Path) -> None:
-    """Compare a head's files with the digest they were saved with; one without a digest is loaded instead.
+def check(folder: str | Path) -> bool:
+    """Compare a head's files with the digest they were saved with; False where there is none and only `load` can tell.
 
     :raises HeadsError: if a file is missing, damaged, or of a newer format.
     """
-    folder = Path(folder)
-    config = read_config(folder / CONFIG)
+    config = read_config(Path(folder) / CONFIG)
     if "digest" in config:
-        check_digest(folder, config, file_bytes(folder / WEIGHTS))
-        return
-    from heads.checkpoint import load
-
-    load(folder)
+        check_digest(Path(folder), config, file_bytes(Path(folder) / WEIGHTS))
+    return "digest" in config
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -314,7 +314,8 @@ def usable(runs: Sequence[Run], say: Callable[[str], None] = tell) -> list[Run]:
     found, problems = [], []
     for run in runs:
         try:
-            heads.check(run.folder)
+            if not heads.check(run.folder):
+                run.load()
             found.append(run)
         except heads.HeadsError as error:
             problems.append(error)
