@@ -37,6 +37,8 @@ _METHODS = (
     ("mrl, matched", "`mrl`, matched"),
     ("v5, matched", "`v5`, matched"),
     ("uniform, matched", "`uniform`, matched"),
+    ("joint-contrast", "`joint-contrast`"),
+    ("joint-finest", "`joint-finest`"),
     ("lda", "`lda`"),
     ("pca", "`pca*`"),
     ("features", "`features*`"),
