@@ -120,7 +120,8 @@ def search_claims(found: Mapping[str, Any], _: str) -> Iterator[Row]:
         more["verdict"],
     )
     ratio = fewer["measured"]["mrl's candidates / v5's"]
-    yield "`compensation-recall`: mrl's candidates per one of v5", "2", f"{ratio:.2f}", fewer["verdict"]
+    times = "never as much" if ratio is None else f"{ratio:.2f}"
+    yield "`compensation-recall`: mrl's candidates per one of v5", "2", times, fewer["verdict"]
 
 
 def cost_claims(found: Mapping[str, Any], _: str) -> Iterator[Row]:
