@@ -216,7 +216,7 @@ def table(kind: str, files: str, dataset: str = "", root: Path = ROOT) -> str:
     """
     paths = [root / RESULTS / file for file in files.split()]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
-    missing = "\n".join(f"`{RESULTS / path.name}` is not there: not run yet." for path in paths if not path.is_file())
+    missing = "\n".join(f"`{path.name}` is not there: not run yet." for path in paths if not path.is_file())
     if not found:
         return missing
     tables = [list(KINDS[kind](results, dataset)) for results in found]
