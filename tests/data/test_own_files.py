@@ -1,97 +1,12 @@
 """Files of the user's own: what is read, and what each bad one is told."""
 
-import bz2
-import gzip
-import json
-import lzma
 import re
-import sys
-import threading
-import zipfile
-from datetime import date
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from data import DataError, load, read_texts
-from data.files.locate import stem
-from data.own_files import MISSING, read_table
-
-GOOD = "text,level0,level1,split\none,01,1.50,train\ntwo,01,1.50,val\nthree,02,2.0,test\nfour,02,2.0,train\n"
-ROWS = [
-    ("one", "01", "1.50", "train"),
-    ("two", "01", "1.50", "val"),
-    ("three", "02", "2.0", "test"),
-    ("four", "02", "2.0", "train"),
-]
-LINES = [
-    '{"text": "one", "level0": "01", "level1": 1.50, "split": "train"}',
-    '{"text": "two", "level0": "01", "level1": 1.50, "split": "val"}',
-    "",
-    '{"text": "three", "level0": "02", "level1": 2.0, "split": "test", "more": {"a": [1]}}',
-    '{"split": "train", "level1": "2.0", "level0": "02", "text": "four"}',
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("t.csv", GOOD),
-        ("t.csv", "\ufeff" + GOOD),
-        ("t.csv", GOOD.replace("\n", "\r\n")),
-        ("T.CSV", GOOD + "\n\n"),
-        ("t.csv.gz", gzip.compress(GOOD.encode(), mtime=0)),
-        ("t.tsv", GOOD.replace(",", "\t")),
-        ("t.jsonl", "\n".join(LINES)),
-        ("t.ndjson", "\r\n".join(LINES) + "\r\n"),
-        ("t.jsonl.gz", gzip.compress("\n".join(LINES).encode(), mtime=0)),
-    ],
-)
-def test_every_format_gives_the_same_rows_labels_as_written(write, name, content):
-    assert load(write(name, content)).frame.rows() == ROWS
-
-
-def test_parquet_gives_the_rows_whatever_plain_types_hold_the_labels(tmp_path):
-    frame = pl.DataFrame(
-        {
-            "text": ["one", "two", "three"],
-            "level0": [1, 1, 2],
-            "level1": [date(2024, 1, 1), date(2024, 1, 1), date(2025, 1, 1)],
-            "level2": [True, True, False],
-            "split": pl.Series(["train", "val", "test"], dtype=pl.Categorical),
-            "unused": [[1], [2], [3]],
-        }
-    )
-    frame.write_parquet(tmp_path / "t.parquet")
-    dataset = load(str(tmp_path / "t.parquet"))
-    assert dataset.frame.row(2) == ("three", "2", "2025-01-01", "false", "test")
-    assert dataset.levels == ("level0", "level1", "level2")
-
-
-FIELD = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
-FIELD = FIELD.filter(lambda value: value.strip() and value.strip().lower() not in (*MISSING, "-1"))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-@given(st.lists(st.tuples(FIELD, FIELD), min_size=2, max_size=6))
-def test_any_text_survives_every_format(tmp_path, pairs):
-    frame = pl.DataFrame(
-        {
-            "text": [text for text, _ in pairs],
-            "top": ["t"] * len(pairs),
-            "low": [label for _, label in pairs],
-            "split": ["train", "test", *["val"] * (len(pairs) - 2)],
-        }
-    )
-    frame.write_csv(tmp_path / "any.csv", quote_style="always")
-    frame.write_ndjson(tmp_path / "any.jsonl")
-    frame.write_parquet(tmp_path / "any.parquet")
-    for suffix in ("csv", "jsonl", "parquet"):
-        assert load(str(tmp_path / f"any.{suffix}"), levels=["top", "low"]).frame.equals(frame), suffix
+from tests.data.good_file import GOOD, HEADER, LINES, ROWS
 
 
 def test_levels_by_number_or_by_name_and_a_text_column_of_another_name(write):
@@ -146,9 +61,6 @@ def test_row_numbers_are_the_files_own_after_blank_lines_and_dropped_rows(write)
     path = write("t.jsonl", "\n".join([*LINES, "", '{"text": " ", "level0": "01", "level1": "1.50", "split": "test"}']))
     with pytest.raises(DataError, match="row 7: the text is empty"):
         load(path)
-
-
-HEADER = "text,level0,level1,split\n"
 
 
 @pytest.mark.parametrize(
@@ -234,14 +146,6 @@ def test_parquet_labels_that_are_nested(tmp_path):
         load(str(tmp_path / "t.parquet"))
 
 
-def test_a_directory_and_a_missing_file(tmp_path):
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match="is a directory without files"):
-        load(str(tmp_path / "folder.csv"))
-    with pytest.raises(DataError, match=r"there is no file .*none\.csv"):
-        load(str(tmp_path / "none.csv"))
-
-
 @pytest.mark.parametrize(
     "levels", [["text", "level1"], ["split", "level1"], ["level0", "level0"], ["level0", "nope"], []]
 )
@@ -250,94 +154,6 @@ def test_names_that_cannot_be_columns(write, levels, text):
     path = write("t.csv", GOOD)
     with pytest.raises(DataError):
         load(path, levels=levels, text=text)
-
-
-def test_a_pattern_reads_several_files(write, tmp_path):
-    write("part-1.csv", GOOD)
-    write("part-2.csv", HEADER + "five,01,1.50,train\n")
-    assert load(str(tmp_path / "part-*.csv")).frame.height == 5
-    with pytest.raises(DataError, match="there is no file"):
-        load(str(tmp_path / "none-*.csv"))
-
-
-@pytest.mark.parametrize("name", ["part [1].csv", "what?.csv", "a*.csv", "100%.csv", "ünï çödé.csv"])
-def test_a_file_that_exists_is_meant_literally(write, name):
-    path = write(name, GOOD)
-    write("part 1.csv", GOOD + "not this,01,1.50,train\n")
-    assert load(path).frame.rows() == ROWS
-
-
-@pytest.mark.parametrize(
-    "name", ["x" * 5_000 + ".csv", "x" * 5_000, "a\0b.csv", "a**b.csv", "~nobody-of-this-name/t.csv"]
-)
-def test_names_that_no_file_can_have(name):
-    with pytest.raises(DataError, match="no file") as caught:
-        load(name)
-    assert len(str(caught.value)) < 400
-
-
-def test_a_home_folder_is_understood(write, monkeypatch, tmp_path):
-    write("t.csv", GOOD)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert load("~/t.csv").name == "t"
-
-
-@pytest.fixture
-def server(tmp_path):
-    class Ranges(SimpleHTTPRequestHandler):
-        """Answers the ranges of bytes that polars asks for."""
-
-        def do_GET(self):
-            path = tmp_path / self.path.lstrip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            content = path.read_bytes()
-            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
-            start = int(first) if first else max(0, len(content) - int(last))
-            part = content[start : int(last) + 1 if first and last else None]
-            self.send_response(206)
-            self.send_header("Content-Length", str(len(part)))
-            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
-            self.end_headers()
-            self.wfile.write(part)
-
-        def log_message(self, *arguments):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as served:
-        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{served.server_port}"
-        served.shutdown()
-        thread.join()
-
-
-def test_a_url_is_read_as_a_file_is(write, server, tmp_path):
-    local = load(write("t.csv", GOOD))
-    write("t.jsonl", "\n".join(LINES))
-    local.frame.write_parquet(tmp_path / "t.parquet")
-    assert load(f"{server}/t.csv").id == local.id
-    assert load(f"{server}/t.parquet").id == local.id
-    assert load(f"{server}/t.jsonl").id == local.id
-
-
-def test_a_url_that_is_not_there_is_told_in_one_line(server):
-    with pytest.raises(DataError, match="cannot read http") as caught:
-        load(f"{server}/none.csv")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("some/where/My File.v2.csv", "My File.v2"),
-        ("hf://datasets/owner/set@main/train.jsonl.gz", "train"),
-        ("s3://bucket/a/b.parquet?version=1", "b"),
-    ],
-)
-def test_a_dataset_is_called_after_its_file(source, name):
-    assert stem(source) == name
 
 
 def test_texts_alone_are_read_whatever_else_there_is(write):
@@ -351,12 +167,6 @@ def test_texts_alone_are_read_whatever_else_there_is(write):
             read_texts(write("t.csv", content))
 
 
-def test_nothing_is_written_beside_what_is_read(write, tmp_path):
-    path = write("t.csv", GOOD)
-    read_table(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
-
-
 def test_the_lines_of_a_txt_file_are_texts(write):
     assert read_texts(write("t.txt", "hello, world\nhow, now\n")) == ["hello, world", "how, now"]
     assert read_texts(write("t.txt", "one\r\ntwo".encode("utf-16"))) == ["one", "two"]
@@ -368,98 +178,3 @@ def test_the_lines_of_a_txt_file_are_texts(write):
 def test_a_row_that_ends_early_is_no_text(write):
     with pytest.raises(DataError, match="row 1: fewer fields than columns"):
         read_texts(write("t.csv", "text,id\nfirst half\nsecond half,7\n"))
-
-
-SWALLOWED = [f"row {n},a{n % 3},b{n % 6},train" for n in range(300)]
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_marks_escaped_by_backslashes_lose_no_rows(write, mark):
-    rows = list(SWALLOWED)
-    rows[50], rows[250] = '"one 5\\" wide",a1,b1,train', '"say \\"hi\\" now",a1,b1,train'
-    content = "\n".join(["text,level0,level1,split", *rows, "x,a1,b1,test"]).replace(",", mark)
-    frame = load(write("t.csv", content)).frame
-    assert frame.height == 301
-    assert frame["text"][50] == 'one 5" wide' and frame["text"][250] == 'say "hi" now'
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [('"one 5,a1,b1,train', 'wide 5",a1,b1,train'), ('"one,a1,b1,train', 'two,a1,"b1",train')],
-)
-@pytest.mark.parametrize("apart", [1, 2, 200])
-def test_a_mark_that_swallows_rows_is_named(write, first, second, apart):
-    rows = list(SWALLOWED)
-    rows[50], rows[50 + apart] = first, second
-    with pytest.raises(DataError, match=r"row 51 \(line 52\): a quot"):
-        load(write("t.csv", "text,level0,level1,split\n" + "\n".join(rows)))
-
-
-def test_texts_of_several_lines_with_separators_are_texts(write):
-    poem = '"Dear John,\nhow are you, and yours,\nin May, in June, and in July,\nbye",a1,b1,test'
-    frame = load(write("t.csv", "text,level0,level1,split\n" + "\n".join([poem, *SWALLOWED]))).frame
-    assert frame.height == 301 and frame["text"][0].count("\n") == 3
-    assert read_texts(write("u.csv", 'text,id\n"a,\nb,\nc",1\n"d,\ne",2\n')) == ["a,\nb,\nc", "d,\ne"]
-
-
-def test_an_inch_mark_is_a_character(write):
-    frame = load(write("t.csv", GOOD + 'the 5" pipe,02,2.0,test\n')).frame
-    assert frame["text"][4] == 'the 5" pipe'
-
-
-@pytest.mark.parametrize(
-    ("encoding", "said"),
-    [("utf-8-sig", None), ("utf-16", "UTF-16"), ("utf-16-be", "UTF-16-BE"), ("cp1252", "Windows-1252")],
-)
-def test_encodings_are_found_and_said(write, encoding, said):
-    dataset = load(write("t.csv", (GOOD + "Größe, – 5 €,02,2.0,test\n".replace(", –", " –")).encode(encoding)))
-    assert dataset.frame["text"][4] == "Größe – 5 €"
-    assert (said is None) == (not any("encoded" in note or "1252" in note for note in dataset.warnings))
-    assert said is None or any(said in note for note in dataset.warnings)
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_compressed_files(write, pack):
-    suffix = {gzip: "gz", bz2: "bz2", lzma: "xz"}[sys.modules[pack.__module__.removeprefix("_")]]
-    assert load(write(f"t.csv.{suffix}", pack(GOOD.encode()))).frame.rows() == ROWS
-    assert load(write(f"t.jsonl.{suffix}", pack("\n".join(LINES).encode()))).frame.rows() == ROWS
-
-
-def test_a_zip_of_one_file_and_zst(tmp_path):
-    with zipfile.ZipFile(tmp_path / "t.csv.zip", "w") as archive:
-        archive.writestr("inner.csv", GOOD)
-    assert load(str(tmp_path / "t.csv.zip")).frame.rows() == ROWS
-    pl.DataFrame(ROWS, schema=["text", "level0", "level1", "split"], orient="row").write_csv(
-        tmp_path / "u.csv.zst", compression="zstd", check_extension=False
-    )
-    assert load(str(tmp_path / "u.csv.zst")).frame.rows() == ROWS
-    with zipfile.ZipFile(tmp_path / "t.csv.zip", "a") as archive:
-        archive.writestr("second.csv", GOOD)
-    with pytest.raises(DataError, match="holds 2 files"):
-        load(str(tmp_path / "t.csv.zip"))
-
-
-def test_excel(tmp_path):
-    frame = pl.DataFrame({"text": ["one", "two", "three"], "level0": [1, 1, 2], "level1": ["a", "a", "b"]})
-    frame.with_columns(split=pl.Series(["train", "val", "test"])).write_excel(tmp_path / "t.xlsx")
-    assert load(str(tmp_path / "t.xlsx")).frame.row(2) == ("three", "2", "b", "test")
-
-
-@pytest.mark.parametrize(
-    "shaped",
-    [
-        lambda rows: rows,
-        lambda rows: {f"q{n}": row for n, row in enumerate(rows)},
-        lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
-        lambda rows: {name: {str(n): row[name] for n, row in enumerate(rows)} for name in rows[0]},
-        lambda rows: {"version": 1, "data": rows},
-        lambda rows: {
-            s: [{k: v for k, v in row.items() if k != "split"} for row in rows if row["split"] == s]
-            for s in ("train", "val", "test")
-        },
-    ],
-)
-def test_json_in_each_of_its_shapes(write, shaped):
-    rows = [dict(zip(("text", "level0", "level1", "split"), row, strict=True)) for row in ROWS]
-    assert sorted(load(write("t.json", json.dumps(shaped(rows)))).frame.rows()) == sorted(ROWS)
-    assert load(write("t.json", "\n".join(json.dumps(row) for row in rows))).frame.rows() == ROWS

@@ -1,0 +1,39 @@
+"""An export that cannot be made says so before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_bad_requests_say_what_to_do(fitted, tmp_path):
+    there = tmp_path / "there.parquet"
+    there.write_text("mine")
+    parquet, out = ("export", "--format", "parquet"), ("--output", tmp_path / "a.parquet")
+    assert "--output" in fitted.fails(*parquet, "--method", "v5", "--output", there)
+    assert there.read_text() == "mine"
+    (tmp_path / "free.rows.parquet").write_text("mine")
+    faiss = fitted.fails("export", "--format", "faiss", "--method", "v5", "--output", tmp_path / "free")
+    assert "free.rows.parquet is already there" in faiss
+    assert "no run with method joint" in fitted.fails(*parquet, "--method", "joint", *out)
+    assert "64, 128, 192, 256" in fitted.fails(*parquet, "--method", "v5", "--dims", "64,65", *out)
+    model = ("export", "--format", "sentence-transformers", "--method", "v5", "--output", tmp_path / "m")
+    assert "truncate_dim" in fitted.fails(*model, "--dim", "64", status=2)
+    assert "--dims" in fitted.fails(*parquet, "--method", "v5", "--quantize", "int8", *out, status=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["free.rows.parquet", "there.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("package", "kind"),
+    [("sentence_transformers", "sentence-transformers"), ("faiss", "faiss"), ("onnxruntime", "onnx")],
+)
+def test_a_missing_extra_is_named(fitted, tmp_path, package, kind):
+    (tmp_path / f"{package}.py").write_text("raise ImportError('not installed')\n")
+    said = fitted.fails(
+        "export", "--method", "v5", "--format", kind, "--output", tmp_path / "out", PYTHONPATH=f"{tmp_path}:{ROOT}"
+    )
+    assert "pip install" in said
+    assert not (tmp_path / "out").exists()
