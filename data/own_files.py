@@ -15,20 +15,17 @@ from dataclasses import replace
 import polars as pl
 
 from data.checks import Rows, level_fault
-from data.columns.indicator_columns import NAME, from_indicators, indicators
 from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
 from data.columns.label_tree import ancestors, derivation, found_beside, named, read_tree
-from data.columns.level_columns import LEVEL, find_levels
-from data.columns.split_column import find_split, splits_of, with_meanings
+from data.columns.level_columns import LEVEL, NAME, find_levels, from_indicators, indicators
 from data.columns.text_column import find_text, joined, with_texts_of_lists
 from data.description import Description, described
 from data.errors import DataError, agreeing, counted, listed, quoted
-from data.files.header import without_header
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Records, is_unnamed
+from data.files.records import FileFormat, Records, is_unnamed, without_header
 from data.files.several import FILE_SPLIT, common_name, read_files
 from data.hierarchy import qualified
-from data.splits import assign_splits, read_splits
+from data.splits import assign_splits, find_split, read_splits, splits_of, with_meanings
 
 MISSING = ("none", "null", "nan", "<na>", "na", "n/a")
 """How a missing finer label is written, lower case, and -1 among whole numbers; above a known label it is a class."""

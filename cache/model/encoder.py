@@ -18,10 +18,9 @@ from cache.backbone.json_files import JsonObject, read_json
 from cache.batching.block_mask import HostTrie
 from cache.batching.packing import Packing, pack
 from cache.errors import CacheError
-from cache.model.dense import DenseModules
 from cache.model.native.config import FAMILIES, unknown_settings
 from cache.model.native.load import NativeDecoder, open_native
-from cache.model.pooling import within_tolerance
+from cache.model.pooling import DenseModules, within_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -3,16 +3,24 @@
 A mean is summed in float32 whatever the states are in, over every token of the text, special ones included, as
 sentence-transformers does. Features are raw: not normalised.
 
-When two ways to compute the same features count as equal: what rounding alone may do in a number format.
+Behind the pooling come Dense modules, as sentence-transformers applies them: a linear map and an activation each. LaBSE
+and EmbeddingGemma end in such maps. They belong to the last layer's feature; inner layers have none. Which settings
+they may have is checked by `cache.backbone.settings`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from cache.backbone.settings import check_dense
 from cache.batching.packing import Batch
+from cache.errors import CacheError
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
@@ -74,3 +82,39 @@ def _rectangle(states: Tensor, start: int, texts: int, length: int) -> Tensor:
 
 def _index(nodes: object, states: Tensor) -> Tensor:
     return torch.as_tensor(nodes, device=states.device)
+
+
+class DenseModules:
+    """The maps of one checkpoint, in float32 on one device."""
+
+    def __init__(self, folders: Sequence[Path], device: str) -> None:
+        """Read their weights.
+
+        :raises CacheError: weights that are missing, damaged, or of another shape than the settings say.
+        """
+        self._maps = [_read(folder, device) for folder in folders]
+
+    @torch.inference_mode()
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return features float32 [texts, D] of pooled states float32 [texts, H]."""
+        for made in self._maps:
+            features = made(features)
+        return features
+
+
+def _read(folder: Path, device: str) -> torch.nn.Module:
+    settings = check_dense(folder)
+    path = folder / "model.safetensors"
+    inputs, outputs, biased = settings.count("in_features"), settings.count("out_features"), settings.flag("bias", True)
+    linear = torch.nn.Linear(inputs, outputs, bias=biased)
+    try:
+        weights = {name.removeprefix("linear."): weight for name, weight in load_file(path).items()}
+        linear.load_state_dict(weights)
+    except Exception as error:  # safetensors and torch raise their own
+        reason = " ".join(str(error).split())[:200]
+        raise CacheError(
+            f"{path} does not fit {folder / 'config.json'}: {reason}", "fetch the checkpoint again"
+        ) from error
+    name = settings.text("activation_function", "Tanh") or "Tanh"
+    activation = getattr(torch.nn, name.rsplit(".", 1)[-1])()
+    return torch.nn.Sequential(linear, activation).float().eval().requires_grad_(False).to(device)

@@ -1,7 +1,7 @@
 """Work items over devices: computed here with one device, else by a process per device, each writing its own shards.
 
 A process computes items while earlier ones wait to be committed, and acknowledges an item when its rows are in shards
-(`cache.workers.in_flight`). Of what a failed process held, the store says what it had committed; the scheduler gives
+(`cache.workers.work_items`). Of what a failed process held, the store says what it had committed; the scheduler gives
 the rest to the others. The texts of the batches that it had in hand are the suspects: they come last and in small
 items, so that the next failure tells which text it was.
 """

@@ -23,9 +23,8 @@ from cache.errors import CacheError, DeviceError
 from cache.progress import Tally
 from cache.store.writer import ShardWriter
 from cache.workers.background import BackgroundWriter, Prefetcher
-from cache.workers.in_flight import InFlight
 from cache.workers.tokenizer_pool import PreparedItems, TokenizerPool, tokenizer_share
-from cache.workers.work_items import ITEM_TEXTS, WorkItem, split_items
+from cache.workers.work_items import ITEM_TEXTS, InFlight, WorkItem, split_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

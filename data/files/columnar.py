@@ -13,9 +13,8 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from data.errors import DataError, counted, listed, quoted
-from data.files.header import lines_above
 from data.files.locate import is_url
-from data.files.records import FileFormat, Kind, KindName, Records, repeated, unnamed
+from data.files.records import FileFormat, Kind, KindName, Records, lines_above, repeated, unnamed
 from data.splits import split_of_word
 
 _Dtype = pl.DataType | DataTypeClass

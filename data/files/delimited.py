@@ -20,10 +20,9 @@ from itertools import islice
 import polars as pl
 
 from data.errors import DataError, counted, listed, quoted
-from data.files.header import lines_above
 from data.files.labelled_lines import labelled
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Quotes, Records, repeated, unnamed
+from data.files.records import FileFormat, Quotes, Records, lines_above, repeated, unnamed
 from data.files.stream import Stream, open_stream
 from data.files.swallowed import Candidate, candidate, first_swallowing
 

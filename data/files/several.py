@@ -17,10 +17,9 @@ import polars as pl
 
 from data.errors import DataError, listed, quoted
 from data.files.class_folders import read_text_files, text_files
-from data.files.header import first_line_as_row, has_no_header
 from data.files.locate import expanded, is_there, is_url, local, stem, suffix_of
 from data.files.read import FORMATS, open_source
-from data.files.records import FileFormat, Kind, Records
+from data.files.records import FileFormat, Kind, Records, first_line_as_row, has_no_header
 from data.splits import split_of_word
 
 FILE_SPLIT = "\0split"

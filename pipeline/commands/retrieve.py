@@ -63,9 +63,8 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     """
     from pipeline.retrieval.embeddings import embedders
     from pipeline.retrieval.experiment import device_of, experiment
-    from pipeline.retrieval.recommend import sentences
     from pipeline.retrieval.results import results_of
-    from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
+    from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables, sentences
     from pipeline.stages.with_progress import features_of, runs_to_judge
     from pipeline.workspace.outputs import check_output
     from pipeline.workspace.records import write_record

@@ -2,7 +2,7 @@
 
 The unit is a floating-point operation, a multiplication and an addition being two, as in `torch.utils.flop_counter`;
 products only, which are what a device's speed is stated in. The tests hold every figure here to that counter, run over
-the very code that trains. What it does not count (norms, activations, softmax) is `pipeline.cost.elementwise`'s, what
+the very code that trains. What it does not count (norms, activations, softmax) is `pipeline.cost.backbone`'s, what
 it cannot see (the fused optimiser) is by formula below. The alternative, only ever running the counter, would need the
 real batch of every method and size one asks about.
 """

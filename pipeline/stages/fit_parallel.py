@@ -21,8 +21,7 @@ from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost.head import step
 from pipeline.errors import PipelineError
-from pipeline.stages.fit import fit
-from pipeline.stages.fit_request import FitRequest, plan
+from pipeline.stages.fit import FitRequest, fit, plan
 from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run

@@ -37,8 +37,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.embeddings import run_scorable
 from pipeline.evaluation.score import score, stored_scores
 from pipeline.evaluation.scores import Score
-from pipeline.stages.fit import fit
-from pipeline.stages.fit_request import FitRequest, plan
+from pipeline.stages.fit import FitRequest, fit, plan
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures, labelled_features
 from pipeline.workspace.runs import Run, is_run

@@ -14,9 +14,8 @@ from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.evaluation.scores import Score
-from pipeline.stages.fit import Fitted, fit
+from pipeline.stages.fit import FitRequest, Fitted, fit
 from pipeline.stages.fit_parallel import fit_at_once, processes_for, untrained
-from pipeline.stages.fit_request import FitRequest
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session

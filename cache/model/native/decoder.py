@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from cache.model.native.bert import Weights
 from cache.model.native.config import DecoderShape
 from cache.model.native.ops import EAGER, Kernels, Rotary
-from cache.model.native.weights import Weights
 
 _PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _OUTPUT = "self_attn.o_proj"

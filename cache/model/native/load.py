@@ -18,13 +18,12 @@ from cache.backbone.json_files import read_json
 from cache.batching.block_mask import DeviceTrie
 from cache.errors import DeviceError
 from cache.model.attention import Blocks, Chain
-from cache.model.native.bert import Bert
+from cache.model.native.bert import Bert, Weights
 from cache.model.native.bert import expected as expected_of_bert
 from cache.model.native.config import bert_shape, decoder_shape
 from cache.model.native.decoder import Decoder
 from cache.model.native.decoder import expected as expected_of_decoder
 from cache.model.native.ops import Rotary
-from cache.model.native.weights import Weights
 from cache.model.pooling import pool
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import DataError, Description, load
-from data.files.header import lines_above
+from data.files.records import lines_above
 
 TOPICS = {"sport": ("tennis", "chess"), "food": ("bread", "soup")}
 ROWS = [

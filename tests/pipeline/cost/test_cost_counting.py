@@ -12,8 +12,7 @@ from heads.presets import PRESETS, HeadShape
 from heads.training.inputs import checked_inputs
 from heads.training.trainer import Trainer, part_of
 from pipeline.cost import head as counted
-from pipeline.cost.backbone import build, count_config
-from pipeline.cost.elementwise import ElementCounter
+from pipeline.cost.backbone import ElementCounter, build, count_config
 from pipeline.errors import PipelineError
 
 CLASSES = {2: (3, 12), 3: (2, 6, 12)}

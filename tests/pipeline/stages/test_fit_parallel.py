@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.stages.fit import fit
+from pipeline.stages.fit import FitRequest, fit, plan
 from pipeline.stages.fit_parallel import WORTH, fit_at_once, processes_for, untrained
-from pipeline.stages.fit_request import FitRequest, plan
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 

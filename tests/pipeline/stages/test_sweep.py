@@ -171,7 +171,7 @@ from pathlib import Path
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 from pipeline.stages.fit import fit
-from pipeline.stages.fit_request import FitRequest
+from pipeline.stages.fit import FitRequest
 
 artifacts, meeting, own = Artifacts(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 

@@ -19,7 +19,7 @@ from cache import FeatureStore, text_keys
 from data import Description
 from pipeline.errors import PipelineError
 from pipeline.stages.embed import corpus_of
-from pipeline.stages.fit_request import FitRequest
+from pipeline.stages.fit import FitRequest
 from pipeline.stages.sweep import Point
 from pipeline.stages.sweep_ray import do_points_on_cluster, explained, fit_and_score
 from pipeline.workspace.artifacts import DatasetSource
