@@ -154,6 +154,7 @@ def fit_many(
     choosing = choice is None and is_chosen(method, head, epochs)
     inputs = checked_inputs(features, labels, validation, where, classes=classes, every_held_row=choosing)
     if choosing:
+        inputs = with_shrinkage(inputs)
         choice = _choice(row, settings, inputs)
     if choice is not None:
         inputs = replace(inputs, shrinkage=choice.shrinkage)
@@ -181,7 +182,7 @@ def choose(
     """Choose what `fit_many` would train if told neither head nor epochs; see there, and `heads/choosing.py`."""
     settings = hyperparameters(method, batch_size=batch_size, lr=lr, schedule=schedule)
     inputs = checked_inputs(features, labels, validation, _device(device), classes=classes, every_held_row=True)
-    return _choice(method_named(method), settings, inputs)
+    return _choice(method_named(method), settings, with_shrinkage(inputs))
 
 
 def _choice(row: Method, settings: dict[str, Any], inputs: Inputs) -> Choice:
@@ -192,8 +193,7 @@ def _choice(row: Method, settings: dict[str, Any], inputs: Inputs) -> Choice:
         result = _trained(alone, row, preset(head), {**settings, "epochs": epochs}, [0], None)[0]
         return result.head.to(part.features.device)
 
-    settled = with_shrinkage(inputs)
-    return replace(choose_among(settled, train), shrinkage=settled.shrinkage)
+    return replace(choose_among(inputs, train), shrinkage=inputs.shrinkage)
 
 
 def _trained(
@@ -267,7 +267,11 @@ def _begun(row: Preset, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor] | Non
     held = None if inputs.validation is None else standardised(inputs.validation, found.centre, found.scale)
     rows = standardised(inputs.features, found.centre, found.scale)
     centring = {"centre": found.centre.cpu(), "scale": found.scale}
-    return replace(inputs, features=rows, validation=held), begin | class_proxies(embeddings, inputs), centring
+    return (
+        replace(inputs, features=rows, validation=held, scatter=None),
+        begin | class_proxies(embeddings, inputs),
+        centring,
+    )
 
 
 class _Counter:

@@ -17,6 +17,7 @@ from torch import Tensor
 from heads.errors import HeadsError
 from heads.head import checked_features, labels_of
 from heads.training import losses
+from heads.training.scatter import Scatter
 from heads.training.validation import chosen_rows
 
 _MOST_CLASSES = 10_000_000  # a classifier of so many takes gigabytes
@@ -29,6 +30,7 @@ class Inputs:
     Labels are class numbers, -1 below a row's last known level. `classes` are the class counts per level; `parents[l]`
     int64 [C_{l+1}] the parent of each class, -1 where unseen; `names[l]` the labels that the classes had, None where
     all were the class numbers already. `shrinkage` is that of `lda` where it is settled; None: the data choose it.
+    `scatter` are the sums of `features`, where they are known already.
     """
 
     features: Tensor
@@ -39,6 +41,7 @@ class Inputs:
     parents: tuple[np.ndarray, ...]
     names: tuple[tuple[Any, ...], ...] | None
     shrinkage: float | None = None
+    scatter: Scatter | None = None
 
     def named(self, numbers: np.ndarray) -> np.ndarray:
         """Labels as they were given, of class numbers int64 [n, L]."""
@@ -110,6 +113,7 @@ def part_of_inputs(inputs: Inputs, kept: Tensor, held: Tensor) -> Inputs:
         classes=classes,
         parents=_parents(numbers, classes),
         names=None,
+        scatter=None,
     )
 
 

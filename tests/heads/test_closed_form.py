@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from heads import fit, fit_many, load, save
-from heads.closed_form import discriminants, scatter_of
+from heads.closed_form import discriminants, linear_map, with_shrinkage
+from heads.training.inputs import checked_inputs, part_of_inputs
+from heads.training.scatter import scatter_of
 from tests.heads.conftest import clusters
 
 METHODS = ("lda", "pca", "features")
@@ -51,6 +55,19 @@ def test_a_scatter_is_what_slow_sums_give_and_subtracts():
                 between += np.outer(gap, gap) / known.sum()
         np.testing.assert_allclose(found.within, within, atol=1e-8)
         np.testing.assert_allclose(found.between, between, atol=1e-8)
+
+
+def test_sums_go_along_with_their_rows_and_with_no_others(monkeypatch):
+    features, labels = clusters(120)
+    inputs = checked_inputs(features, labels, None, torch.device("cpu"))
+    settled = with_shrinkage(inputs)
+    kept, held = torch.arange(0, 90), torch.arange(90, 120)
+    alone = part_of_inputs(replace(inputs, shrinkage=settled.shrinkage), kept, held)
+    found = linear_map("lda", part_of_inputs(settled, kept, held), 64)
+    assert torch.equal(found.weight, linear_map("lda", alone, 64).weight)
+    expected = linear_map("lda", replace(settled, scatter=None), 64)
+    monkeypatch.setattr("heads.closed_form.scatter_of", None)  # the rows are not summed again
+    assert torch.equal(linear_map("lda", settled, 64).weight, expected.weight)
 
 
 @pytest.mark.parametrize("method", METHODS)
