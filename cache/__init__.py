@@ -41,16 +41,10 @@ __getattr__ = importer(
     __name__,
     {
         "cache.backbone.registry": ("resolve",),
-        "cache.embedding": (
-            "embed",
-            "embed_missing",
-        ),
+        "cache.embedding": ("embed", "embed_missing"),
         "cache.errors": ("CacheError",),
         "cache.plan": ("EmbedRequest",),
-        "cache.progress": (
-            "EmbedProgress",
-            "EmbedReport",
-        ),
+        "cache.progress": ("EmbedProgress", "EmbedReport"),
         "cache.store.hashing": ("text_keys",),
         "cache.store.store": ("FeatureStore",),
         "cache.store.verification": ("verify",),

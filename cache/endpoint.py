@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,7 @@ from cache.errors import CacheError
 from cache.lookup import Lookup
 from cache.plan import EmbedRequest
 from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
-from cache.store.description import DESCRIPTION_FILE, read_description
+from cache.store.description import DESCRIPTION_FILE, description_of_vectors, read_description
 from cache.store.store import FeatureStore
 from cache.store.writer import ShardWriter
 
@@ -76,7 +77,9 @@ def embed_from_endpoint(
         if first is not None:
             _compare_probe(server, description, probe)
             writer = stack.enter_context(ShardWriter(folder, description, seconds=_COMMIT_SECONDS))
-            for keys, vectors in _answered(server, _chain(first, missing), prompt, int(description["hidden_size"])):
+            for keys, vectors in _answered(
+                server, itertools.chain([first], missing), prompt, int(description["hidden_size"])
+            ):
                 writer.append(keys, vectors)
                 tally.computed += len(keys)
                 report("computing")
@@ -87,9 +90,6 @@ def embed_from_endpoint(
         texts=lookup.texts,
         computed=tally.computed,
         reused=lookup.texts - tally.computed,
-        tokens=0,
-        nodes=0,
-        padding=0,
         seconds=seconds,
         stages=dict(tally.stages),
         dtype="float32",
@@ -118,23 +118,8 @@ def _new_store(backbone: Backbone, root: Path, probe: NDArray[np.float32] | None
     assert probe is not None
     origin = _origin(backbone)
     digits = hashlib.blake2b(f"{origin} {len(probe)} float32".encode(), digest_size=16).hexdigest()
-    description = {
-        "backbone": backbone.name,
-        "fingerprint": digits,
-        "origin": origin,
-        "layer": 0,
-        "hidden_size": len(probe),
-        "store_dtype": "float32",
-        "compute_dtype": "float32",
-        "pooling": "endpoint",
-        "max_length": None,
-        "end_token": None,
-        "weights": {},
-        "tokenizer": {},
-        "config": {"hidden_size": len(probe), "num_hidden_layers": 0},
-        "model": backbone.source,
-        "probe": {"text": PROBE, "vector": [float(value) for value in probe]},
-    }
+    description = description_of_vectors(backbone.name, digits, origin, len(probe), "endpoint")
+    description |= {"model": backbone.source, "probe": {"text": PROBE, "vector": [float(value) for value in probe]}}
     return root / f"{backbone.name}-{digits[:12]}", description
 
 
@@ -221,8 +206,3 @@ def _checked(
         good.append(number)
         vectors.append(found)
     return good, np.array(vectors, np.float32).reshape(len(good), dim), odd
-
-
-def _chain(first: Request, rest: Iterator[Request]) -> Iterator[Request]:
-    yield first
-    yield from rest

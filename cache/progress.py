@@ -27,7 +27,7 @@ class EmbeddedLayer:
     folder: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbedReport:
     """Of `texts`, `computed` distinct ones went through the backbone; `reused` were stored or repeat another.
 
@@ -39,11 +39,11 @@ class EmbedReport:
     texts: int
     computed: int
     reused: int
-    tokens: int
-    nodes: int
-    padding: int
+    tokens: int = 0
+    nodes: int = 0
+    padding: int = 0
     seconds: float
-    stages: dict[str, float]
+    stages: dict[str, float] = field(default_factory=dict)
     dtype: str
     device: str
     stores: tuple[EmbeddedLayer, ...]

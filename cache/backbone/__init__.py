@@ -38,17 +38,8 @@ __all__ = [
 __getattr__ = importer(
     __name__,
     {
-        "cache.backbone.fingerprint": (
-            "forget_hashes",
-            "identity",
-            "read_content",
-            "weight_files",
-        ),
-        "cache.backbone.hub": (
-            "fetch_small_files",
-            "is_cached",
-            "locate",
-        ),
+        "cache.backbone.fingerprint": ("forget_hashes", "identity", "read_content", "weight_files"),
+        "cache.backbone.hub": ("fetch_small_files", "is_cached", "locate"),
         "cache.backbone.json_files": ("read_json",),
         "cache.backbone.registry": (
             "BACKBONES",
@@ -59,11 +50,7 @@ __getattr__ = importer(
             "is_causal",
             "package_folder",
         ),
-        "cache.backbone.options": (
-            "READING",
-            "BackboneOptions",
-            "with_options",
-        ),
+        "cache.backbone.options": ("READING", "BackboneOptions", "with_options"),
         "cache.backbone.quiet": ("quiet_transformers",),
     },
 )

@@ -26,20 +26,9 @@ __all__ = [
 __getattr__ = importer(
     __name__,
     {
-        "cache.batching.packing": (
-            "Batch",
-            "pack",
-        ),
-        "cache.batching.prefix_trie": (
-            "shared_lengths",
-            "token_order",
-        ),
+        "cache.batching.packing": ("Batch", "pack"),
+        "cache.batching.prefix_trie": ("shared_lengths", "token_order"),
         "cache.batching.ragged": ("Sequences",),
-        "cache.batching.tokenizer": (
-            "Reading",
-            "TextTokenizer",
-            "reading_of",
-            "token_lengths",
-        ),
+        "cache.batching.tokenizer": ("Reading", "TextTokenizer", "reading_of", "token_lengths"),
     },
 )

@@ -27,17 +27,8 @@ __all__ = [
 __getattr__ = importer(
     __name__,
     {
-        "cache.cluster.connection": (
-            "check_shared",
-            "connected",
-            "import_ray",
-            "living_nodes",
-            "reason_of",
-        ),
+        "cache.cluster.connection": ("check_shared", "connected", "import_ray", "living_nodes", "reason_of"),
         "cache.cluster.engine": ("embed_on_cluster",),
-        "cache.cluster.parquet": (
-            "Corpus",
-            "open_corpus",
-        ),
+        "cache.cluster.parquet": ("Corpus", "open_corpus"),
     },
 )

@@ -27,18 +27,10 @@ __all__ = [
 __getattr__ = importer(
     __name__,
     {
-        "cache.store.atomic": (
-            "atomic_file",
-            "atomic_folder",
-            "remove_stale_partials",
-        ),
+        "cache.store.atomic": ("atomic_file", "atomic_folder", "remove_stale_partials"),
         "cache.store.description": ("read_description",),
         "cache.store.given": ("store_vectors",),
-        "cache.store.maintenance": (
-            "compact",
-            "find_stores",
-            "remove_store",
-        ),
+        "cache.store.maintenance": ("compact", "find_stores", "remove_store"),
         "cache.store.store": ("FeatureStore",),
     },
 )

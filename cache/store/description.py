@@ -86,6 +86,25 @@ def write_description(folder: Path, description: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def description_of_vectors(name: str, digits: str, origin: str, width: int, pooling: str) -> dict[str, Any]:
+    """Return the description of float32 vectors of `width` dimensions that no backbone here computed."""
+    return {
+        "backbone": name,
+        "fingerprint": digits,
+        "origin": origin,
+        "layer": 0,
+        "hidden_size": width,
+        "store_dtype": "float32",
+        "compute_dtype": "float32",
+        "pooling": pooling,
+        "max_length": None,
+        "end_token": None,
+        "weights": {},
+        "tokenizer": {},
+        "config": {"hidden_size": width, "num_hidden_layers": 0},
+    }
+
+
 def note_use(folder: Path) -> None:
     """Record that the rows in `folder` were read or written now: the time of an empty file, set by the file server."""
     path = folder / LAST_USED_FILE

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.progress import EmbeddedLayer, EmbedReport
+from cache.store.description import description_of_vectors
 from cache.store.hashing import text_keys
 from cache.store.store import FeatureStore
 
@@ -30,21 +31,7 @@ def store_vectors(root: Path, name: str, texts: Sequence[str], vectors: NDArray[
     digest = hashlib.blake2b(keys.tobytes(), digest_size=16)
     digest.update(rows.tobytes())
     width, digits = int(rows.shape[1]), digest.hexdigest()
-    description = {
-        "backbone": name,
-        "fingerprint": digits,
-        "origin": digits,
-        "layer": 0,
-        "hidden_size": width,
-        "store_dtype": "float32",
-        "compute_dtype": "float32",
-        "pooling": "given",
-        "max_length": None,
-        "end_token": None,
-        "weights": {},
-        "tokenizer": {},
-        "config": {"hidden_size": width, "num_hidden_layers": 0},
-    }
+    description = description_of_vectors(name, digits, digits, width, "given")
     store = FeatureStore.create(root / f"{name}-{digits[:12]}", description)
     missing = ~store.contains(keys)
     if missing.any():
@@ -55,11 +42,7 @@ def store_vectors(root: Path, name: str, texts: Sequence[str], vectors: NDArray[
         texts=len(texts),
         computed=computed,
         reused=len(texts) - computed,
-        tokens=0,
-        nodes=0,
-        padding=0,
         seconds=time.perf_counter() - began,
-        stages={},
         dtype="float32",
         device="none",
         stores=(EmbeddedLayer(0, digits, store.folder),),

@@ -22,15 +22,8 @@ __all__ = [
 __getattr__ = importer(
     __name__,
     {
-        "cache.devices": (
-            "choose_devices",
-            "current",
-            "threads_each",
-        ),
+        "cache.devices": ("choose_devices", "current", "threads_each"),
         "cache.workers.process_pool": ("Channel",),
-        "cache.workers.scheduler": (
-            "Acknowledged",
-            "Scheduler",
-        ),
+        "cache.workers.scheduler": ("Acknowledged", "Scheduler"),
     },
 )

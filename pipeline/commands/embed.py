@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
-    IntegerList,
+    NumberList,
     coarse_option,
     dataset_argument,
     embedding_options,
@@ -38,7 +38,7 @@ ENGINES = ("local", "ray")
 )
 @click.option("--name", help="With --embeddings: what to call them. Default: the file's name.")
 @click.option(
-    "--layers", type=IntegerList(), default="-1", show_default=True, help="Layers to store, from the same pass."
+    "--layers", type=NumberList(int), default="-1", show_default=True, help="Layers to store, from the same pass."
 )
 @click.option(
     "--engine",

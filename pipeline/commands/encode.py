@@ -8,14 +8,12 @@ from typing import Any
 import click
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import force_option
+from pipeline.terminal.options import force_option, run_options
 
 
 @command("encode", example="pipeline encode new.csv --method mrl --seed 42 --dim 64 --output new.parquet")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
-@click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
-@click.option("--run", "run_id", help="The run itself, instead of method and seed.")
+@run_options
 @click.option("--dim", type=int, help="Dimensions of the embedding, a prefix (default: all).")
 @click.option("--text", default="text", show_default=True, help="Text column of a CSV, Parquet or JSONL file.")
 @click.option("--output", type=click.Path(path_type=Path), help="Default: FILE.encoded.parquet.")
@@ -29,27 +27,18 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     `score --json`), not of nearest neighbours. FILE is CSV, Parquet or JSONL with a text column, whose other columns
     are kept, or .txt with one text per line. A column of FILE that is called like a level gets `_given` added.
     """
-    from pipeline.evaluation.advised_run import advised_run
     from pipeline.stages.embed_with_progress import rate_of
     from pipeline.stages.encode import beside, encode, read_input
+    from pipeline.stages.run_asked import run_asked
     from pipeline.workspace.outputs import check_output, made_by, write_table
-    from pipeline.workspace.runs import file_digest, runs_by_id
-    from pipeline.workspace.select_run import chosen_line, runs_asked
+    from pipeline.workspace.runs import file_digest
 
     console = session.console
     output = options["output"] or file.with_name(f"{file.name}.encoded.parquet")
     if output.suffix != ".parquet":
         raise click.BadParameter(f"{output} does not end in .parquet, which is what is written", param_hint="--output")
-    if options["run_id"] and (options["method"] or options["seed"] is not None):
-        raise click.UsageError("--run names a run by itself: leave out --method and --seed")
     given = read_input(file, options["text"])
-    method, seed = options["method"], options["seed"]
-    if options["run_id"]:
-        runs = runs_by_id(session.artifacts, [options["run_id"]])
-    else:
-        runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
-    run, why = advised_run(runs, method, seed)
-    console.say(chosen_line(run, runs, method, seed, why))
+    run = run_asked(session, options)
     dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
     facts = {"command": "encode", "run": run.id, "dim": dim, "input": file_digest(file.read_bytes())}
     check_output(output, force=options["force"], inputs=[file], own=made_by(output) == facts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import backbone_options
+from pipeline.terminal.options import backbone_options, run_options
 
 if TYPE_CHECKING:
     from pipeline.workspace.features import LabelledFeatures
@@ -21,9 +21,7 @@ MODELS = FORMATS[:2]
 
 
 @command("export", example="pipeline export --method joint --seed 42 --format sentence-transformers --output model")
-@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
-@click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
-@click.option("--run", "run_id", help="The run itself, instead of method and seed.")
+@run_options
 @click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder or file; nothing is replaced.")
 @click.option("--dim", type=int, help="parquet, faiss: dimensions of the one embedding (default: all).")
@@ -83,22 +81,12 @@ def _wanted(kind: str, options: dict[str, Any]) -> _Wanted:
 
 
 def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
-    from pipeline.evaluation.advised_run import advised_run
     from pipeline.evaluation.embeddings import run_scorable
+    from pipeline.stages.run_asked import run_asked
     from pipeline.stages.with_progress import runs_to_judge
-    from pipeline.workspace.runs import runs_by_id
-    from pipeline.workspace.select_run import chosen_line
 
-    method, seed = options["method"], options["seed"]
-    if options["run_id"] and (method or seed is not None):
-        raise click.UsageError("--run names a run by itself: leave out --method and --seed")
-    if options["run_id"]:
-        runs = runs_by_id(session.artifacts, [options["run_id"]])
-        run_scorable(runs[0], features)  # refuses a run of other features
-    else:
-        runs = runs_to_judge(session, features, None)
-    run, why = advised_run(runs, method, seed)
-    session.console.say(chosen_line(run, runs, method, seed, why))
+    run = run_asked(session, options, None if options["run_id"] else runs_to_judge(session, features, None))
+    run_scorable(run, features)  # refuses a run of other features
     return run
 
 
@@ -121,9 +109,9 @@ def _model(
         session.console.show(f"{output}: complete already, of the same run")
         return {**done, "path": str(output)}
     check_output(output, force=None)
-    extras.sentence_transformers()
+    extras.needed("sentence_transformers")
     if kind == "onnx":
-        extras.needed("onnxruntime", "onnxruntime", "export")
+        extras.needed("onnxruntime")
     named = options["backbone"]
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
     scorable = run_scorable(run, features)
@@ -212,7 +200,7 @@ def _vectors(
         own = made_by(output) == facts
     check_output(output, force=None, own=own)
     if kind == "faiss":
-        extras.faiss()
+        extras.needed("faiss")
     rows = embedded_rows(run, features, split)
     found: dict[str, Any] = {"format": kind, "path": str(output), "run": run.id, "rows": rows.frame.height}
     found |= {"dims": list(wanted.dims), "split": split} if wanted.dims else {"dim": dim, "split": split}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import IntegerList, NameList, backbone_options, known_methods
+from pipeline.terminal.options import NameList, NumberList, backbone_options, known_methods
 
 if TYPE_CHECKING:
     from pipeline.retrieval.embeddings import Embedder
@@ -20,15 +20,15 @@ _MOST_FOR_FAISS = 200_000
 
 
 @command("retrieve", example="pipeline retrieve --filter-dim 64 --candidates 1000 --corpus-size 1000000")
-@click.option("--filter-dim", type=IntegerList(), help="Prefixes to filter by (default: 64,128).")
+@click.option("--filter-dim", type=NumberList(int), help="Prefixes to filter by (default: 64,128).")
 @click.option(
     "--candidates",
-    type=IntegerList(),
+    type=NumberList(int),
     help="Documents that the filter lets through (default: 0.1, 0.2, 0.5, 1 and 2 % of the corpus, at least 50).",
 )
 @click.option(
     "--corpus-size",
-    type=IntegerList(),
+    type=NumberList(int),
     help="Documents, several sizes if you like (default: the training split). More than there are: the rest are "
     "simulated, copies jittered by their class's covariance before the head, and new finest classes among them.",
 )

@@ -10,8 +10,8 @@ import click
 
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
-    IntegerList,
     NameList,
+    NumberList,
     backbone_options,
     force_option,
     known_methods,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours that vote.")
 @click.option(
     "--gallery-size",
-    type=IntegerList(),
+    type=NumberList(int),
     help="Instead: galleries of these sizes, from training rows and from held-out rows, one cell each.",
 )
 @click.option("--errors", is_flag=True, help="Show where the finest level goes wrong: siblings or strangers, and who.")
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     metavar="FILE.npy|.parquet",
     help="Score these instead of runs: one vector per row of the dataset, in order or joined by a text column.",
 )
-@click.option("--dims", type=IntegerList(), help="With --embeddings: the prefixes to score.")
+@click.option("--dims", type=NumberList(int), help="With --embeddings: the prefixes to score.")
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
 @force_option
 @backbone_options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import backbone_options
+from pipeline.terminal.options import backbone_options, run_options
 
 if TYPE_CHECKING:
     from pipeline.workspace.runs import Run
@@ -22,9 +22,7 @@ _GRACE_SECONDS = 10
 
 
 @command("serve", example="pipeline serve --method joint --port 8000")
-@click.option("--method", help="Method of the run (default: the one that the kept scores advise).")
-@click.option("--seed", type=int, help="Seed of the run (default: the lowest there is).")
-@click.option("--run", "run_id", help="The run itself, instead of method and seed.")
+@run_options
 @click.option("--host", default="127.0.0.1", show_default=True, help=f"Any other than loopback needs {KEY}.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--name", help="Name of the model in the protocol (default: method and head).")
@@ -42,35 +40,19 @@ def COMMAND(session: Session, host: str, port: int, **options: Any) -> dict[str,
     """
     from pipeline.errors import PipelineError
     from pipeline.serve.protocol import Limits
+    from pipeline.stages.run_asked import run_asked
     from pipeline.terminal import extras
 
     for module in ("starlette", "uvicorn"):
-        extras.needed(module, module, "serve")
+        extras.needed(module)
     key = os.environ.get(KEY) or None
     if key is None and host not in _LOOPBACK:
         raise PipelineError(
             f"--host {host} can be reached by others, and there is no key", f"set {KEY}, or leave it out"
         )
-    run = _run(session, options)
+    run = run_asked(session, options)
     limits = Limits(options["max_body"], options["max_texts"], options["max_tokens"])
     return _serve(session, run, host, port, key, limits, options)
-
-
-def _run(session: Session, options: dict[str, Any]) -> Run:
-    from pipeline.evaluation.advised_run import advised_run
-    from pipeline.workspace.runs import runs_by_id
-    from pipeline.workspace.select_run import chosen_line, runs_asked
-
-    method, seed = options["method"], options["seed"]
-    if options["run_id"] and (method or seed is not None):
-        raise click.UsageError("--run names a run by itself: leave out --method and --seed")
-    if options["run_id"]:
-        runs = runs_by_id(session.artifacts, [options["run_id"]])
-    else:
-        runs = runs_asked(session.artifacts, options["dataset"], options["backbone"])
-    run, why = advised_run(runs, method, seed)
-    session.console.say(chosen_line(run, runs, method, seed, why))
-    return run
 
 
 def _serve(

@@ -10,19 +10,19 @@ import click
 from rich.table import Table
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import IntegerList, NameList, NumberList, force_option, known_methods
+from pipeline.terminal.options import NameList, NumberList, force_option, known_methods
 
 
 @command("sweep", example="pipeline sweep --methods v5,mrl --seeds 1,2,3 --heads paper,linear --lrs 1e-4,1e-3")
 @click.option("--grid", "grid_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML of axes.")
 @click.option("--methods", type=NameList(known_methods), help="Default: v5,mrl,joint.")
-@click.option("--seeds", type=IntegerList(), help="Trained together. Default: 42.")
+@click.option("--seeds", type=NumberList(int), help="Trained together. Default: 42.")
 @click.option("--heads", type=NameList(), help="Head presets. Default: paper.")
 @click.option("--datasets", type=NameList(), help="Default: what `embed` used last.")
 @click.option("--backbones", type=NameList(), help="Default: what `embed` used last.")
-@click.option("--layers", type=IntegerList(), help="Default: -1.")
-@click.option("--epochs", type=IntegerList(), help="Default: the method's.")
-@click.option("--batch-sizes", type=IntegerList(), help="Default: the method's.")
+@click.option("--layers", type=NumberList(int), help="Default: -1.")
+@click.option("--epochs", type=NumberList(int), help="Default: the method's.")
+@click.option("--batch-sizes", type=NumberList(int), help="Default: the method's.")
 @click.option("--lrs", type=NumberList(), help="Learning rates. Default: the method's.")
 @click.option("--schedules", type=NameList(), help="Of the learning rate: constant, one-cycle. Default: the method's.")
 @click.option(

@@ -141,7 +141,7 @@ def check_onnx(
     :returns: the distance from the run's own embeddings, and the largest difference from the traced model.
     :raises PipelineError: if a graph differs by more than `AGREEMENT`.
     """
-    runtime = extras.needed("onnxruntime", "onnxruntime", "export")
+    runtime = extras.needed("onnxruntime")
     model, head, dims = load_folder(source), run.load(), list(run.record["dims"])
     names = [f"embedding_{dim}" for dim in dims]
     batch = model.tokenizer([run.record["prompt"] + text for text in texts], padding=True, truncation=True,

@@ -139,7 +139,7 @@ def _copy_backbone(source: Path, folder: Path, backbone: Backbone) -> None:
 
 def _settings(prompt: str) -> dict[str, Any]:
     return {
-        "__version__": {"sentence_transformers": extras.sentence_transformers().__version__},
+        "__version__": {"sentence_transformers": extras.needed("sentence_transformers").__version__},
         "model_type": "SentenceTransformer",
         "prompts": {"query": prompt, "document": prompt},
         "default_prompt_name": "document" if prompt else None,
@@ -189,7 +189,7 @@ def _noisy(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def load_folder(folder: Path) -> Any:
     """The model in a folder that was just written, on the CPU."""
     with _quiet():
-        return extras.sentence_transformers().SentenceTransformer(
+        return extras.needed("sentence_transformers").SentenceTransformer(
             str(folder), device="cpu", local_files_only=True, trust_remote_code=True
         )
 

@@ -140,7 +140,7 @@ def write_faiss(path: Path, rows: Rows, dim: int, facts: Mapping[str, Any]) -> N
     :param facts: what the table says of its making, beside the digest of the index.
     :raises PipelineError: if FAISS is not installed.
     """
-    faiss = extras.faiss()
+    faiss = extras.needed("faiss")
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     index.add_with_ids(rows.prefix(dim), rows.frame[ROW].to_numpy())
     with cache.store.atomic_file(path) as partial:

@@ -98,8 +98,8 @@ def check_extra() -> None:
 
     :raises PipelineError: if they are not installed.
     """
-    extras.altair()
-    extras.vl_convert()
+    extras.needed("altair")
+    extras.needed("vl_convert")
 
 
 def is_page_of(path: Path, features: LabelledFeatures) -> bool:

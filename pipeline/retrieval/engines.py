@@ -85,7 +85,7 @@ def build(kind: str, documents: Stored) -> FaissIndex:
     :param documents: in float32.
     :raises PipelineError: if FAISS is not installed.
     """
-    faiss = extras.faiss()
+    faiss = extras.needed("faiss")
     faiss.omp_set_num_threads(torch.get_num_threads())
     began = time.perf_counter()
     units = documents.codes.cpu().numpy()

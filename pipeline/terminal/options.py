@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,34 +14,21 @@ if TYPE_CHECKING:
     from pipeline.workspace.artifacts import DatasetSource
 
 
-class IntegerList(click.ParamType[tuple[int, ...]]):
-    """Comma-separated integers, such as `42,123`."""
+class NumberList(click.ParamType[tuple[Any, ...]]):
+    """Comma-separated numbers, such as `1e-4,1e-3`; of kind `int`, such as `42,123`."""
 
-    name = "n[,n...]"
+    def __init__(self, kind: type[int] | type[float] = float) -> None:
+        self._kind, self.name = kind, "n[,n...]" if kind is int else "x[,x...]"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The integers, in the order given, each once."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
-        except ValueError:
-            self.fail(f"{value!r} is not a comma-separated list of whole numbers", param, ctx)
-
-
-class NumberList(click.ParamType[tuple[float, ...]]):
-    """Comma-separated numbers, such as `1e-4,1e-3`."""
-
-    name = "x[,x...]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """The numbers, in the order given, each once."""
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(dict.fromkeys(float(part) for part in str(value).split(",")))
+            return tuple(dict.fromkeys(self._kind(part) for part in str(value).split(",")))
         except ValueError:
-            self.fail(f"{value!r} is not a comma-separated list of numbers", param, ctx)
+            whole = "whole " if self._kind is int else ""
+            self.fail(f"{value!r} is not a comma-separated list of {whole}numbers", param, ctx)
 
 
 class NameList(click.ParamType[tuple[str, ...]]):
@@ -73,6 +61,23 @@ def known_methods() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _all_of(*options: Decorator) -> Decorator:
+    """One decorator of several, in the order in which `--help` shows them."""
+    return lambda function: functools.reduce(lambda made, option: option(made), reversed(options), function)
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which run a command takes; see `pipeline.stages.run_asked`."""
+    return _all_of(
+        click.option("--method", help="Method of the run (default: the one that the kept scores advise)."),
+        click.option("--seed", type=int, help="Seed of the run (default: the lowest there is)."),
+        click.option("--run", "run_id", help="The run itself, instead of method and seed."),
+    )(function)
+
+
 def dataset_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """The dataset: a built-in name, or the files, folder or URL of one's own; see `source_of`."""
     return click.argument("datasets", nargs=-1, metavar="DATASET...")(function)
@@ -80,7 +85,7 @@ def dataset_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how a dataset is loaded; `split_loading` takes them out of the rest."""
-    options = (
+    return _all_of(
         click.option("--levels", type=NameList(), help="Label columns, coarsest first. Default: found."),
         click.option("--text", default="text", help="Text column, or several, joined: title,body. Default: found."),
         click.option(
@@ -103,14 +108,11 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--encoding", help="Of text files, such as cp1252. Default: found."),
         click.option("--path-separator", help="Of label paths in one column (A > B), list, or none. Default: found."),
         click.option("--code", help="Column of codes whose first characters are the levels; see --digits."),
-        click.option("--digits", type=IntegerList(), help="Characters of the code per level: 2,4,6."),
+        click.option("--digits", type=NumberList(int), help="Characters of the code per level: 2,4,6."),
         click.option("--names", type=NameList(), help="Files with the names of label ids: FILE or LEVEL=FILE."),
         click.option("--hierarchy", help="File with the parents of labels: JSON, TOML, or a table of edges."),
         click.option("--label", help="first: the first of several labels of a text."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    )(function)
 
 
 LOADING = ("levels", "text", "limit", "all_rows", "qualify_labels", "drop_incomplete")
@@ -167,7 +169,7 @@ def coarse_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the frozen backbone's pass."""
-    options = (
+    return _all_of(
         click.option(
             "--backbone",
             help="Name, hub id or path of any Hugging Face encoder. Default: qwen3-embedding-0.6b; where the hub does "
@@ -186,15 +188,12 @@ def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="auto, cpu, cuda, all GPUs of the host, some (cuda:0,cuda:2), or cpu:2 for two processes.",
         ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    )(function)
 
 
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how a backbone is read, in place of what its files say; each is part of the fingerprint."""
-    options = (
+    return _all_of(
         click.option("--pooling", type=click.Choice(["last", "mean", "cls"]), help="Default: as the checkpoint says."),
         click.option("--prompt", help="Put before every text. Default: the checkpoint's own, if any."),
         click.option("--end-token", help="Appended to every text: a special token, its id, or none."),
@@ -203,10 +202,7 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="URL",
             help="Server of the OpenAI embeddings protocol, with --backbone openai:MODEL; key from OPENAI_API_KEY.",
         ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    )(function)
 
 
 def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,17 +210,14 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     from heads.methods import SCHEDULES  # here: commands that fit nothing need no heads
     from heads.presets import PRESETS
 
-    options = (
-        click.option("--seeds", type=IntegerList(), default="42", show_default=True, help="Trained together."),
+    return _all_of(
+        click.option("--seeds", type=NumberList(int), default="42", show_default=True, help="Trained together."),
         click.option("--head", type=click.Choice(tuple(PRESETS)), help="Head preset; default: the method's own."),
         click.option("--epochs", type=click.IntRange(min=1), help="Default: the method's published setting."),
         click.option("--batch-size", type=click.IntRange(min=2), help="Default: the method's published setting."),
         click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate; default likewise."),
         click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate; default likewise."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    )(function)
 
 
 def force_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -234,11 +227,8 @@ def force_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which stored features a command works on."""
-    options = (
+    return _all_of(
         click.option("--dataset", help="Dataset: name, id or path (default: what `embed` used last)."),
         click.option("--backbone", help="Backbone: name, hub id or path (default: what `embed` used last)."),
         click.option("--layer", type=int, default=-1, show_default=True, help="Layer whose features are used."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    )(function)

@@ -1,7 +1,7 @@
 """The runs that the options of a command leave, and how a choice among them is said in one line.
 
 What differs in the seed alone differs by luck. Methods, heads and layers differ on purpose: which of them is taken is
-always said, with what else there is (`pipeline.evaluation.advised_run` chooses by the kept scores).
+always said, with what else there is (`pipeline.stages.run_asked` chooses by the kept scores).
 """
 
 from __future__ import annotations

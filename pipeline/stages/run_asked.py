@@ -10,14 +10,36 @@ can answer better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
 
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.recommend import FEW, answer
 from pipeline.evaluation.score import kept_predictions
+from pipeline.terminal.command import Session
 from pipeline.workspace.run_names import names
-from pipeline.workspace.runs import Run
-from pipeline.workspace.select_run import first_run, matching
+from pipeline.workspace.runs import Run, runs_by_id
+from pipeline.workspace.select_run import chosen_line, first_run, matching, runs_asked
+
+
+def run_asked(session: Session, options: Mapping[str, Any], among: Sequence[Run] | None = None) -> Run:
+    """The run that `--run`, `--method` and `--seed` name or leave to be advised; a line says which.
+
+    :param among: by default those of `--dataset` and `--backbone`.
+    :raises PipelineError: if there is none.
+    """
+    method, seed, run_id = options["method"], options["seed"], options["run_id"]
+    if run_id and (method or seed is not None):
+        raise click.UsageError("--run names a run by itself: leave out --method and --seed")
+    if run_id:
+        among = runs_by_id(session.artifacts, [run_id])
+    elif among is None:
+        among = runs_asked(session.artifacts, options["dataset"], options["backbone"])
+    run, why = advised_run(among, method, seed)
+    session.console.say(chosen_line(run, among, method, seed, why))
+    return run
 
 
 def advised_run(runs: Sequence[Run], method: str | None, seed: int | None) -> tuple[Run, str]:
