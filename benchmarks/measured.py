@@ -5,39 +5,45 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.cost.measure import commit, processor
 
 
-@dataclass
+def machine(device: str) -> dict[str, Any]:
+    """Say what a figure was measured on, and by which code."""
+    packages = {}
+    for name in ("torch", "numpy", "sentence-transformers", "transformers", "scikit-learn"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "commit": commit(),
+        "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **packages,
+    }
+
+
 class Results:
-    """Rows of one table: what, figure, unit, remark."""
+    """Rows of one table: what, figure, unit, remark; written as JSON after each."""
 
-    rows: list[tuple[str, float, str, str]] = field(default_factory=list)
+    def __init__(self, about: dict[str, Any], path: Path | None) -> None:
+        """Begin an empty table."""
+        self.rows: list[dict[str, Any]] = []
+        self._about, self._path = about, path
 
-    def add(self, what: str, figure: float, unit: str, remark: str = "") -> None:
-        """Print a row and keep it."""
-        self.rows.append((what, figure, unit, remark))
-        print(f"{what:58} {figure:>14,.4g} {unit:10} {remark}", flush=True)
-
-    def write(self, path: Path) -> None:
-        """Write commit, machine, versions and rows as JSON."""
-        import sentence_transformers
-        import transformers
-
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-        about = {
-            "commit": commit(),
-            "machine": gpu or processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "sentence_transformers": sentence_transformers.__version__,
-        }
-        rows = [dict(zip(("what", "figure", "unit", "remark"), row, strict=True)) for row in self.rows]
-        path.write_text(json.dumps({"about": about, "results": rows}, indent=1))
+    def add(self, what: str, figure: float, unit: str, remark: str = "", **more: Any) -> None:
+        """Print a row and keep it; `more` goes into the JSON alone."""
+        print(f"{what:68} {figure:>10,.4g} {unit:10} {remark}", flush=True)
+        self.rows.append({"what": what, "figure": figure, "unit": unit, "remark": remark, **more})
+        if self._path:
+            self._path.write_text(json.dumps({"about": self._about, "results": self.rows}, indent=1))

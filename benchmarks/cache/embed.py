@@ -28,7 +28,7 @@ import torch
 from benchmarks.cache.embed_devices import on_devices
 from benchmarks.cache.embed_gpu import PARTS, on_gpu
 from benchmarks.cache.embed_timed import clinc, stored, timed
-from benchmarks.measured import Results
+from benchmarks.measured import Results, machine
 from cache import EmbedRequest, FeatureStore, embed_missing, resolve, text_keys
 from pipeline.cost.measure import processor
 
@@ -87,10 +87,9 @@ def main() -> None:
     wanted = "texts" if options.devices else "clinc"
     if getattr(options, wanted) is None:
         parser.error(f"--{wanted} is needed")
-    results = Results()
+    device = (options.devices or options.device).partition(":")[0]
+    results = Results(machine("cuda" if device == "all" and torch.cuda.is_available() else device), options.json)
     (on_devices if options.devices else on_gpu if options.device == "cuda" else on_cpu)(options, results)
-    if options.json:
-        results.write(options.json)
 
 
 if __name__ == "__main__":

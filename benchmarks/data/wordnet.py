@@ -110,7 +110,7 @@ def summed_up(scores: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def measured(file: Path, artifacts: Path) -> dict[str, Any]:
     """Run the commands on the file and return the table, with machine, versions and what `run` recommends."""
-    from benchmarks.heads.fit import machine
+    from benchmarks.measured import machine
 
     outputs = []
     for command in COMMANDS:

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import heads
-from benchmarks.heads.fit import Features, Results, add_sources, datasets_of, listed, machine
+from benchmarks.heads.fit import Features, add_sources, datasets_of, listed
+from benchmarks.measured import Results, machine
 from heads import fitting
 from heads.presets import HeadShape
 from heads.training import losses, trainer

@@ -22,15 +22,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import metadata
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,7 +36,7 @@ import numpy as np
 import torch
 
 import heads
-from pipeline.cost.measure import commit, processor
+from benchmarks.measured import Results, machine
 from pipeline.evaluation.protocols import score_embeddings
 
 PARTS = ("fit", "peer")
@@ -119,41 +116,6 @@ def listed(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """Split an option into numbers."""
     return [int(part) for part in listed(text)]
-
-
-def machine(device: str) -> dict[str, Any]:
-    """Say what a figure was measured on, and by which code."""
-    packages = {}
-    for name in ("torch", "numpy", "sentence-transformers", "transformers", "scikit-learn"):
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "commit": commit(),
-        "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
-        "device": device,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **packages,
-    }
-
-
-class Results:
-    """Rows of one table: what, figure, unit, remark; written as JSON after each."""
-
-    def __init__(self, about: dict[str, Any], path: Path | None) -> None:
-        """Begin an empty table."""
-        self.rows: list[dict[str, Any]] = []
-        self._about, self._path = about, path
-
-    def add(self, what: str, figure: float, unit: str, remark: str = "", **more: Any) -> None:
-        """Print a row and keep it; `more` goes into the JSON alone."""
-        print(f"{what:68} {figure:>10,.4g} {unit:8} {remark}", flush=True)
-        self.rows.append({"what": what, "figure": figure, "unit": unit, "remark": remark, **more})
-        if self._path:
-            self._path.write_text(json.dumps({"about": self._about, "results": self.rows}, indent=1))
 
 
 def fit_part(options: argparse.Namespace, results: Results) -> None:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import heads
-from benchmarks.heads.fit import SEEDS, Features, Results, add_sources, datasets_of, machine, numbers
+from benchmarks.heads.fit import SEEDS, Features, add_sources, datasets_of, numbers
+from benchmarks.measured import Results, machine
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings
 from pipeline.evaluation.statistics import bootstrap_interval, holm, paired_test
 

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 import heads
-from benchmarks.heads.fit import DATASETS, Features, Results, datasets_of, listed, machine, numbers
+from benchmarks.heads.fit import DATASETS, Features, datasets_of, listed, numbers
+from benchmarks.measured import Results, machine
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings
 
 TRAINED, SEEDS = ("v5", "mrl", "joint"), (42, 123, 456)

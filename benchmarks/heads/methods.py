@@ -45,9 +45,9 @@ from benchmarks.heads.fit import (
     datasets_of,
     fitted_to,
     listed,
-    machine,
     numbers,
 )
+from benchmarks.measured import machine
 from pipeline.evaluation import statistics
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 import heads
-from benchmarks.heads.fit import Features, Results, add_sources, datasets_of, machine, numbers
+from benchmarks.heads.fit import Features, add_sources, datasets_of, numbers
+from benchmarks.measured import Results, machine
 from heads.choosing import CANDIDATES
 from pipeline.evaluation.protocols import score_embeddings
 from pipeline.evaluation.statistics import bootstrap_interval

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from pipeline.cost.measure import processor
+from benchmarks.measured import machine
 
 
 def main() -> None:
@@ -45,7 +43,19 @@ def main() -> None:
     axes += [f"--epochs={options.epochs}"] if options.epochs else []
     rows = measure(options.artifacts, axes, options.devices)
     if options.json:
-        options.json.write_text(json.dumps({"about": about(), "grid": axes, "results": rows}, indent=1))
+        options.json.write_text(
+            json.dumps(
+                {
+                    "about": {
+                        **machine("cpu"),
+                        "gpus": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+                    },
+                    "grid": axes,
+                    "results": rows,
+                },
+                indent=1,
+            )
+        )
 
 
 def measure(artifacts: Path, axes: list[str], devices: list[str]) -> list[dict[str, Any]]:
@@ -104,18 +114,6 @@ def compared(first: Path, folder: Path, swept: dict[str, Any]) -> dict[str, Any]
 def shown(value: Any) -> str:
     """A figure with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def about() -> dict[str, Any]:
-    """Machine and versions."""
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {
-        "machine": processor(),
-        "gpus": gpus,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 if __name__ == "__main__":

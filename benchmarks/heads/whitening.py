@@ -14,7 +14,8 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.heads.fit import DIMS, Features, Results, add_sources, datasets_of, machine
+from benchmarks.heads.fit import DIMS, Features, add_sources, datasets_of
+from benchmarks.measured import Results, machine
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings
 
 

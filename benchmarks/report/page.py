@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measured import Results
+from benchmarks.measured import Results, machine
 
 CLASSES, PARENTS, TRAINING, WIDTH = 150, 10, 3_000, 384
 TURNS = """async () => {
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    results = Results()
+    results = Results(machine("cpu"), options.json)
     with tempfile.TemporaryDirectory() as scratch:
         artifacts = options.artifacts or Path(scratch, "artifacts")
         page = Path(scratch, "page.html")
@@ -113,8 +113,6 @@ def main() -> None:
                 results.add(
                     f"zooming: {name}, {share} %", float(np.percentile(values, share)), "ms", f"{shown:,} texts"
                 )
-    if options.json:
-        results.write(options.json)
 
 
 if __name__ == "__main__":

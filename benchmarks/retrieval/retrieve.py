@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 import heads
-from benchmarks.heads.fit import machine
+from benchmarks.measured import machine
 from pipeline.retrieval.documents import Corpus
 from pipeline.retrieval.engines import INDEXES, build, faiss_is_there
 from pipeline.retrieval.knn import search, two_stage

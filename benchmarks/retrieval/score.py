@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.heads.fit import machine
+from benchmarks.measured import machine
 from pipeline.evaluation.protocols import score_embeddings
 
 DIMS = (64, 128, 192, 256)

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 import data
-from benchmarks.heads.fit import machine
+from benchmarks.measured import machine
 from pipeline.claims.search import plan_for_claims, search_measurements
 from pipeline.claims.verdicts import NOT_MEASURED, judge
 from pipeline.evaluation.scores import to_json
