@@ -33,7 +33,6 @@ class IncrementalKeys:
     """A set of keys to which many are added at a time."""
 
     def __init__(self) -> None:
-        """Hold none."""
         self._indexes: list[KeyIndex] = []
 
     def add(self, found: KeyIndex) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
-from cache.store.atomic import flush, remove_folder, remove_stale_partials
+from cache.store.atomic import remove_folder, remove_stale_partials
 from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, read_description
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import row_checksums
@@ -41,10 +41,9 @@ from cache.store.shard import (
     read_description_of,
     read_header,
     rows_in_words,
-    successor_name,
 )
 from cache.store.store import FeatureStore
-from cache.store.writer import write_shard
+from cache.store.writer import replace_shards
 
 _ATTEMPTS = 10
 
@@ -115,16 +114,8 @@ def _worthwhile(group: list[_Source]) -> Iterator[list[_Source]]:
 def _merge(store: FeatureStore, group: list[_Source]) -> int:
     """Replace the shards of `group` by one; return how many rows it has."""
     count = sum(len(source.rows) for source in group)
-    first = group[0].shard.path
-    if count:
-        blocks = (block for source in group for block in _counting_rows(source))
-        write_shard(first.with_name(successor_name(first.name)), store.description, count, blocks)
-    try:
-        for source in reversed(group):
-            source.shard.path.unlink(missing_ok=True)
-        flush(store.folder)
-    except OSError as error:
-        raise file_error("remove", source.shard.path, error) from error
+    blocks = (block for source in group for block in _counting_rows(source))
+    replace_shards([source.shard.path for source in group], store.description, count, blocks)
     return count
 
 

@@ -135,11 +135,7 @@ def read_description_of(paths: Iterable[Path]) -> dict[str, Any] | None:
 
 
 def _parse_header(path: Path, description: Mapping[str, Any]) -> Shard:
-    """Return the facts in the header of the shard at `path`.
-
-    :raises CacheError: if the header is damaged, of another format version or of another store.
-    :raises FileNotFoundError: if another process replaced the shard meanwhile.
-    """
+    """Return the facts in the header of the shard at `path`."""
     import h5py
 
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever

@@ -93,7 +93,6 @@ class FeatureStore:
         return cls(Path(folder), read_description(Path(folder)))
 
     def __len__(self) -> int:
-        """Return the number of distinct keys."""
         return len(self._index.numbers)
 
     @property

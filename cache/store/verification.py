@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError, DamageError, file_error
-from cache.store.atomic import flush
+from cache.errors import CacheError, DamageError
 from cache.store.description import read_description, write_description
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import row_checksums
@@ -30,9 +29,8 @@ from cache.store.shard import (
     read_description_of,
     read_header,
     rows_in_words,
-    successor_name,
 )
-from cache.store.writer import lay_out, write_shard
+from cache.store.writer import lay_out, replace_shards
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ def verify(folder: Path, *, repair: bool = False, progress: Callable[[int, int],
             if checked.damage:
                 damage.append(checked.damage)
                 if repair:
-                    seen.add(_replace(path, checked, description))
+                    count = 0 if checked.shard is None else int(checked.whole.sum())
+                    seen.add(replace_shards([path], description, count, _whole_rows(checked)))
             if progress is not None:
                 progress(done, max(done, total))
         seen.update(pending)
@@ -135,23 +134,9 @@ def _rows_held(path: Path, description: Mapping[str, Any]) -> int:
     return bisect.bisect_right(range(1, most + 1), size, key=lambda rows: lay_out(path, description, rows)[0].size)
 
 
-def _replace(path: Path, checked: _Checked, description: Mapping[str, Any]) -> Path:
-    """Put the whole rows of the shard at `path` in its place; return the path of what holds them."""
-    successor = path.with_name(successor_name(path.name))
-    if checked.shard is not None and checked.whole.any():
-        blocks = _whole_rows(checked.shard, checked.whole)
-        write_shard(successor, description, int(checked.whole.sum()), blocks)
-    try:
-        path.unlink(missing_ok=True)
-        flush(path.parent)
-    except OSError as error:
-        raise file_error("remove", path, error) from error
-    return successor
-
-
-def _whole_rows(shard: Shard, whole: NDArray[np.bool_]) -> Iterator[Rows]:
-    for first, block in read_blocks(shard):
-        keep = whole[first : first + len(block.keys)]
+def _whole_rows(checked: _Checked) -> Iterator[Rows]:
+    for first, block in read_blocks(checked.shard) if checked.shard is not None else ():
+        keep = checked.whole[first : first + len(block.keys)]
         yield Rows(block.keys[keep], block.features[keep], block.checksums[keep])
 
 

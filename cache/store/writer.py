@@ -20,7 +20,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -29,11 +29,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError
-from cache.store.atomic import atomic_file, remove_stale_partials
+from cache.errors import CacheError, file_error
+from cache.store.atomic import atomic_file, flush, remove_stale_partials
 from cache.store.dtypes import ENCODINGS, acceptable, encode
 from cache.store.hashing import KEY_BYTES, as_keys, row_checksums
-from cache.store.shard import FORMAT, VERSION, Rows, Shard, canonical, new_name
+from cache.store.shard import FORMAT, VERSION, Rows, Shard, canonical, new_name, successor_name
 
 _PAGE = 4096
 
@@ -55,6 +55,25 @@ def write_shard(path: Path, description: Mapping[str, Any], count: int, blocks: 
             _write_at(file.fileno(), np.frombuffer(data, np.uint8), start)
         if done != count:
             raise RuntimeError(f"{done} rows came for a shard of {count}")
+
+
+def replace_shards(old: Sequence[Path], description: Mapping[str, Any], count: int, blocks: Iterable[Rows]) -> Path:
+    """Put one shard of `count` rows, none if 0, in the place of some neighbours `old`; return the path that it has.
+
+    It counts where the first of them did. The others go when it is on the disk, the last first.
+
+    :raises CacheError: if the file system refuses a step.
+    """
+    successor = old[0].with_name(successor_name(old[0].name))
+    if count:
+        write_shard(successor, description, count, blocks)
+    try:
+        for path in reversed(old):
+            path.unlink(missing_ok=True)
+        flush(successor.parent)
+    except OSError as error:
+        raise file_error("remove", path, error) from error
+    return successor
 
 
 class _Sketch(io.RawIOBase):

@@ -100,11 +100,12 @@ class TestCompact:
         # also one whose clock runs behind, so that its name sorts among those that are being merged
         store = make(tmp_path / "s", [(0, 100, 1), (100, 200, 2), (200, 300, 3)])
         stamp = int(store.shards[0].path.name.split("-")[1]) + 1
-        write = "cache.store.maintenance.write_shard"
+        write = "cache.store.writer.write_shard"
         original = sys.modules["cache.store.writer"].write_shard
 
         def meanwhile(*arguments):
             monkeypatch.setattr("time.time_ns", lambda: stamp)
+            monkeypatch.setattr(write, original)
             make(tmp_path / "s", [(50, 400, 9)])
             original(*arguments)
 
