@@ -62,10 +62,7 @@ def embed(
 
 
 def _column(texts: Any) -> Iterable[str]:
-    """Return `texts` if it is something that gives texts one by one.
-
-    :raises CacheError: one string; a frame or a mapping, which would give its names; what cannot be iterated.
-    """
+    """Return `texts` if it is something that gives texts one by one."""
     if isinstance(texts, str | bytes | bytearray):
         raise CacheError(f"texts is one string ({texts[:40]!r})", "pass a list of strings: [text]")
     if isinstance(texts, Mapping | set | frozenset) or (hasattr(texts, "columns") and not callable(texts.columns)):

@@ -124,10 +124,7 @@ def _new_store(backbone: Backbone, root: Path, probe: NDArray[np.float32] | None
 
 
 def _compare_probe(server: EmbeddingServer, description: dict[str, Any], probe: NDArray[np.float32] | None) -> None:
-    """Ask for the probe text again where the store is an older one.
-
-    :raises CacheError: the answer has another length, or another direction.
-    """
+    """Ask for the probe text again where the store is an older one."""
     if probe is not None:
         return
     kept = np.array(description["probe"]["vector"], np.float64)

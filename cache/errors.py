@@ -35,13 +35,11 @@ class DamageError(CacheError):
     """A file of a store does not hold what was written to it; `cache.verify` finds how far that goes and repairs it."""
 
     def __init__(self, path: Path, what: str) -> None:
-        """Name the file, and what is wrong with it."""
         super().__init__(f"{path} is damaged: {what}", _REPAIR)
         self.path = path
         self.what = what
 
     def __reduce__(self) -> tuple[type[CacheError], tuple[Any, ...]]:
-        """Survive the way from a worker process."""
         return type(self), (self.path, self.what)
 
 

@@ -123,10 +123,7 @@ def _auto_dtype(
     store_dtype: str | None,
     fastest: Callable[[], tuple[str, str]],
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the computing dtype of the stores that these features already have, else the device's fastest.
-
-    :raises CacheError: there are stores of several.
-    """
+    """Return the computing dtype of the stores that these features already have, else the device's fastest."""
     found: dict[str, list[str]] = {}
     for path in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
         try:

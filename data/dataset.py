@@ -44,7 +44,6 @@ class Dataset:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check rows and hierarchy."""
         columns = ["text", *self.hierarchy.names, "split"]
         if self.frame.columns != columns or any(dtype != pl.String for dtype in self.frame.dtypes):
             raise DataError(
@@ -105,7 +104,6 @@ class Dataset:
         return (self.frame.get_column("split") == split).arg_true().to_numpy().astype(np.int64)
 
     def __len__(self) -> int:
-        """Number of rows n."""
         return self.frame.height
 
 

@@ -22,7 +22,6 @@ class DataError(ValueError):
         super().__init__(self.problem, self.remedy)
 
     def __str__(self) -> str:
-        """One line: the fault alone."""
         return self.problem
 
 

@@ -112,7 +112,6 @@ class Hierarchy:
         return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0), np.int64)
 
     def __eq__(self, other: object) -> bool:
-        """Equal names, classes and parents."""
         if not isinstance(other, Hierarchy):
             return NotImplemented
         same = self.names == other.names and self.classes == other.classes

@@ -13,7 +13,6 @@ class HeadsError(ValueError):
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
-        """Keep both lines."""
         super().__init__(problem)
         self.remedy = remedy
 

@@ -177,10 +177,7 @@ class FractalHead(torch.nn.Module):
 
     @cached_property
     def _paths(self) -> np.ndarray:
-        """Every path from level 0 to a class without children: int64 [K, L], -1 below its end or what is trained.
-
-        :raises HeadsError: if no classifier is trained.
-        """
+        """Every path from level 0 to a class without children: int64 [K, L], -1 below its end or what is trained."""
         trained = [level for level, is_trained in enumerate(self.labelling.supervised) if is_trained]
         if not trained:
             raise HeadsError(f"{self._described()} has no trained classifier", "use neighbours, or another method")

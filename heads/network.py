@@ -189,7 +189,6 @@ class Uses:
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._by_name: dict[str, list[_OfLinear | _OfNorm]] = {}
 
     @property

@@ -30,10 +30,7 @@ _HOME = Path(__file__).resolve().parent.parent
 
 
 def _load_own(name: str) -> None:
-    """Make sure that a package of this project is the one that `import name` gives.
-
-    :raises ImportError: if another module of that name is loaded already.
-    """
+    """Make sure that a package of this project is the one that `import name` gives."""
     own = _HOME / name / "__init__.py"
     loaded = sys.modules.get(name)
     if loaded is not None:

@@ -275,7 +275,6 @@ class Zoom:
         return {name: self.__dict__[name] for name in ("head", "record", "gallery", "vectors", "store")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive."""
         self.__dict__.update(state)
 
     @cached_property

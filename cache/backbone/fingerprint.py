@@ -227,10 +227,7 @@ def weight_files(folder: Path, backbone: Backbone) -> list[Path]:
 
 
 def _check_whole(path: Path) -> None:
-    """Compare a safetensors file's length with its own header: a cheap look that finds a broken download.
-
-    :raises CacheError: the header cannot be read or speaks of another length.
-    """
+    """Compare a safetensors file's length with its own header: a cheap look that finds a broken download."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -271,8 +268,6 @@ def _stamp(path: Path) -> str:
 
     A file whose blocks are written in place has another change time, which no tool sets back; the sample is for file
     systems that keep none.
-
-    :raises CacheError: it cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
     try:

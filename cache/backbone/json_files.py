@@ -37,7 +37,10 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class JsonObject:
-    """The object in a JSON file, or one inside it: `where` names it in errors."""
+    """The object in a JSON file, or one inside it: `where` names it in errors.
+
+    A value of another type than is asked for is a CacheError.
+    """
 
     where: str
     values: Mapping[str, Any]
@@ -67,10 +70,7 @@ class JsonObject:
         return cls(where, values)
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """Return a string; `default` where the key is missing or null.
-
-        :raises CacheError: it is something else.
-        """
+        """Return a string; `default` where the key is missing or null."""
         value = self.values.get(key)
         if value is None:
             return default
@@ -79,10 +79,7 @@ class JsonObject:
         return value
 
     def texts(self, key: str) -> list[str]:
-        """Return a list of strings; empty where the key is missing or null.
-
-        :raises CacheError: it is something else.
-        """
+        """Return a list of strings; empty where the key is missing or null."""
         value = self.values.get(key)
         if value is None:
             return []
@@ -91,10 +88,7 @@ class JsonObject:
         self._refuse(key, "a list of strings")
 
     def integer(self, key: str, default: int | None = None, least: int = 0) -> int | None:
-        """Return a whole number of at least `least`; `default` where the key is missing or null.
-
-        :raises CacheError: it is something else.
-        """
+        """Return a whole number of at least `least`; `default` where the key is missing or null."""
         value = self.values.get(key)
         if value is None:
             return default
@@ -104,20 +98,14 @@ class JsonObject:
         return int(value)
 
     def count(self, key: str) -> int:
-        """Return a whole number above 0 that must be there.
-
-        :raises CacheError: it is missing or something else.
-        """
+        """Return a whole number above 0 that must be there."""
         found = self.integer(key, least=1)
         if found is None:
             self._refuse(key, "a whole number of at least 1")
         return found
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """Return true or false; `default` where the key is missing or null.
-
-        :raises CacheError: it is something else.
-        """
+        """Return true or false; `default` where the key is missing or null."""
         value = self.values.get(key)
         if value is None:
             return default
@@ -126,10 +114,7 @@ class JsonObject:
         return value
 
     def object(self, key: str) -> JsonObject:
-        """Return an object; one without keys where the key is missing or null.
-
-        :raises CacheError: it is something else.
-        """
+        """Return an object; one without keys where the key is missing or null."""
         value = self.values.get(key)
         return JsonObject.of(f"{self.where}: {key}", {} if value is None else value)
 

@@ -168,10 +168,7 @@ def _of_gguf(path: Path) -> Backbone:
 
 
 def _with_options(found: Backbone, options: BackboneOptions) -> Backbone:
-    """Return a backbone with what the caller asks for in place of what its files say, under a name of its own.
-
-    :raises CacheError: an unknown pooling or end token; a prompt that the checkpoint's pooling leaves out.
-    """
+    """Return a backbone with what the caller asks for in place of what its files say, under a name of its own."""
     changed, parts = found, [found.name]
     if options.endpoint is not None:
         changed = replace(changed, endpoint=options.endpoint)

@@ -61,7 +61,6 @@ class Attempts:
     """An actor that counts how often each batch was begun."""
 
     def __init__(self) -> None:
-        """Nothing was."""
         self._begun: Counter[bytes] = Counter()
 
     def begin(self, batch: bytes) -> int:

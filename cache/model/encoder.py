@@ -150,10 +150,7 @@ class Encoder:
         self.notes = (*self.notes, f"not compiled: {reason}")
 
     def _read_dense(self, folder: Path) -> DenseModules | None:
-        """Read the Dense modules behind the last layer's pooling, where that layer is asked for.
-
-        :raises CacheError: other layers are asked for in the same pass: their features have another width.
-        """
+        """Read the Dense modules behind the last layer's pooling, where that layer is asked for."""
         config = JsonObject.read_or_empty(folder / "config.json")
         text = config.object("text_config") if "text_config" in config.values else config
         if not self.backbone.dense or text.count("num_hidden_layers") not in self.layers:

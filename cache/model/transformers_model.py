@@ -116,10 +116,7 @@ class TransformersModel:
         return "padded"
 
     def _first_probe(self, backbone: Backbone) -> Tensor:
-        """Return the features of the probe computed one by one.
-
-        :raises CacheError: the model cannot compute them.
-        """
+        """Return the features of the probe computed one by one."""
         try:
             return self._probe("padded", 1)
         except torch.OutOfMemoryError as error:
@@ -140,10 +137,7 @@ class TransformersModel:
 
 
 def _load(folder: Path, backbone: Backbone, dtype: torch.dtype, device: str) -> Any:
-    """Load transformers' model and move it.
-
-    :raises CacheError: see `Encoder`.
-    """
+    """Load transformers' model and move it."""
     from transformers import AutoModel
 
     try:

@@ -31,18 +31,15 @@ class Prefetcher(Generic[T]):
     """
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
-        """Start the thread."""
         self._queue: queue.Queue[T | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
         work = (items, self._queue, self._stopped)  # not self: a thread that held it would keep it alive
         threading.Thread(target=_produce, args=work, name="prefetcher", daemon=True).start()
 
     def __iter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __next__(self) -> T:
-        """Return the next item, waiting for it."""
         if self._stopped.is_set():
             raise StopIteration
         item = self._queue.get()
@@ -58,7 +55,6 @@ class Prefetcher(Generic[T]):
         self._stopped.set()
 
     def __del__(self) -> None:
-        """Close."""
         self.close()
 
 
@@ -91,7 +87,6 @@ class BackgroundWriter(Generic[T]):
     """
 
     def __init__(self, consume: Callable[[Iterator[T]], None], depth: int) -> None:
-        """Start nothing yet."""
         self._consume = consume
         self._queue: queue.Queue[T | _End] = queue.Queue(depth)
         self._error: BaseException | None = None
@@ -99,7 +94,6 @@ class BackgroundWriter(Generic[T]):
         self._thread = threading.Thread(target=self._work, name="background-writer", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start the thread."""
         self._thread.start()
         return self
 

@@ -44,7 +44,6 @@ class HelperProcesses:
         self._all = [_HelperProcess(what, arguments, environment or {}) for _ in range(count)]
 
     def __enter__(self) -> Self:
-        """Use them."""
         return self
 
     def __exit__(

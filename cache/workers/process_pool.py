@@ -146,7 +146,6 @@ class ProcessPool:
         self._processes.append(_Process(process, ours, device))
 
     def __enter__(self) -> ProcessPool:
-        """Use it."""
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -68,7 +68,6 @@ class PreparedItems:
     """
 
     def __init__(self, pool: HelperProcesses, items: Iterable[WorkItem], packing: Packing) -> None:
-        """Send the first items."""
         self.packing = packing
         self._results = pool.map(items, lambda item: (item.texts, self.packing))
 

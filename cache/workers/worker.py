@@ -223,11 +223,7 @@ class Worker:
     def _compute(
         self, encoder: Encoder, part: WorkItem, batch: Batch, writing: BackgroundWriter[ComputedBatch | None]
     ) -> None:
-        """Compute a batch, in smaller ones where the device's memory does not suffice.
-
-        :raises CacheError: a text has no tokens.
-        :raises DeviceError: a text does not fit on the device, not even alone.
-        """
+        """Compute a batch, in smaller ones where the device's memory does not suffice."""
         if not batch.lengths.all():
             raise CacheError(
                 f"{part.name(int(np.argmin(batch.lengths)))} has no tokens", "remove that text, or give it content"
@@ -283,10 +279,7 @@ class Worker:
             self._in_flight.committed([writer.committed for writer in writers])
 
     def _check(self, part: WorkItem, batch: Batch, fetched: Fetched) -> None:
-        """Compute what is not finite again, each text alone: in a batch one text's NaN reaches others through 0 * NaN.
-
-        :raises CacheError: a feature is not finite even so, or too large for the store's dtype; names the text.
-        """
+        """Compute what is not finite again, each text alone: in a batch a text's NaN reaches others by 0 * NaN."""
         limits = [_LIMITS[name] for name in self._store_dtypes]
         bad = ~(fetched.largest <= np.array(limits)[:, None]).all(axis=0)
         for i in np.flatnonzero(bad).tolist():

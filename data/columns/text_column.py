@@ -92,10 +92,7 @@ def _plain(column: str) -> str:
 
 
 def _longest(records: Records, able: list[str], times: int) -> tuple[tuple[str, ...], str]:
-    """Return the column whose values are by far the longest, and a note.
-
-    :raises DataError: if others are nearly as long.
-    """
+    """Return the column whose values are by far the longest, and a note."""
     lengths = sorted(((mean(records.frame.get_column(one).str.len_chars()), one) for one in able), reverse=True)
     rivals = [column for length, column in lengths if length * times > lengths[0][0]]
     if len(rivals) > 1:

@@ -89,8 +89,6 @@ def _read_with_certainty(
 
     A file that a backslash was meant to escape does not hold in the usual way: the mark after the backslash ends the
     field there, and what follows is no separator.
-
-    :raises DataError: if none holds: the error of the usual way; if the way that holds is not the only one.
     """
     if quotes is not None:
         return _Reading(stream, separator, quotes, first).fields(checked=False), None
@@ -283,10 +281,7 @@ def _above(stream: Stream, format: FileFormat) -> int:
 
 
 def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
-    """Return the separator and, if it is not what the file's name says, a note; "" if the header has one column.
-
-    :raises DataError: if `given` is no single character, or two separators part every record evenly.
-    """
+    """Return the separator and, if it is not what the file's name says, a note; "" if the header has one column."""
     if given is not None:
         if given == "none":
             return "", None

@@ -75,10 +75,7 @@ def open_source(source: str, format: FileFormat | None = None) -> Records:
 
 
 def _kind_of_content(source: str, place: str, suffix: str) -> str:
-    """Return the suffix that the first bytes of a local file ask for where its own says something else.
-
-    :raises DataError: for content that is no data at all.
-    """
+    """Return the suffix that the first bytes of a local file ask for where its own says something else."""
     if is_url(place) or in_archive(place) or compression_of(source) or suffix in _CONVERTED:
         return suffix
     with Path(place).open("rb") as file:

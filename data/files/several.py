@@ -197,10 +197,7 @@ def _all_without_header(parts: list[Records]) -> list[Records] | None:
 
 
 def _one_after_another(parts: list[Records], notes: tuple[str, ...]) -> Records:
-    """Return the records of all parts, numbered by file where there are several.
-
-    :raises DataError: if their columns differ.
-    """
+    """Return the records of all parts, numbered by file where there are several."""
     notes += tuple(note for part in parts for note in part.notes)
     if len(parts) == 1:
         return replace(parts[0], notes=notes)

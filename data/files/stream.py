@@ -118,10 +118,7 @@ def _marked(head: bytes) -> str | None:
 
 
 def _scan(source: str, opener: Callable[[], BinaryIO], encoding: str) -> _Scan:
-    """Decode the whole file once.
-
-    :raises DataError: for the first byte that is not of `encoding`, with its line.
-    """
+    """Decode the whole file once."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     scan, lines, last = _Scan(), 1, ""
     with opener() as binary:

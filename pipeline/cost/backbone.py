@@ -234,10 +234,7 @@ def _count(name: str, model: Any, *, causal: bool) -> BackboneCount:
 
 
 def _quadratic(products: Sequence[int]) -> tuple[int, int, int]:
-    """Find the whole numbers a, b, c of a + b T + c T^2 that give these products at `_LENGTHS`.
-
-    :raises ValueError: if there are none.
-    """
+    """Find the whole numbers a, b, c of a + b T + c T^2 that give these products at `_LENGTHS`."""
     first, second, third = products[:3]
     c = (third - 2 * second + first) // (2 * _STEP**2)
     b = (second - first) // _STEP - 3 * _STEP * c

@@ -81,7 +81,6 @@ class Engine:
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
 
     def __enter__(self) -> Engine:
-        """Begin to answer."""
         self._thread.start()
         return self
 

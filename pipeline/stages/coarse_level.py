@@ -83,10 +83,7 @@ def with_coarse_level(artifacts: Artifacts, source: DatasetSource, embedded: Emb
 
 
 def _write(path: Path, dataset: data.Dataset, features: LabelledFeatures, count: int) -> None:
-    """Cluster the classes that have training rows; the others stand in a group of their own.
-
-    :raises PipelineError: if these are too few.
-    """
+    """Cluster the classes that have training rows; the others stand in a group of their own."""
     found, centroids = class_centroids(*features.split("train"))
     if not 2 <= count < len(found):
         raise PipelineError(

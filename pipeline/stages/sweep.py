@@ -58,7 +58,6 @@ class LoadedFeatures:
     """The features of points: datasets are loaded once, vectors kept while points on them follow one another."""
 
     def __init__(self, artifacts: Artifacts) -> None:
-        """Read nothing yet."""
         self._artifacts = artifacts
         self._known: dict[tuple[Any, ...], LabelledFeatures] = {}
         self._last: tuple[Any, ...] | None = None

@@ -92,10 +92,7 @@ def _processors(cpus: Sequence[int], tasks: int, seeds: int) -> int:
 
 
 def _wait_for(tasks: list[Any], on_done: Callable[[int], None]) -> None:
-    """Return when every task has; one that fails, or an interrupt, ends the others: the cluster may be another's.
-
-    :raises PipelineError: what a task returned, or what Ray says became of it.
-    """
+    """Return when every task has; one that fails, or an interrupt, ends the others: the cluster may be another's."""
     from cache.cluster import import_ray
 
     ray = import_ray()

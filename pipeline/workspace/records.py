@@ -43,7 +43,6 @@ class DamagedError(PipelineError):
     """A file does not hold what was written to it."""
 
     def __init__(self, path: Path, what: str, remedy: str = _AGAIN) -> None:
-        """Name the file and what is wrong with it."""
         super().__init__(f"{path} is damaged: {what}", remedy)
         self.path, self.what = path, what
 
@@ -52,7 +51,6 @@ class NewerError(PipelineError):
     """A file was written by a later release."""
 
     def __init__(self, path: Path, found: object, read: int) -> None:
-        """Name the file and both formats."""
         super().__init__(
             f"{path} has format {found}, this release reads format {read}",
             "use the release that wrote it, or name another --artifacts",

@@ -42,10 +42,6 @@ class Weights:
         return set(self._places)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor.
-
-        :raises KeyError: there is none of that name.
-        """
         file, full = self._places[name]
         tensor: Tensor = file.get_tensor(full)
         return tensor.to(self._dtype)

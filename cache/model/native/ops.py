@@ -26,7 +26,6 @@ class Rotary:
     """Frequencies float32 [dim / 2] and the factor by which cosines and sines are scaled."""
 
     def __init__(self, frequencies: Tensor, factor: float = 1.0) -> None:
-        """Keep them on their device."""
         self._frequencies = frequencies
         self._factor = factor
 
