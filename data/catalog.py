@@ -127,6 +127,7 @@ def read(
     :raises DataError: if they cannot be read, or an argument is not for this source.
     """
     known = BUILT_IN.get(source)
+    _check_alone(source, () if description is None else description.files)
     if all_rows and not (known and known.has_more):
         raise DataError(f"{source} has no further rows for --all", "leave --all out")
     if known is None:
@@ -137,6 +138,16 @@ def read(
             f"{source} is built in: its columns and labels are fixed", f"leave out {' '.join(description.words)}"
         )
     return known.read(folder, all_rows)
+
+
+def _check_alone(source: str, further: Sequence[str]) -> None:
+    """Refuse a built-in dataset beside another dataset or file: several files are one dataset, a built-in is not."""
+    named = (source, *further)
+    if further and (built_in := [name for name in named if name in BUILT_IN]):
+        raise DataError(
+            f"{listed(map(quoted, named), len(named))} are not files of one dataset: {built_in[0]} is built in",
+            f"name one built-in dataset per command, such as {built_in[0]} alone",
+        )
 
 
 def _check_name(source: str) -> None:

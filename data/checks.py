@@ -221,8 +221,10 @@ def _two_parents(rows: Rows) -> Iterator[Finding]:
         numbers = rows.number(pl.Series(firsts, dtype=pl.UInt32))
         everyone = None if rows.numbers is None else rows.numbers.to_list()
         error = conflict_error(conflicts, rows.levels, everyone)
-        problem = f"{rows.place}: {error.problem}"
-        yield Finding("error", "two-parents", problem, error.remedy, len(conflicts), tuple(numbers[:10]))
+        problem, turned = f"{rows.place}: {error.problem}", rows.levels[::-1]
+        finest_first = not find_conflicts(rows.frame, turned)
+        remedy = f"name the coarsest level first: --levels {','.join(turned)}" if finest_first else error.remedy
+        yield Finding("error", "two-parents", problem, remedy, len(conflicts), tuple(numbers[:10]))
 
 
 def _empty_splits(rows: Rows) -> Iterator[Finding]:

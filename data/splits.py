@@ -126,7 +126,7 @@ def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tup
             return None, ()
         if given not in frame.columns:
             raise DataError(
-                f"{records.source} has no column {quoted(given)} for --split", "name the split column, or none"
+                f"{records.source} has no column {quoted(given)} for --split", _columns(records)
             )
         return given, ()
     if "split" in frame.columns and "split" not in taken:
@@ -156,6 +156,11 @@ def _example(column: pl.Series) -> str:
     return ",".join(f"{value}={split}" for value, split in zip(values, ("train", "val", "test"), strict=False))
 
 
+def _columns(records: Records) -> str:
+    columns = ", ".join(map(quoted, records.frame.columns))
+    return f"name one of {columns}; or --split none, for splits that are made here"
+
+
 def with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
     """Return the column that ``COLUMN:0=train,1=test`` names, and its values in the words that it gives them.
 
@@ -163,7 +168,7 @@ def with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
     """
     name, _, said = given.rpartition(":")
     if name not in records.frame.columns:
-        raise DataError(f"{records.source} has no column {quoted(name)} for --split", "name the split column, or none")
+        raise DataError(f"{records.source} has no column {quoted(name)} for --split", _columns(records))
     meanings = dict(part.partition("=")[::2] for part in said.split(","))
     if wrong := [word for word in meanings.values() if split_of_word(word) is None]:
         raise DataError(f"--split: {quoted(wrong[0])} is no split", f"write --split '{name}:0=train,1=val,2=test'")

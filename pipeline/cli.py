@@ -63,6 +63,19 @@ def cli() -> None:
     """
 
 
+def _remedy(error: click.UsageError) -> str:
+    """What to do about a wrong call: what is missing is best shown, what is misplaced is put in its place."""
+    path = error.ctx.command_path if error.ctx is not None else "pipeline"
+    called = error.ctx.command if error.ctx is not None else None
+    example = getattr(called, "example", "")
+    if isinstance(error, click.MissingParameter) and example:
+        return f"for example: {example} (all there is to say: {path} --help)"
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("--artifacts", "--json", "--debug"):
+        value = " DIR" if error.option_name == "--artifacts" else ""
+        return f"put {error.option_name} behind the command, as in: pipeline score {error.option_name}{value}"
+    return f"{path} --help"
+
+
 def main() -> None:
     """Runs the command line; exit status 0, 1 (failed), 2 (wrong usage) or 141 (nobody reads the output any more)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -73,8 +86,7 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx is not None else "pipeline"
-        console.error(error.format_message(), f"{path} --help")
+        console.error(error.format_message(), _remedy(error))
         sys.exit(2)
     except click.ClickException as error:
         console.error(error.format_message(), "pipeline --help")

@@ -32,6 +32,8 @@ def COMMAND(session: Session, output: Path | None, methods: tuple[str, ...] | No
     from pipeline.workspace.outputs import check_output
 
     check_extra()
+    if output is not None and output.suffix not in (".html", ".htm"):
+        raise click.BadParameter(f"{output} does not end in .html, which is what is written", param_hint="--output")
     features = features_of(session, options)
     if output is not None:
         check_output(output, force=options["force"], own=is_page_of(output, features))

@@ -33,6 +33,9 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
     record = run.record
     store = f"{record['backbone']}-{record['fingerprint'][:12]}"
     features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=store)
+    if features.dataset.id != record["dataset"]:
+        changed = f"texts or labels have changed since this run was trained: what is found is of {features.dataset.id}"
+        session.console.say(changed)
     backbone = options["backbone"] if options["run_id"] else None
     with session.console.progress("searching") as bar:
         query, _ = features_of_texts(session.artifacts, run, [text], backbone, lambda p: bar.update(0, None, p.stage))

@@ -143,11 +143,26 @@ def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequenc
     """
     found = usable(runs_of(session.artifacts, features, methods), session.console.say)
     if not found:
-        raise PipelineError(
-            f"no run was trained on {features.dataset.id} with these features of {features.backbone}",
-            "run `pipeline fit-head --method v5,mrl` first",
-        )
+        raise _no_run(session, features, methods)
     return found
+
+
+def _no_run(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> PipelineError:
+    """The error for features without a run, or without one of some methods; what it says to do works as printed."""
+    id_ = features.dataset.id
+    others = ", ".join(dict.fromkeys(run.method for run in runs_of(session.artifacts, features)))
+    known = bool(session.artifacts.ids_answering(id_))
+    named = id_ if known else id_.rpartition("-")[0]
+    train = (
+        f"pipeline fit-head --method {','.join(methods or ('v5', 'mrl', 'joint'))} --dataset {named} "
+        f"--backbone {features.store.folder.name}"
+    )
+    what = f"of {' or '.join(methods)} " if methods and others else ""
+    return PipelineError(
+        f"no run {what}was trained on {id_} with these features of {features.backbone}"
+        + ("" if known else ": its texts or labels have changed since it was embedded"),
+        f"name one of these methods: {others}; or train: {train}" if what else f"train first: {train}",
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ wrapper here turns what it raises into one line that says what is wrong, one tha
 
 from __future__ import annotations
 
+import difflib
 import errno
 import functools
 import os
@@ -75,6 +76,7 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
         epilog = f"\b\nExample:\n  {example}"
         made = click.command(name, cls=_Command, epilog=epilog, context_settings={"max_content_width": 100})(guarded)
         made.params.extend(_shared_options())
+        made.example = example
         return made
 
     return decorate
@@ -82,6 +84,9 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
 
 class _Command(click.Command):
     """A command whose arguments may begin with a dash, such as the text "-1 degrees"."""
+
+    example = ""
+    """How it is called, for someone who called it without what it needs."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Words with a space in them are no options, unless they give an option its value."""
@@ -154,6 +159,15 @@ class LazyGroup(click.Group):
         found = module.COMMAND
         assert isinstance(found, click.Command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; a misspelt one is told from the nearest."""
+        near = [] if args[0] in self._commands_at else difflib.get_close_matches(args[0], self._commands_at, n=1)
+        if near:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands from the table, importing none."""

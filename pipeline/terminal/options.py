@@ -151,7 +151,7 @@ def source_of(datasets: tuple[str, ...], loading: dict[str, Any]) -> DatasetSour
     description = loading["description"]
     files = tuple(map(lasting_source, datasets)) or description.train
     if not files:
-        raise click.UsageError("Missing argument 'DATASET...'.")
+        raise click.MissingParameter(param_hint="'DATASET...'", param_type="argument")
     return DatasetSource(
         files[0], **loading | {"description": replace(description, files=files[1:] if datasets else ())}
     )

@@ -341,9 +341,9 @@ def runs_by_id(artifacts: Artifacts, ids: Sequence[str]) -> list[Run]:
         if damaged and not matches:
             raise damaged[0].error
         if len(matches) != 1:
-            which = f": {', '.join(run.id for run in matches)}" if matches else ""
+            several = f"{wanted!r} begins the ids of {len(matches)} runs: {', '.join(run.id for run in matches)}"
             raise PipelineError(
-                f"{wanted!r} names {len(matches)} runs in {artifacts.runs}{which}",
+                several if matches else f"no run in {artifacts.runs} has an id that begins with {wanted!r}",
                 "see `pipeline runs list` for the ids",
             )
         found.append(matches[0])

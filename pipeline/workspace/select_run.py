@@ -43,8 +43,9 @@ def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None) 
     others = ", ".join(dict.fromkeys(run.record["backbone"] for run in of_dataset))
     raise PipelineError(
         f"no run was trained on {asked} with features of {name}" + (f", only of {others}" if others else ""),
-        f"train one: pipeline fit-head --method joint --dataset {ids[0]} --backbone {name}"
-        + ("; or name another --backbone" if others else ""),
+        f"name one of these: --backbone {others}"
+        if others
+        else f"train one: pipeline fit-head --method joint --dataset {ids[0]} --backbone {name}",
     )
 
 
@@ -94,6 +95,6 @@ def matching(runs: Sequence[Run], method: str | None, seed: int | None) -> list[
         )
         raise PipelineError(
             f"no run with {asked} of {runs[0].record['dataset']}; there are: {listed(runs)}",
-            "name one of these, or train one with `pipeline fit-head`",
+            "name one of these" + ("" if method is None else f", or train one: pipeline fit-head --method {method}"),
         )
     return left

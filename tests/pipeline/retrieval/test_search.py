@@ -97,7 +97,7 @@ def test_more_texts_than_there_are_gives_all_of_them(fitted):
         ((QUERY, "--method", "joint"), 1, "there are: mrl seeds 1, 2; v5 seeds 1, 2"),
         ((QUERY, "--dataset", "nowhere"), 1, "no dataset embedded in"),
         ((QUERY, "--backbone", "e5-small"), 1, "no run was trained on small-"),
-        ((QUERY, "--run", "nothing"), 1, "names 0 runs"),
+        ((QUERY, "--run", "nothing"), 1, "has an id that begins with 'nothing'"),
         ((QUERY, "--run", "a", "--seed", "1"), 2, "--run names a run by itself"),
         ((QUERY, "--top", "0"), 2, "--top"),
     ],

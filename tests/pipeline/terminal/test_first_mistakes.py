@@ -1,0 +1,80 @@
+"""What a stranger does wrong in the first minute: the message names what is wrong, and what it says to do works."""
+
+import shlex
+import shutil
+
+import pytest
+
+from tests.pipeline.conftest import Pipeline
+from tests.pipeline.small_dataset import rows, write_csv
+
+
+def advised(said: str) -> list[str]:
+    """The words of the command in the second line of an error, without `pipeline`."""
+    command = said.splitlines()[1].partition("pipeline ")[2].split(" (all there is")[0]
+    return shlex.split(command)
+
+
+@pytest.mark.parametrize("typed", [("clinc", "icd10cm"), ("icd10cm", "small.csv"), ("small.csv", "icd10cm")])
+def test_a_built_in_dataset_is_one_by_itself(pipeline, small_csv, typed):
+    words = [str(small_csv) if word == "small.csv" else word for word in typed]
+    said = pipeline.fails("embed", *words, "--backbone", "minilm")
+    assert "are not files of one dataset" in said
+    assert "one built-in dataset per command" in said
+
+
+@pytest.mark.parametrize("command", ["run", "search", "fit-head", "export", "runs show", "data show"])
+def test_a_command_without_what_it_needs_shows_how_it_is_called(pipeline, command):
+    said = pipeline.fails(*command.split(), status=2)
+    assert "Missing" in said
+    assert f"for example: pipeline {command} " in said
+    assert f"pipeline {command} --help" in said
+
+
+def test_a_misspelt_command_and_a_misplaced_option_are_put_right(pipeline):
+    assert "Did you mean 'score'?" in pipeline.fails("scor", status=2)
+    assert "pipeline score --artifacts DIR" in pipeline.fails("--artifacts", "x", "score", status=2)
+
+
+def test_levels_from_fine_to_coarse_are_turned(pipeline, small_csv):
+    said = pipeline.fails("embed", small_csv, "--backbone", "minilm", "--levels", "level1,level0")
+    assert "name the coarsest level first: --levels level0,level1" in said
+
+
+def test_a_split_column_that_is_not_there_is_answered_by_those_that_are(pipeline, small_csv):
+    said = pipeline.fails("embed", small_csv, "--backbone", "minilm", "--split", "fold")
+    assert "'text', 'level0', 'level1', 'split'" in said
+    assert "--split none" in said
+
+
+def test_before_the_first_run_the_advice_trains_one(pipeline, small_csv):
+    pipeline.json("embed", small_csv, "--backbone", "minilm")
+    words = advised(pipeline.fails("report"))
+    assert pipeline.json(*words, "--epochs", "1")["runs"]
+    assert pipeline.json("score")["scores"]
+
+
+def test_a_method_without_a_run_is_told_from_those_that_have_one(fitted, tmp_path):
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    said = copy.fails("score", "--method", "lda")
+    assert "no run of lda was trained" in said
+    assert "name one of these methods: v5, mrl" in said
+    assert copy.json(*advised(said))["runs"]
+    assert copy.json("score", "--method", "lda")["scores"]
+    assert "--backbone minilm" in copy.fails("search", "hello", "--backbone", "nothing")
+
+
+def test_labels_that_changed_since_are_said(pipeline, tmp_path):
+    path = write_csv(tmp_path / "mine.csv", rows())
+    pipeline.json("embed", path, "--backbone", "minilm")
+    pipeline.json("fit-head", "--method", "lda")
+    path.write_text(path.read_text().replace(",balance,", ",account balance,"))
+    said = pipeline.fails("score")
+    assert "its texts or labels have changed since it was embedded" in said
+    assert "texts or labels have changed since this run was trained" in pipeline("search", "hello").stderr
+    assert pipeline.json(*advised(said), "--epochs", "1")["runs"]
+
+
+def test_a_page_is_called_html(fitted, tmp_path):
+    assert "does not end in .html" in fitted.fails("report", "--output", tmp_path / "page.pdf", status=2)
+    assert not (tmp_path / "page.pdf").exists()
