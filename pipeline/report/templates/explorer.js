@@ -78,7 +78,7 @@
     select: root.querySelector("select"), canvas: root.querySelector("canvas"), tip: root.querySelector(".tip"),
     shares: root.querySelector(".shares"), count: root.querySelector(".count"), list: root.querySelector(".nearest"),
     x: new Float32Array(count), y: new Float32Array(count), // where points are drawn now, in pixels
-    from: null, began: 0, frame: 0, grid: new Map(), zoom: 1, centre: [0.5, 0.5], drag: null,
+    from: null, began: 0, frame: 0, grid: null, zoom: 1, centre: [0.5, 0.5], drag: null,
   }));
 
   const stepOf = (view) => Math.min(state.step, view.dims.length - 1);
@@ -157,18 +157,27 @@
     pen.globalAlpha = 1;
   };
 
-  // Where a class's texts are densest: the middle of the fullest of 24 px cells. A median of scattered groups would lie
-  // where none of them is.
-  const densest = (panel, members) => {
-    const cells = new Map();
-    for (const i of members) {
-      const cell = `${Math.floor(panel.x[i] / 24)},${Math.floor(panel.y[i] / 24)}`;
-      const sum = cells.get(cell) || { n: 0, x: 0, y: 0 };
-      sum.n += 1; sum.x += panel.x[i]; sum.y += panel.y[i];
-      cells.set(cell, sum);
+  // Where the texts of each class that are on the canvas are densest: the middle of the fullest of 24 px cells, by class,
+  // with how many are there. A median of scattered groups would lie where none of them is.
+  const WIDE = 24;
+  const densest = (panel, width, height) => {
+    const columns = Math.ceil(width / WIDE), cells = columns * Math.ceil(height / WIDE), classes = data.classes[0].length;
+    const n = new Int32Array(classes * cells), x = new Float32Array(n.length), y = new Float32Array(n.length);
+    const shown = new Int32Array(classes);
+    for (let i = 0; i < count; i += 1) {
+      const px = panel.x[i], py = panel.y[i], label = labels[0][i];
+      if (px < 0 || py < 0 || px >= width || py >= height) continue;
+      const cell = label * cells + Math.floor(py / WIDE) * columns + Math.floor(px / WIDE);
+      n[cell] += 1; x[cell] += px; y[cell] += py; shown[label] += 1;
     }
-    const full = [...cells.values()].reduce((best, sum) => (sum.n > best.n ? sum : best), { n: 0 });
-    return { x: full.x / full.n, y: full.y / full.n };
+    const found = [];
+    for (let label = 0; label < classes; label += 1) {
+      if (!shown[label]) continue;
+      let full = label * cells;
+      for (let cell = full; cell < (label + 1) * cells; cell += 1) if (n[cell] > n[full]) full = cell;
+      found.push({ label, shown: shown[label], x: x[full] / n[full], y: y[full] / n[full] });
+    }
+    return found.sort((a, b) => b.shown - a.shown);
   };
 
   // A name cut where it still differs from every other: two that begin alike keep their ends instead.
@@ -178,24 +187,28 @@
     const letters = [...name], head = Math.ceil(most / 3);
     return `${letters.slice(0, head).join("")}…${letters.slice(head - most + 1).join("")}`;
   };
-  // The names of the coarsest classes where most of their texts are; one that would lie on another is left out.
+  // What the buttons over a map's upper right corner cover, in pixels.
+  const BUTTONS = { wide: 40, low: 116 };
+  // The names of the coarsest classes where most of their texts are; one that would lie on another goes above
+  // or below it, or is left out.
   const drawNames = (pen, panel, paint, width, height) => {
     if (data.classes[0].length > 60) return;
     pen.font = "600 12px system-ui, sans-serif";
     pen.textAlign = "center";
     pen.lineWidth = 3.5;
     pen.lineJoin = "round";
-    const members = data.classes[0].map(() => []);
-    for (let i = 0; i < count; i += 1) members[labels[0][i]].push(i);
     const taken = [{ x: panel.x[state.chosen], y: panel.y[state.chosen], half: 12 }];
     const most = width < 420 ? 16 : 26;
-    const order = members.map((list, label) => ({ list, label })).filter(({ list }) => list.length).sort((a, b) => b.list.length - a.list.length);
-    for (const { list, label } of order) {
-      const short = distinct(label, most);
-      const half = pen.measureText(short).width / 2;
-      const { x: place, y } = densest(panel, list);
-      const x = Math.max(half + 4, Math.min(width - half - 4, place));
-      if (y < 14 || y > height - 6 || taken.some((box) => Math.abs(box.x - x) < box.half + half + 4 && Math.abs(box.y - y) < 15)) continue;
+    for (const { label, x: place, y: middle } of densest(panel, width, height)) {
+      const short = distinct(label, most), half = pen.measureText(short).width / 2;
+      const placed = [0, -18, 18].map((beside) => {
+        const y = middle + beside, buttons = y < BUTTONS.low ? BUTTONS.wide : 0;
+        return { y, x: Math.max(half + 4, Math.min(width - buttons - half - 4, place)) };
+      });
+      const free = placed.find(({ x, y }) => y >= 14 && y <= height - 6
+        && !taken.some((box) => Math.abs(box.x - x) < box.half + half + 4 && Math.abs(box.y - y) < 15));
+      if (!free) continue;
+      const { x, y } = free;
       taken.push({ x, y, half });
       pen.strokeStyle = paint.paper;
       pen.strokeText(short, x, y);
@@ -239,21 +252,30 @@
     drawChosen(pen, panel, paint);
   };
 
-  // A grid of cells for hit-testing: a pointer looks into nine cells, not at every text.
+  // A grid of cells for hit-testing: a pointer looks into nine cells, not at every text. Made when a pointer first asks
+  // after a move, of what is on the canvas: a list per cell, its first text in `first`, the one after each in `next`.
   const CELL = 14;
   const index = (panel) => {
-    panel.grid.clear();
+    const { width, height } = panel.canvas.getBoundingClientRect();
+    const columns = Math.ceil(width / CELL), rows = Math.ceil(height / CELL);
+    const first = new Int32Array(columns * rows).fill(-1), next = panel.grid?.next || new Int32Array(count);
     for (let i = 0; i < count; i += 1) {
-      const cell = `${Math.floor(panel.x[i] / CELL)},${Math.floor(panel.y[i] / CELL)}`;
-      if (panel.grid.has(cell)) panel.grid.get(cell).push(i); else panel.grid.set(cell, [i]);
+      const x = panel.x[i], y = panel.y[i];
+      if (x < 0 || y < 0 || x >= width || y >= height) continue;
+      const cell = Math.floor(y / CELL) * columns + Math.floor(x / CELL);
+      next[i] = first[cell];
+      first[cell] = i;
     }
+    panel.grid = { columns, rows, first, next, stale: false };
   };
   const at = (panel, x, y) => {
+    if (!panel.grid || panel.grid.stale) index(panel);
+    const { columns, rows, first, next } = panel.grid;
     let best = -1, closest = CELL * CELL;
     const [column, row] = [Math.floor(x / CELL), Math.floor(y / CELL)];
-    for (let c = column - 1; c <= column + 1; c += 1) {
-      for (let r = row - 1; r <= row + 1; r += 1) {
-        for (const i of panel.grid.get(`${c},${r}`) || []) {
+    for (let c = Math.max(0, column - 1); c <= Math.min(columns - 1, column + 1); c += 1) {
+      for (let r = Math.max(0, row - 1); r <= Math.min(rows - 1, row + 1); r += 1) {
+        for (let i = first[r * columns + c]; i >= 0; i = next[i]) {
           const distance = (panel.x[i] - x) ** 2 + (panel.y[i] - y) ** 2;
           if (distance < closest) [best, closest] = [i, distance];
         }
@@ -261,6 +283,7 @@
     }
     return best;
   };
+  const stale = (panel) => { if (panel.grid) panel.grid.stale = true; };
 
   const DURATION = 450;
   const move = (panel, animated) => {
@@ -269,7 +292,7 @@
     panel.tip.hidden = true;
     if (!animated || still.matches) {
       [panel.x, panel.y, panel.from] = [goal.x, goal.y, null];
-      index(panel);
+      stale(panel);
       draw(panel);
       return;
     }
@@ -281,7 +304,8 @@
         panel.x[i] = panel.from.x[i] + (goal.x[i] - panel.from.x[i]) * eased;
         panel.y[i] = panel.from.y[i] + (goal.y[i] - panel.from.y[i]) * eased;
       }
-      if (share < 1) panel.frame = requestAnimationFrame(tick); else { panel.from = null; index(panel); }
+      if (share < 1) panel.frame = requestAnimationFrame(tick); else panel.from = null;
+      stale(panel);
       draw(panel);
     };
     panel.frame = requestAnimationFrame(tick);
