@@ -136,7 +136,8 @@ class Artifacts:
         Of several that answer to a name the whole one is meant, not one embedded with --limit; of several of these the
         one that `embed` used last. A line says what was chosen where there was a choice.
 
-        :raises PipelineError: if `name` is None and nothing was embedded yet, or if several datasets answer to it.
+        :raises PipelineError: if `name` is None and nothing was embedded yet, or if several datasets answer to it, or
+            none, and it is no source either.
         """
         if name is None:
             return self.current().dataset
@@ -147,6 +148,10 @@ class Artifacts:
             left &= {self.current().dataset}
         if not left and found:
             raise PipelineError(f"{len(found)} datasets answer to {name}: {', '.join(found)}", "name one by its id")
+        if not found and not _may_be_source(name) and (kept := self._kept()):
+            raise PipelineError(
+                f"there is no dataset and no file {name!r}", f"name one embedded here: {', '.join(kept)}; or a file"
+            )
         chosen = left.pop() if left else DatasetSource(lasting_source(name))
         if name not in found and (len(set(found.values())) > 1 or chosen.limit is not None):
             ids = ", ".join(id_ for id_, source in found.items() if source == chosen)
@@ -214,6 +219,11 @@ class Artifacts:
             description=source.description,
             folder=self.datasets,
         )
+
+
+def _may_be_source(name: str) -> bool:
+    """Whether a name may be a built-in dataset, a file or a URL, so that a better error is due when it is loaded."""
+    return name in data.BUILT_IN or bool(set(name) & set("/\\.:")) or Path(name).exists()
 
 
 def _answers(name: str, dataset_id: str, source: DatasetSource) -> bool:

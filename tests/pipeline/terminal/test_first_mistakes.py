@@ -78,3 +78,9 @@ def test_labels_that_changed_since_are_said(pipeline, tmp_path):
 def test_a_page_is_called_html(fitted, tmp_path):
     assert "does not end in .html" in fitted.fails("report", "--output", tmp_path / "page.pdf", status=2)
     assert not (tmp_path / "page.pdf").exists()
+
+
+def test_a_dataset_that_is_none_is_told_from_those_embedded(fitted):
+    said = fitted.fails("score", "--dataset", "smal")
+    assert "no dataset and no file 'smal'" in said
+    assert "name one embedded here: small-" in said
