@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from heads import HeadsError, fit, load, save
+from heads import HeadsError, check, fit, load, save
 
 
 @pytest.fixture(scope="module", params=["v5", "mrl", "joint"])
@@ -124,6 +124,9 @@ def config(change):
 def test_damage_is_named_in_one_line_with_a_way_out(saved, tmp_path, name, damage, said):
     folder = shutil.copytree(saved, tmp_path / "run")
     damage(folder / name)
+    with pytest.raises(HeadsError) as checked:
+        check(folder)
+    assert "fit the head again" in checked.value.remedy
     with pytest.raises(HeadsError) as error:
         load(folder)
     assert str(folder) in str(error.value)
@@ -145,6 +148,8 @@ def test_a_newer_format_is_refused_by_name_and_an_older_one_is_read_with_a_line(
         load(folder)
     older = {name: value for name, value in config.items() if name not in ("digest", "names")} | {"format": 1}
     (folder / "config.json").write_text(json.dumps(older))
+    assert check(saved)
+    assert not check(folder)
     assert torch.equal(load(folder).weights, load(saved).weights)
     assert [record.message for record in caplog.records] == [
         f"{folder} was saved without a digest: whether it is undamaged cannot be checked"
