@@ -26,7 +26,13 @@ def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     hierarchy = report_data.dataset.hierarchy
     frame = parent_errors(entries, hierarchy)
     coarse, fine = report_data.levels[0], report_data.levels[-1]
-    totals = _totals(frame)
+    totals, title = _totals(frame), f"What goes wrong: confusion by {coarse}"
+    if not totals["wrong"].max():  # charts of nothing would look broken
+        dims = " and ".join(str(dim) for dim in dict.fromkeys((report_data.dims[0], report_data.dims[-1])))
+        said = (
+            f"Nothing: at {dims} dims every answer on {fine} in the gallery protocol is right, by every trained method."
+        )
+        return Section("confusion", title, tag("div", tag("p", said)))
     made, kinds = {}, []
     for i, dim in enumerate(dict.fromkeys((report_data.dims[0], report_data.dims[-1]))):
         here = totals.filter(dim=dim)
@@ -63,7 +69,7 @@ def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
             summary="The numbers as tables, and the most frequent confusions",
         ),
     )  # fmt: skip
-    return Section("confusion", f"What goes wrong: confusion by {coarse}", body, made)
+    return Section("confusion", title, body, made)
 
 
 def _wrong(frame: pl.DataFrame) -> str:

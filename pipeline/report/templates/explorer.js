@@ -175,6 +175,7 @@
       if (!shown[label]) continue;
       let full = label * cells;
       for (let cell = full; cell < (label + 1) * cells; cell += 1) if (n[cell] > n[full]) full = cell;
+      if (n[full] < 2 && panel.zoom === 1) continue; // a few scattered texts have no middle: the legend names them
       found.push({ label, shown: shown[label], x: x[full] / n[full], y: y[full] / n[full] });
     }
     return found.sort((a, b) => b.shown - a.shown);

@@ -14,6 +14,7 @@ import pytest
 from pipeline.terminal.escape import shown
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.report.conftest import HEBREW, LEVELS, QUOTES, SCRIPT, Visitor, hostile_rows
+from tests.pipeline.small_dataset import write_csv
 
 
 def test_run_ends_with_the_page_and_report_makes_the_same_again_whose_bytes_are_the_same(made, whole):
@@ -116,6 +117,25 @@ def test_control_characters_are_shown_as_the_terminal_shows_them(whole, visit):
     visitor.choose(r"\x1b[31mhow warm\x1b[0m is it in \u202eamil\u202c")
     assert visitor.text("#zoom-path") == r"kitchen › calories\u202e\x1b[7m"
     assert r"calories\u202e\x1b[7m" in visitor.page.locator("main").text_content()
+
+
+def test_where_nothing_goes_wrong_the_page_says_so_instead_of_drawing_empty_charts(pipeline, tmp_path):
+    said = {
+        ("billing", "refund"): "my money has not come back",
+        ("billing", "invoice"): "the invoice lacks a tax number",
+        ("delivery", "late"): "nothing has arrived",
+        ("delivery", "damaged"): "the glass inside is cracked",
+    }
+    rows = [
+        (f"{text}, {i} days ago", *path, "test" if i % 3 == 0 else "train")
+        for path, text in said.items()
+        for i in range(12)
+    ]
+    path = write_csv(tmp_path / "easy.csv", rows, header="text,area,topic,split")
+    made = pipeline.json("run", path, "--backbone", "minilm", "--methods", "lda")
+    page = Path(made["report"]["path"]).read_text("utf-8")
+    assert "Nothing: at 64 and 256 dims every answer on topic" in page
+    assert "errors-0" not in page
 
 
 def test_right_to_left_text_runs_right_to_left(made, visit):
