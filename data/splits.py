@@ -125,9 +125,7 @@ def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tup
         if given == "none":
             return None, ()
         if given not in frame.columns:
-            raise DataError(
-                f"{records.source} has no column {quoted(given)} for --split", _columns(records)
-            )
+            raise DataError(f"{records.source} has no column {quoted(given)} for --split", _columns(records))
         return given, ()
     if "split" in frame.columns and "split" not in taken:
         return "split", ()
