@@ -109,12 +109,15 @@ def _at(score: Score, dim: int) -> PrefixScore:
     return next((prefix for prefix in score.prefixes if prefix.dim == dim), score.prefixes[0])
 
 
+_SHOWN = 80  # characters of a text that a command to try shows
+
+
 def next_steps(
     artifacts: Path, methods: Sequence[str], options: Mapping[str, Any], text: str, *, page: bool
 ) -> list[str]:
     """Commands to try now, which work as printed: the same artifacts folder and settings, and nothing just done.
 
-    :param text: one of the dataset, to search for.
+    :param text: one of the dataset, to search for: its beginning, on one line.
     :param page: whether the page was made.
     """
     place = (
@@ -128,7 +131,7 @@ def next_steps(
     ]
     more = ["fit-head", "--method", ",".join(methods), "--seeds", "42,123,456", *settings]
     steps: list[tuple[list[str], str]] = [
-        (["search", text], "semantic zoom: the nearest texts at each prefix"),
+        (["search", " ".join(text.split())[:_SHOWN].rstrip()], "semantic zoom: the nearest texts at each prefix"),
         (["export", "--format", "sentence-transformers", "--output", "model"], "a model for use elsewhere"),
         (["score", "--protocol", "leave-one-out"], "test texts against each other, without the training split"),
     ]

@@ -35,6 +35,18 @@ def test_every_line_is_a_command_that_parses_with_the_same_artifacts(monkeypatch
         assert fit[fit.index(option) + 1] == value
 
 
+def test_a_long_text_of_many_lines_is_searched_for_by_its_beginning():
+    text = "The screen stays black\n\n" + "after the update\t" * 40
+    (line,) = [
+        line
+        for line in next_steps(Path("a"), ("v5",), OPTIONS, text, page=False)
+        if line.startswith("  pipeline search")
+    ]
+    assert "'The screen stays black after the update" in line
+    assert "\n" not in line
+    assert len(line) < 180
+
+
 def test_what_was_just_done_is_not_proposed(monkeypatch):
     monkeypatch.setenv("PIPELINE_ARTIFACTS", "/elsewhere")
     options = {**OPTIONS, "seeds": (42, 123, 456)}
