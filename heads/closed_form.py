@@ -34,6 +34,8 @@ POWER = 0.15
 TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 
 _FOLDS = 3
+_ONE_WAY = 0.5  # mean cosine of two rows above which features mostly point one way
+_BLOCK = 4096  # rows added up at a time
 _GALLERY, _QUERIES = 4000, 500  # rows that a shrinkage is judged on
 
 
@@ -59,6 +61,17 @@ class LinearMap:
 def standardised(features: Tensor, centre: Tensor, scale: float) -> Tensor:
     """Centre unit features and bring them to length 1 on average, float32 [n, H]."""
     return (features - centre) * scale
+
+
+def common_direction(features: Tensor) -> tuple[Tensor, float] | None:
+    """The centre, float32 [H], and the scale of unit rows [n, H] that mostly point one way; None of others.
+
+    The squared length of the mean is the mean cosine of two rows, and what is left of 1 the mean squared length of
+    centred rows.
+    """
+    mean = torch.stack([block.double().sum(0) for block in features.split(_BLOCK)]).sum(0) / len(features)
+    cosine = float(mean.square().sum())
+    return (mean.float(), max(1 - cosine, 1e-12) ** -0.5) if cosine > _ONE_WAY else None
 
 
 def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:

@@ -27,7 +27,14 @@ from torch import Tensor
 
 from heads.choosing import Choice
 from heads.choosing import choose as choose_among
-from heads.closed_form import class_proxies, closed_form_head, linear_map, standardised, with_shrinkage
+from heads.closed_form import (
+    class_proxies,
+    closed_form_head,
+    common_direction,
+    linear_map,
+    standardised,
+    with_shrinkage,
+)
 from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
 from heads.methods import Method, head_of, hyperparameters, is_chosen, method_named
@@ -35,6 +42,8 @@ from heads.presets import HeadShape, Preset, preset
 from heads.training import losses
 from heads.training.inputs import Inputs, checked_inputs
 from heads.training.trainer import Trainer
+
+_CENTRED = "features centred first, since they mostly point one way"
 
 
 @dataclass(frozen=True)
@@ -232,6 +241,7 @@ def _trained(
             trainer.best_epochs[s],
             trainer.seconds / len(trainer.seeds),
             shape.parameters,
+            {"centred": True, "reason": _CENTRED} if "centre" in centring and not shape_row.from_lda else {},
         )
         for trainer in trainers
         for s, seed in enumerate(trainer.seeds)
@@ -258,20 +268,25 @@ def _closed_form(method: str, inputs: Inputs, choice: Choice | None) -> FitResul
 
 
 def _begun(row: Preset, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor] | None, dict[str, Any]]:
-    """Where a head begins at `lda`: centred inputs, the tensors it begins with, the centre and scale of features."""
-    if not row.from_lda:
+    """What a head begins with: centred inputs, tensors of `lda` where it begins there, the features' centre and scale.
+
+    Any other head, the published one among them, takes features as they are, unless they mostly point one way, as
+    those of a decoder's inner layers do: from these it learns next to nothing before they are centred.
+    """
+    if row.from_lda:
+        found = linear_map("lda", inputs, row.scales * row.scale_dim)
+        embeddings = losses.normalise(found.embed(inputs.features))[0]
+        begin = {"input.weight": found.weight, "input.bias": torch.zeros(len(found.weight))}
+        begin |= class_proxies(embeddings, inputs)
+        centring = found.centre, found.scale
+    elif (direction := common_direction(inputs.features)) is not None:
+        begin, centring = None, direction
+    else:
         return inputs, None, {}
-    found = linear_map("lda", inputs, row.scales * row.scale_dim)
-    embeddings = losses.normalise(found.embed(inputs.features))[0]
-    begin = {"input.weight": found.weight, "input.bias": torch.zeros(len(found.weight))}
-    held = None if inputs.validation is None else standardised(inputs.validation, found.centre, found.scale)
-    rows = standardised(inputs.features, found.centre, found.scale)
-    centring = {"centre": found.centre.cpu(), "scale": found.scale}
-    return (
-        replace(inputs, features=rows, validation=held, scatter=None),
-        begin | class_proxies(embeddings, inputs),
-        centring,
-    )
+    rows = standardised(inputs.features, *centring)
+    held = None if inputs.validation is None else standardised(inputs.validation, *centring)
+    centred = replace(inputs, features=rows, validation=held, scatter=None)
+    return centred, begin, {"centre": centring[0].cpu(), "scale": centring[1]}
 
 
 class _Counter:

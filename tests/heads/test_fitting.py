@@ -199,3 +199,27 @@ def test_complete_labels_train_the_same_bits_as_without_masks_for_missing_ones(m
     monkeypatch.setattr(Classes, "__init__", masked)
     again = fit_many(*data, **settings)[0]
     assert torch.equal(whole.head.weights, again.head.weights)
+
+
+@pytest.mark.parametrize("method", ["v5", "mrl"])
+def test_features_that_mostly_point_one_way_are_centred_and_the_head_keeps_the_centre(two_levels, method):
+    """As those of a decoder's inner layers do; features that point everywhere are taken as they are."""
+
+    def accuracy(shift):
+        (train, train_labels), (test, test_labels) = two_levels
+        result = fit_many(train + shift, train_labels, seeds=[1], method=method, epochs=8, lr=1e-3, device="cpu")[0]
+        head, chosen = result.head, result.chosen
+        voters = KNeighborsClassifier(1).fit(head.embed(train + shift), train_labels[:, -1])
+        return head.centre, chosen, voters.score(head.embed(test + shift), test_labels[:, -1])
+
+    rows = two_levels[0][0]
+    shift = np.zeros(rows.shape[1], np.float32)
+    shift[0] = 20 * np.linalg.norm(rows, axis=1).mean()
+    nothing, not_chosen, plain = accuracy(0 * shift)
+    centre, chosen, shifted = accuracy(shift)
+    units = (rows + shift) / np.linalg.norm(rows + shift, axis=1, keepdims=True)
+    assert nothing is None
+    assert not not_chosen
+    assert np.allclose(centre, units.mean(axis=0), atol=1e-6)
+    assert chosen["centred"]
+    assert shifted > plain - 0.05
