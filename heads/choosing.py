@@ -9,7 +9,8 @@ standard error, and no prefix and level may lose more than a point, or what its 
 few rows can tell, nothing is trained. Of those that are better, the best is taken.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
-number of classes: each finest class is to be seen 140 times. The choice is made once per data set, never per seed.
+number of classes: each finest class is to be seen 140 times. Where the short fit gains nothing, that may be because it
+is short: the whole fit is judged before training is given up. The choice is made once per data set, never per seed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     splits = list(_splits(inputs))
     results = {(name, 0): _correct(splits, (name, 0), train) for name in (CLOSED_FORMS[:1] if many else CLOSED_FORMS)}
     closed = standing = max(results, key=lambda candidate: _mean(results[candidate]))
-    for candidate in (_SHORT,) if many else CANDIDATES:
+    for candidate in (_SHORT, (_SHORT[0], _epochs_for(inputs))) if many else CANDIDATES:
+        if many and standing != closed:
+            break
         found = results[candidate] = _correct(splits, candidate, train)
         better = _is_better(found, results[closed], every_cell=not many)
         standing = max(standing, candidate, key=lambda one: _mean(results[one])) if better else standing

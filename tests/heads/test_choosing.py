@@ -8,6 +8,8 @@ import torch
 
 from heads import Choice, choose, fit_many
 from heads.choosing import _epochs_for, _is_better
+from heads.choosing import choose as choose_among
+from heads.closed_form import closed_form_head
 from heads.training.inputs import checked_inputs
 from tests.heads.conftest import clusters
 
@@ -60,3 +62,22 @@ def test_a_candidate_must_gain_more_than_luck_and_lose_nowhere(gains, better):
 def test_more_classes_take_more_epochs():
     few, many = (checked_inputs(*clusters(400, branching=(2, n)), None, torch.device("cpu")) for n in (3, 30))
     assert 3 == _epochs_for(few) < _epochs_for(many) <= 16
+
+
+@pytest.mark.parametrize("short_gains", [True, False])
+def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(monkeypatch, short_gains):
+    """One epoch of many rows may be behind the closed form where all epochs are far ahead."""
+    monkeypatch.setattr("heads.choosing.ROWS", 100)
+    inputs = checked_inputs(*clusters(400, dim=64, noise=3), clusters(250, dim=64, noise=3, seed=1), torch.device("cpu"))
+    tried = []
+
+    def train(part, head, epochs):
+        tried.append(epochs)
+        good = epochs > 1 or (epochs == 1 and short_gains)
+        return closed_form_head("lda" if good else "features", part)[0]
+
+    choice = choose_among(inputs, train)
+    whole = _epochs_for(inputs)
+    assert tried == ([0, 1] if short_gains else [0, 1, whole])
+    assert (choice.head, choice.epochs) == ("mlp", whole)
+    assert f"mlp, {1 if short_gains else whole} epochs gain" in choice.reason
