@@ -68,7 +68,9 @@ def test_more_classes_take_more_epochs():
 def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(monkeypatch, short_gains):
     """One epoch of many rows may be behind the closed form where all epochs are far ahead."""
     monkeypatch.setattr("heads.choosing.ROWS", 100)
-    inputs = checked_inputs(*clusters(400, dim=64, noise=3), clusters(250, dim=64, noise=3, seed=1), torch.device("cpu"))
+    inputs = checked_inputs(
+        *clusters(400, dim=64, noise=3), clusters(250, dim=64, noise=3, seed=1), torch.device("cpu")
+    )
     tried = []
 
     def train(part, head, epochs):
