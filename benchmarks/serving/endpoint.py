@@ -149,7 +149,8 @@ def main() -> None:
         servers = {"semantic-zoom": (own, "/v1/embeddings")}
         if options.infinity:
             command = f"v2 --model-id {checkpoint} --served-model-name model --engine torch --device cpu --port {port}"
-            start = [str(Path(options.infinity).with_name("infinity_emb")), *command.split(), "--no-model-warmup"]
+            plain = ["--no-bettertransformer", "--no-compile", "--no-model-warmup"]  # each new shape compiles anew
+            start = [str(Path(options.infinity).with_name("infinity_emb")), *command.split(), *plain]
             servers["infinity-emb"] = (start, "/embeddings")
         for name, (command_line, path) in servers.items():
             with server(command_line, port):
