@@ -69,7 +69,8 @@ def common_direction(features: Tensor) -> tuple[Tensor, float] | None:
     The squared length of the mean is the mean cosine of two rows, and what is left of 1 the mean squared length of
     centred rows.
     """
-    mean = torch.stack([block.double().sum(0) for block in features.split(_BLOCK)]).sum(0) / len(features)
+    blocks = (features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK))
+    mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / len(features)
     cosine = float(mean.square().sum())
     return (mean.float(), max(1 - cosine, 1e-12) ** -0.5) if cosine > _ONE_WAY else None
 
