@@ -69,7 +69,7 @@ def _sha256(path: Path) -> str:
 
 
 def _download(file: PublishedFile, target: Path) -> None:
-    """Fetch `file` to `target` through a partial file beside it, which is removed on failure."""
+    """Fetch `file` to `target`."""
     content = _fetch(file, target)
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
@@ -77,17 +77,26 @@ def _download(file: PublishedFile, target: Path) -> None:
             f"{file.url} gave {len(content):,} bytes with SHA-256 {found[:12]}..., not {file.sha256[:12]}...",
             f"try again, or put the published {file.name} at {target}",
         )
+    try:
+        write_whole(target, content)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror}", "free space or name another folder") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, through a partial file beside it, which is removed on failure.
+
+    :raises OSError: if the file system refuses a step.
+    """
     partial = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f".{file.name}-", suffix=".partial", dir=target.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(partial).replace(target)
-    except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror}", "free space or name another folder") from error
+        Path(partial).replace(path)
     finally:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)

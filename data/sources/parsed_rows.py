@@ -8,14 +8,15 @@ in front of it: a damaged file is parsed again and replaced. Digests of 10 MB ta
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
+
+from data.sources.download import write_whole
 
 _DIGEST = 16
 
@@ -35,7 +36,8 @@ def kept_rows(
     frame = parse()
     body = io.BytesIO()
     frame.write_parquet(body)
-    _write(path, _digest(body.getvalue()) + body.getvalue())
+    with contextlib.suppress(OSError):  # a full disk costs the next command its seconds
+        write_whole(path, _digest(body.getvalue()) + body.getvalue())
     return frame
 
 
@@ -58,21 +60,3 @@ def _read(path: Path) -> pl.DataFrame | None:
         return None
     body = content[_DIGEST:]
     return pl.read_parquet(io.BytesIO(body)) if content[:_DIGEST] == _digest(body) else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; a disk that is full or not to be written costs the next command its seconds."""
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(partial).replace(path)
-    except OSError:
-        return
-    finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
