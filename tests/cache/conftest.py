@@ -26,6 +26,17 @@ def checkpoint(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny products gain nothing from a second thread and lose much where others use the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def write_tokenizer(folder: Path, *, bert: bool) -> None:
     """A byte-level tokenizer without merges: one token a byte, so that texts share prefixes of any length."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors

@@ -31,14 +31,7 @@ def features_of(report, texts, which=0):
     return FeatureStore.open(report.stores[which].folder).gather(text_keys(texts))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

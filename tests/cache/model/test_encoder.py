@@ -29,13 +29,7 @@ BIDIRECTIONAL = ["bert", "xlm-roberta"]
 TEXTS = st.lists(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=24)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products gain nothing from a second thread and lose much where others use the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -35,20 +35,6 @@ def no_backbone(tmp_path_factory) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 
-@pytest.fixture(scope="module")
-def embedded_once(tmp_path_factory, small_csv) -> Path:
-    """An artifacts folder with the features of the small dataset."""
-    root = tmp_path_factory.mktemp("embedded")
-    Pipeline(root / "artifacts", root).json("embed", small_csv, "--backbone", "minilm")
-    return root / "artifacts"
-
-
-@pytest.fixture
-def embedded(embedded_once, tmp_path) -> Pipeline:
-    """A copy of it, to fit on."""
-    return Pipeline(shutil.copytree(embedded_once, tmp_path / "artifacts"), tmp_path)
-
-
 def runs_of(pipeline: Pipeline) -> list[Path]:
     """Folders of whole runs."""
     found = (path.parent for path in pipeline.artifacts.glob("runs/*/*/*/*/config.json"))

@@ -25,18 +25,6 @@ ALL = 16
 
 
 @pytest.fixture(scope="module")
-def embedded_once(tmp_path_factory, small_csv) -> Path:
-    root = tmp_path_factory.mktemp("embedded")
-    Pipeline(root / "artifacts", root).json("embed", small_csv, "--backbone", "minilm")
-    return root / "artifacts"
-
-
-@pytest.fixture
-def embedded(embedded_once, tmp_path) -> Pipeline:
-    return Pipeline(shutil.copytree(embedded_once, tmp_path / "artifacts"), tmp_path)
-
-
-@pytest.fixture(scope="module")
 def alone(embedded_once, tmp_path_factory) -> tuple[Pipeline, dict]:
     """The grid as one process does it."""
     root = tmp_path_factory.mktemp("alone")
