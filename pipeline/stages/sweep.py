@@ -7,7 +7,7 @@ dataset's runs alone. The result is one Parquet file, one row per run, prefix an
 The unit of a sweep: fit and score one point of its grid, named by content, on any device of any process.
 
 A point writes runs and their scores into the artifacts folder under content addresses and tells nothing else, so who
-does it does not matter: this process, one per device (`pipeline.stages.sweep_parallel`), a cluster's. Whoever asked
+does it does not matter: this process, one per device (`pipeline.stages.parallel`), a cluster's. Whoever asked
 goes over the grid afterwards, finds everything done, and writes the results from what lies there. Two that do one point
 at the same time both succeed, and the first one's files stay. The alternative, sending results back, would be a second
 way for them to be lost.

@@ -15,9 +15,8 @@ from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import FitRequest, Fitted, fit
-from pipeline.stages.fit_parallel import fit_at_once, processes_for, untrained
+from pipeline.stages.parallel import do_points, fit_at_once, processes_for, untrained
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
-from pipeline.stages.sweep_parallel import do_points
 from pipeline.terminal.command import Session
 from pipeline.terminal.console import duration
 from pipeline.terminal.tables import score_table, steerability_lines

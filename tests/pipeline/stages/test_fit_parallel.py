@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.stages.fit import FitRequest, fit, plan
-from pipeline.stages.fit_parallel import WORTH, fit_at_once, processes_for, untrained
+from pipeline.stages.parallel import WORTH, fit_at_once, processes_for, untrained
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 
@@ -73,12 +73,12 @@ def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
     artifacts, features = at_hand[0]
     todo = untrained(artifacts, features, REQUESTS)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("pipeline.stages.fit_parallel.threads_each", lambda processes: 3)
+    monkeypatch.setattr("pipeline.stages.parallel.threads_each", lambda processes: 3)
     assert processes_for(todo) == 1  # a few hundred texts
     long = [replace(training, work=WORTH) for training in todo]
     assert processes_for(long) == 3
     assert processes_for(long[:1]) == 1
-    monkeypatch.setattr("pipeline.stages.fit_parallel.choose_devices", lambda devices: ["cuda:0"])
+    monkeypatch.setattr("pipeline.stages.parallel.choose_devices", lambda devices: ["cuda:0"])
     assert processes_for(long) == 1
 
 

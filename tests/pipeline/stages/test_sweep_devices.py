@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.stages.parallel import do_points
 from pipeline.stages.sweep import Grid, do_point, points
-from pipeline.stages.sweep_parallel import do_points
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.stages import sweep_faults
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_fitted_ends_all_in_two_lines(embedded):
 
 
 def test_a_point_that_kills_whoever_does_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.stages.sweep_parallel._serve", sweep_faults.dies_at_mrl)
+    monkeypatch.setattr("pipeline.stages.parallel._serve_points", sweep_faults.dies_at_mrl)
     grid = Grid(methods=("v5", "mrl"), lrs=(1e-4,))
     with pytest.raises(PipelineError, match=r"^3 processes failed with mrl, paper in hand.*SIGKILL") as caught:
         do_points(tmp_path, list(points(grid)), ["cpu"] * 4)
@@ -145,7 +145,7 @@ def test_a_point_that_kills_whoever_does_it_is_named(tmp_path, monkeypatch):
 
 
 def test_when_every_process_is_lost_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.stages.sweep_parallel._serve", sweep_faults.dies_at_mrl)
+    monkeypatch.setattr("pipeline.stages.parallel._serve_points", sweep_faults.dies_at_mrl)
     with pytest.raises(PipelineError, match=r"every process failed, the last: .*SIGKILL"):
         do_points(tmp_path, list(points(Grid(methods=("mrl",), lrs=(1e-4, 1e-3)))), ["cpu"])
 
