@@ -23,25 +23,12 @@ from data.files.records import Records
 SPLITS = ("train", "val", "test")
 """The three splits, in the order in which they are reported."""
 
-SPELLINGS = {
-    "training": "train",
-    "trn": "train",
-    "tr": "train",
-    "validation": "val",
-    "valid": "val",
-    "validate": "val",
-    "dev": "val",
-    "develop": "val",
-    "development": "val",
-    "eval": "val",
-    "evaluation": "val",
-    "testing": "test",
-    "tst": "test",
-    "heldout": "test",
-    "held-out": "test",
-    "held_out": "test",
-    "holdout": "test",
+_SPELLINGS = {
+    "train": "training trn tr",
+    "val": "validation valid validate dev develop development eval evaluation",
+    "test": "testing tst heldout held-out held_out holdout",
 }
+SPELLINGS = {word: split for split, words in _SPELLINGS.items() for word in words.split()}
 """Other spellings in use, and which split they mean."""
 
 SHARES = (0.8, 0.1, 0.1)
@@ -88,19 +75,7 @@ def _split_of(text: str, seed: int) -> str:
     return "val" if place < SHARES[0] + SHARES[1] else "test"
 
 
-NAMES = {
-    "split",
-    "partition",
-    "set",
-    "subset",
-    "fold",
-    "data_split",
-    "dataset_split",
-    "part",
-    "usage",
-    "phase",
-    "splits",
-}
+NAMES = re.compile(r"split|partition|set|subset|fold|data_split|dataset_split|part|usage|phase|splits")
 """Usual names of a split column, lower case."""
 
 _FLAG = re.compile(r"^(?:is|in|for)[ _.-]?(\w+)$")
@@ -110,7 +85,7 @@ _TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes
 def looks_like_split(column: str) -> bool:
     """Whether a column's name says that it holds splits."""
     name = column.strip().lower()
-    return name in NAMES or bool(re.match(r"split|.*[ _.-](split|fold|partition)$", name))
+    return bool(NAMES.fullmatch(name)) or bool(re.match(r"split|.*[ _.-](split|fold|partition)$", name))
 
 
 def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -131,7 +106,7 @@ def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tup
         return "split", ()
     free = [column for column in frame.columns if column not in taken]
     usable = [column for column in free if _all_splits(frame.get_column(column))]
-    named = [column for column in usable if column.strip().lower() in NAMES]
+    named = [column for column in usable if NAMES.fullmatch(column.strip().lower())]
     usable = named or usable
     if len(usable) > 1:
         raise DataError(

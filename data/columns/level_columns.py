@@ -75,27 +75,8 @@ LEVEL = re.compile(r"level\d+")
 """Names of the plain form, which are never doubted."""
 
 _NUMBERED = re.compile(r"^(.*?)[ _.-]*(\d+)([^\d]*)$")
-_LEVEL_WORDS = set(
-    [
-        "level",
-        "lvl",
-        "l",
-        "label",
-        "labels",
-        "cat",
-        "category",
-        "categories",
-        "class",
-        "y",
-        "tier",
-        "depth",
-        "hierarchy",
-        "h",
-        "topic",
-        "c",
-        "label_level",
-        "labellevel",
-    ]
+_LEVEL_WORDS = re.compile(
+    r"level|lvl|l|label|labels|cat|category|categories|class|y|tier|depth|hierarchy|h|topic|c|label_level|labellevel"
 )
 LABEL_WORDS = re.compile(
     r"label|class|categor|topic|domain|intent|genre|group|section|department|area|field|type|tag|theme|subject|product"
@@ -190,7 +171,9 @@ def _numbered(records: Records, columns: Sequence[str]) -> tuple[str, ...]:
     usual = [
         (prefix, members)
         for (prefix, end), members in families.items()
-        if prefix in _LEVEL_WORDS or re.split(r"[ _.-]", prefix)[-1] in _LEVEL_WORDS or end.strip("_- ") in _LABEL_ENDS
+        if _LEVEL_WORDS.fullmatch(prefix)
+        or _LEVEL_WORDS.fullmatch(re.split(r"[ _.-]", prefix)[-1])
+        or end.strip("_- ") in _LABEL_ENDS
     ]
     if len(usual) > 1:
         exact = [one for one in usual if one[0] == "level"]
