@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,3 +50,17 @@ class Results:
         self.rows.append({"what": what, "figure": figure, "unit": unit, "remark": remark, **more})
         if self._path:
             self._path.write_text(json.dumps({"about": self._about, "results": self.rows}, indent=1))
+
+
+def timed(call: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of a call, the first one left out; the GPU is waited for."""
+    seconds = []
+    for _ in range(repeats + 1):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])

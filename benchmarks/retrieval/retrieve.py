@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 import heads
-from benchmarks.measured import machine
+from benchmarks.measured import machine, timed
 from pipeline.retrieval.documents import Corpus
 from pipeline.retrieval.engines import INDEXES, build, faiss_is_there
 from pipeline.retrieval.knn import search, two_stage
@@ -57,18 +57,6 @@ def drawn(rows: int, seed: int, dim: int = DIM) -> tuple[np.ndarray, np.ndarray]
     vectors = rng.standard_normal((rows, dim), dtype=np.float32)
     vectors += centres[classes]
     return vectors, classes
-
-
-def timed(call: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of a call, the first one left out; the GPU is waited for."""
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
 
 
 def plain(queries: Tensor, documents: Stored, k: int) -> Tensor:

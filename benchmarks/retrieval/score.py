@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measured import machine
+from benchmarks.measured import machine, timed
 from pipeline.evaluation.protocols import score_embeddings
 
 DIMS = (64, 128, 192, 256)
@@ -41,19 +39,6 @@ def drawn(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     vectors = rng.standard_normal((rows, DIMS[-1]), dtype=np.float32)
     vectors += centres[fine]
     return vectors, np.stack([fine % PARENTS, fine], axis=1)
-
-
-def timed(call: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of a call, the first one left out."""
-    call()
-    seconds = []
-    for _ in range(repeats):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def peak(device: str, repeats: int) -> float:
