@@ -2,7 +2,8 @@
 
 One linear classifier of the whole label path: its classes are the distinct paths of the training rows, so a coarse
 label is its answer's ancestor. The penalty C is chosen along a path from strong to weak, each fit begun at the last
-one's weights, by accuracy on validation rows, or by cross-validation on the training rows where those are few.
+one's weights, by accuracy on validation rows, or by cross-validation on the training rows where those are few. A few
+steps per C tell which is best; the chosen one is then fitted to the end.
 
 L-BFGS (scipy) in coordinates in which the problem is nearly round: with P = (n/K Cov + I/C)^-1/2 and weights W = P U
 the objective is the same, and tens of steps do what hundreds do on anisotropic features. Cost: two products [n, H] x
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Values of C that are tried, each penalty weaker than the last."""
 
 _FOLDS = 3
-_STEPS, _TOLERANCE = 30, 1e-3  # L-BFGS steps per C, and the fall of the mean loss per step at which it stops
+_STEPS, _LAST_STEPS = 10, 30  # L-BFGS steps per C while choosing, and of the fit with the chosen C
+_TOLERANCE = 1e-4  # relative fall of the mean loss per step at which a fit stops
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,20 @@ def fit_logistic(
         raise HeadsError("the training rows have one label path", "give rows of two or more classes")
     own = torch.from_numpy(targets.reshape(-1)).to(inputs.features.device)
     finest = torch.from_numpy(paths[:, -1]).to(own.device)
+    problem = _Problem(inputs.features, own, len(paths))
     held, held_labels = inputs.validation, inputs.validation_labels
     if held is not None and held_labels is not None and len(held) >= FEWEST:
-        problem = _Problem(inputs.features, own, len(paths))
-        found = [(c, *problem.solve(c)) for c in penalties]
-        scored = {c: _accuracy(held, held_labels[:, -1], weights, bias, finest) for c, weights, bias in found}
+        fits = problem.path(penalties)
+        scored = {c: _accuracy(held, held_labels[:, -1], fit, finest) for c, fit in fits.items()}
         best = max(scored, key=lambda c: scored[c])
-        weights, bias = next(fit for c, *fit in found if c == best)
+        begin = fits[best]
         reason = f"C = {best:g} by accuracy on {len(held):,} validation rows"
     else:
         scored = _cross_validated(inputs, own, len(paths), finest, penalties)
         best = max(scored, key=lambda c: scored[c])
-        problem = _Problem(inputs.features, own, len(paths))
-        for c in penalties:
-            weights, bias = problem.solve(c)
-            if c == best:
-                break
+        begin = problem.path([c for c in penalties if c <= best])[best]
         reason = f"C = {best:g} by {_FOLDS}-fold cross-validation on {len(own):,} training rows"
+    weights, bias = problem.solve(best, begin, _LAST_STEPS)
     return LogisticRegression(weights.cpu().numpy(), bias.cpu().numpy(), inputs.named(paths), best, scored, reason)
 
 
@@ -113,22 +112,27 @@ def _cross_validated(
     """Accuracy of each C on rows left out, over all folds."""
     correct = dict.fromkeys(penalties, 0.0)
     for kept, left_out in folds_of(inputs.labels, _FOLDS):
-        problem = _Problem(inputs.features[kept], own[kept], paths)
-        for c in penalties:
-            weights, bias = problem.solve(c)
-            accuracy = _accuracy(inputs.features[left_out], inputs.labels[left_out, -1], weights, bias, finest)
+        for c, fit in _Problem(inputs.features[kept], own[kept], paths).path(penalties).items():
+            accuracy = _accuracy(inputs.features[left_out], inputs.labels[left_out, -1], fit, finest)
             correct[c] += accuracy * len(left_out) / len(own)
     return correct
 
 
-def _accuracy(rows: Tensor, labels: Tensor, weights: Tensor, bias: Tensor, finest: Tensor) -> float:
+def _accuracy(rows: Tensor, labels: Tensor, fit: _Fit, finest: Tensor) -> float:
     known = labels >= 0
-    answers = finest[torch.addmm(bias, rows, weights).argmax(1)]
+    answers = finest[torch.addmm(fit.bias, rows, fit.weights).argmax(1)]
     return float((answers == labels)[known].double().mean()) if bool(known.any()) else 0.0
 
 
+class _Fit(NamedTuple):
+    """Weights [H, K] and bias [K], float32, for features that are not centred."""
+
+    weights: Tensor
+    bias: Tensor
+
+
 class _Problem:
-    """The regression of some rows, and where its last solution ended."""
+    """The regression of some rows, in coordinates that do not depend on C."""
 
     def __init__(self, features: Tensor, targets: Tensor, classes: int) -> None:
         self._targets, self._classes = targets, classes
@@ -136,19 +140,27 @@ class _Problem:
         self._rows = features - self._centre.float()
         exact = self._rows.double()
         values, axes = torch.linalg.eigh(exact.T @ exact / len(exact))
-        self._variances, self._axes = values.clamp(min=0).cpu().numpy(), axes.cpu().numpy()
-        self._weights = np.zeros((features.shape[1], classes))
-        self._bias = np.log(np.maximum(torch.bincount(targets, minlength=classes).cpu().numpy(), 0.1))
+        self._variances, self._axes, self._centre = values.clamp(min=0).cpu(), axes.cpu(), self._centre.cpu()
 
-    def solve(self, c: float) -> tuple[Tensor, Tensor]:
-        """Weights float32 [H, K] and bias [K] for features that are not centred."""
+    def path(self, penalties: Sequence[float]) -> dict[float, _Fit]:
+        """Fits of a few steps by C, each begun at the last one."""
+        counts = torch.bincount(self._targets, minlength=self._classes).cpu()
+        fit = _Fit(torch.zeros(len(self._axes), self._classes), counts.clamp(min=0.1).log().float())
+        fits = {}
+        for c in penalties:
+            fits[c] = fit = self.solve(c, fit, _STEPS)
+        return fits
+
+    def solve(self, c: float, begin: _Fit, steps: int) -> _Fit:
+        """The fit with some C after so many L-BFGS steps from `begin`."""
         n, device = len(self._rows), self._rows.device
         scale = (n / self._classes * self._variances + 1 / c) ** -0.5
-        onto = torch.from_numpy(self._axes * scale).to(device)
-        rows = self._rows @ onto.float()
-        ridge = torch.from_numpy(scale[:, None] ** 2 / (2 * c * n)).float().to(device)
-        start = np.vstack([(self._axes.T @ self._weights) / scale[:, None], self._bias * (n / self._classes) ** 0.5])
-        bias_scale = (self._classes / n) ** 0.5
+        onto, bias_scale = self._axes * scale, (self._classes / n) ** 0.5
+        rows = self._rows @ onto.float().to(device)
+        ridge = (scale[:, None] ** 2 / (2 * c * n)).float().to(device)
+        weights, bias = begin.weights.cpu().double(), begin.bias.cpu().double()
+        bias = bias + self._centre @ weights
+        start = torch.vstack([self._axes.T @ weights / scale[:, None], bias / bias_scale]).numpy()
         index = torch.arange(n, device=device)
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -165,10 +177,9 @@ class _Problem:
             gradient[-1] = scores.sum(0) * (bias_scale / n)
             return value, gradient.double().cpu().numpy().reshape(-1)
 
-        options = {"maxiter": _STEPS, "maxcor": 10, "ftol": _TOLERANCE / 10, "gtol": 0.0}
+        options = {"maxiter": steps, "maxcor": 10, "ftol": _TOLERANCE, "gtol": 0.0}
         found = optimize.minimize(loss, start.reshape(-1), jac=True, method="L-BFGS-B", options=options)
-        both = found.x.reshape(start.shape)
-        self._weights = (self._axes * scale) @ both[:-1]
-        self._bias = both[-1] * bias_scale
-        bias = self._bias - self._centre.cpu().numpy() @ self._weights
-        return (torch.from_numpy(self._weights).float().to(device), torch.from_numpy(bias).float().to(device))
+        both = torch.from_numpy(found.x.reshape(start.shape))
+        weights = onto @ both[:-1]
+        bias = both[-1] * bias_scale - self._centre @ weights
+        return _Fit(weights.float().to(device), bias.float().to(device))
