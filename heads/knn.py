@@ -11,8 +11,11 @@ only runs that hold a find are looked at again. After the first tiles nearly non
 What equal means: cosines are computed in float64 and rounded to multiples of 2^-24 (float32's spacing below 1), so that
 two rows of one direction tie, whatever the order in which a machine adds. A neighbour is then one integer, the
 similarity in its upper and the row in its lower bits, and ties go to the lower row because integers have no ties.
-The price is a float64 product, twice a float32 one on most processors. The alternative, a float32 filter with a margin
-and a second, float64 look at what passes, would halve the products and take a second path for what ties.
+
+What it costs: float64 is needed only for rows that are nearly as near as the k-th. So the pass over the gallery is made
+in float32, whose error has a bound, and keeps a few rows more than k; of these, the ones within the bound are decided
+in float64. A query whose last kept row is still within the bound (many copies of one text) is searched again in
+float64 alone. The answers are those of float64, on every machine.
 
 Memory: one tile of similarities, whatever the size of the gallery.
 """
@@ -38,7 +41,9 @@ ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 _NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
 RUN = 32  # columns looked at together
 _QUERIES, _PART = 4608, 1152
-_COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 8192}, 64
+_COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 32768}, 64
+_SPARE = 4  # rows kept beyond k in float32
+_LEAST_PREFIX = 1e-10  # of the whole vector's length: float32 holds the products of prefixes that are no shorter
 
 
 class Neighbours(NamedTuple):
@@ -52,18 +57,22 @@ class Neighbours(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Rows in float64: blocks of [n, width], and the norm of each prefix [J, n], 1 where it is zero."""
+    """Rows as they are multiplied: blocks of [n, width], and the norm of each prefix [J, n], 1 where it is zero."""
 
     blocks: list[torch.Tensor]
     norms: torch.Tensor
 
 
-class _Place(NamedTuple):
-    """Where a block of queries is: the device, its first row, and whether it is to skip those rows of the gallery."""
+class _Queries(NamedTuple):
+    """A block of queries, the number of its first one, and the gallery rows [q] that are the queries themselves."""
 
-    device: torch.device
+    rows: Array
     first: int
-    exclude: bool
+    own: torch.Tensor | None
+
+
+class _TooShortPrefixError(Exception):
+    """A prefix is so much shorter than its vector that float32 does not hold its products."""
 
 
 def prefix_neighbours(
@@ -92,10 +101,11 @@ def prefix_neighbours(
     lengths = prefix_lengths(scale_dim, queries.shape[-1])
     k = min(_checked_k(k), _candidates(queries, gallery, exclude))
     device = torch.device(device or (queries.device if isinstance(queries, torch.Tensor) else "cpu"))
-    keys = [
-        _search(queries[i : i + _QUERIES], gallery, lengths, k, _Place(device, i, exclude is not None))
-        for i in range(0, len(queries), _QUERIES)
-    ]
+    keys = []
+    for i in range(0, len(queries), _QUERIES):
+        part = queries[i : i + _QUERIES]
+        own = torch.arange(i, i + len(part), device=device) if exclude else None
+        keys.append(_nearest(_Queries(part, i, own), gallery, lengths, k, device))
     found = torch.cat(keys, dim=1).cpu().numpy()
     units = _units(found)
     return Neighbours((units << ROW_BITS) - found, (units / GRID).astype(np.float32))
@@ -183,19 +193,82 @@ def _candidates(queries: Array, gallery: Array, exclude: str | None) -> int:
     return left
 
 
-def _rows(part: Array, first: int, name: str, lengths: tuple[int, ...], device: torch.device) -> _Rows:
-    """Cut rows into blocks, in float64 on the device, and take the norms of their prefixes."""
-    tensor = part if isinstance(part, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(part))
-    tensor = tensor.detach().to(device).to(torch.float64)
-    blocks = [tensor[:, a:b].contiguous() for a, b in pairwise((0, *lengths))]
-    norms = torch.stack([block.square().sum(1) for block in blocks]).cumsum(0).sqrt()
+def _nearest(queries: _Queries, gallery: Array, lengths: tuple[int, ...], k: int, device: torch.device) -> torch.Tensor:
+    """Find the keys [J, q, k] of one block of queries: in float32, decided in float64, the rest in float64."""
+    try:
+        with _full_float32():
+            kept = _search(queries, gallery, lengths, min(k + _SPARE, len(gallery)), device, torch.float32)
+    except _TooShortPrefixError:
+        return _search(queries, gallery, lengths, k, device, torch.float64)
+    units = _units(kept)
+    # A similarity of d dimensions is within d + 16 roundings of 2^-24; that of the k-th may err the other way.
+    margin = torch.tensor([2 * (d + 16) for d in lengths], device=device)[:, None]
+    near = units >= (units[:, :, k - 1] - margin)[:, :, None]
+    rows = (units << ROW_BITS) - kept
+    keys = torch.full_like(kept, _NOTHING)
+    for j, d in enumerate(lengths):
+        query, place = near[j].nonzero(as_tuple=True)
+        keys[j, query, place] = _exact(queries.rows, gallery, query, rows[j, query, place], d)
+    keys = keys.topk(k, dim=2).values
+    unsure = near[:, :, -1].any(0).nonzero()[:, 0]
+    if len(unsure) and kept.shape[2] < len(gallery) - (queries.own is not None):
+        again = queries.rows[unsure.cpu().numpy() if isinstance(queries.rows, np.ndarray) else unsure]
+        own = None if queries.own is None else queries.own[unsure]
+        keys[:, unsure] = _search(_Queries(again, 0, own), gallery, lengths, k, device, torch.float64)
+    return keys
+
+
+def _exact(queries: Array, gallery: Array, query: torch.Tensor, row: torch.Tensor, dim: int) -> torch.Tensor:
+    """Keys int64 [m] of pairs of a query and a gallery row, by the cosine of their first `dim` dimensions."""
+    keys = torch.empty_like(row)
+    step = max(1, (1 << 22) // dim)
+    for i in range(0, len(row), step):
+        part = slice(i, i + step)
+        a, b = (
+            x[:, :dim].index_select(0, y[part].to(x.device)).to(row.device, torch.float64)
+            for x, y in ((_tensor(queries), query), (_tensor(gallery), row))
+        )
+        lengths = a.square().sum(1).sqrt() * b.square().sum(1).sqrt()
+        cosines = (a * b).sum(1) / lengths.where(lengths > 0, 1.0)
+        keys[part] = ((cosines * GRID).round().to(torch.int64) << ROW_BITS) - row[part]
+    return keys
+
+
+def _tensor(rows: Array) -> torch.Tensor:
+    return rows.detach() if isinstance(rows, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(rows))
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Let products of float32 be products of float32, whatever the caller allows."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _rows(
+    part: Array, first: int, name: str, lengths: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> _Rows:
+    """Cut rows into blocks on the device, and take the norms of their prefixes; in float32 rows get unit length."""
+    tensor = _tensor(part).to(device).to(torch.float64)
+    edges = list(pairwise((0, *lengths)))
+    norms = torch.stack([tensor[:, a:b].square().sum(1) for a, b in edges]).cumsum(0).sqrt()
     broken = norms[-1].isfinite().logical_not().nonzero()
     if len(broken):
         raise HeadsError(
             f"{name} {first + int(broken[0])} holds a value that is not finite",
             "look for NaN or infinity where the embeddings were made",
         )
-    return _Rows(blocks, norms.where(norms > 0, 1.0))
+    if dtype == torch.float32:
+        whole = norms[-1].where(norms[-1] > 0, 1.0)
+        tensor, norms = tensor / whole[:, None], norms / whole
+        if bool(((norms > 0) & (norms < _LEAST_PREFIX)).any()):
+            raise _TooShortPrefixError
+    blocks = [tensor[:, a:b].to(dtype).contiguous() for a, b in edges]
+    return _Rows(blocks, norms.where(norms > 0, 1.0).to(dtype))
 
 
 def tiles(total: int, widest: int) -> Iterator[tuple[int, int]]:
@@ -239,9 +312,11 @@ def side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
     torch.set_num_threads(before)  # a thread's setting is its own, but threads to come would take over the last one
 
 
-def _search(queries: Array, gallery: Array, lengths: tuple[int, ...], k: int, place: _Place) -> torch.Tensor:
-    """Find the keys [J, q, k] of one block of queries."""
-    count, device = len(queries), place.device
+def _search(
+    queries: _Queries, gallery: Array, lengths: tuple[int, ...], k: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """Find the keys [J, q, k] of one block of queries, by products in one dtype."""
+    count = len(queries.rows)
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     rounds = -(-count // (_PART * threads)) if device.type == "cpu" else 1
     step = -(-count // (rounds * threads))
@@ -249,23 +324,26 @@ def _search(queries: Array, gallery: Array, lengths: tuple[int, ...], k: int, pl
     keys = torch.full((len(lengths), count, k), _NOTHING, dtype=torch.int64, device=device)
     bounds = list(tiles(len(gallery), _COLUMNS["cuda" if device.type == "cuda" else "cpu"]))
     width = max(stop - start for start, stop in bounds)
-    room = torch.empty((2, count, -(-width // RUN) * RUN), dtype=torch.float64, device=device)
+    room = torch.empty((2, count, -(-width // RUN) * RUN), dtype=dtype, device=device)
     mine = [keys[:, part] for part in parts], [room[:, part] for part in parts]
-    firsts = [place.first + part.start for part in parts]
-    own = firsts if place.exclude else [None] * len(parts)
+    firsts = [queries.first + part.start for part in parts]
+    own = [None if queries.own is None else queries.own[part] for part in parts]
+    same = repeat(lengths), repeat(device), repeat(dtype)
     with side_by_side(threads) as each:
-        asked = list(each(_rows, [queries[p] for p in parts], firsts, repeat("query"), repeat(lengths), repeat(device)))
+        asked = list(each(_rows, [queries.rows[p] for p in parts], firsts, repeat("query"), *same))
         for start, stop in bounds:
-            [tile] = each(_rows, [gallery[start:stop]], [start], ["gallery row"], [lengths], [device])
+            [tile] = each(_rows, [gallery[start:stop]], [start], ["gallery row"], *same)
             list(each(_scan, *mine, asked, own, repeat(tile), repeat(start)))
     return keys
 
 
-def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | None, tile: _Rows, first: int) -> None:
+def _scan(
+    keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: torch.Tensor | None, tile: _Rows, first: int
+) -> None:
     """Take into keys [J, q, k], in place, what a tile has that is nearer at each prefix.
 
-    :param room: float64 [2, q, c or more], space for the products and the similarities.
-    :param own: gallery row that is the first query, if a query is not to find itself.
+    :param room: real [2, q, c or more], space for the products and the similarities.
+    :param own: int64 [q], gallery rows that are the queries, if a query is not to find itself.
     :param first: gallery row that the tile begins with.
     """
     count = tile.norms.shape[1]
@@ -274,7 +352,8 @@ def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | Non
     room[1, :, count:] = -torch.inf
     products.zero_()
     if own is not None:
-        products.diagonal(own - first).fill_(-torch.inf)
+        [inside] = ((own >= first) & (own < first + count)).nonzero(as_tuple=True)
+        products[inside, own[inside] - first] = -torch.inf
     for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
         products.addmm_(left, right.T)
         torch.mul(products, GRID / tile.norms[j], out=similarities)
@@ -284,7 +363,7 @@ def _scan(keys: torch.Tensor, room: torch.Tensor, queries: _Rows, own: int | Non
 def _merge(keys: torch.Tensor, runs: torch.Tensor, norms: torch.Tensor, first: int) -> None:
     """Take into keys [q, k], in place, what a tile has that is nearer.
 
-    :param runs: float64 [q, c / RUN, RUN], the similarities of gallery rows `first` and on, in grid units times the
+    :param runs: real [q, c / RUN, RUN], the similarities of gallery rows `first` and on, in grid units times the
         queries' `norms` [q].
     """
     k = keys.shape[1]

@@ -106,6 +106,32 @@ class TestNeighbours:
         assert found.indices[2, 0].tolist()[:11] == [3, *range(200, 210)]
         assert found.indices[2, 1].tolist()[:2] == [4, 300]
 
+    @pytest.mark.parametrize("spread", [1e-3, 1e-4, 1e-5])
+    @pytest.mark.parametrize("precision", ["highest", "medium"])
+    def test_rows_nearer_to_each_other_than_float32_can_tell(self, spread, precision):
+        """300 rows around one direction: their cosines with a query differ by a few 2^-24."""
+        rng = np.random.default_rng(5)
+        centre = rng.standard_normal(96)
+        gallery = (centre + spread * rng.standard_normal((300, 96))).astype(np.float32)
+        queries = (centre + spread * rng.standard_normal((20, 96))).astype(np.float32)
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision)
+        found = prefix_neighbours(queries, gallery, (32, 96), 5)
+        assert torch.get_float32_matmul_precision() == precision
+        torch.set_float32_matmul_precision(before)
+        indices, similarities = slow_neighbours(queries, gallery, (32, 96), 5, own=False)
+        np.testing.assert_array_equal(found.indices, indices)
+        np.testing.assert_array_equal(found.similarities, similarities)
+
+    def test_a_prefix_too_short_for_float32(self):
+        rng = np.random.default_rng(6)
+        scale = np.where(np.arange(12) < 4, 1e-25, 1.0)
+        queries, gallery = rng.standard_normal((9, 12)) * scale, rng.standard_normal((50, 12)) * scale
+        found = prefix_neighbours(queries, gallery, 4, 6)
+        indices, similarities = slow_neighbours(queries, gallery, (4, 8, 12), 6, own=False)
+        np.testing.assert_array_equal(found.indices, indices)
+        np.testing.assert_array_equal(found.similarities, similarities)
+
     def test_many_rows_over_many_real_tiles(self):
         rng = np.random.default_rng(1)
         queries = rng.standard_normal((600, 16), dtype=np.float32)
