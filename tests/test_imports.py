@@ -86,6 +86,7 @@ BY_PATH = {
     "data.summary",
     "heads.exported",
     "heads.knn",
+    "heads.tile_scan",
     "heads.methods",
     "heads.presets",
     "heads.training.sampling",

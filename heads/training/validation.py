@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.knn import GRID, ROW_BITS
+from heads.tile_scan import GRID, ROW_BITS
 
 LIMIT = 1000
 FEWEST = 200  # texts that can tell

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from heads.knn import RUN, finds, numbered, side_by_side, tiles
+from heads.tile_scan import RUN, finds, numbered, side_by_side, tiles
 from pipeline.errors import PipelineError
 from pipeline.retrieval.quantization import Array, Stored, unit_prefixes
 
@@ -250,7 +250,7 @@ class _Collector:
         else:
             tile[:, :count] = _product(self._units, documents, part)
             tile[:, count:] = -torch.inf
-        query, column = finds(tile.view(len(tile), -1, RUN), self._floor)
+        query, column = finds(tile, self._floor)
         if len(query):
             self._keep(query, tile[query, column], column.add_(part.start))
 

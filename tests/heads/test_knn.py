@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import KNeighborsClassifier
 
-from heads import knn
+from heads import knn, tile_scan
 from heads.errors import HeadsError
 from heads.knn import prefix_lengths, prefix_neighbours, vote
 
@@ -57,13 +57,19 @@ def slow_vote(indices, similarities, labels):
 def small_tiles(monkeypatch):
     """Boundaries of blocks, parts, tiles and runs within a few rows."""
     monkeypatch.setattr(knn, "_QUERIES", 7)
-    monkeypatch.setattr(knn, "_PART", 3)
-    monkeypatch.setattr(knn, "_FIRST_COLUMNS", 2)
-    monkeypatch.setattr(knn, "_COLUMNS", {"cpu": 8, "cuda": 8})
-    monkeypatch.setattr(knn, "RUN", 3)
+    monkeypatch.setattr(tile_scan, "_PART", 3)
+    monkeypatch.setattr(tile_scan, "_FIRST_COLUMNS", {"cpu": 2, "cuda": 2})
+    monkeypatch.setattr(tile_scan, "_COLUMNS", {"cpu": 8, "cuda": 8})
+    monkeypatch.setattr(tile_scan, "RUN", 3)
 
 
 small_integers = st.integers(-1, 2)
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
 
 
 @st.composite
@@ -81,11 +87,12 @@ class TestNeighbours:
     @settings(deadline=None, max_examples=150)
     @given(problem=tied_problems())
     @pytest.mark.parametrize("tiles", ["as they are", "small"])
-    def test_equal_the_double_loop_ties_included(self, tiles, problem, request):
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_equal_the_double_loop_ties_included(self, tiles, device, problem, request):
         if tiles == "small":
             request.getfixturevalue("small_tiles")
         queries, gallery, width, k, own = problem
-        found = prefix_neighbours(queries, gallery, width, k, exclude="same-row" if own else None)
+        found = prefix_neighbours(queries, gallery, width, k, exclude="same-row" if own else None, device=device)
         lengths = range(width, queries.shape[1] + 1, width)
         indices, similarities = slow_neighbours(queries, gallery, lengths, k, own)
         np.testing.assert_array_equal(found.indices, indices)
@@ -108,7 +115,8 @@ class TestNeighbours:
 
     @pytest.mark.parametrize("spread", [1e-3, 1e-4, 1e-5])
     @pytest.mark.parametrize("precision", ["highest", "medium"])
-    def test_rows_nearer_to_each_other_than_float32_can_tell(self, spread, precision):
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_rows_nearer_to_each_other_than_float32_can_tell(self, spread, precision, device):
         """300 rows around one direction: their cosines with a query differ by a few 2^-24."""
         rng = np.random.default_rng(5)
         centre = rng.standard_normal(96)
@@ -116,27 +124,29 @@ class TestNeighbours:
         queries = (centre + spread * rng.standard_normal((20, 96))).astype(np.float32)
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(precision)
-        found = prefix_neighbours(queries, gallery, (32, 96), 5)
+        found = prefix_neighbours(queries, gallery, (32, 96), 5, device=device)
         assert torch.get_float32_matmul_precision() == precision
         torch.set_float32_matmul_precision(before)
         indices, similarities = slow_neighbours(queries, gallery, (32, 96), 5, own=False)
         np.testing.assert_array_equal(found.indices, indices)
         np.testing.assert_array_equal(found.similarities, similarities)
 
-    def test_a_prefix_too_short_for_float32(self):
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_a_prefix_too_short_for_float32(self, device):
         rng = np.random.default_rng(6)
         scale = np.where(np.arange(12) < 4, 1e-25, 1.0)
         queries, gallery = rng.standard_normal((9, 12)) * scale, rng.standard_normal((50, 12)) * scale
-        found = prefix_neighbours(queries, gallery, 4, 6)
+        found = prefix_neighbours(queries, gallery, 4, 6, device=device)
         indices, similarities = slow_neighbours(queries, gallery, (4, 8, 12), 6, own=False)
         np.testing.assert_array_equal(found.indices, indices)
         np.testing.assert_array_equal(found.similarities, similarities)
 
-    def test_many_rows_over_many_real_tiles(self):
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_many_rows_over_many_real_tiles(self, device):
         rng = np.random.default_rng(1)
         queries = rng.standard_normal((600, 16), dtype=np.float32)
         gallery = rng.standard_normal((5000, 16), dtype=np.float32)
-        found = prefix_neighbours(queries, gallery, 4, 7)
+        found = prefix_neighbours(queries, gallery, 4, 7, device=device)
         for j in range(4):
             a, b = (x[:, : 4 * j + 4].astype(float) for x in (queries, gallery))
             cosines = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
