@@ -200,7 +200,9 @@ def _take(
         for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
             similarities = torch.mm(left, right.T, out_dtype=torch.float32)
             similarities[inside, column] = -torch.inf
-            _merge(keys[j], torch.nn.functional.pad(similarities, (0, -count % RUN), value=-torch.inf), scale, first)
+            if count % RUN:
+                similarities = torch.nn.functional.pad(similarities, (0, -count % RUN), value=-torch.inf)
+            _merge(keys[j], similarities, scale, first)
         return
     products, similarities, filled = room[0, :, :count], room[1, :, :count], room[1, :, : -(-count // RUN) * RUN]
     filled[:, count:] = -torch.inf
