@@ -4,9 +4,11 @@ Candidates are the closed forms (`lda`, `pca`, `features`), a linear map begun a
 is fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
 validation rows (1,000 at most), or, where those are fewer than 200, on training rows left out in turn: three folds
 that leave each class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than
-200, five folds of all rows. The best closed form stands until a candidate is better: its mean gain must exceed its
-standard error, and no prefix and level may lose more than a point, or what its own standard error allows. So where too
-few rows can tell, nothing is trained. Of those that are better, the best is taken.
+200, ten folds of all rows; of small classes by one neighbour (`validation.voters_of_left_out_rows`).
+
+The best closed form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and
+level may lose more than a point, or what its own standard error allows. So where too few rows can tell, nothing is
+trained. Of those that are better, the best is taken.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
 number of classes: each finest class is to be seen 140 times. Where the short fit gains nothing, that may be because it
@@ -113,7 +115,7 @@ def _splits(inputs: Inputs) -> Iterator[Inputs]:
         return
     folds = folds_of(inputs.labels, 3, keep=2)
     if sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
-        folds = folds_of(inputs.labels, 5)
+        folds = folds_of(inputs.labels, 10)
     for kept, left_out in folds:
         yield part_of_inputs(inputs, kept, left_out)
 
@@ -126,7 +128,8 @@ def _correct(splits: list[Inputs], candidate: tuple[str, int], train: Train) -> 
         assert split.validation is not None and split.validation_labels is not None
         gallery, queries = head(split.features), head(split.validation)
         labels = split.validation_labels
-        found.append(validation.gallery_accuracies(gallery, split.labels, queries, labels, head.dims).cpu())
+        voters = validation.voters_of_left_out_rows(split.labels, labels) if len(splits) > 1 else validation.NEIGHBOURS
+        found.append(validation.gallery_accuracies(gallery, split.labels, queries, labels, head.dims, voters).cpu())
     return torch.cat(found, 2)
 
 

@@ -208,12 +208,13 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
         for kept, left_out in folds_of(inputs.labels, _FOLDS):
             queries = left_out[_spread(len(left_out), _QUERIES)]
             gallery = kept[_spread(len(kept), _GALLERY)]
+            voters = validation.voters_of_left_out_rows(inputs.labels[gallery], inputs.labels[queries])
             part = whole.minus(scatter_of(inputs.features[left_out], inputs.labels[left_out], inputs.classes))
             for shrinkage in SHRINKAGES:
                 found = _mapped(part, discriminants(part, shrinkage, dim), dim, {}, "")
                 accuracy = validation.gallery_accuracies(
                     found.embed(inputs.features[gallery]), inputs.labels[gallery],
-                    found.embed(inputs.features[queries]), inputs.labels[queries], dims,
+                    found.embed(inputs.features[queries]), inputs.labels[queries], dims, voters,
                 )  # fmt: skip
                 scores[shrinkage] += float(accuracy.nanmean()) / _FOLDS
         reason = f"by {_FOLDS}-fold cross-validation on {len(inputs.features):,} training rows"

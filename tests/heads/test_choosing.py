@@ -10,6 +10,7 @@ from heads import Choice, choose, fit_many
 from heads.choosing import _epochs_for, _is_better
 from heads.choosing import choose as choose_among
 from heads.closed_form import closed_form_head
+from heads.knn import prefix_neighbours, vote
 from heads.training.inputs import checked_inputs
 from tests.heads.conftest import clusters
 
@@ -83,3 +84,31 @@ def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(mon
     assert tried == ([0, 1] if short_gains else [0, 1, whole])
     assert (choice.head, choice.epochs) == ("mlp", whole)
     assert f"mlp, {1 if short_gains else whole} epochs gain" in choice.reason
+
+
+def test_two_rows_per_class_are_judged_as_a_gallery_of_two_would():
+    """Noise in few directions, which lda removes. Left-out rows have one row of their class to find, others two."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(140), 2)
+    centres = rng.normal(size=(140, 12)) @ rng.normal(size=(12, 24)) / 12**0.5
+    nuisance = 0.3 * rng.normal(size=(3, 24))
+
+    def drawn():
+        noise = 0.4 * rng.normal(size=(280, 24)) + rng.normal(size=(280, 3)) @ nuisance
+        return (centres[labels] + noise).astype(np.float32)
+
+    features, queries = drawn(), drawn()
+    choice = choose(features, labels)
+    right = {
+        name: (knn_labels(fit_many(features, labels, seeds=[0], method=name)[0].head, features, labels, queries))
+        for name in ("lda", "pca", "features")
+    }
+    accuracy = {name: (answers == labels).mean() for name, answers in right.items()}
+    assert max(accuracy, key=accuracy.__getitem__) == "lda"
+    assert choice.closed == "lda"
+
+
+def knn_labels(head, features, labels, queries):
+    """Labels by five neighbours on the full vector."""
+    found = prefix_neighbours(head.embed(queries), head.embed(features), head.scale_dim, 5)
+    return vote(*found, labels[:, None])[-1, :, 0]
