@@ -86,7 +86,6 @@ BY_PATH = {
     "data.summary",
     "heads.exported",
     "heads.knn",
-    "heads.tile_scan",
     "heads.methods",
     "heads.presets",
     "heads.training.sampling",

@@ -4,7 +4,7 @@ At most 1,000 validation texts, each labelled by the k = 5 nearest of the others
 accuracy on level 0 plus that on the finest level, as published. The texts are the same for every seed and method. Of
 equal epochs the later is kept; with fewer than 200 texts, which cannot tell, the last.
 
-So few texts fit into one matrix of similarities, which is ranked where it lies: the search of `heads/knn.py`,
+So few texts fit into one matrix of similarities, which is ranked where it lies: the search of `heads.knn`,
 made for galleries that do not, asks the device many times how much it found, and a GPU waits each time. Rules and
 results are the same.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.tile_scan import GRID, ROW_BITS
+from heads.knn.tile_scan import GRID, ROW_BITS
 
 LIMIT = 1000
 FEWEST = 200  # texts that can tell

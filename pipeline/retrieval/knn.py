@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from heads.tile_scan import RUN, finds, numbered, side_by_side, tiles
+from heads.knn import RUN, finds, numbered, side_by_side, tiles
 from pipeline.errors import PipelineError
 from pipeline.retrieval.quantization import Array, Stored, unit_prefixes
 

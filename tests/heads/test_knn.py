@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import KNeighborsClassifier
 
-from heads import knn, tile_scan
 from heads.errors import HeadsError
-from heads.knn import prefix_lengths, prefix_neighbours, vote
+from heads.knn import prefix_lengths, prefix_neighbours, tile_scan, vote
+from heads.knn import search as knn
 
 GRID = 2.0**24
 

@@ -4,9 +4,9 @@ What equal means: cosines are computed in float64 and rounded to multiples of 2^
 two rows of one direction tie, whatever the order in which a machine adds; ties go to the lower row.
 
 What it costs: float64 is needed only for rows that are nearly as near as the k-th. So the pass over the gallery
-(`heads.tile_scan`) is made at lower precision, whose error has a bound, and keeps a few rows more than k; of these, the
-ones within the bound are decided in float64. A query whose last kept row is still within the bound (many copies of one
-text) is searched again in float64 alone. The answers are those of float64, on every machine.
+(`heads.knn.tile_scan`) is made at lower precision, whose error has a bound, and keeps a few rows more than k; of these,
+the ones within the bound are decided in float64. A query whose last kept row is still within the bound (many copies of
+one text) is searched again in float64 alone. The answers are those of float64, on every machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from heads.errors import HeadsError
-from heads.tile_scan import GRID, NOTHING, ROW_BITS, Array, Queries, TooShortPrefixError, as_tensor, scan, units_of
+from heads.knn.tile_scan import GRID, NOTHING, ROW_BITS, Array, Queries, TooShortPrefixError, as_tensor, scan, units_of
 
 _QUERIES = 4608  # searched for in one pass
 _SPARE = 4  # rows kept beyond k at lower precision
