@@ -223,7 +223,8 @@ def _two_parents(rows: Rows) -> Iterator[Finding]:
         error = conflict_error(conflicts, rows.levels, everyone)
         problem, turned = f"{rows.place}: {error.problem}", rows.levels[::-1]
         finest_first = not find_conflicts(rows.frame, turned)
-        remedy = f"name the coarsest level first: --levels {','.join(turned)}" if finest_first else error.remedy
+        remedy = f"name the coarsest level first: --levels {','.join(turned)}; or {error.remedy}"
+        remedy = remedy if finest_first else error.remedy
         yield Finding("error", "two-parents", problem, remedy, len(conflicts), tuple(numbers[:10]))
 
 
