@@ -80,7 +80,7 @@ def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, sm
     lines = done.stdout.splitlines()
     places = [
         next(i for i, line in enumerate(lines) if line.startswith(start) or f"Use {start}" in line)
-        for start in ("linear discriminants (lda) at", "accuracy in %", "report: ", "Next:")
+        for start in ("the features as they are (features*) at", "accuracy in %", "report: ", "Next:")
     ]
     assert places == sorted(places)
     commands = words_of(lines)
