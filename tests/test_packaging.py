@@ -1,5 +1,6 @@
 """What is published: the sdist, the wheel made of it, and `pipeline` from the wheel where a folder could hide it."""
 
+import importlib.util
 import json
 import os
 import re
@@ -59,7 +60,7 @@ def distributions(tmp_path_factory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("distributions")
     sdist = built("sdist", ROOT, root / "sdist")
     with tarfile.open(sdist) as archive:
-        archive.extractall(root, filter="data")
+        archive.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4 on
     return sdist, built("wheel", root / sdist.name.removesuffix(".tar.gz"), root / "wheel")
 
 
@@ -70,11 +71,10 @@ def installed(distributions, tmp_path_factory) -> Path:
     venv.create(root, with_pip=False)
     (site,) = root.glob("lib/python*/site-packages")
     python = root / "bin" / "python"
-    done = run(
-        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"),
-        distributions[1],
-        cwd=root,
-    )
+    by_pip = importlib.util.find_spec("pip") is not None  # an environment that uv made has none
+    pip = (sys.executable, "-m", "pip", "--python", python) if by_pip else ("uv", "pip")
+    to = () if by_pip else ("--python", python)
+    done = run(*pip, "install", *to, "--quiet", "--no-deps", "--no-index", distributions[1], cwd=root)
     assert done.returncode == 0, done.stderr
     (site / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     return root / "bin"

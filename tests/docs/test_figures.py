@@ -40,6 +40,7 @@ def complaints(document, root, rules=RULES):
     return [what for _, what in check.unsupported(document, rules, root)]
 
 
+@pytest.mark.slow  # `make check` runs the same command
 def test_every_figure_of_the_documents_has_a_source():
     done = subprocess.run([sys.executable, ROOT / "scripts" / "check_figures.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,6 @@ import pytest
 import data
 from scripts.run_tutorials import FOLDER, executed, printed
 
-SLOW = pytest.mark.slow
 HIT = re.compile(r"( *\d+ dims: )?\d\.\d\d  ")
 SHARE = 10.0
 """Points by which an accuracy may differ: other processors round features in another way."""
@@ -36,10 +35,11 @@ def test_notebooks_are_small_and_hold_their_outputs_alone(path):
     ("name", "has"),
     [
         ("your-own-csv", "topic 'late' under 'billing' (row 2), 'delivery' (row 1)"),
-        pytest.param("two-stage-search", "2116 candidates: recall@10 100.0%", marks=SLOW),
-        pytest.param("clinc-in-five-minutes", "(1, 64)", marks=SLOW),
+        ("two-stage-search", "2116 candidates: recall@10 100.0%"),
+        ("clinc-in-five-minutes", "(1, 64)"),
     ],
 )
+@pytest.mark.slow
 def test_a_notebook_prints_what_it_shows(name, has, tmp_path):
     if name.startswith("clinc"):
         _clinc_or_skip()

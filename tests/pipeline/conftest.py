@@ -26,11 +26,15 @@ class Pipeline:
     artifacts: Path
     cwd: Path
 
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: object, without: str | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command, `without` a package that cannot be imported then."""
         words = [str(argument) for argument in arguments]
         env = {**ENVIRONMENT, "HF_HUB_OFFLINE": "1", "PIPELINE_ARTIFACTS": str(self.artifacts), **environment}
         if warm().serves(env):
-            return warm()(words, self.cwd, env)
+            return warm()(words, self.cwd, env, without)
+        assert without is None, "only a forked process can be told what is not installed"
         return subprocess.run(
             [sys.executable, "-m", "pipeline.cli", *words],
             cwd=self.cwd,
@@ -46,9 +50,9 @@ class Pipeline:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def fails(self, *arguments: object, status: int = 1, **environment: str) -> str:
+    def fails(self, *arguments: object, status: int = 1, without: str | None = None, **environment: str) -> str:
         """Asserts a failure in two lines, and returns them."""
-        done = self(*arguments, **environment)
+        done = self(*arguments, without=without, **environment)
         assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.stdout == ""

@@ -54,11 +54,13 @@ class WarmProcess:
         return all(name.startswith("PIPELINE_") or name in READ_LATE for name in differ)
 
     def __call__(
-        self, arguments: list[str], cwd: Path, environment: dict[str, str]
+        self, arguments: list[str], cwd: Path, environment: dict[str, str], without: str | None = None
     ) -> subprocess.CompletedProcess[str]:
+        """Run one, as if the package `without`, which no module imports before it needs it, were not installed."""
         with tempfile.TemporaryDirectory() as folder:
             output = [f"{folder}/stdout", f"{folder}/stderr"]
             request = {"arguments": arguments, "cwd": str(cwd), "environment": environment, "output": output}
+            request["without"] = without
             self._server.stdin.write(json.dumps(request) + "\n")
             self._server.stdin.flush()
             status = self._server.stdout.readline()
@@ -98,6 +100,8 @@ def _next_call() -> list[str]:
         child = os.fork()
         if child == 0:
             _become(request["cwd"], request["environment"], request["output"])
+            if request["without"]:
+                sys.modules[request["without"]] = None
             return request["arguments"]
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

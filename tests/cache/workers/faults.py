@@ -143,7 +143,7 @@ def says_how_many_bytes(channel, some):
 
 
 def _wait_for(path):
-    for _ in range(200):
+    for _ in range(600):  # a busy machine takes its time to start the other
         if path.exists():
             return "cpu"
         time.sleep(0.1)

@@ -85,8 +85,10 @@ def test_one_of_two_killed_half_way_loses_no_row_of_real_features(tmp_path, goes
     ("fault", "said"),
     [
         (faults.loses_its_gpu, "cpu failed: CUDA error: an illegal memory access was encountered; "),
-        (faults.runs_out_of_memory, "does not fit in the memory of cpu; "),
-        (faults.dies_before_its_rows_are_committed, "was killed by signal 9 (SIGKILL); "),
+        pytest.param(faults.runs_out_of_memory, "does not fit in the memory of cpu; ", marks=pytest.mark.slow),
+        pytest.param(
+            faults.dies_before_its_rows_are_committed, "was killed by signal 9 (SIGKILL); ", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_device_that_is_lost_costs_no_row(tmp_path, qwen, goes_wrong, fault, said):
@@ -121,6 +123,7 @@ def test_a_text_that_kills_whoever_computes_it_is_named_and_the_others_are_kept(
     assert embed_missing(honest, EmbedRequest(qwen, tmp_path, devices="cpu", **EXACT)).reused > 0
 
 
+@pytest.mark.slow
 def test_with_two_processes_a_deadly_text_is_told_with_few_others(tmp_path, qwen, goes_wrong):
     goes_wrong(faults.dies_of_a_text)
     with pytest.raises(CacheError, match=r"every process failed, the last with texts? .*17.* in hand") as caught:

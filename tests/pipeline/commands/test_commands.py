@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -11,8 +14,10 @@ import pytest
 from pipeline.stages.encode import features_of_texts
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import runs_by_id
+from tests.conftest import ENVIRONMENT
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
+from tests.pipeline.warm_process import ROOT
 
 
 def test_a_second_embed_computes_nothing_and_one_new_row_computes_one(pipeline, tmp_path):
@@ -371,11 +376,26 @@ def _write(path, text):
     return path
 
 
+COMMANDS = """
+import sys
+from pipeline.cli import main
+for words in (["score"], ["compare"], ["fit-head", "--method", "v5", "--seeds", "77", "--epochs", "1"]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, words
+"""
+
+
 def test_only_embed_and_encode_load_the_backbone(fitted, tmp_path):
     """With a transformers package that cannot be imported, all else still works."""
-    broken = tmp_path / "transformers"
-    broken.mkdir()
-    (broken / "__init__.py").write_text('raise ImportError("the backbone was loaded")\n')
-    copy = copied(fitted, tmp_path)
-    for command in (["score"], ["compare"], ["fit-head", "--method", "v5", "--seeds", "77", "--epochs", "1"]):
-        copy.json(*command, PYTHONPATH=str(tmp_path))
+    (tmp_path / "transformers.py").write_text('raise ImportError("the backbone was loaded")\n')
+    environment = {
+        **ENVIRONMENT,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "PIPELINE_ARTIFACTS": str(copied(fitted, tmp_path).artifacts),
+    }
+    command = [sys.executable, "-c", COMMANDS]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

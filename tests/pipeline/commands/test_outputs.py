@@ -121,9 +121,9 @@ def test_a_sweep_and_a_table_of_classes_replace_only_their_own(fitted, tmp_path)
 def test_a_full_disk_names_the_file_whatever_the_writing_library_says(fitted, tmp_path, full_disk):
     many = tmp_path / "many.txt"
     many.write_text("\n".join(f"text number {i} about rice" for i in range(400)))
-    message = fitted.fails("encode", many, "--method", "v5", "--output", full_disk / "out.parquet")
-    assert f"cannot write {full_disk / 'out.parquet'}: No space left on device" in message
     moved = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    message = moved.fails("encode", many, "--method", "v5", "--output", full_disk / "out.parquet")
+    assert f"cannot write {full_disk / 'out.parquet'}: No space left on device" in message
     shutil.rmtree(moved.artifacts / "runs")
     (moved.artifacts / "runs").symlink_to(full_disk)
     message = moved.fails("fit-head", "--method", "v5", "--seeds", "5,6,7", "--head", "wide", "--epochs", "1")

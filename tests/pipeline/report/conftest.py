@@ -47,7 +47,7 @@ class Made:
     pipeline: Pipeline
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Made:
     root = tmp_path_factory.mktemp("report")
     csv = write_csv(root / "hostile.csv", hostile_rows(), header=f"text,{','.join(LEVELS)},split")
@@ -61,7 +61,7 @@ def made(tmp_path_factory) -> Made:
     return Made(Path(result["report"]["path"]), result, pipeline)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def whole(made) -> Made:
     """The page with galleries, and with retrieval as `retrieve` leaves it."""
     report = made.result["report"]
@@ -73,7 +73,7 @@ def whole(made) -> Made:
     return Made(output, made.pipeline.json("report", "--output", output), made.pipeline)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: the page is not driven")

@@ -17,8 +17,15 @@ WIDER_THAN_THE_SCREEN = """() => [...document.querySelectorAll("body *")].filter
 }).map((one) => `${one.tagName} ${one.id} ${one.className}`)"""
 
 
-@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "screen"),
+    [
+        pytest.param("light", DESKTOP, id="light-desktop"),
+        pytest.param("dark", PHONE, id="dark-phone"),
+        pytest.param("dark", DESKTOP, id="dark-desktop", marks=pytest.mark.slow),
+        pytest.param("light", PHONE, id="light-phone", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_serious_contrast_is_aa_and_nothing_is_wider_than_the_screen(whole, visit, screen, scheme):
     page = visit(whole.path, viewport=screen, color_scheme=scheme).page
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

@@ -87,7 +87,6 @@ def test_a_choice_is_kept_and_one_that_is_damaged_is_made_again(at_hand):
     made = plan(artifacts, features, FitRequest("joint", SEEDS))
     (path,) = artifacts.runs.rglob("choice-*.json")
     kept = path.read_bytes()
-    for damage in (kept.replace(b'"epochs": ', b'"epochs": 1'), b"{", b"[]"):
-        path.write_bytes(damage)
-        assert plan(artifacts, features, FitRequest("joint", SEEDS)) == made
-        assert path.read_bytes() == kept
+    path.write_bytes(kept.replace(b'"epochs": ', b'"epochs": 1'))
+    assert plan(artifacts, features, FitRequest("joint", SEEDS)) == made
+    assert path.read_bytes() == kept

@@ -117,19 +117,19 @@ def test_a_killed_sweep_goes_on_and_a_whole_one_trains_nothing(embedded, no_back
     assert (frame["ci_low"] <= frame["accuracy"]).all() and (frame["accuracy"] <= frame["ci_high"]).all()
 
 
-def test_a_changed_label_costs_no_embedding_and_that_dataset_s_runs_alone(embedded, no_backbone, tmp_path):
+def test_a_changed_label_costs_no_embedding_and_that_dataset_s_runs_alone(embedded, tmp_path):
     """Two datasets of the texts that are embedded, under other names and other labels."""
     mine = write_csv(tmp_path / "mine.csv", rows())
     other = write_csv(tmp_path / "other.csv", [(text, f"z{d}", f"y{i}", split) for text, d, i, split in rows()])
     grid = (*SMALL_GRID, "--seeds", "1,2", "--datasets", f"{mine},{other}")
-    first = embedded.json("sweep", *grid, **no_backbone)
+    first = embedded.json("sweep", *grid)
     assert (len(first["runs"]), first["trained"]) == (4, 4)
     before = files_of(runs_of(embedded))
 
     text, domain, intent, split = rows()[0]
     write_csv(mine, [(text, domain, "transfer" if intent == "balance" else "balance", split), *rows()[1:]])
     assert embedded.json("embed", mine, "--backbone", "minilm")["computed"] == 0
-    second = embedded.json("sweep", *grid, **no_backbone)
+    second = embedded.json("sweep", *grid)
     assert (len(second["runs"]), second["trained"]) == (4, 2)
     new = {run["id"]: run for run in second["runs"] if run["id"] not in {one["id"] for one in first["runs"]}}
     assert len(new) == 2
@@ -140,7 +140,7 @@ def test_a_changed_label_costs_no_embedding_and_that_dataset_s_runs_alone(embedd
 
 def test_a_schedule_is_an_axis_and_the_method_s_own_is_no_other_run(embedded, no_backbone):
     own = embedded.json("sweep", *SMALL_GRID, **no_backbone)
-    swept = embedded.json("sweep", *SMALL_GRID, "--schedules", "constant,one-cycle", **no_backbone)
+    swept = embedded.json("sweep", *SMALL_GRID, "--schedules", "constant,one-cycle")
     assert (len(swept["runs"]), swept["trained"]) == (2, 1)
     assert swept["runs"][0] == own["runs"][0]
     frame = pl.read_parquet(swept["output"])

@@ -78,8 +78,11 @@ def test_one_of_two_killed_costs_its_point_alone(embedded, alone):
     sweep = start(embedded, "--devices", "cpu:2", "--json")
     wait_for(lambda: files_of_runs(embedded) >= 4)
     child = processes_of(sweep.pid)[0]
-    os.kill(child, signal.SIGSTOP)  # one that was between two points is given the next meanwhile
-    time.sleep(1)
+    os.kill(child, signal.SIGSTOP)
+    done = files_of_runs(embedded)
+    wait_for(
+        lambda: files_of_runs(embedded) >= done + 3
+    )  # one that was between two points was given the next meanwhile
     os.kill(child, signal.SIGKILL)
     said, told = sweep.communicate(timeout=120)
     assert sweep.returncode == 0, told

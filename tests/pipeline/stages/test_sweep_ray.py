@@ -41,6 +41,12 @@ def address():
 
 
 @pytest.fixture(scope="module")
+def joining(address) -> dict[str, str]:
+    """The variables with which another process joins the cluster: its address, and what Ray set when it started it."""
+    return {**{name: value for name, value in os.environ.items() if name.startswith("RAY_")}, "RAY_ADDRESS": address}
+
+
+@pytest.fixture(scope="module")
 def embedded_once(address, tmp_path_factory) -> Pipeline:
     """The small dataset, embedded by the local engine."""
     root = tmp_path_factory.mktemp("embedded")
@@ -64,10 +70,10 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((np.linalg.norm(a - b, axis=1) <= 2e-3 * np.linalg.norm(b, axis=1)).all())
 
 
-def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, address, tmp_path):
+def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, joining, tmp_path):
     here = Pipeline(tmp_path / "artifacts", embedded_once.cwd)
     options = ("--backbone", "minilm", "--dtype", "float32", "--engine", "ray")
-    ray = here.json("embed", "small.csv", *options, RAY_ADDRESS=address)
+    ray = here.json("embed", "small.csv", *options, **joining)
     other = embedded_once.json("embed", "small.csv", "--backbone", "minilm")
     assert ray.keys() == other.keys()
     for name in ("dataset", "backbone", "fingerprint", "texts"):
@@ -81,12 +87,12 @@ def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, address, tm
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("PIPELINE_DATA"), reason="needs CLINC's files: PIPELINE_DATA")
-def test_clinc_has_equal_features_from_both_engines(address, tmp_path):
+def test_clinc_has_equal_features_from_both_engines(joining, tmp_path):
     both = {}
     for engine in ("local", "ray"):
         here = Pipeline(tmp_path / engine, tmp_path)
         options = ("--limit", "300", "--backbone", "minilm", "--dtype", "float32", "--engine", engine)
-        both[engine] = here.json("embed", "clinc", *options, RAY_ADDRESS=address)
+        both[engine] = here.json("embed", "clinc", *options, **joining)
     assert both["ray"]["fingerprint"] == both["local"]["fingerprint"]
     assert both["ray"]["computed"] == both["local"]["computed"] > 200
     assert both["ray"]["tokens"] == both["local"]["tokens"]
@@ -97,18 +103,19 @@ def test_clinc_has_equal_features_from_both_engines(address, tmp_path):
 
 
 @pytest.mark.slow
-def test_parquet_without_labels_is_embedded_alone(address, tmp_path):
+def test_parquet_without_labels_is_embedded_alone(joining, tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()
     pl.DataFrame({"body": TEXTS[:60]}).write_parquet(folder / "a.parquet")
     pl.DataFrame({"body": TEXTS[60:]}).write_parquet(folder / "b.parquet")
-    here = Pipeline(tmp_path / "artifacts", tmp_path)
+    here, address = Pipeline(tmp_path / "artifacts", tmp_path), joining["RAY_ADDRESS"]
+    ray = {**joining, "RAY_ADDRESS": ""}
     options = ("--text", "body", "--backbone", "minilm", "--engine", "ray", "--ray-address", address)
-    done = here.json("embed", "corpus", *options)
+    done = here.json("embed", "corpus", *options, **ray)
     assert (done["texts"], done["computed"], done["reused"]) == (108, 108, 0)
     assert done["dataset"].startswith("corpus-")
     assert not (here.artifacts / "current.json").exists()
-    said = here("embed", "corpus", *options)
+    said = here("embed", "corpus", *options, **ray)
     assert "108 texts, 0 computed, 108 reused" in said.stdout
     assert "ray" not in said.stderr.lower().replace(address, ""), said.stderr
     assert here("embed", "corpus", "--ray-address", address).returncode == 2
@@ -150,13 +157,13 @@ GRID = ("--methods", "v5,mrl", "--seeds", "1,2", "--heads", "linear,paper", "--e
 
 
 @pytest.mark.slow
-def test_a_sweep_s_heads_and_scores_are_those_of_the_local_one_bit_for_bit(local, address, tmp_path):
+def test_a_sweep_s_heads_and_scores_are_those_of_the_local_one_bit_for_bit(local, joining, tmp_path):
     cluster = Pipeline(shutil.copytree(local.artifacts, tmp_path / "cluster"), local.cwd)
     one = local.json("sweep", *GRID, OMP_NUM_THREADS="1")
     assert (
         cluster.json("sweep", "--methods", "mrl", *GRID[2:])["trained"] == 4
     )  # as far as a sweep came that was killed
-    other = cluster.json("sweep", *GRID, "--engine", "ray", RAY_ADDRESS=address)
+    other = cluster.json("sweep", *GRID, "--engine", "ray", **joining)
     assert (len(other["runs"]), other["trained"]) == (8, 4)
     assert [run["id"] for run in other["runs"]] == [run["id"] for run in one["runs"]]
     for here, there in zip(one["runs"], other["runs"], strict=True):
