@@ -64,6 +64,8 @@ def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> p
 
 def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
     """Labels level by level, and the names of the levels where they have any."""
+    if labels is None:
+        raise DataError("there are no labels (None)", "pass a label per text")
     if isinstance(labels, str | bytes):
         raise DataError(f"labels is one string ({labels[:40]!r})", "pass a list with a label per text")
     if hasattr(labels, "columns") and not callable(labels.columns):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data import DataError
 from semantic_zoom.columns import label_frame, text_list
 from semantic_zoom.zoom import Zoom
 
@@ -62,7 +63,7 @@ class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
         )
         finest = self.zoom_.gallery.columns[-1]
         values = label_values(y, len(texts))
-        self.values_ = dict(zip(self.zoom_.gallery[finest].to_list(), values, strict=True))
+        self.values_ = _by_name(self.zoom_.gallery[finest].to_list(), values)
         known = [value for name, value in self.values_.items() if name is not None]
         self.classes_ = np.unique(np.asarray(known)) if len(self.zoom_.levels) == 1 else np.asarray(known, object)
         self.n_features_in_ = 1
@@ -78,8 +79,11 @@ class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
         check_is_fitted(self)
         found = self.zoom_.predict(text_list(X, "X"), dim=self.dim)
         if len(self.zoom_.levels) > 1:
-            return np.asarray([prediction.path for prediction in found], object)
-        return np.asarray([self.values_[prediction.path[0]] for prediction in found])
+            paths = np.empty((len(found), len(self.zoom_.levels)), object)
+            for row, prediction in enumerate(found):
+                paths[row, : len(prediction.path)] = prediction.path
+            return paths
+        return np.asarray([self.values_[prediction.path[0]] for prediction in found], self.classes_.dtype)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on the finest level, weighted where weights are given."""
@@ -110,3 +114,15 @@ def label_values(y: Any, rows: int) -> list[Any]:
     array = np.asarray(y, object)
     values = list(array[:, -1]) if array.ndim == 2 else list(y)
     return values if len(values) == rows else [None] * rows
+
+
+def _by_name(names: list[str | None], values: list[Any]) -> dict[str | None, Any]:
+    """The label that each name stands for.
+
+    :raises data.DataError: if two labels are written alike, such as 1 and "1".
+    """
+    found = dict(zip(names, values, strict=True))
+    for name, value in zip(names, values, strict=True):
+        if name is not None and type(value) is not type(found[name]):
+            raise DataError(f"labels {value!r} and {found[name]!r} are written alike", "give labels of one type")
+    return found

@@ -9,7 +9,6 @@ them.
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
@@ -115,9 +115,12 @@ def write_onnx(folder: Path, source: Path, run: Run, name: str) -> None:
             f"backbone {run.record['backbone']} cannot be written as ONNX ({type(error).__name__}: {reason})",
             "export as sentence-transformers instead",
         ) from error
-    shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
-    pad = model.tokenizer
-    padding = f"pad_id={pad.pad_token_id or 0}, pad_token={code_literal(pad.pad_token or '[PAD]')}"
+    pad_id, pad_token = model.tokenizer.pad_token_id or 0, model.tokenizer.pad_token or "[PAD]"
+    padding = f"pad_id={pad_id}, pad_token={code_literal(pad_token)}"
+    tokenizer = Tokenizer.from_file(str(source / TOKENIZER))  # its own limits may be others than the model's
+    tokenizer.enable_truncation(run.record["features"]["max_length"])
+    tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token)
+    tokenizer.save(str(folder / TOKENIZER))
     card = _CARD.format(
         name=f"{markdown_text(run.record['backbone'])} with a {run.record['method']} head",
         outputs=", ".join(f"`{o}`" for o in outputs),

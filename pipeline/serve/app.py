@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 from starlette.applications import Starlette
@@ -37,8 +38,9 @@ def application(engine: Engine, model: str, key: str | None, limits: Limits) -> 
 
     def guarded(handler: Handler) -> Handler:
         async def checked(request: Request) -> Response:
-            given = request.headers.get("authorization", "")
-            if key is not None and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            known = scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), (key or "").encode())
+            if key is not None and not known:
                 raise RequestError(401, "the key is missing or wrong", code="invalid_api_key")
             return await handler(request)
 
@@ -88,7 +90,22 @@ class _Handlers:
     async def _asked(self, request: Request) -> tuple[Asked, Answer]:
         body = await _body(request, self._limits)
         wanted = read_request(body, self._model, self._engine.head.dims, self._limits)
-        return wanted, await asyncio.wrap_future(self._engine.submit(wanted.texts, self._limits.tokens))
+        return wanted, await _while_connected(request, self._engine.submit(wanted.texts, self._limits.tokens))
+
+
+async def _while_connected(request: Request, future: Future[Answer]) -> Answer:
+    """The engine's answer; nothing is computed for a client that has gone before its turn came."""
+    answer = asyncio.wrap_future(future)
+    gone = asyncio.ensure_future(request.receive())  # the body is read: what comes now is that the client went
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise RequestError(400, "the client went away before its answer")
+        return answer.result()
+    finally:
+        answer.cancel()
+        future.cancel()
+        gone.cancel()
 
 
 async def _body(request: Request, limits: Limits) -> bytes:

@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
+from data import DataError
 from semantic_zoom import ZoomTransformer
 from tests.pipeline.small_dataset import rows
 
@@ -68,6 +69,19 @@ def test_several_levels_give_paths(zoom):
     found = fitted.predict(TEXTS)
     assert {tuple(path) for path in found} <= {tuple(path) for path in paths}
     assert fitted.score(TEXTS, paths) == np.mean(found[:, 1] == paths[:, 1])
+
+
+def test_nothing_asked_is_nothing_predicted_in_the_form_of_the_labels(zoom):
+    fitted = clone(zoom).set_params(method="lda")
+    for labels, shape in ((INTENTS, (0,)), (CODES, (0,)), (np.array([row[1:3] for row in rows()], object), (0, 2))):
+        found = fitted.fit(TEXTS, labels).predict([])
+        assert (found.shape, found.dtype) == (shape, fitted.predict(TEXTS).dtype)
+
+
+@pytest.mark.parametrize(("labels", "words"), [(None, "no labels"), ([1, "1"] * 54, "written alike")])
+def test_labels_that_cannot_be_told_apart_are_refused(zoom, labels, words):
+    with pytest.raises(DataError, match=words):
+        clone(zoom).set_params(method="lda").fit(TEXTS, labels)
 
 
 def test_in_a_pipeline_and_a_grid_over_methods(zoom):

@@ -250,6 +250,17 @@ def test_the_onnx_graph_and_its_card_give_our_own_prefixes(in_float32, tmp_path,
             assert np.abs(found[f"embedding_{dim}"] - expected[dim]).max() < 1e-5
 
 
+def test_the_onnx_tokenizer_itself_cuts_where_the_model_does(in_float32):
+    """MiniLM's own file cuts at 128 tokens, the model at 256."""
+    from tokenizers import Tokenizer
+
+    (_, said), _ = in_float32[0]["paper onnx"], in_float32[1]
+    tokenizer = Tokenizer.from_file(f"{said['path']}/tokenizer.json")
+    long, short = tokenizer.encode_batch(["word " * 400, "word"])
+    assert len(long.ids) == len(short.ids) == 256
+    assert len(tokenizer.encode("word").ids) == 3
+
+
 def test_the_onnx_head_alone_maps_features(in_float32):
     import onnxruntime
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -189,6 +190,10 @@ def test_a_key_is_asked_for_and_health_is_free(server):
         assert server.post("/v1/embeddings", body, key)[0] == 401
     assert server.post("/v1/embeddings", body)[0] == 200
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("POST", "/v1/embeddings", body, {"Authorization": f"bearer {KEY}"})
+    assert connection.getresponse().status == 200
+    connection.close()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
     connection.request("GET", "/health")
     assert json.loads(connection.getresponse().read())["status"] == "ok"
     connection.request("GET", "/v1/embeddings", headers={"Authorization": f"Bearer {KEY}"})
@@ -218,6 +223,33 @@ def test_what_it_computed_is_in_the_store_when_it_has_stopped(fitted, tmp_path):
     for text, vector in pl.read_parquet(tmp_path / "new.parquet").select("text", "embedding").iter_rows():
         np.testing.assert_allclose(answers[text], vector, atol=1e-6)
     assert load(server.run["path"]).dims == DIMS
+
+
+def test_nothing_is_computed_for_a_client_that_has_gone(fitted, tmp_path):
+    """Else one that asks and leaves makes everybody wait, and the end too."""
+    shutil.copytree(fitted.artifacts, tmp_path / "artifacts")
+    made = Pipeline(tmp_path / "artifacts", tmp_path)
+    server = started(made)
+    left = [f"{number} was asked by a client that has gone" for number in range(100)]
+
+    def ask(texts):
+        return server.post("/v1/embeddings", json.dumps({"input": texts}).encode())[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        busy = pool.submit(ask, [f"{number} " + "long text " * 120 for number in range(300)])
+        time.sleep(0.3)  # the engine has them
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("POST", "/v1/embeddings", json.dumps({"input": left}).encode(),
+                           {"Authorization": f"Bearer {KEY}"})  # fmt: skip
+        time.sleep(0.3)
+        connection.close()
+        assert pool.submit(ask, TEXTS[:2]).result() == busy.result() == 200
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == 0
+    (tmp_path / "left.txt").write_text("\n".join(left) + "\n")
+    said = made.json("encode", tmp_path / "left.txt", "--run", server.run["id"], "--output", tmp_path / "left.parquet")
+    assert said["computed"] == len(left)
 
 
 def test_what_cannot_be_served_is_refused(fitted):
