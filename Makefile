@@ -8,7 +8,7 @@ comma := ,
 .PHONY: demo test test-all check docs-check format docs clean
 
 demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default (no hub, no download of data)
-	@echo 'some minutes: every text through MiniLM, three heads, the scores, a page'
+	@echo 'some minutes: every text through MiniLM, four methods, the scores, a page'
 	$(BIN)/pipeline run icd10cm --backbone minilm
 	@echo '  . $(VENV)/bin/activate    first: it puts `pipeline` on your path'
 

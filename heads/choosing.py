@@ -88,7 +88,7 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     if standing == closed:
         reason = f"no candidate is better than {closed[0]} on {where}: training does not pay here"
         return Choice("linear", 0, reason, scores, closed[0])
-    reason = f"{_name(standing)} gain {gain:.1f} points on the closed form {closed[0]} on {where}"
+    reason = f"{_name(standing)}, gains {gain:.1f} points on the closed form {closed[0]} on {where}"
     if many:
         standing = (standing[0], _epochs_for(inputs))
         reason += f"; trained for {standing[1]}, so that each of {inputs.classes[-1]:,} classes is seen {SEEN} times"
@@ -103,7 +103,7 @@ def _epochs_for(inputs: Inputs) -> int:
 
 def _name(candidate: tuple[str, int]) -> str:
     head, epochs = candidate
-    return f"{head}, {epochs} epochs" if epochs else head
+    return f"{head}, {epochs} {'epoch' if epochs == 1 else 'epochs'}" if epochs else head
 
 
 def _splits(inputs: Inputs) -> Iterator[Inputs]:

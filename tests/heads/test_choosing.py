@@ -83,7 +83,7 @@ def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(mon
     whole = _epochs_for(inputs)
     assert tried == ([0, 1] if short_gains else [0, 1, whole])
     assert (choice.head, choice.epochs) == ("mlp", whole)
-    assert f"mlp, {1 if short_gains else whole} epochs gain" in choice.reason
+    assert f"mlp, {'1 epoch' if short_gains else f'{whole} epochs'}, gains" in choice.reason
 
 
 def test_two_rows_per_class_are_judged_as_a_gallery_of_two_would():
