@@ -4,7 +4,8 @@ Candidates are the closed forms (`lda`, `pca`, `features`), a linear map begun a
 is fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
 validation rows (1,000 at most), or, where those are fewer than 200, on training rows left out in turn: three folds
 that leave each class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than
-200, ten folds of all rows; of small classes by one neighbour (`validation.voters_of_left_out_rows`).
+200, ten folds of all rows; of each fold 1,000 rows at most, and those of small classes by one neighbour
+(`validation.voters_of_left_out_rows`).
 
 The best closed form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and
 level may lose more than a point, or what its own standard error allows. So where too few rows can tell, nothing is
@@ -117,7 +118,8 @@ def _splits(inputs: Inputs) -> Iterator[Inputs]:
     if sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
         folds = folds_of(inputs.labels, 10)
     for kept, left_out in folds:
-        yield part_of_inputs(inputs, kept, left_out)
+        rows = torch.from_numpy(validation.chosen_rows(len(left_out))).to(left_out.device)
+        yield part_of_inputs(inputs, kept, left_out[rows])
 
 
 def _correct(splits: list[Inputs], candidate: tuple[str, int], train: Train) -> Tensor:

@@ -59,8 +59,9 @@ def voters_of_left_out_rows(labels: Tensor, asked: Tensor) -> int:
     :param labels: int64 [g, L] of the rows that are left.
     :param asked: int64 [q, L] of the rows left out.
     """
-    left = (asked[:, None] == labels[None]).all(2).sum(1).double().median()
-    return NEIGHBOURS if float(left) >= NEIGHBOURS else 1
+    _, paths = torch.unique(torch.cat([labels, asked]), dim=0, return_inverse=True)
+    left = paths[: len(labels)].bincount(minlength=int(paths.max()) + 1)[paths[len(labels) :]]
+    return NEIGHBOURS if int(left.median()) >= NEIGHBOURS else 1
 
 
 def _elected(candidates: Tensor, units: Tensor) -> Tensor:

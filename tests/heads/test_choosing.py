@@ -86,6 +86,12 @@ def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(mon
     assert f"mlp, {'1 epoch' if short_gains else f'{whole} epochs'}, gains" in choice.reason
 
 
+def test_of_many_rows_left_out_only_some_are_judged(monkeypatch):
+    """What judges is a matrix of left-out by kept rows: of 100,000 rows it would not fit."""
+    monkeypatch.setattr("heads.training.validation.LIMIT", 20)
+    assert "60 training rows left out in turn" in choose(*clusters(400)).reason
+
+
 def test_two_rows_per_class_are_judged_as_a_gallery_of_two_would():
     """Noise in few directions, which lda removes. Left-out rows have one row of their class to find, others two."""
     rng = np.random.default_rng(0)
