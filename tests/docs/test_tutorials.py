@@ -39,7 +39,6 @@ def test_notebooks_are_small_and_hold_their_outputs_alone(path):
         ("clinc-in-five-minutes", "(1, 64)"),
     ],
 )
-@pytest.mark.slow
 def test_a_notebook_prints_what_it_shows(name, has, tmp_path):
     if name.startswith("clinc"):
         _clinc_or_skip()
