@@ -141,7 +141,11 @@ def units_of(keys: _Keys) -> _Keys:
 
 def as_tensor(rows: Array) -> torch.Tensor:
     """Rows as a tensor that shares their memory where it can."""
-    return rows.detach() if isinstance(rows, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(rows))
+    if isinstance(rows, torch.Tensor):
+        return rows.detach()
+    if any(stride < 0 for stride in rows.strides):  # numpy calls a single such row contiguous, torch refuses it
+        rows = rows.copy()
+    return torch.from_numpy(np.ascontiguousarray(rows))
 
 
 def rows_of(

@@ -170,6 +170,14 @@ class TestNeighbours:
         plain, scaled = prefix_neighbours(queries, gallery, 4, 6), prefix_neighbours(queries * scale, gallery, 4, 6)
         np.testing.assert_array_equal(plain.indices, scaled.indices)
 
+    @pytest.mark.parametrize("rows", [1, 65])
+    def test_rows_in_reverse(self, rows):
+        """The last tile may be one row, which numpy calls contiguous whatever its stride."""
+        gallery = np.random.default_rng(7).standard_normal((rows, 8), dtype=np.float32)
+        turned = np.ascontiguousarray(gallery[::-1])[::-1]
+        expected = prefix_neighbours(gallery, gallery, 4, 3)
+        np.testing.assert_array_equal(prefix_neighbours(turned, turned, 4, 3).indices, expected.indices)
+
     def test_more_neighbours_than_rows_are_all_rows(self):
         gallery = np.eye(3, dtype=np.float32)
         assert prefix_neighbours(gallery, gallery, 3, 10).indices.shape == (1, 3, 3)
