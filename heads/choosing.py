@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,31 +107,41 @@ def _name(candidate: tuple[str, int]) -> str:
     return f"{head}, {epochs} {'epoch' if epochs == 1 else 'epochs'}" if epochs else head
 
 
-def _splits(inputs: Inputs) -> Iterator[Inputs]:
-    """Training rows, each with the rows that judge what is fitted on them."""
+class _Split(NamedTuple):
+    """Training rows with the rows that judge what is fitted on them, and how many neighbours vote."""
+
+    inputs: Inputs
+    voters: int
+
+
+def _splits(inputs: Inputs) -> Iterator[_Split]:
+    """The validation rows as one split, or splits of the training rows."""
     if inputs.validation is not None and len(inputs.validation) >= validation.FEWEST:
         rows = torch.from_numpy(validation.chosen_rows(len(inputs.validation))).to(inputs.features.device)
         labels = None if inputs.validation_labels is None else inputs.validation_labels[rows]
-        yield replace(inputs, validation=inputs.validation[rows], validation_labels=labels)
+        held = replace(inputs, validation=inputs.validation[rows], validation_labels=labels)
+        yield _Split(held, validation.NEIGHBOURS)
         return
     folds = folds_of(inputs.labels, 3, keep=2)
     if sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
         folds = folds_of(inputs.labels, 10)
     for kept, left_out in folds:
-        rows = torch.from_numpy(validation.chosen_rows(len(left_out))).to(left_out.device)
-        yield part_of_inputs(inputs, kept, left_out[rows])
+        asked = left_out[torch.from_numpy(validation.chosen_rows(len(left_out))).to(left_out.device)]
+        voters = validation.voters_of_left_out_rows(inputs.labels[kept], inputs.labels[asked])
+        yield _Split(part_of_inputs(inputs, kept, asked), voters)
 
 
-def _correct(splits: list[Inputs], candidate: tuple[str, int], train: Train) -> Tensor:
+def _correct(splits: list[_Split], candidate: tuple[str, int], train: Train) -> Tensor:
     """Whether each judging row is right at each prefix and level, [J, L, q], NaN where its label is not known."""
     found = []
-    for split in splits:
-        head = train(split, *candidate)
-        assert split.validation is not None and split.validation_labels is not None
-        gallery, queries = head(split.features), head(split.validation)
-        labels = split.validation_labels
-        voters = validation.voters_of_left_out_rows(split.labels, labels) if len(splits) > 1 else validation.NEIGHBOURS
-        found.append(validation.gallery_accuracies(gallery, split.labels, queries, labels, head.dims, voters).cpu())
+    for part, voters in splits:
+        head = train(part, *candidate)
+        assert part.validation is not None and part.validation_labels is not None
+        gallery, queries = head(part.features), head(part.validation)
+        correct = validation.gallery_accuracies(
+            gallery, part.labels, queries, part.validation_labels, head.dims, voters
+        )
+        found.append(correct.cpu())
     return torch.cat(found, 2)
 
 

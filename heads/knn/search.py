@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from heads.errors import HeadsError
-from heads.knn.tile_scan import GRID, NOTHING, ROW_BITS, Array, Queries, TooShortPrefixError, as_tensor, scan, units_of
+from heads.knn.tile_scan import GRID, NOTHING, ROW_BITS, Array, Queries, TooShortPrefixError, scan, units_of
 
 _QUERIES = 4608  # searched for in one pass
 _SPARE = 4  # rows kept beyond k at lower precision
@@ -175,7 +175,7 @@ def _nearest(queries: Queries, gallery: Array, lengths: tuple[int, ...], k: int,
     keys = keys.topk(k, dim=2).values
     unsure = near[:, :, -1].any(0).nonzero()[:, 0]
     if len(unsure) and kept.shape[2] < len(gallery) - (queries.own is not None):
-        again = queries.rows[unsure.cpu().numpy() if isinstance(queries.rows, np.ndarray) else unsure]
+        again = _picked(queries.rows, unsure)
         own = None if queries.own is None else queries.own[unsure]
         keys[:, unsure] = scan(Queries(again, 0, own), gallery, lengths, k, device, torch.float64)
     return keys
@@ -188,13 +188,20 @@ def _exact(queries: Array, gallery: Array, query: torch.Tensor, row: torch.Tenso
     for i in range(0, len(row), step):
         part = slice(i, i + step)
         a, b = (
-            x.index_select(0, y[part].to(x.device))[:, :dim].to(row.device, torch.float64)
-            for x, y in ((as_tensor(queries), query), (as_tensor(gallery), row))
+            _picked(rows, places[part])[:, :dim].to(torch.float64)
+            for rows, places in ((queries, query), (gallery, row))
         )
         lengths = a.square().sum(1).sqrt() * b.square().sum(1).sqrt()
         cosines = (a * b).sum(1) / lengths.where(lengths > 0, 1.0)
         keys[part] = ((cosines * GRID).round().to(torch.int64) << ROW_BITS) - row[part]
     return keys
+
+
+def _picked(rows: Array, places: torch.Tensor) -> torch.Tensor:
+    """Some rows [m, D], on the device of their places int64 [m], wherever all rows are and however they lie there."""
+    if isinstance(rows, torch.Tensor):
+        return rows.detach().index_select(0, places.to(rows.device)).to(places.device)
+    return torch.from_numpy(rows[places.cpu().numpy()]).to(places.device)
 
 
 @contextmanager

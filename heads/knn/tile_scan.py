@@ -139,7 +139,7 @@ def units_of(keys: _Keys) -> _Keys:
     return (keys + (1 << ROW_BITS) - 1) >> ROW_BITS
 
 
-def as_tensor(rows: Array) -> torch.Tensor:
+def _tensor(rows: Array) -> torch.Tensor:
     """Rows as a tensor that shares their memory where it can."""
     if isinstance(rows, torch.Tensor):
         return rows.detach()
@@ -155,7 +155,7 @@ def rows_of(
 
     In float32 rows have unit length. In float16 block j is the whole prefix j at unit length, in two parts.
     """
-    tensor = as_tensor(part).to(device).to(torch.float64)
+    tensor = _tensor(part).to(device).to(torch.float64)
     edges = list(pairwise((0, *lengths)))
     norms = torch.stack([tensor[:, a:b].square().sum(1) for a, b in edges]).cumsum(0).sqrt()
     broken = norms[-1].isfinite().logical_not().nonzero()
