@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from heads.errors import HeadsError
+from heads.knn.resident import resident
 from heads.knn.tile_scan import GRID, NOTHING, ROW_BITS, Array, Queries, TooShortPrefixError, scan, units_of
 
 _QUERIES = 4608  # searched for in one pass
@@ -63,6 +64,7 @@ def prefix_neighbours(
     lengths = prefix_lengths(scale_dim, queries.shape[-1])
     k = min(_checked_k(k), _candidates(queries, gallery, exclude))
     device = torch.device(device or (queries.device if isinstance(queries, torch.Tensor) else "cpu"))
+    gallery = resident(gallery, device)
     keys = []
     for i in range(0, len(queries), _QUERIES):
         part = queries[i : i + _QUERIES]

@@ -39,7 +39,8 @@ ROW_BITS = 37  # of a key; the similarity takes 26 of the 27 bits above them
 NOTHING = -(1 << 62)  # the key of a place not filled yet, below that of cosine -1 and any row
 RUN = 32  # columns looked at together
 _PART = 1152  # queries that one thread compares at a time
-_COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 65536}, {"cpu": 64, "cuda": 2048}
+_COLUMNS, _FIRST_COLUMNS = {"cpu": 1024, "cuda": 98304}, {"cpu": 64, "cuda": 1024}
+_GPU_SHARE = 0.25  # of a GPU's memory, at most, for the similarities of a tile
 _LEAST_PREFIX = 1e-10  # of the whole vector's length: float32 holds the products of prefixes that are no shorter
 _HALVES_SCALE = 1 << 8  # keeps both float16 parts of a number below 1 clear of the smallest float16
 
@@ -74,10 +75,15 @@ def scan(
     parts = [slice(i, min(i + step, count)) for i in range(0, count, step)]
     keys = torch.full((len(lengths), count, k), NOTHING, dtype=torch.int64, device=device)
     kind = "cuda" if device.type == "cuda" else "cpu"
-    bounds = list(tiles(len(gallery), _COLUMNS[kind], _FIRST_COLUMNS[kind]))
+    widest = _COLUMNS[kind]
+    if kind == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        widest = min(widest, max(RUN, int(_GPU_SHARE * memory) // (8 * len(lengths) * count)))
+    bounds = list(tiles(len(gallery), widest, _FIRST_COLUMNS[kind]))
     width = max(stop - start for start, stop in bounds)
-    columns = 0 if dtype == torch.float16 else -(-width // RUN) * RUN
-    room = torch.empty((2, count, columns), dtype=dtype, device=device)
+    half = dtype == torch.float16
+    shape = (len(lengths) if half else 2, count, -(-width // RUN) * RUN)
+    room = torch.empty(shape, dtype=torch.float32 if half else dtype, device=device)
     mine = [keys[:, part] for part in parts], [room[:, part] for part in parts]
     firsts = [queries.first + part.start for part in parts]
     own = [None if queries.own is None else queries.own[part] for part in parts]
@@ -190,7 +196,8 @@ def _take(
 ) -> None:
     """Take into keys [J, q, k], in place, what a tile has that is nearer at each prefix.
 
-    :param room: real [2, q, c or more], space for the products and the similarities; none where parts are multiplied.
+    :param room: space [2, q, c or more] for products and similarities; where parts are multiplied, [J, q, c or more]
+        for the similarities of all prefixes, which are looked through together: a GPU waits for each look.
     :param own: int64 [q], gallery rows that are the queries, if a query is not to find itself.
     :param first: gallery row that the tile begins with.
     """
@@ -199,16 +206,17 @@ def _take(
     if own is not None:
         [inside] = ((own >= first) & (own < first + count)).nonzero(as_tuple=True)
         column = own[inside] - first
+    width = -(-count // RUN) * RUN
     if tile.blocks[0].dtype == torch.float16:
-        scale = queries.norms.new_full((len(queries.blocks[0]),), _HALVES_SCALE**2 / GRID, dtype=torch.float32)
-        for j, (left, right) in enumerate(zip(queries.blocks, tile.blocks, strict=True)):
-            similarities = torch.mm(left, right.T, out_dtype=torch.float32)
-            similarities[inside, column] = -torch.inf
-            if count % RUN:
-                similarities = torch.nn.functional.pad(similarities, (0, -count % RUN), value=-torch.inf)
-            _merge(keys[j], similarities, scale, first)
+        found = room.view(-1)[: keys.shape[0] * keys.shape[1] * width].view(*keys.shape[:2], width)
+        for similarities, left, right in zip(found, queries.blocks, tile.blocks, strict=True):
+            torch.mm(left, right.T, out_dtype=torch.float32, out=similarities[:, :count])
+        found[:, :, count:] = -torch.inf
+        found[:, inside, column] = -torch.inf
+        scale = found.new_full((keys.shape[0] * keys.shape[1],), _HALVES_SCALE**2 / GRID)
+        _merge(keys.view(-1, keys.shape[2]), found.view(-1, width), scale, first)
         return
-    products, similarities, filled = room[0, :, :count], room[1, :, :count], room[1, :, : -(-count // RUN) * RUN]
+    products, similarities, filled = room[0, :, :count], room[1, :, :count], room[1, :, :width]
     filled[:, count:] = -torch.inf
     products.zero_()
     products[inside, column] = -torch.inf

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import KNeighborsClassifier
 
 from heads.errors import HeadsError
-from heads.knn import prefix_lengths, prefix_neighbours, tile_scan, vote
+from heads.knn import prefix_lengths, prefix_neighbours, resident, tile_scan, vote
 from heads.knn import search as knn
 
 GRID = 2.0**24
@@ -128,6 +128,19 @@ class TestNeighbours:
         assert torch.get_float32_matmul_precision() == precision
         torch.set_float32_matmul_precision(before)
         indices, similarities = slow_neighbours(queries, gallery, (32, 96), 5, own=False)
+        np.testing.assert_array_equal(found.indices, indices)
+        np.testing.assert_array_equal(found.similarities, similarities)
+
+    @pytest.mark.parametrize(
+        "lay", [np.asfortranarray, lambda x: x[::-1], lambda x: x[::3], np.float16, torch.from_numpy]
+    )
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_a_gallery_however_it_lies_in_memory(self, lay, device, monkeypatch):
+        monkeypatch.setattr(resident, "_BUFFER_BYTES", 200)  # a few rows of it
+        rows = np.random.default_rng(7).standard_normal((90, 8), dtype=np.float32)
+        gallery = lay(rows)
+        found = prefix_neighbours(rows[:9], gallery, 4, 6, device=device)
+        indices, similarities = slow_neighbours(rows[:9], np.asarray(gallery), (4, 8), 6, own=False)
         np.testing.assert_array_equal(found.indices, indices)
         np.testing.assert_array_equal(found.similarities, similarities)
 
