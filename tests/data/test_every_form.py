@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from data import DataError, Description, load
 from data.columns.label_tree import tree_of
 from data.description import described
+from tests.data.every_form import write_forms
 
-FORMS = Path(__file__).parent / "files_of_every_form"
+_PLACE = tempfile.TemporaryDirectory()  # removed when the process ends
+FORMS = write_forms(Path(_PLACE.name))
 NAMES = {"home", "money", "travel"}, {"delay", "heating", "lamp", "pay", "refund", "seat"}
 
 
