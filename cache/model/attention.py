@@ -28,6 +28,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from cache.batching.block_mask import block_lists, padded_ends, visible_blocks
 
 INTERFACE = "packed_texts"
+_BLOCK = 64  # nodes
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
@@ -114,18 +115,18 @@ class Blocks:
     masks: dict[tuple[int, int | None, torch.dtype], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, end: NDArray[np.int64], depths: NDArray[np.int64], device: str, block: int) -> Blocks:
+    def of(cls, end: NDArray[np.int64], depths: NDArray[np.int64], device: str) -> Blocks:
         """Group the query blocks of a trie by how many key blocks they see."""
-        size = -(-len(end) // block) * block
-        starts, blocks = block_lists(visible_blocks(padded_ends(end, size), block, block)[0])
+        size = -(-len(end) // _BLOCK) * _BLOCK
+        starts, blocks = block_lists(visible_blocks(padded_ends(end, size), _BLOCK, _BLOCK)[0])
         counts = np.diff(starts)
-        inside = np.arange(block)
+        inside = np.arange(_BLOCK)
         groups, order = [], []
         for count in np.unique(counts):
             queries = np.flatnonzero(counts == count)
-            nodes = queries[:, None] * block + inside
+            nodes = queries[:, None] * _BLOCK + inside
             seen = blocks[starts[queries][:, None] + np.arange(count)].astype(np.int64)
-            keys = (seen[:, :, None] * block + inside).reshape(len(queries), -1)
+            keys = (seen[:, :, None] * _BLOCK + inside).reshape(len(queries), -1)
             groups.append((torch.from_numpy(nodes).to(device), torch.from_numpy(keys).to(device)))
             order.append(nodes.ravel())
         restore = np.argsort(np.concatenate(order))[: len(end)]

@@ -19,7 +19,8 @@ from cache.batching.block_mask import HostTrie
 from cache.batching.packing import Packing, pack
 from cache.errors import CacheError
 from cache.model.native.config import FAMILIES, unknown_settings
-from cache.model.native.load import NativeDecoder, open_native
+from cache.model.native.decoder import Decoder
+from cache.model.native.load import open_native
 from cache.model.pooling import DenseModules, within_tolerance
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from cache.backbone.registry import Backbone
     from cache.batching.packing import Batch
     from cache.batching.ragged import Sequences
-    from cache.model.native.load import NativeBert
+    from cache.model.native.bert import Bert
     from cache.model.native.triton_ops import FusedKernels
     from cache.model.transformers_model import TransformersModel
 
@@ -128,11 +129,11 @@ class Encoder:
 
     def worth_compiling(self, tokens: float) -> bool:
         """Whether so many tokens to come repay compilation."""
-        return isinstance(self._model, NativeDecoder) and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
+        return isinstance(self._model, Decoder) and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
 
     def compile(self, sequences: Sequences) -> None:
         """Compile the fused kernels, if a first batch then gives what it gave before."""
-        if not isinstance(self._model, NativeDecoder):
+        if not isinstance(self._model, Decoder):
             return
         sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
         expected = self.features(sample)
@@ -178,7 +179,7 @@ class Encoder:
 
 def _open(
     folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
-) -> NativeDecoder | NativeBert | TransformersModel:
+) -> Decoder | Bert | TransformersModel:
     native = open_native(folder, backbone, layers, dtype, device)
     if native is not None:
         return native

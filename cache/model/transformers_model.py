@@ -19,7 +19,7 @@ from cache.batching.packing import Batch, pack
 from cache.batching.ragged import Sequences
 from cache.errors import CacheError
 from cache.model.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
-from cache.model.native.load import EAGER_BLOCK, does_not_fit
+from cache.model.native.load import does_not_fit
 from cache.model.pooling import pool, within_tolerance
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class TransformersModel:
             return Runs(batch.runs)
         if len(batch.rows) == 1:
             return Chain()
-        return Blocks.of(batch.end, batch.positions, self._device, EAGER_BLOCK)
+        return Blocks.of(batch.end, batch.positions, self._device)
 
     def _choose_layout(self, alone: Tensor) -> str:
         """Return the layout that reproduces each text alone: packed if it can be, else padded."""
@@ -109,10 +109,7 @@ class TransformersModel:
                     if within_tolerance(self._probe(layout, 1 << 20), alone, self._model.dtype):
                         return layout
             self._model.set_attn_implementation(native)
-        return self._fall_back("its attention cannot be packed")
-
-    def _fall_back(self, reason: str) -> str:
-        self.notes = (*self.notes, f"padded batches: {reason}")
+        self.notes = (*self.notes, "padded batches: its attention cannot be packed")
         return "padded"
 
     def _first_probe(self, backbone: Backbone) -> Tensor:

@@ -11,17 +11,22 @@ model first and taking it apart, costs its import.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
+from cache.batching.packing import Batch
 from cache.model.native.config import BertShape
+from cache.model.pooling import pool
+
+if TYPE_CHECKING:
+    from cache.model.native.triton_ops import FusedKernels
 
 
 class Weights:
@@ -37,17 +42,17 @@ class Weights:
             for name in file.keys()  # noqa: SIM118
         }
 
-    def names(self) -> set[str]:
-        """Return every tensor's name."""
-        return set(self._places)
+    def are(self, expected: Mapping[str, list[int]], ignored: tuple[str, ...]) -> bool:
+        """Tell whether these are the tensors expected, of those shapes, and no others but `ignored` beginnings."""
+        names = {name for name in self._places if not name.startswith(ignored)}
+        return names == expected.keys() and all(self._shape(name) == sizes for name, sizes in expected.items())
 
     def __getitem__(self, name: str) -> Tensor:
         file, full = self._places[name]
         tensor: Tensor = file.get_tensor(full)
         return tensor.to(self._dtype)
 
-    def shape(self, name: str) -> list[int]:
-        """Return a tensor's shape without reading it."""
+    def _shape(self, name: str) -> list[int]:
         file, full = self._places[name]
         return [int(size) for size in file.get_slice(full).get_shape()]
 
@@ -81,10 +86,13 @@ class _Layer:
 
 
 class Bert:
-    """Runs the layers on whole texts, laid out one after another."""
+    """Runs the layers on whole texts, in runs of equal length."""
 
-    def __init__(self, weights: Weights, shape: BertShape) -> None:
-        """Read the tensors that the layers need.
+    layout = "runs"
+    windowed = False
+
+    def __init__(self, weights: Weights, shape: BertShape, layers: Sequence[int], device: str, pooling: str) -> None:
+        """Read the tensors that the layers need, to answer for `layers`, absolute.
 
         :raises KeyError: one is missing.
         """
@@ -97,29 +105,29 @@ class Bert:
             qkv = tuple(weights.joined([f"{at}.{name}.{kind}" for name in _JOINED]) for kind in ("weight", "bias"))
             return _Layer((qkv[0], qkv[1]), *(affine(f"{at}.{name}") for name in _LAYER))
 
-        self._shape = shape
+        self._shape, self._wanted, self._device, self._pooling = shape, layers, device, pooling
         self._words, self._places, kinds = (weights[f"embeddings.{name}.weight"] for name in _EMBEDDINGS)
         self._places = self._places + kinds[0]  # a text is all of the first kind
         self._norm = affine("embeddings.LayerNorm")
         self._layers = [layer(number) for number in range(shape.layers)]
 
     @torch.inference_mode()
-    def states(
-        self, ids: Tensor, positions: Tensor, runs: Sequence[tuple[int, int, int]], layers: Sequence[int]
-    ) -> dict[int, Tensor]:
-        """Return hidden state `layer` of all nodes, [nodes, H], for each of `layers`; 0 is the embedding.
+    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
+        """Return float32 [layers, texts, H]; there are no `fused` kernels for it."""
+        states = self._states(batch)
+        return torch.stack([pool(states[layer], batch, self._pooling) for layer in self._wanted])
 
-        `ids` and `positions` [nodes]; `runs` are (first node, texts, length of each). Nothing past the highest layer is
-        computed.
-        """
+    def _states(self, batch: Batch) -> dict[int, Tensor]:
+        """Return the hidden states of all nodes, [nodes, H], by layer; nothing past the highest is computed."""
+        ids, positions = (torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.positions))
         states = self._normalised(self._words[ids].add_(self._places[positions]), self._norm)
-        found = {0: states} if 0 in layers else {}
-        for number, layer in enumerate(self._layers[: max(layers)], start=1):
-            mixed = linear(self._attend(linear(states, *layer.qkv), runs), *layer.mixed)
+        found = {0: states} if 0 in self._wanted else {}
+        for number, layer in enumerate(self._layers[: max(self._wanted)], start=1):
+            mixed = linear(self._attend(linear(states, *layer.qkv), batch.runs), *layer.mixed)
             states = self._normalised(mixed.add_(states), layer.mixed_norm)
             narrow = linear(gelu(linear(states, *layer.wide)), *layer.narrow)
             states = self._normalised(narrow.add_(states), layer.narrow_norm)
-            if number in layers:
+            if number in self._wanted:
                 found[number] = states
         return found
 

@@ -14,15 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from cache.batching.block_mask import DeviceTrie
+from cache.batching.packing import Batch
+from cache.model.attention import Blocks, Chain
 from cache.model.native.bert import Weights
 from cache.model.native.config import DecoderShape
 from cache.model.native.ops import EAGER, Kernels, Rotary
+from cache.model.pooling import pool
+
+if TYPE_CHECKING:
+    from cache.model.native.triton_ops import FusedKernels
 
 _PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _OUTPUT = "self_attn.o_proj"
@@ -47,25 +55,48 @@ class _Layer:
 
 
 class Decoder:
-    """Runs the layers on packed nodes."""
+    """Runs the layers on packed nodes, every distinct prefix of a batch once."""
 
-    def __init__(self, weights: Weights, shape: DecoderShape, rotary: Rotary) -> None:
-        """Read the tensors that the layers need, joined layer by layer.
+    layout = "trie"
+
+    def __init__(
+        self, weights: Weights, shape: DecoderShape, rotary: Rotary, layers: Sequence[int], device: str, pooling: str
+    ) -> None:
+        """Read the tensors that the layers need, joined layer by layer, to answer for `layers`, absolute.
 
         :raises KeyError: one is missing.
         """
-        self.depth = shape.layers
-        self._shape = shape
-        self._rotary = rotary
+        self.windowed = any(shape.windows)
+        self._shape, self._rotary = shape, rotary
+        self._wanted, self._device, self._pooling = layers, device, pooling
         self._embedding = weights["embed_tokens.weight"]
         self._norm = weights["norm.weight"]
-        self._layers = [_read(weights, number, shape) for number in range(self.depth)]
+        self._layers = [_read(weights, number, shape) for number in range(shape.layers)]
 
     @torch.inference_mode()
-    def states(
-        self, ids: Tensor, positions: Tensor, plan: Any, at: Tensor, layers: Sequence[int], kernels: Kernels = EAGER
-    ) -> dict[int, Tensor]:
-        """Return hidden state `layer` of the nodes `at` [texts], as [texts, H], for each of `layers`.
+    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
+        """Return float32 [layers, texts, H]; `fused` kernels run batches that are laid out for them."""
+        assert batch.last is not None
+        assert batch.end is not None
+        last = self._pooling == "last"
+        if batch.laid_out is not None and fused is not None:
+            trie = DeviceTrie.of(batch.laid_out, self._device)
+            f = trie.fields
+            at = f["last"] if last else torch.arange(len(f["ids"]), device=self._device)
+            states = self._states(f["ids"], f["positions"], trie, at, fused)
+        else:
+            read = batch.last if last else np.arange(len(batch.ids))
+            ids, positions, at = (
+                torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.positions, read)
+            )
+            alone = len(batch.rows) == 1
+            plan = Chain() if alone else Blocks.of(batch.end, batch.positions, self._device)
+            states = self._states(ids, positions, plan, at, EAGER)
+        found = (states[layer] for layer in self._wanted)
+        return torch.stack([one.float() if last else pool(one, batch, self._pooling) for one in found])
+
+    def _states(self, ids: Tensor, positions: Tensor, plan: Any, at: Tensor, kernels: Kernels) -> dict[int, Tensor]:
+        """Return the hidden states of the nodes `at` [texts], as [texts, H], by layer.
 
         `ids` and `positions` [nodes]. Hidden state 0 is the embedding, the last is after the norm. Nothing past the
         highest layer is computed. `plan` is what `kernels` attend by.
@@ -73,10 +104,10 @@ class Decoder:
         states = self._embedding[ids]
         tables = self._rotary.tables(positions)
         heads, eps, scale = (self._shape.heads, self._shape.kv_heads), self._shape.eps, self._shape.dim**-0.5
-        highest = max(layers)
+        highest = max(self._wanted)
         found = {}
         for number, layer in enumerate(self._layers[:highest]):
-            if number in layers:
+            if number in self._wanted:
                 found[number] = states[at]
             normed = kernels.rms_norm(states, layer.before, eps)
             joint = linear(normed, layer.qkv, layer.qkv_bias)
@@ -88,7 +119,7 @@ class Decoder:
             states.addmm_(kernels.gate(linear(normed, layer.gate_up)), layer.down.T)
         if highest == 0:
             states = states[at]
-        found[highest] = kernels.rms_norm(states, self._norm, eps) if highest == self.depth else states
+        found[highest] = kernels.rms_norm(states, self._norm, eps) if highest == self._shape.layers else states
         return found
 
 

@@ -53,7 +53,7 @@ def test_attention_over_a_trie_is_that_of_torch(monkeypatch, window, normed, blo
     rotary = tuple(random(nodes, DIM // 2).repeat(1, 2) for _ in range(2))
     norms = random(HEADS + KV_HEADS, DIM) if normed else None
     rest = (rotary, norms, 1e-6)
-    plan = Blocks.of(batch.end, batch.positions, DEVICE, 64)
+    plan = Blocks.of(batch.end, batch.positions, DEVICE)
     expected = EAGER.attend(joint.clone(), (HEADS, KV_HEADS), *rest, plan, DIM**-0.5, window)
     trie = DeviceTrie.of(HostTrie.of(batch, windowed=window is not None), DEVICE)
     got = FusedKernels().attend(joint.clone(), (HEADS, KV_HEADS), *rest, trie, DIM**-0.5, window)
