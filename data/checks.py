@@ -109,22 +109,19 @@ def level_fault(place: str, levels: Sequence[str]) -> DataError | None:
     return DataError(f"{place}: {problem}", remedy)
 
 
-def _where(rows: Rows, mask: pl.Series) -> tuple[int, str, tuple[int, ...]]:
-    """Return how many rows `mask` marks, ``row 3`` or ``rows 3, 5 and 9 more``, and the first numbers."""
+def _errors(rows: Rows, mask: pl.Series, check: str, problem: str, remedy: str) -> Iterator[Finding]:
+    """Yield one error that names the rows of `mask`, if it marks any."""
     positions = mask.arg_true()
-    numbers = rows.number(positions.head(10))
     count = len(positions)
-    return count, ("row " if count == 1 else "rows ") + listed(numbers, count), tuple(numbers)
+    if count:
+        numbers = rows.number(positions.head(10))
+        places = ("row " if count == 1 else "rows ") + listed(numbers, count)
+        yield Finding("error", check, f"{rows.place}, {places}: {problem}", remedy, count, tuple(numbers))
 
 
 def _empty_texts(rows: Rows) -> Iterator[Finding]:
-    text = rows.frame.get_column("text")
-    mask = text.str.strip_chars().fill_null("") == ""
-    if mask.any():
-        count, places, numbers = _where(rows, mask)
-        yield Finding(
-            "error", "empty-text", f"{rows.place}, {places}: the text is empty", "fill or remove it", count, numbers
-        )
+    mask = rows.frame.get_column("text").str.strip_chars().fill_null("") == ""
+    return _errors(rows, mask, "empty-text", "the text is empty", "fill or remove it")
 
 
 def _numbers_as_texts(rows: Rows) -> Iterator[Finding]:
@@ -137,37 +134,22 @@ def _numbers_as_texts(rows: Rows) -> Iterator[Finding]:
 def _long_texts(rows: Rows) -> Iterator[Finding]:
     lengths = rows.frame.get_column("text").str.len_chars().fill_null(0)
     mask = lengths > LONGEST_TEXT
-    if mask.any():
-        count, places, numbers = _where(rows, mask)
-        yield Finding(
-            "error",
-            "long-text",
-            f"{rows.place}, {places}: a text of {max(lengths):,} characters, more than {LONGEST_TEXT:,}",
-            "shorten or split it (no backbone reads so much), or close the quotation mark that opens it",
-            count,
-            numbers,
-        )
+    problem = f"a text of {max(lengths.filter(mask), default=0):,} characters, more than {LONGEST_TEXT:,}"
+    remedy = "shorten or split it (no backbone reads so much), or close the quotation mark that opens it"
+    return _errors(rows, mask, "long-text", problem, remedy)
 
 
 def _missing_labels(rows: Rows) -> Iterator[Finding]:
     """A row needs a label of the first level, and no gap above its finest one; it may stop at any level."""
+    remedy = "fill it in, or add --drop-incomplete to leave such rows out"
     for depth, level in enumerate(rows.levels):
         mask = rows.frame.get_column(level).is_null()
-        finer = rows.levels[depth + 1 :]
-        below = rows.frame.select(pl.any_horizontal(pl.lit(False), pl.col(finer).is_not_null())).to_series()
         problem = f"no label in column {level}"
         if depth:
-            mask, problem = mask & below, f"{problem}, but one in a finer column"
-        if mask.any():
-            count, places, numbers = _where(rows, mask)
-            yield Finding(
-                "error",
-                "missing-label",
-                f"{rows.place}, {places}: {problem}",
-                "fill it in, or add --drop-incomplete to leave such rows out",
-                count,
-                numbers,
-            )
+            finer = pl.col(rows.levels[depth + 1 :])
+            mask &= rows.frame.select(pl.any_horizontal(pl.lit(False), finer.is_not_null())).to_series()
+            problem += ", but one in a finer column"
+        yield from _errors(rows, mask, "missing-label", problem, remedy)
 
 
 def _uneven_depth(rows: Rows) -> Iterator[Finding]:
@@ -199,19 +181,13 @@ def _uneven_depth(rows: Rows) -> Iterator[Finding]:
 def _unknown_splits(rows: Rows) -> Iterator[Finding]:
     split = rows.frame.get_column("split")
     mask = ~split.is_in(SPLITS).fill_null(False)
-    if mask.any():
-        count, places, numbers = _where(rows, mask)
-        values = split.filter(mask).unique(maintain_order=True).head(3).to_list()
-        shown = listed("none" if value is None else quoted(value) for value in values)
-        yield Finding(
-            "error",
-            "unknown-split",
-            f"{rows.place}, {places}: split is {shown}",
-            f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made (--split none); "
-            "of numbers say what they mean: --split 'split:0=train,1=test'",
-            count,
-            numbers,
-        )
+    values = split.filter(mask).unique(maintain_order=True).head(3)
+    shown = listed("none" if value is None else quoted(value) for value in values)
+    remedy = (
+        f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made (--split none); "
+        "of numbers say what they mean: --split 'split:0=train,1=test'"
+    )
+    return _errors(rows, mask, "unknown-split", f"split is {shown}", remedy)
 
 
 def _two_parents(rows: Rows) -> Iterator[Finding]:

@@ -80,25 +80,20 @@ def open_stream(source: str, place: str, encoding: str | None = None) -> Stream:
             raise DataError(
                 f"there is no encoding {quoted(encoding)}", "name one such as utf-8, cp1252, utf-16"
             ) from error
-        scan = _scan(source, opener, encoding)
-        return Stream(source, encoding, None, scan.backslashes, not head, opener)
+        backslashes = _scan(source, opener, encoding)
+        return Stream(source, encoding, None, backslashes, not head, opener)
     marked = _marked(head)
     if marked is not None:
-        scan = _scan(source, opener, marked)
+        backslashes = _scan(source, opener, marked)
         note = None if marked == "utf-8-sig" else f"{source} is encoded as {marked.upper()}"
-        return Stream(source, marked, note, scan.backslashes, not head, opener)
+        return Stream(source, marked, note, backslashes, not head, opener)
     try:
-        scan = _scan(source, opener, "utf-8")
-        return Stream(source, "utf-8-sig", None, scan.backslashes, not head, opener)
+        backslashes = _scan(source, opener, "utf-8")
+        return Stream(source, "utf-8-sig", None, backslashes, not head, opener)
     except DataError as error:
-        scan = _scan_windows(source, opener, error)
+        backslashes = _scan_windows(source, opener, error)
         note = f"{source} is not UTF-8: read as Windows-1252 (another encoding: --encoding NAME)"
-        return Stream(source, "cp1252", note, scan.backslashes, not head, opener)
-
-
-@dataclass
-class _Scan:
-    backslashes: bool = False
+        return Stream(source, "cp1252", note, backslashes, not head, opener)
 
 
 def _marked(head: bytes) -> str | None:
@@ -117,10 +112,10 @@ def _marked(head: bytes) -> str | None:
     return None
 
 
-def _scan(source: str, opener: Callable[[], BinaryIO], encoding: str) -> _Scan:
-    """Decode the whole file once."""
+def _scan(source: str, opener: Callable[[], BinaryIO], encoding: str) -> bool:
+    r"""Decode the whole file once; return whether ``\"`` occurs anywhere."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
-    scan, lines, last = _Scan(), 1, ""
+    backslashes, lines, last = False, 1, ""
     with opener() as binary:
         while True:
             block = binary.read(_BLOCK)
@@ -136,18 +131,17 @@ def _scan(source: str, opener: Callable[[], BinaryIO], encoding: str) -> _Scan:
                     "save it as UTF-8, or name the encoding: --encoding NAME",
                 ) from error
             if not block:
-                return scan
-            scan.backslashes = scan.backslashes or '\\"' in text or (last == "\\" and text.startswith('"'))
+                return backslashes
+            backslashes = backslashes or '\\"' in text or (last == "\\" and text.startswith('"'))
             lines += text.count("\n")
             last = text[-1:] or last
 
 
-def _scan_windows(source: str, opener: Callable[[], BinaryIO], error: DataError) -> _Scan:
-    """Return the scan as Windows-1252 where every byte above 127 may be that, else raise `error`, which UTF-8 gave.
+def _scan_windows(source: str, opener: Callable[[], BinaryIO], error: DataError) -> bool:
+    """Return what `_scan` does where every byte above 127 may be Windows-1252, else raise `error`, which UTF-8 gave.
 
     It may be if no two of them are valid UTF-8 together, and all are letters inside words, or typography.
     """
-    scan = _Scan()
     try:
         with opener() as binary:
             text = binary.read().decode("cp1252")
@@ -155,7 +149,6 @@ def _scan_windows(source: str, opener: Callable[[], BinaryIO], error: DataError)
         raise error from None
     if "\0" in text:
         raise error
-    scan.backslashes = '\\"' in text
     high = re.findall(r"[A-Za-z\u0080-\uffff]*[\u0080-\uffff][A-Za-z\u0080-\uffff]*", text)
     for word in high:
         rest = _TYPOGRAPHY.sub("", word)
@@ -165,7 +158,7 @@ def _scan_windows(source: str, opener: Callable[[], BinaryIO], error: DataError)
         valid = re.search(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", word.encode("cp1252"))
         if alone or valid or len(letters) + plain != len(rest):
             raise error
-    return scan
+    return '\\"' in text
 
 
 def _opener(source: str, place: str) -> Callable[[], BinaryIO]:
