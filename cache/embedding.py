@@ -123,7 +123,6 @@ def report_of(plan: Plan, tally: Tally, texts: int, device: str, seconds: float)
     return EmbedReport(
         texts=texts,
         computed=tally.computed,
-        reused=texts - tally.computed,
         tokens=tally.tokens,
         nodes=tally.nodes,
         padding=tally.padding,

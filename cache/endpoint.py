@@ -89,7 +89,6 @@ def embed_from_endpoint(
     return EmbedReport(
         texts=lookup.texts,
         computed=tally.computed,
-        reused=lookup.texts - tally.computed,
         seconds=seconds,
         stages=dict(tally.stages),
         dtype="float32",

@@ -29,7 +29,7 @@ class EmbeddedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedReport:
-    """Of `texts`, `computed` distinct ones went through the backbone; `reused` were stored or repeat another.
+    """Of `texts`, `computed` distinct ones went through the backbone.
 
     `tokens` are those of the computed texts, `nodes` the positions computed for them (fewer where texts share their
     beginnings), `padding` the positions computed for nothing. `seconds` is the whole call; `stages` are seconds in each
@@ -38,7 +38,6 @@ class EmbedReport:
 
     texts: int
     computed: int
-    reused: int
     tokens: int = 0
     nodes: int = 0
     padding: int = 0
@@ -48,6 +47,11 @@ class EmbedReport:
     device: str
     stores: tuple[EmbeddedLayer, ...]
     notes: tuple[str, ...]
+
+    @property
+    def reused(self) -> int:
+        """Texts that were stored before, or repeat another."""
+        return self.texts - self.computed
 
 
 @dataclass

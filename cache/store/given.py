@@ -37,11 +37,9 @@ def store_vectors(root: Path, name: str, texts: Sequence[str], vectors: NDArray[
     if missing.any():
         with store.writer() as writer:
             writer.append(keys[missing], rows[missing])
-    computed = int(missing.sum())
     return EmbedReport(
         texts=len(texts),
-        computed=computed,
-        reused=len(texts) - computed,
+        computed=int(missing.sum()),
         seconds=time.perf_counter() - began,
         dtype="float32",
         device="none",

@@ -48,47 +48,33 @@ from cache.store.writer import replace_shards
 _ATTEMPTS = 10
 
 
-@dataclass(frozen=True)
-class Compaction:
-    """How many shards there were before and after."""
-
-    shards_before: int
-    shards: int
+_Source = tuple[Shard, NDArray[np.int64]]
+"""A shard and, ascending, its rows that count."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A shard and, ascending, its rows that count."""
-
-    shard: Shard
-    rows: NDArray[np.int64]
-
-
-def compact(
-    folder: Path, *, shard_bytes: int = 1 << 30, progress: Callable[[int, int], None] | None = None
-) -> Compaction:
+def compact(folder: Path, *, shard_bytes: int = 1 << 30, progress: Callable[[int, int], None] | None = None) -> None:
     """Merge the shards of the store in `folder` into shards of about `shard_bytes` of features.
 
     `progress` is called with the rows rewritten so far and the rows to rewrite.
 
     :raises CacheError: if a row does not match its checksum, or the file system refuses a step.
     """
-    folder = Path(folder)
-    before = len(list_shards(folder))
     for _ in range(_ATTEMPTS):
         store = FeatureStore.open(folder)
         remove_stale_partials(folder)
         try:
             groups = list(_groups(store, shard_bytes))
-            total = sum(len(source.rows) for group in groups for source in group)
-            done = 0
-            for group in groups:
-                done += _merge(store, group)
+            counts = [sum(len(rows) for _, rows in group) for group in groups]
+            total, done = sum(counts), 0
+            for group, count in zip(groups, counts, strict=True):
+                blocks = (block for source in group for block in _counting_rows(*source))
+                replace_shards([shard.path for shard, _ in group], store.description, count, blocks)
+                done += count
                 if progress is not None:
                     progress(done, total)
         except FileNotFoundError:  # another compaction or a repair replaced what this one was about to: plan again
             continue
-        return Compaction(before, len(list_shards(folder)))
+        return
     raise CacheError(f"the shards of {folder} keep changing", "run one `pipeline cache compact` at a time")
 
 
@@ -101,33 +87,25 @@ def _groups(store: FeatureStore, shard_bytes: int) -> Iterator[list[_Source]]:
         if group and size + len(rows) * row_bytes > shard_bytes:
             yield from _worthwhile(group)
             group, size = [], 0
-        group.append(_Source(shard, rows))
+        group.append((shard, rows))
         size += len(rows) * row_bytes
     yield from _worthwhile(group)
 
 
 def _worthwhile(group: list[_Source]) -> Iterator[list[_Source]]:
-    if len(group) > 1 or any(len(source.rows) < source.shard.rows for source in group):
+    if len(group) > 1 or any(len(rows) < shard.rows for shard, rows in group):
         yield group
 
 
-def _merge(store: FeatureStore, group: list[_Source]) -> int:
-    """Replace the shards of `group` by one; return how many rows it has."""
-    count = sum(len(source.rows) for source in group)
-    blocks = (block for source in group for block in _counting_rows(source))
-    replace_shards([source.shard.path for source in group], store.description, count, blocks)
-    return count
-
-
-def _counting_rows(source: _Source) -> Iterator[Rows]:
-    counts = np.zeros(source.shard.rows, np.bool_)
-    counts[source.rows] = True
-    for first, block in read_blocks(source.shard):
+def _counting_rows(shard: Shard, rows: NDArray[np.int64]) -> Iterator[Rows]:
+    counts = np.zeros(shard.rows, np.bool_)
+    counts[rows] = True
+    for first, block in read_blocks(shard):
         keep = counts[first : first + len(block.keys)]
         wrong = keep & (row_checksums(block.keys, block.features) != block.checksums)
         if wrong.any():
-            rows = first + np.flatnonzero(wrong)
-            raise DamageError(source.shard.path, f"{rows_in_words(rows)} do not match their checksums")
+            which = rows_in_words(first + np.flatnonzero(wrong))
+            raise DamageError(shard.path, f"{which} do not match their checksums")
         yield Rows(block.keys[keep], block.features[keep], block.checksums[keep])
 
 
