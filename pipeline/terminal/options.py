@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,57 +69,45 @@ def _all_of(*options: Decorator) -> Decorator:
     return lambda function: functools.reduce(lambda made, option: option(made), reversed(options), function)
 
 
-def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Which run a command takes; see `pipeline.stages.run_asked`."""
-    return _all_of(
-        click.option("--method", help="Method of the run (default: the one that the kept scores advise)."),
-        click.option("--seed", type=int, help="Seed of the run (default: the lowest there is)."),
-        click.option("--run", "run_id", help="The run itself, instead of method and seed."),
-    )(function)
+run_options = _all_of(
+    click.option("--method", help="Method of the run (default: the one that the kept scores advise)."),
+    click.option("--seed", type=int, help="Seed of the run (default: the lowest there is)."),
+    click.option("--run", "run_id", help="The run itself, instead of method and seed."),
+)
+"""Which run a command takes; see `pipeline.stages.run_asked`."""
 
+dataset_argument = click.argument("datasets", nargs=-1, metavar="DATASET...")
+"""The dataset: a built-in name, or the files, folder or URL of one's own; see `source_of`."""
 
-def dataset_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The dataset: a built-in name, or the files, folder or URL of one's own; see `source_of`."""
-    return click.argument("datasets", nargs=-1, metavar="DATASET...")(function)
-
-
-def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say how a dataset is loaded; `split_loading` takes them out of the rest."""
-    return _all_of(
-        click.option("--levels", type=NameList(), help="Label columns, coarsest first. Default: found."),
-        click.option("--text", default="text", help="Text column, or several, joined: title,body. Default: found."),
-        click.option(
-            "--limit", type=click.IntRange(min=1), help="At most so many texts: whole branches of the hierarchy."
-        ),
-        click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,449 distinct descriptions."),
-        click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
-        click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
-        click.option("--split", help="Split column, COLUMN:0=train,1=test, or none: they are made. Default: found."),
-        click.option("--train", type=NameList(), help="Files of training rows, instead of a split column."),
-        click.option("--val", type=NameList(), help="Files of validation rows."),
-        click.option("--test", type=NameList(), help="Files of test rows."),
-        click.option("--header/--no-header", default=None, help="Whether the first line holds names. Default: found."),
-        click.option("--separator", help="Of CSV fields: a character, tab, or none (lines). Default: found."),
-        click.option(
-            "--quotes",
-            type=click.Choice(["doubled", "backslash", "literal"]),
-            help='A quotation mark in a CSV field is "", \\", or a plain character. Default: found.',
-        ),
-        click.option("--encoding", help="Of text files, such as cp1252. Default: found."),
-        click.option("--path-separator", help="Of label paths in one column (A > B), list, or none. Default: found."),
-        click.option("--code", help="Column of codes whose first characters are the levels; see --digits."),
-        click.option("--digits", type=NumberList(int), help="Characters of the code per level: 2,4,6."),
-        click.option("--names", type=NameList(), help="Files with the names of label ids: FILE or LEVEL=FILE."),
-        click.option("--hierarchy", help="File with the parents of labels: JSON, TOML, or a table of edges."),
-        click.option("--label", help="first: the first of several labels of a text."),
-    )(function)
-
+loading_options = _all_of(
+    click.option("--levels", type=NameList(), help="Label columns, coarsest first. Default: found."),
+    click.option("--text", default="text", help="Text column, or several, joined: title,body. Default: found."),
+    click.option("--limit", type=click.IntRange(min=1), help="At most so many texts: whole branches of the hierarchy."),
+    click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,449 distinct descriptions."),
+    click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
+    click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
+    click.option("--split", help="Split column, COLUMN:0=train,1=test, or none: they are made. Default: found."),
+    click.option("--train", type=NameList(), help="Files of training rows, instead of a split column."),
+    click.option("--val", type=NameList(), help="Files of validation rows."),
+    click.option("--test", type=NameList(), help="Files of test rows."),
+    click.option("--header/--no-header", default=None, help="Whether the first line holds names. Default: found."),
+    click.option("--separator", help="Of CSV fields: a character, tab, or none (lines). Default: found."),
+    click.option(
+        "--quotes",
+        type=click.Choice(["doubled", "backslash", "literal"]),
+        help='A quotation mark in a CSV field is "", \\", or a plain character. Default: found.',
+    ),
+    click.option("--encoding", help="Of text files, such as cp1252. Default: found."),
+    click.option("--path-separator", help="Of label paths in one column (A > B), list, or none. Default: found."),
+    click.option("--code", help="Column of codes whose first characters are the levels; see --digits."),
+    click.option("--digits", type=NumberList(int), help="Characters of the code per level: 2,4,6."),
+    click.option("--names", type=NameList(), help="Files with the names of label ids: FILE or LEVEL=FILE."),
+    click.option("--hierarchy", help="File with the parents of labels: JSON, TOML, or a table of edges."),
+    click.option("--label", help="first: the first of several labels of a text."),
+)
+"""Options that say how a dataset is loaded; `split_loading` takes them out of the rest."""
 
 LOADING = ("levels", "text", "limit", "all_rows", "qualify_labels", "drop_incomplete")
-_DESCRIBING = (
-    "split", "train", "val", "test", "header", "separator", "quotes", "encoding", "path_separator", "code", "digits",
-    "names", "hierarchy", "label",
-)  # fmt: skip
 
 
 def split_loading(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -127,7 +115,8 @@ def split_loading(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     import data
     from pipeline.workspace.artifacts import lasting_source
 
-    said = {name: options[name] for name in _DESCRIBING if options[name] is not None}
+    describing = {one.name for one in fields(data.Description)} - set(LOADING)
+    said = {name: value for name, value in options.items() if name in describing and value is not None}
     for name in ("train", "val", "test"):
         if name in said:
             said[name] = tuple(map(lasting_source, said[name]))
@@ -137,7 +126,7 @@ def split_loading(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
         parts = (one.rpartition("=") for one in said["names"])
         said["names"] = tuple(f"{level}{mark}{lasting_source(file)}" for level, mark, file in parts)
     loading = {name: options[name] for name in LOADING}
-    rest = {name: value for name, value in options.items() if name not in (*LOADING, *_DESCRIBING)}
+    rest = {name: value for name, value in options.items() if name not in {*LOADING, *describing}}
     return {**loading, "description": data.Description(**said)}, rest
 
 
@@ -157,52 +146,47 @@ def source_of(datasets: tuple[str, ...], loading: dict[str, Any]) -> DatasetSour
     )
 
 
-def coarse_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Whether a coarse level is made where there is one level alone."""
-    return click.option(
-        "--make-coarse",
-        type=click.IntRange(min=2),
-        metavar="N",
-        help="Derive a coarse level of N classes from the features of one level's classes; written out to be edited.",
-    )(function)
+coarse_option = click.option(
+    "--make-coarse",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Derive a coarse level of N classes from the features of one level's classes; written out to be edited.",
+)
+"""Whether a coarse level is made where there is one level alone."""
 
+embedding_options = _all_of(
+    click.option(
+        "--backbone",
+        help="Name, hub id or path of any Hugging Face encoder. Default: qwen3-embedding-0.6b; where the hub does "
+        "not answer, minilm, which the extra offline installs.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
+    ),
+    click.option(
+        "--devices",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, all GPUs of the host, some (cuda:0,cuda:2), or cpu:2 for two processes.",
+    ),
+)
+"""Options of the frozen backbone's pass."""
 
-def embedding_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of the frozen backbone's pass."""
-    return _all_of(
-        click.option(
-            "--backbone",
-            help="Name, hub id or path of any Hugging Face encoder. Default: qwen3-embedding-0.6b; where the hub does "
-            "not answer, minilm, which the extra offline installs.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16"]),
-            default="auto",
-            show_default=True,
-            help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
-        ),
-        click.option(
-            "--devices",
-            default="auto",
-            show_default=True,
-            help="auto, cpu, cuda, all GPUs of the host, some (cuda:0,cuda:2), or cpu:2 for two processes.",
-        ),
-    )(function)
-
-
-def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say how a backbone is read, in place of what its files say; each is part of the fingerprint."""
-    return _all_of(
-        click.option("--pooling", type=click.Choice(["last", "mean", "cls"]), help="Default: as the checkpoint says."),
-        click.option("--prompt", help="Put before every text. Default: the checkpoint's own, if any."),
-        click.option("--end-token", help="Appended to every text: a special token, its id, or none."),
-        click.option(
-            "--endpoint",
-            metavar="URL",
-            help="Server of the OpenAI embeddings protocol, with --backbone openai:MODEL; key from OPENAI_API_KEY.",
-        ),
-    )(function)
+reading_options = _all_of(
+    click.option("--pooling", type=click.Choice(["last", "mean", "cls"]), help="Default: as the checkpoint says."),
+    click.option("--prompt", help="Put before every text. Default: the checkpoint's own, if any."),
+    click.option("--end-token", help="Appended to every text: a special token, its id, or none."),
+    click.option(
+        "--endpoint",
+        metavar="URL",
+        help="Server of the OpenAI embeddings protocol, with --backbone openai:MODEL; key from OPENAI_API_KEY.",
+    ),
+)
+"""Options that say how a backbone is read, in place of what its files say; each is part of the fingerprint."""
 
 
 def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -220,15 +204,12 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def force_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Whether what stands where a command writes may be replaced."""
-    return click.option("--force", is_flag=True, help="Replace a file that is already there.")(function)
+force_option = click.option("--force", is_flag=True, help="Replace a file that is already there.")
+"""Whether what stands where a command writes may be replaced."""
 
-
-def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which stored features a command works on."""
-    return _all_of(
-        click.option("--dataset", help="Dataset: name, id or path (default: what `embed` used last)."),
-        click.option("--backbone", help="Backbone: name, hub id or path (default: what `embed` used last)."),
-        click.option("--layer", type=int, default=-1, show_default=True, help="Layer whose features are used."),
-    )(function)
+backbone_options = _all_of(
+    click.option("--dataset", help="Dataset: name, id or path (default: what `embed` used last)."),
+    click.option("--backbone", help="Backbone: name, hub id or path (default: what `embed` used last)."),
+    click.option("--layer", type=int, default=-1, show_default=True, help="Layer whose features are used."),
+)
+"""Options that say which stored features a command works on."""
