@@ -38,7 +38,16 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
             f"{path} is none of .npy, .parquet and .safetensors",
             "save the embeddings with numpy.save, or as Parquet with a text and a list column",
         )
-    vectors = readers[path.suffix](path, dataset, say)
+    found = readers[path.suffix](path, dataset)
+    dtype = getattr(found, "dtype", None)
+    if dtype is None or not (dtype.kind == "f" or dtype in _BYTES):
+        raise PipelineError(
+            f"{path} holds {dtype or 'several arrays'}, not floats, int8 or uint8", "save one array [n, D] of floats"
+        )
+    if dtype in _BYTES:
+        say(f"{path} holds {dtype}: taken as quantised embeddings, cast to float32")
+    with np.errstate(over="ignore"):
+        vectors = np.asarray(found, dtype=np.float32)
     if vectors.ndim != 2 or not vectors.shape[-1] or len(vectors) != len(dataset):
         raise PipelineError(
             f"{path} has shape {tuple(vectors.shape)}, and {dataset.id} has {len(dataset):,} rows",
@@ -61,7 +70,7 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
     return vectors
 
 
-def _read_npy(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
+def _read_npy(path: Path, dataset: data.Dataset) -> Any:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
@@ -71,21 +80,14 @@ def _read_npy(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> 
         raise PipelineError(
             f"{path} is no array of numbers ({reason})", "save one array [n, D] of floats with numpy.save"
         ) from error
-    if not isinstance(vectors, np.ndarray) or not (vectors.dtype.kind == "f" or vectors.dtype in _BYTES):
-        raise PipelineError(
-            f"{path} holds {getattr(vectors, 'dtype', 'several arrays')}, not floats, int8 or uint8",
-            "save one array [n, D] of floats with numpy.save",
-        )
     if isinstance(vectors, np.memmap) and vectors.offset + vectors.nbytes != path.stat().st_size:
         raise PipelineError(
             f"{path} is damaged: its header gives another length than the file has", "write it again with numpy.save"
         )
-    if vectors.dtype in _BYTES:
-        say(_quantised(path, str(vectors.dtype)))
-    return _singles(vectors)
+    return vectors
 
 
-def _read_safetensors(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
+def _read_safetensors(path: Path, dataset: data.Dataset) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -99,18 +101,10 @@ def _read_safetensors(path: Path, dataset: data.Dataset, say: Callable[[str], No
         raise PipelineError(
             f"{path} has {len(names)} tensors: {', '.join(names[:5])}", "keep one, or call the vectors embeddings"
         )
-    if not (vectors.dtype.kind == "f" or vectors.dtype in _BYTES):
-        raise PipelineError(f"{path} holds {vectors.dtype}, not floats, int8 or uint8", "save floats [n, D]")
-    if vectors.dtype in _BYTES:
-        say(_quantised(path, str(vectors.dtype)))
-    return _singles(vectors)
+    return vectors
 
 
-def _quantised(path: Path, dtype: str) -> str:
-    return f"{path} holds {dtype}: taken as quantised embeddings, cast to float32"
-
-
-def _read_parquet(path: Path, dataset: data.Dataset, say: Callable[[str], None]) -> Singles:
+def _read_parquet(path: Path, dataset: data.Dataset) -> Any:
     try:
         frame = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
@@ -130,9 +124,7 @@ def _read_parquet(path: Path, dataset: data.Dataset, say: Callable[[str], None])
             f"{path}: row {row + 1} has {lengths[row]} dimensions where row 1 has {lengths[0]}",
             "give every text an embedding of one length",
         )
-    if not column.dtype.inner.is_float():  # type: ignore[attr-defined]
-        say(_quantised(path, str(column.dtype.inner).lower()))  # type: ignore[attr-defined]
-    vectors = _singles(column.explode().to_numpy().reshape(len(column), -1))
+    vectors = column.explode().to_numpy().reshape(len(column), -1)
     if "text" in frame.columns:
         return vectors[_rows_by_text(path, frame, vectors, dataset)]
     words = [name for name, kind in frame.schema.items() if kind == pl.String]
@@ -163,7 +155,7 @@ def _vector_column(path: Path, frame: pl.DataFrame) -> str:
     return found[0]
 
 
-def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: Singles, dataset: data.Dataset) -> Sequence[int]:
+def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: NDArray[Any], dataset: data.Dataset) -> Sequence[int]:
     """Find the file's row of each text of the dataset; a text may stand there twice with one and the same vector."""
     rows: dict[str, int] = {}
     for row, text in enumerate(frame.get_column("text")):
@@ -181,8 +173,3 @@ def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: Singles, dataset: da
             f"embed every text that `pipeline data show {dataset.id} --rows` prints",
         )
     return [rows[text] for text in dataset.texts]
-
-
-def _singles(vectors: NDArray[Any]) -> Singles:
-    with np.errstate(over="ignore"):
-        return np.asarray(vectors, dtype=np.float32)
