@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,12 @@ from cache.endpoint import embed_from_endpoint
 from cache.errors import CacheError
 from cache.lookup import Lookup, LookupPool, lookup_processes
 from cache.plan import EmbedRequest, Plan, make_plan
-from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
+from cache.progress import EmbeddedLayer, EmbedReport, Meter, Progress, Tally
 from cache.store.hashing import text_keys
 from cache.store.store import FeatureStore
 from cache.workers.embed_processes import compute
 from cache.workers.work_items import ITEM_TEXTS
 from cache.workers.worker import Job
-
-_PROGRESS_SECONDS = 0.1
-_RATE_SECONDS = 0.5
-Progress = Callable[[EmbedProgress], None]
 
 
 def embed(
@@ -101,7 +97,7 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
     planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
     # no name for the stores: of them the lookup keeps their indexes
     lookup = Lookup(texts, [FeatureStore.create(*store) for store in plan.stores], plan.prompt)
-    meter = _Meter(lookup, len(texts) if isinstance(texts, Sized) else 0, progress)
+    meter = Meter(len(texts) if isinstance(texts, Sized) else 0, progress, lambda: lookup.reused)
     items = lookup.missing()
     first = next(items, None)
     tally, used = Tally(), "none"
@@ -114,7 +110,7 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
                 items = lookup.missing_items(stack.enter_context(pool))
             tally = compute(Job(plan, meter.total), names, itertools.chain([first], items), meter.count)
         tally.stages["loading"] += planned
-    meter.finish()
+    meter.count(0, "done")
     return report_of(plan, tally, lookup.texts, used, time.perf_counter() - began)
 
 
@@ -136,36 +132,3 @@ def report_of(plan: Plan, tally: Tally, texts: int, device: str, seconds: float)
         ),
         notes=(*plan.backbone.notes, *plan.notes, *tally.notes),
     )
-
-
-class _Meter:
-    """Counts computed texts and reports to `progress`, at most ten times per second."""
-
-    def __init__(self, lookup: Lookup, total: int, progress: Progress | None) -> None:
-        self.total = total
-        self._lookup = lookup
-        self._progress = progress
-        self._computed = 0
-        self._began: float | None = None
-        self._reported = 0.0
-
-    def count(self, texts: int, stage: str) -> None:
-        """Note a batch of computed texts."""
-        now = time.perf_counter()
-        if texts and self._began is None:
-            self._began = now
-        self._computed += texts
-        if self._progress is not None and (now - self._reported >= _PROGRESS_SECONDS or not texts):
-            self._reported = now
-            self._report(stage)
-
-    def finish(self) -> None:
-        """Report that everything is done."""
-        if self._progress is not None:
-            self._report("done")
-
-    def _report(self, stage: str) -> None:
-        assert self._progress is not None
-        since = time.perf_counter() - self._began if self._began is not None else 0.0
-        rate = self._computed / since if since >= _RATE_SECONDS else 0.0  # the first batch alone gives no rate
-        self._progress(EmbedProgress(self._lookup.reused + self._computed, self.total, rate, stage))

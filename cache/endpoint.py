@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from cache.backbone.registry import Backbone
 from cache.errors import CacheError
 from cache.lookup import Lookup
 from cache.plan import EmbedRequest
-from cache.progress import EmbeddedLayer, EmbedProgress, EmbedReport, Tally
+from cache.progress import EmbeddedLayer, EmbedReport, Meter, Progress, Tally
 from cache.store.description import DESCRIPTION_FILE, description_of_vectors, read_description
 from cache.store.store import FeatureStore
 from cache.store.writer import ShardWriter
@@ -45,7 +45,7 @@ def embed_from_endpoint(
     request: EmbedRequest,
     *,
     total: int,
-    progress: Callable[[EmbedProgress], None] | None = None,
+    progress: Progress | None = None,
 ) -> EmbedReport:
     """Ask a backbone's endpoint for the vectors of `texts` that the store under `request.root` lacks, and store them.
 
@@ -61,29 +61,22 @@ def embed_from_endpoint(
     known = _known_store(backbone, root)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(contextlib.closing(EmbeddingServer(backbone.source, str(backbone.endpoint))))
-        probe = None if known is not None else server.vector(PROBE)
-        folder, description = known if known is not None else _new_store(backbone, root, probe)
-        store = FeatureStore.create(folder, description)
-        lookup, tally = Lookup(texts, [store], prompt), Tally()
-
-        def report(stage: str) -> None:
-            seconds = time.perf_counter() - began
-            rate = tally.computed / seconds if tally.computed else 0.0
-            if progress is not None:
-                progress(EmbedProgress(lookup.reused + tally.computed, total, rate, stage))
-
+        folder, description = known or _new_store(backbone, root, server.vector(PROBE))
+        lookup, tally = Lookup(texts, [FeatureStore.create(folder, description)], prompt), Tally()
+        meter = Meter(total, progress, lambda: lookup.reused)
         missing = _requests(lookup)
         first = next(missing, None)
         if first is not None:
-            _compare_probe(server, description, probe)
+            if known is not None:
+                _compare_probe(server, description)
             writer = stack.enter_context(ShardWriter(folder, description, seconds=_COMMIT_SECONDS))
             for keys, vectors in _answered(
                 server, itertools.chain([first], missing), prompt, int(description["hidden_size"])
             ):
                 writer.append(keys, vectors)
                 tally.computed += len(keys)
-                report("computing")
-    report("done")
+                meter.count(len(keys), "computing")
+    meter.count(0, "done")
     layer = EmbeddedLayer(int(description["layer"]), str(description["fingerprint"]), folder)
     seconds = time.perf_counter() - began
     return EmbedReport(
@@ -113,8 +106,7 @@ def _known_store(backbone: Backbone, root: Path) -> tuple[Path, dict[str, Any]] 
     return None
 
 
-def _new_store(backbone: Backbone, root: Path, probe: NDArray[np.float32] | None) -> tuple[Path, dict[str, Any]]:
-    assert probe is not None
+def _new_store(backbone: Backbone, root: Path, probe: NDArray[np.float32]) -> tuple[Path, dict[str, Any]]:
     origin = _origin(backbone)
     digits = hashlib.blake2b(f"{origin} {len(probe)} float32".encode(), digest_size=16).hexdigest()
     description = description_of_vectors(backbone.name, digits, origin, len(probe), "endpoint")
@@ -122,10 +114,8 @@ def _new_store(backbone: Backbone, root: Path, probe: NDArray[np.float32] | None
     return root / f"{backbone.name}-{digits[:12]}", description
 
 
-def _compare_probe(server: EmbeddingServer, description: dict[str, Any], probe: NDArray[np.float32] | None) -> None:
-    """Ask for the probe text again where the store is an older one."""
-    if probe is not None:
-        return
+def _compare_probe(server: EmbeddingServer, description: dict[str, Any]) -> None:
+    """Refuse a server that answers the probe text otherwise than when the store was made."""
     kept = np.array(description["probe"]["vector"], np.float64)
     now = server.vector(str(description["probe"]["text"])).astype(np.float64)
     what = f"{len(now)} dimensions instead of {len(kept)}"
@@ -177,7 +167,7 @@ def _answered(
                     answers = future.result()
                 except CacheError as error:
                     failed = failed or error
-                    server.stop()
+                    server.close()
                     continue
                 good, vectors, odd = _checked(answers, dim, texts, server.model)
                 failed = failed or odd

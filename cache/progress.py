@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_PROGRESS_SECONDS = 0.1
+_RATE_SECONDS = 0.5
 STAGES = ("loading", "compiling", "tokenizing", "computing", "writing")
 
 
@@ -16,6 +20,33 @@ class EmbedProgress:
     total: int
     texts_per_second: float
     stage: str
+
+
+Progress = Callable[[EmbedProgress], None]
+
+
+class Meter:
+    """Counts computed texts and tells `progress`, at most ten times per second; `reused` gives those done otherwise."""
+
+    def __init__(self, total: int, progress: Progress | None, reused: Callable[[], int]) -> None:
+        """Begin at nothing; of `total` texts, 0 where the number is not known."""
+        self.total = total
+        self._progress, self._reused = progress, reused
+        self._computed, self._reported = 0, 0.0
+        self._began: float | None = None
+
+    def count(self, texts: int, stage: str) -> None:
+        """Note a batch of computed texts; 0 says that a stage begins, which is told at once."""
+        now = time.perf_counter()
+        if texts and self._began is None:
+            self._began = now
+        self._computed += texts
+        if self._progress is None or (texts and now - self._reported < _PROGRESS_SECONDS):
+            return
+        self._reported = now
+        since = 0.0 if self._began is None else now - self._began
+        rate = self._computed / since if since >= _RATE_SECONDS else 0.0  # the first batch alone gives no rate
+        self._progress(EmbedProgress(self._reused() + self._computed, self.total, rate, stage))
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,9 @@ class EmbeddingServer:
         self._path += f"?{parts.query}" if parts.query else ""
         self._stopped = threading.Event()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Let no thread try again."""
         self._stopped.set()
-
-    def close(self) -> None:
-        """Do the same, for `contextlib.closing`."""
-        self.stop()
 
     def vector(self, text: str) -> NDArray[np.float32]:
         """Return the vector of one text, float32 [D].

@@ -151,11 +151,11 @@ def import_ray(module: str = "ray") -> Any:
 
 
 @contextlib.contextmanager
-def connected(address: str | None = None, *, object_bytes: int = 0) -> Iterator[str]:
+def connected(address: str | None = None) -> Iterator[str]:
     """Be connected to a cluster inside the block; yields what to call it.
 
     A connection that this process has already is used and kept. `address`, else RAY_ADDRESS, names a cluster; without
-    either one is started here, with room for `object_bytes` more than usual in its object store.
+    either one is started here.
 
     :raises CacheError: Ray is not installed, no cluster answers there, or it runs other versions.
     """
@@ -167,7 +167,7 @@ def connected(address: str | None = None, *, object_bytes: int = 0) -> Iterator[
     _check_address(address)
     folder = None if address else _own_folder()
     try:
-        _start(ray, address, folder, object_bytes)
+        _start(ray, address, folder)
         try:
             with _stdout_of_our_own():
                 yield f"the cluster at {address}" if address else "a cluster on this machine"
@@ -235,14 +235,14 @@ def _own_folder() -> str:
     return tempfile.mkdtemp(prefix="zoom-", dir=short)
 
 
-def _start(ray: Any, address: str | None, folder: str | None, object_bytes: int) -> None:
+def _start(ray: Any, address: str | None, folder: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # a cluster found by RAY_ADDRESS or auto must not replace one that we mean to start
     own = {
         "address": "local",
         "include_dashboard": False,
         "num_cpus": cores(),
-        "object_store_memory": _OBJECT_BYTES + object_bytes,
+        "object_store_memory": _OBJECT_BYTES,
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": folder,
     }

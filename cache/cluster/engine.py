@@ -10,7 +10,7 @@ count and `cache compact` drops the others.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,20 +32,19 @@ from cache.embedding import report_of
 from cache.errors import CacheError, file_error
 from cache.lookup import Lookup
 from cache.plan import EmbedRequest, make_plan
-from cache.progress import EmbedProgress, EmbedReport, Tally
+from cache.progress import EmbedReport, Meter, Progress, Tally
 from cache.store.store import FeatureStore
 from cache.workers.worker import Job
 
 MOST_TEXTS, LEAST_TEXTS = 1 << 14, 1 << 8
 _BATCHES_PER_TASK = 4
 _ASKING_SECONDS = 60.0
-_RATE_SECONDS = 0.5
 
 
 def embed_on_cluster(
     texts: Corpus | Iterable[str],
     request: EmbedRequest,
-    progress: Callable[[EmbedProgress], None] | None = None,
+    progress: Progress | None = None,
 ) -> EmbedReport:
     """Compute the features of `texts` that the stores under `request.root` lack, on a Ray cluster, and store them.
 
@@ -81,7 +80,7 @@ def embed_on_cluster(
 def _embed(
     texts: Corpus | Iterable[str],
     request: EmbedRequest,
-    progress: Callable[[EmbedProgress], None] | None,
+    progress: Progress | None,
     began: float,
 ) -> EmbedReport:
     pool = ActorPool.of(living_nodes(), request.devices)
@@ -99,7 +98,9 @@ def _embed(
         if not todo:
             return report_of(plan, Tally(), total, "none", time.perf_counter() - began)
         source = data.from_arrow([_table(item.texts, item.rows) for item in items])
-    meter = _Meter(total, total - todo, progress)
+    texts_done, tally, nodes_of = 0, Tally(), dict[str, str]()
+    meter = Meter(total, progress, lambda: total - todo + texts_done - tally.computed)
+    meter.count(0, "starting")
     attempts = ray.remote(Attempts).options(num_cpus=0).remote()
     job = Job(plan, todo, pool.device, pool.threads, min(pool.size, todo), pool.per_node)
     done = source.map_batches(
@@ -113,15 +114,20 @@ def _embed(
         num_gpus=pool.gpus,
     )
     for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for one in batch["done"].to_pylist():
-            meter.add(Done.from_json(one))
-    if meter.texts != todo:
+        for one in map(Done.from_json, batch["done"].to_pylist()):
+            texts_done += one.texts
+            tally.add(one.tally)
+            if one.tally.computed:
+                nodes_of[one.actor] = one.node
+            meter.count(one.tally.computed, "computing")
+    if texts_done != todo:
         raise CacheError(
-            f"{todo - meter.texts:,} of {todo:,} texts were not acknowledged",
+            f"{todo - texts_done:,} of {todo:,} texts were not acknowledged",
             "see `ray status`, then run again to go on",
         )
-    meter.report("done")
-    return report_of(plan, meter.tally, total, meter.who, time.perf_counter() - began)
+    meter.count(0, "done")
+    who = f"{_counted(len(nodes_of), 'actor')} on {_counted(len(set(nodes_of.values())), 'node')}"
+    return report_of(plan, tally, total, who if nodes_of else "none", time.perf_counter() - began)
 
 
 def batch_size(texts: int, actors: int) -> int:
@@ -179,39 +185,6 @@ class ActorPool:
                 f"the cluster does not say which dtype suits it: {_last_line(reason_of(error))}",
                 "name one with --dtype; see `ray status` for what keeps its nodes busy",
             ) from error
-
-
-class _Meter:
-    """Adds up what actors acknowledge, and reports it."""
-
-    def __init__(self, total: int, stored: int, progress: Callable[[EmbedProgress], None] | None) -> None:
-        self.texts, self.tally = 0, Tally()
-        self._total, self._stored, self._progress = total, stored, progress
-        self._actors: dict[str, str] = {}
-        self._first: tuple[float, int] | None = None
-        self.report("starting")
-
-    def add(self, done: Done) -> None:
-        self.texts += done.texts
-        self.tally.add(done.tally)
-        if done.tally.computed:
-            self._actors[done.actor] = done.node
-            self._first = self._first or (time.perf_counter(), self.tally.computed)
-        self.report("computing")
-
-    @property
-    def who(self) -> str:
-        """Who computed, such as "2 actors on 2 nodes"; "none" where nothing was to be done."""
-        if not self._actors:
-            return "none"
-        return f"{_counted(len(self._actors), 'actor')} on {_counted(len(set(self._actors.values())), 'node')}"
-
-    def report(self, stage: str) -> None:
-        if self._progress is None:
-            return
-        since, base = (time.perf_counter() - self._first[0], self._first[1]) if self._first else (0.0, 0)
-        rate = (self.tally.computed - base) / since if since >= _RATE_SECONDS else 0.0
-        self._progress(EmbedProgress(self._stored + self.texts, self._total, rate, stage))
 
 
 def _counted(number: int, what: str) -> str:

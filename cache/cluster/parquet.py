@@ -79,32 +79,29 @@ def read_groups(table: Any, column: str, filesystem: Any) -> Iterator[Any]:
         yield pa.table({"text": pa.array(texts, pa.large_string())})
 
 
-def open_corpus(source: str | Sequence[str], column: str = "text") -> Corpus:
-    """Return the corpus of a Parquet file, a folder of them, a glob pattern, a URL of either, or a list of files.
+def open_corpus(source: str, column: str = "text") -> Corpus:
+    """Return the corpus of a Parquet file, a folder of them, a glob pattern, or a URL of either.
 
     :raises CacheError: there is no such file, or it is not Parquet; the column is missing or does not hold strings.
     """
     import_ray("pyarrow.parquet")  # comes with Ray's data part
     from pyarrow import fs
 
-    first = source if isinstance(source, str) else source[0]
     try:
-        if "://" in first:
-            filesystem, _ = fs.FileSystem.from_uri(first)
-            paths = [fs.FileSystem.from_uri(one)[1] for one in ([source] if isinstance(source, str) else source)]
+        if "://" in source:
+            filesystem, path = fs.FileSystem.from_uri(source)
+            paths = [path]
         else:
             filesystem, paths = None, _local(source)
         files = [one for path in paths for one in _files(filesystem or fs.LocalFileSystem(), path)]
     except (OSError, ValueError, TypeError) as error:
-        raise CacheError(f"{first}: {_line(error)}", "name a Parquet file, a folder of them or a pattern") from error
+        raise CacheError(f"{source}: {_line(error)}", "name a Parquet file, a folder of them or a pattern") from error
     if not files:
-        raise CacheError(f"{first} holds no Parquet file", "name a folder with *.parquet files, or a pattern")
-    return _opened(first, files, column, filesystem)
+        raise CacheError(f"{source} holds no Parquet file", "name a folder with *.parquet files, or a pattern")
+    return _opened(source, files, column, filesystem)
 
 
-def _local(source: str | Sequence[str]) -> list[str]:
-    if not isinstance(source, str):
-        return [str(Path(one).resolve()) for one in source]
+def _local(source: str) -> list[str]:
     path = Path(source)
     if any(mark in source for mark in "*?[") and not path.exists():
         anchor = Path(path.anchor) if path.is_absolute() else Path()
