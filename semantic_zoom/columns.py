@@ -7,7 +7,7 @@ a list of texts and a polars frame of labels, one column per level, coarsest fir
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
     """
     if isinstance(texts, str | bytes):
         raise DataError(f"{what} is one string ({texts[:40]!r})", "pass a list of strings: [text]")
+    if isinstance(texts, Set | Mapping):
+        raise DataError(f"{what} is a {type(texts).__name__}, not a column", "pass a list of strings")
     if hasattr(texts, "columns") and not callable(texts.columns):
         names = list(texts.columns)
         if len(names) != 1:
@@ -31,7 +33,7 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
         texts = texts[names[0]]
     elif isinstance(texts, np.ndarray) and texts.ndim == 2 and texts.shape[1] == 1:
         texts = texts[:, 0]
-    found = list(texts)
+    found = [_plain(text) for text in texts]
     for row, text in enumerate(found):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"row {row} of {what} is {text!r}, not a text", "drop the row, or give it a text")
@@ -41,15 +43,26 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
 def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> pl.DataFrame:
     """Read labels into one column of strings per level, coarsest first; a missing finer label is null.
 
-    :param labels: per text a label, or a sequence of labels from coarse to fine; or a frame with a column per level.
+    :param labels: per text a label, or a sequence of labels from coarse to fine; or columns with names: a frame, a
+        dictionary of columns, a dictionary per text.
     :param rows: how many texts there are.
-    :param names: names of the levels; by default the frame's columns, else level0, level1, ...
-    :raises DataError: if numbers of rows or of names do not fit, or a row has no label at all.
+    :param names: names of the levels, by which named columns are taken, whatever their order; columns of other names
+        are taken in their order. By default the columns' own, else level0, level1, ...
+    :raises DataError: if numbers of rows or of names do not fit, a named column is missing, or a row has no label at
+        all.
     """
     columns, own = _columns(labels)
+    if own and len(set(own)) < len(own):
+        raise DataError(f"columns are named {own}", "give each level its own name")
+    if names and own and set(names) & set(own):
+        if missing := [name for name in names if name not in own]:
+            raise DataError(f"the labels have no column {missing[0]!r}, only {own}", "pass a column for each level")
+        columns = [columns[own.index(name)] for name in names]
     names = list(names or own or [f"level{level}" for level in range(len(columns))])
-    if len(names) != len(columns) or len(set(names)) != len(names):
-        raise DataError(f"{len(columns)} levels are named {names}", "give each level its own name")
+    if len(set(names)) < len(names):
+        raise DataError(f"levels are named {names}", "give each level its own name")
+    if len(names) != len(columns):
+        raise DataError(f"{len(columns)} levels are named {names}", "pass a label of each level, coarsest first")
     for name, column in zip(names, columns, strict=True):
         if len(column) != rows:
             raise DataError(f"{len(column)} labels {name} for {rows} texts", "give each text its labels")
@@ -68,10 +81,15 @@ def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
         raise DataError("there are no labels (None)", "pass a label per text")
     if isinstance(labels, str | bytes):
         raise DataError(f"labels is one string ({labels[:40]!r})", "pass a list with a label per text")
-    if hasattr(labels, "columns") and not callable(labels.columns):
-        names = list(labels.columns)
-        return [[_label(value) for value in labels[name]] for name in names], [str(name) for name in names]
-    rows: list[Any] = list(labels)
+    if isinstance(labels, Set):
+        raise DataError("labels is a set, which has no order", "pass a list with a label per text")
+    named = list(labels) if isinstance(labels, Mapping) else getattr(labels, "columns", None)
+    if named is not None and not callable(named):
+        return [[_label(value) for value in labels[name]] for name in named], [str(name) for name in named]
+    rows: list[Any] = [_plain(row) for row in labels]
+    if rows and all(isinstance(row, Mapping) for row in rows):
+        keys = list(dict.fromkeys(key for row in rows for key in row))
+        return [[_label(row.get(key)) for row in rows] for key in keys], [str(key) for key in keys]
     if not rows or not any(_is_path(row) for row in rows):
         return [[_label(value) for value in rows]], _name_of(labels)
     paths = [list(row) if _is_path(row) else [row] for row in rows]
@@ -85,15 +103,28 @@ def _name_of(labels: Any) -> list[str] | None:
 
 
 def _is_path(value: Any) -> bool:
+    if isinstance(value, Set | Mapping):
+        raise DataError(f"a text's labels are {value!r}, without an order", "pass a list from coarse to fine")
     return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
+def _plain(value: Any) -> Any:
+    """A value of Arrow, or an array or tensor of no dimension, as Python's own."""
+    if hasattr(value, "as_py"):
+        return value.as_py()
+    return value.item() if getattr(value, "shape", None) == () and not isinstance(value, np.generic) else value
+
+
 def _label(value: Any) -> str | None:
-    if (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__ in ("NAType", "NaTType")
-    ):
+    """A label as a string. 1.0 is 1: whole numbers become floats wherever a value of their column is missing."""
+    value = _plain(value)
+    if isinstance(value, bytes):
+        raise DataError(f"a label is {value[:40]!r}, bytes", "decode it: label.decode()")
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return None
+        value = int(value) if float(value).is_integer() else value
     text = str(value)
     return text if text.strip() else None

@@ -88,8 +88,8 @@ class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on the finest level, weighted where weights are given."""
         texts = text_list(X, "X")
-        truth = label_frame(y, len(texts)).to_series(-1).to_list()
         check_is_fitted(self)
+        truth = label_frame(y, len(texts), self.zoom_.levels).to_series(-1).to_list()
         found = self.zoom_.predict(texts, dim=self.dim)
         correct = [a == b.path[-1] and len(b.path) == len(self.zoom_.levels) for a, b in zip(truth, found, strict=True)]
         return float(np.average(correct, weights=sample_weight))

@@ -194,13 +194,21 @@ class Zoom:
     def score(self, texts: Any, labels: Any, dim: int | None = None, level: int | str = -1) -> float:
         """Share of texts whose label `predict` finds.
 
-        :param labels: as for `fit`; texts without a label of the level do not count.
+        :param labels: as for `fit`, columns of a frame by the names of the levels; texts without a label of the level
+            do not count.
         :param level: number or name of the level, by default the finest.
-        :raises data.DataError: if texts and labels do not fit together, or there is no such level or nothing to score.
+        :raises data.DataError: if texts and labels do not fit together, no label was trained, or there is no such level
+            or nothing to score.
         """
         rows = text_list(texts)
         frame = label_frame(labels, len(rows), self.levels)
         at = self._level(level)
+        known = frame.to_series(at).drop_nulls()
+        if len(known) and not known.is_in(self.record["classes"][at]).any():
+            raise DataError(
+                f"no label is a class of level {self.levels[at]}, such as {self.record['classes'][at][0]!r}",
+                f"write labels as they were trained, not {known[0]!r}",
+            )
         found = [prediction.path[at] if at < len(prediction.path) else None for prediction in self.predict(rows, dim)]
         pairs = [(a, b) for a, b in zip(frame.to_series(at).to_list(), found, strict=True) if a is not None]
         if not pairs:
@@ -297,7 +305,7 @@ class Zoom:
         if isinstance(level, str):
             if level in self.levels:
                 return self.levels.index(level)
-        elif -count <= level < count:
+        elif isinstance(level, int | np.integer) and -count <= level < count:
             return range(count)[level]
         raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}, or their numbers from 0")
 

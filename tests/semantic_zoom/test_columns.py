@@ -1,0 +1,95 @@
+"""Labels and texts in the forms that people's tables have: by name whatever the order, numbers as they are meant."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from data import DataError
+from semantic_zoom import Zoom
+from semantic_zoom.columns import label_frame, text_list
+from tests.pipeline.small_dataset import rows
+
+ROWS = rows()
+TEXTS = [row[0] for row in ROWS]
+LABELS = pd.DataFrame({"area": [row[1] for row in ROWS], "topic": [row[2] for row in ROWS]})
+TURNED = LABELS[["topic", "area"]]
+
+
+@pytest.fixture(scope="module")
+def zoom(tmp_path_factory):
+    return Zoom.fit(TEXTS, LABELS, method="lda", store=tmp_path_factory.mktemp("features"))
+
+
+@pytest.mark.parametrize("level", ["area", "topic"])
+def test_columns_of_labels_are_taken_by_name(zoom, level):
+    expected = zoom.score(TEXTS, LABELS, level=level)
+    assert expected > 0.5
+    for labels in (TURNED, TURNED.assign(id=1), pl.from_pandas(TURNED), TURNED.to_dict("records")):
+        assert zoom.score(TEXTS, labels, level=level) == expected
+    assert zoom.score(TEXTS, TURNED.to_dict("list"), level=level) == expected
+
+
+def test_columns_to_fit_and_to_validate_are_taken_by_name(zoom):
+    again = Zoom.fit(
+        TEXTS, TURNED, levels=["area", "topic"], validation=(TEXTS, TURNED), method="lda", store=zoom.store
+    )
+    assert again.record["classes"] == zoom.record["classes"]
+
+
+def test_the_estimator_scores_columns_by_name(zoom):
+    estimator = pytest.importorskip("semantic_zoom.estimator").ZoomTransformer(method="lda", store=zoom.store)
+    estimator.fit(TEXTS, LABELS)
+    assert estimator.score(TEXTS, TURNED) == estimator.score(TEXTS, LABELS) > 0.5
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [1, 2, 1],
+        [1.0, 2.0, 1.0],
+        np.array([1, 2, 1], np.float32),
+        pd.Series([1, 2, 1], dtype="category"),
+        pa.array([1, 2, 1]),
+        list(np.array([1, 2, 1])[:, None].reshape(3, 1)),
+    ],
+)
+def test_whole_numbers_are_one_class_however_they_are_held(column):
+    assert label_frame(column, 3).to_series().to_list() == ["1", "2", "1"]
+
+
+def test_a_missing_label_is_missing_in_every_type():
+    for missing in (None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, pa.scalar(None, pa.string())):
+        assert label_frame([("a", "b"), ("a", missing)], 2)["level1"].to_list() == ["b", None]
+
+
+def test_texts_of_arrow_are_texts():
+    assert text_list(pa.array(TEXTS)) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([b"x", b"y"], "bytes"),
+        ([{"x", "i"}, {"y", "j"}], "without an order"),
+        ({"x", "y"}, "no order"),
+        (pd.concat([LABELS[:2], LABELS[:2]], axis=1), "columns are named"),
+    ],
+)
+def test_what_has_no_order_or_no_name_is_refused(labels, words):
+    with pytest.raises(DataError, match=words):
+        label_frame(labels, 2)
+
+
+def test_labels_that_were_never_trained_are_refused(zoom):
+    with pytest.raises(DataError, match="no label is a class of level topic"):
+        zoom.score(TEXTS, LABELS.map(str.upper))
+    with pytest.raises(DataError, match="no column 'area'"):
+        zoom.score(TEXTS, LABELS[["topic"]])
+
+
+@pytest.mark.parametrize("texts", [{"one": "two"}, {"one", "two"}])
+def test_texts_without_an_order_are_refused(texts):
+    with pytest.raises(DataError, match="not a column"):
+        text_list(texts)
