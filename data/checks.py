@@ -25,6 +25,9 @@ LONGEST_TEXT = 1_000_000
 """Characters. No backbone reads more than some 32,768 tokens, about a tenth of this: a longer "text" is nearly always
 the rest of a file behind an unclosed quotation mark, and embedding its first page would hide that."""
 
+SEEN = r"[^\s\p{Cc}\p{Cf}]"
+"""A character that is seen: no white space, control or format character such as a zero-width space."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -120,7 +123,8 @@ def _errors(rows: Rows, mask: pl.Series, check: str, problem: str, remedy: str) 
 
 
 def _empty_texts(rows: Rows) -> Iterator[Finding]:
-    mask = rows.frame.get_column("text").str.strip_chars().fill_null("") == ""
+    """Texts of white space, control and format characters alone: nothing that a reader or a tokenizer sees."""
+    mask = ~rows.frame.get_column("text").str.contains(SEEN).fill_null(False)
     return _errors(rows, mask, "empty-text", "the text is empty", "fill or remove it")
 
 
@@ -199,8 +203,11 @@ def _two_parents(rows: Rows) -> Iterator[Finding]:
         error = conflict_error(conflicts, rows.levels, everyone)
         problem, turned = f"{rows.place}: {error.problem}", rows.levels[::-1]
         finest_first = not find_conflicts(rows.frame, turned)
-        remedy = f"name the coarsest level first: --levels {','.join(turned)}; or {error.remedy}"
-        remedy = remedy if finest_first else error.remedy
+        remedy = error.remedy
+        if not find_conflicts(rows.frame.with_columns(_folded(pl.col(level)) for level in rows.levels), rows.levels):
+            remedy = "the parents differ only in case, spacing or spelling of one character or number: write them alike"
+        elif finest_first:
+            remedy = f"name the coarsest level first: --levels {','.join(turned)}; or {error.remedy}"
         yield Finding("error", "two-parents", problem, remedy, len(conflicts), tuple(numbers[:10]))
 
 
@@ -275,13 +282,29 @@ def _repeated_texts(rows: Rows) -> Iterator[Finding]:
             yield Finding("warning", check, problem, remedy, count, numbers)
 
 
+def _alike_in_two_splits(rows: Rows) -> Iterator[Finding]:
+    """Texts that most tokenizers read alike, in two splits; made splits keep such texts together."""
+    if rows.made_splits:
+        return
+    table = rows.frame.select("text", "split", _folded(pl.col("text")).alias("folded")).with_row_index("row")
+    several = table.filter(pl.col("folded").is_duplicated() & pl.col("text").is_unique())
+    alike = several.group_by("folded", maintain_order=True).agg(pl.col("split").n_unique(), pl.col("row").first())
+    found = alike.filter(pl.col("split") > 1).get_column("row")
+    if len(found):
+        numbers = tuple(rows.number(found.head(10)))
+        first = quoted(rows.frame.get_column("text")[found[0]])
+        problem = (
+            f"{counted(len(found), 'text')} in two splits, but for case and spacing, so accuracy on test is too high "
+            f"(row {numbers[0]}: {first})"
+        )
+        yield Finding("warning", "alike-splits", problem, "keep such texts in one split", len(found), numbers)
+
+
 def _similar_labels(rows: Rows) -> Iterator[Finding]:
     """``Billing`` beside ``billing ``, 1 beside 1.0: two different classes that probably mean the same."""
     for level in rows.levels:
         labels = rows.frame.get_column(level).drop_nulls().unique().sort().to_frame("label")
-        folded = labels.get_column("label").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\p{Cf}", "")
-        folded = folded.str.replace_all(r"\s+", " ").str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
-        alike = labels.filter(folded.is_duplicated()).get_column("label")
+        alike = labels.filter(_folded(pl.col("label")).is_duplicated()).get_column("label")
         if alike.len():
             yield Finding(
                 "warning",
@@ -291,6 +314,12 @@ def _similar_labels(rows: Rows) -> Iterator[Finding]:
                 "write them alike, if they mean the same",
                 alike.len(),
             )
+
+
+def _folded(column: pl.Expr) -> pl.Expr:
+    """What is left of texts or labels without case, spacing, width, format characters and the .0 of whole numbers."""
+    folded = column.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\p{Cf}", "")
+    return folded.str.replace_all(r"\s+", " ").str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
 
 
 def _classes(names: pl.Series) -> str:
@@ -308,6 +337,7 @@ CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (
     _empty_splits,
     _small_classes,
     _repeated_texts,
+    _alike_in_two_splits,
     _similar_labels,
 )
 """Every check, in the order in which its findings are reported within a severity."""

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from data.checks import Rows, level_fault
+from data.checks import SEEN, Rows, level_fault
 from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
 from data.columns.label_tree import ancestors, derivation, found_beside, named, read_tree
-from data.columns.level_columns import LEVEL, NAME, find_levels, from_indicators, indicators
+from data.columns.level_columns import LEVEL, MISSING, NAME, find_levels, from_indicators, indicators
 from data.columns.text_column import find_text, joined, with_texts_of_lists
 from data.description import Description, described
 from data.errors import DataError, agreeing, counted, listed, quoted
@@ -26,9 +26,6 @@ from data.files.records import FileFormat, Records, is_unnamed, without_header
 from data.files.several import FILE_SPLIT, common_name, read_files
 from data.hierarchy import qualified
 from data.splits import assign_splits, find_split, read_splits, splits_of, with_meanings
-
-MISSING = ("none", "null", "nan", "<na>", "na", "n/a")
-"""How a missing finer label is written, lower case, and -1 among whole numbers; above a known label it is a class."""
 
 
 def read_table(source: str, description: Description | None = None) -> Rows:
@@ -96,7 +93,7 @@ def read_texts(source: str, text: str = "text", format: FileFormat | None = None
     column = joined(records, columns)
     if not len(column):
         raise DataError(f"{source} has no rows", "give at least one text")
-    empty = (column.str.strip_chars().fill_null("") == "").arg_true()
+    empty = (~column.str.contains(SEEN).fill_null(False)).arg_true()
     if len(empty):
         places = listed(records.numbers.gather(empty.head(10)), len(empty))
         raise DataError(f"{source}, row {places}: the text is empty", "fill or remove it")
@@ -245,7 +242,10 @@ def _one_cell(cells: pl.Series, place: str, known: Description) -> tuple[pl.Data
 
 
 def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Read blanks, and below the first level words such as None and nan, as no label, unless a finer one is known."""
+    """Read blanks, and below the first level words such as None and nan, as no label, unless a finer one is known.
+
+    A word that stays a class is said.
+    """
     frame = frame.with_columns(
         pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)).alias(name) for name in names
     )
@@ -254,19 +254,19 @@ def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFr
         column, finer = pl.col(names[depth]), names[depth + 1 :]
         integers = frame.get_column(names[depth]).drop_nulls().str.contains(r"^-?\d+(\.0+)?$").all()
         word = column.str.strip_chars().str.to_lowercase().is_in([*MISSING, "-1", "-1.0"] if integers else MISSING)
-        found = frame.select(
-            (word & pl.all_horizontal(pl.lit(True), pl.col(finer).is_null())).fill_null(False)
-        ).to_series()
-        if not found.any():
-            continue
-        words = frame.get_column(names[depth]).filter(found).unique().sort().head(3)
-        have = agreeing(int(found.sum()), "has", "have")
-        said = f"{counted(int(found.sum()), 'row')} {have} {listed(map(quoted, words))} in column {names[depth]}"
-        if depth == 0:
-            notes.append(f"{said}: a class of that name, though it may mean no label")
-            continue
-        notes.append(f"{said}: read as no label")
-        frame = frame.with_columns(pl.when(~found).then(column).alias(names[depth]))
+        bare = pl.all_horizontal(pl.lit(depth > 0), pl.col(finer).is_null())
+        for found, read_as in (
+            (word & bare, "read as no label"),
+            (word & ~bare, "a class of that name, though it may mean no label"),
+        ):
+            rows = frame.select(found.fill_null(False)).to_series()
+            if rows.any():
+                words = frame.get_column(names[depth]).filter(rows).unique().sort().head(3)
+                have = agreeing(int(rows.sum()), "has", "have")
+                said = f"{counted(int(rows.sum()), 'row')} {have} {listed(map(quoted, words))} in column {names[depth]}"
+                notes.append(f"{said}: {read_as}")
+        if depth:
+            frame = frame.with_columns(pl.when(~(word & bare).fill_null(False)).then(column).alias(names[depth]))
     return frame, tuple(notes)
 
 

@@ -71,6 +71,9 @@ def from_indicators(records: Records, columns: Sequence[str], label: str | None)
     return replace(records, frame=frame), f"labels are the names of {said}"
 
 
+MISSING = ("none", "null", "nan", "<na>", "na", "n/a")
+"""How a missing finer label is written, lower case, and -1 among whole numbers; above a known label it is a class."""
+
 LEVEL = re.compile(r"level\d+")
 """Names of the plain form, which are never doubted."""
 
@@ -117,7 +120,7 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     named = [column for column in candidates if LABEL_WORDS.search(column.lower())]
     paths = records.frame.select(candidates).unique(maintain_order=True) if candidates else pl.DataFrame()
     candidates, same = _distinct(paths, candidates)
-    chains = _chains(paths, candidates)
+    chains = _readings(paths, candidates)
     deep = [chain for chain in chains if len(chain) > 1]
     if numbered and not any(set(chain).isdisjoint(numbered) for chain in deep):
         return numbered, (_said(numbered),)  # no tree, which the checks say with the rows
@@ -137,9 +140,11 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         )
     if len(found) > 1:
         shown = found[:3]
+        both = "" if deep else f"; or several, coarsest first: --levels {','.join(one for (one,) in shown)} names rows"
         raise DataError(
-            f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}",
-            f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}",
+            f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}"
+            f"{'' if deep else ', which are no tree'}",
+            f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}{both}",
         )
     levels = tuple(found[0])
     known = [
@@ -248,6 +253,15 @@ def _determines(paths: pl.DataFrame, fine: str, coarse: str) -> bool:
     """Whether every value of `fine` stands beside one value of `coarse`, which is there wherever `fine` is."""
     pairs = paths.select(fine, coarse).drop_nulls(fine).unique()
     return pairs.height == pairs.get_column(fine).n_unique() and not pairs.get_column(coarse).null_count()
+
+
+def _readings(paths: pl.DataFrame, columns: list[str]) -> list[list[str]]:
+    """Return the chains of columns; if none has two, those without the words for no label, which any parent has."""
+    chains = _chains(paths, columns)
+    if not chains or max(map(len, chains)) > 1:
+        return chains
+    word = pl.all().str.strip_chars().str.to_lowercase().is_in(MISSING)
+    return _chains(paths.with_columns(pl.when(~word).then(pl.all())).unique(), columns)
 
 
 def _chains(paths: pl.DataFrame, columns: list[str]) -> list[list[str]]:

@@ -2,8 +2,8 @@
 
 The query takes the path of `pipeline encode`, by the same function, so its features are the same bits; the neighbours
 are found by the search that scores (`heads.knn`), all prefixes in one pass. What would take longest is mapping
-the corpus through the head again for every question, so its embedding is kept beside the run: the run's id stands for
-head, dataset and features, so what is kept there never grows stale. 4 bytes a dimension and text.
+the corpus through the head again for every question, so its embedding is kept beside the run, with the id of the
+dataset whose texts these are: rows may have changed since the run was trained. 4 bytes a dimension and text.
 
 In the terminal it is one table, texts x prefixes, whose cells are ranks.
 """
@@ -131,10 +131,10 @@ def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -
 
 def _corpus(path: Path, head: heads.FractalHead, features: LabelledFeatures) -> np.ndarray:
     """Embeddings of the training texts, float32 [n, D]: those kept, else made and kept."""
-    shape = (len(features.dataset.split_rows("train")), head.dims[-1])
-    kept = read_arrays(path, ("embeddings",))
-    if kept is not None and kept["embeddings"].shape == shape and kept["embeddings"].dtype == np.float32:
+    dataset = np.array(features.dataset.id)
+    kept = read_arrays(path, ("embeddings", "dataset"))
+    if kept is not None and np.array_equal(kept["dataset"], dataset):
         return kept["embeddings"]
     made = head.embed(features.split("train")[0])
-    keep_arrays(path, {"embeddings": made}, compress=False)
+    keep_arrays(path, {"embeddings": made, "dataset": dataset}, compress=False)
     return made

@@ -33,6 +33,7 @@ def test_nothing_is_said_of_good_rows(rows_of):
             "remove",
             (7, 8),
         ),
+        ([("\u200b\x1b\ufeff ", "a", "a1", "val")], "empty-text", "row 7: the text is empty", "remove", (7,)),
         (
             [("x" * (LONGEST_TEXT + 1), "a", "a1", "train")],
             "long-text",
@@ -48,6 +49,13 @@ def test_nothing_is_said_of_good_rows(rows_of):
             "two-parents",
             "1 label under two parents: fine 'a1' under 'a' (row 1), 'b' (row 7)",
             "--qualify-labels",
+            (1, 7),
+        ),
+        (
+            [("x", "A ", "a1", "train")],
+            "two-parents",
+            "fine 'a1' under 'A ' (row 7), 'a' (row 1)",
+            "differ only in case, spacing or spelling of one character or number: write them alike",
             (1, 7),
         ),
     ],
@@ -97,6 +105,7 @@ def test_columns_that_cannot_be_levels(rows_of, levels, said):
         ([("one", "a", "a1", "train")], "same-text", "1 text on several rows with the same labels (row 1: 'one')"),
         ([("one", "b", "b1", "train")], "contradiction", "1 text on several rows with different labels"),
         ([("one", "a", "a1", "test")], "two-splits", "1 text in two splits"),
+        ([("\uff2fNE ", "a", "a1", "test")], "alike-splits", "1 text in two splits, but for case and spacing"),
         ([("x", "a", "A1 ", "train"), ("y", "a", "A1 ", "train")], "similar-labels", "2 classes ('A1 ', 'a1')"),
     ],
 )

@@ -181,3 +181,28 @@ def test_a_toml_file_with_an_unknown_key_is_refused_and_options_win(write):
     write("t.toml", "textt = 1\n")
     with pytest.raises(DataError, match="'textt' is no key"):
         load(source)
+
+
+@pytest.mark.parametrize("word", ["N/A", "null", "NaN", "none"])
+def test_a_word_for_no_label_does_not_hide_the_tree(tmp_path, word):
+    rows = [(f"text number {i}", "ab"[i % 2], word if i % 3 == 0 else f"{'ab'[i % 2]}{i % 4 // 2}") for i in range(80)]
+    path = tmp_path / "words.csv"
+    path.write_text("text,area,topic\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    dataset = load(str(path))
+    assert dataset.levels == ("area", "topic") and dataset.frame["topic"].null_count() == 27
+
+
+def test_a_word_for_no_label_above_a_label_is_said(tmp_path):
+    rows = [(f"text number {i}", "a" if i % 2 else "N/A", f"{i % 2}{i % 4 // 2}") for i in range(80)]
+    path = tmp_path / "words.csv"
+    path.write_text("text,area,topic\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    assert any("40 rows have 'N/A' in column area: a class of that name" in note for note in load(str(path)).warnings)
+
+
+def test_columns_that_are_no_tree_may_both_be_named(tmp_path):
+    rows = [(f"text number {i}", "ab"[i % 2], "other" if i % 7 == 0 else f"{i % 2}{i % 4 // 2}") for i in range(80)]
+    path = tmp_path / "cross.csv"
+    path.write_text("text,area,topic\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    with pytest.raises(DataError, match="no tree") as caught:
+        load(str(path))
+    assert "--levels area,topic" in caught.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from rich.console import Console
 from pipeline.retrieval.semantic_zoom import KEPT, Hit, PrefixHits, zoom_table
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.select_run import first_run, runs_asked
-from tests.pipeline.small_dataset import rows
+from tests.pipeline.small_dataset import rows, write_csv
 
 QUERY = "how do I move money to savings"
 TRAIN = [row for row in rows() if row[3] == "train"]
@@ -62,6 +63,25 @@ def test_a_second_search_reads_the_kept_corpus_and_a_damaged_one_is_made_again(f
     kept.write_bytes(kept.read_bytes()[:1000])
     assert fitted.json(*options)["prefixes"] == found["prefixes"]
     assert kept.stat().st_size > 1000
+
+
+def test_texts_that_changed_since_the_run_was_trained_are_searched_as_they_are_now(fitted, pipeline):
+    """Two rows change places: what is kept of the old order must not be taken for the new."""
+    shutil.copytree(fitted.artifacts, pipeline.artifacts)
+    data = pipeline.cwd / "small.csv"
+    table = rows()
+    write_csv(data, table)
+    pipeline.json("embed", data, "--backbone", "minilm")
+    pipeline.json("fit-head", "--method", "lda")
+    train = [i for i, row in enumerate(table) if row[3] == "train"]
+    options = ("search", table[train[0]][0], "--method", "lda", "--top", "1")
+    asked = [pipeline.json(*options)["prefixes"][-1]["results"][0]]
+    run = pipeline.json(*options)["run"]
+    table[train[0]], table[train[-1]] = table[train[-1]], table[train[0]]
+    write_csv(data, table)
+    asked.append(pipeline.json("search", options[1], "--run", run, "--top", "1")["prefixes"][-1]["results"][0])
+    assert [hit["text"] for hit in asked] == [options[1], options[1]]
+    assert [hit["row"] for hit in asked] == [0, len(train) - 1]
 
 
 def test_a_person_sees_one_table_of_ranks_and_which_run_was_chosen(fitted):
