@@ -142,7 +142,7 @@ class Answer:
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
     two kinds was compared. `accuracies`: mean over seeds per level, of that prefix. `gains`: per level, what the full
     vector adds to it, by the interval over seeds and texts. `rival`: the best of the others. `closed_form`: whether a
-    head without a gradient step is advised.
+    head without a gradient step is advised. `width`: dimensions of the features, if they are a candidate.
     """
 
     method: str
@@ -153,6 +153,7 @@ class Answer:
     gains: tuple[Estimate, ...]
     rival: str | None
     closed_form: bool = False
+    width: int | None = None
 
     def sentence(self, levels: Sequence[str]) -> str:
         """The answer as one reads it first: of many levels the coarsest and the finest."""
@@ -163,7 +164,10 @@ class Answer:
         said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
             return f"{said}. A shorter prefix loses more than one point."
-        said += f", {self.full / self.dim:.3g} times smaller."
+        said += f", {self.full / self.dim:.3g} times smaller"
+        if self.width is not None and self.width <= self.dim:
+            said += f" than all {self.full} dims but not than the features, which have {self.width}"
+        said += "."
         gains = [self.gains[level] for level in shown]
         rounded = [round(gain.value * 100, 1) + 0.0 for gain in gains]
         figures = " / ".join(f"{gain:+.1f}" if gain else "0.0" for gain in rounded)
@@ -202,7 +206,8 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
     dim = max(smallest_prefix(curve, dims) for curve in curves.T)
     at = tuple(map(float, curves[dims.index(dim)]))
     closed_form = any(entry.method == took and entry.closed_form for entry in entries)
-    return Answer(took, pays, dim, dims[-1], at, _gains(methods[took], dims.index(dim)), rival, closed_form)
+    width = next((entry.predictions.dims[-1] for entry in entries if entry.method == "features*"), None)
+    return Answer(took, pays, dim, dims[-1], at, _gains(methods[took], dims.index(dim)), rival, closed_form, width)
 
 
 def _gains(runs: Runs, place: int) -> tuple[Estimate, ...]:

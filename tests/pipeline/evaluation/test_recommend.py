@@ -136,6 +136,15 @@ def test_the_answer_says_what_the_full_vector_adds_and_of_many_levels_the_two_en
     )
 
 
+def test_no_vector_is_called_small_that_is_as_long_as_the_features():
+    def found(width):
+        given = Entry("features*", None, predicted(LOW[:1], dims=(width,)), untrained=True)
+        return answer([entry("joint", HIGH), given]).sentence(LEVELS)
+
+    assert ", 4 times smaller than all 256 dims but not than the features, which have 48. " in found(48)
+    assert ", 4 times smaller. " in found(384)
+
+
 def gain(points, half):
     return Estimate(points / 100, (points - half) / 100, (points + half) / 100, None, 1)
 
