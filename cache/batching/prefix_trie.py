@@ -15,7 +15,7 @@ of 16 tokens as inference servers do, shares nothing among texts of ten tokens.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +23,16 @@ from numpy.typing import NDArray
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
 
 
-@dataclass(frozen=True)
-class Trie:
+class Trie(NamedTuple):
     """Nodes in preorder: token ids int32, positions (depths), subtree ends int64, each [nodes]; last int64 [texts].
 
-    `last[i]` is the node of text i's last token; `tokens` counts tokens before sharing.
+    `last[i]` is the node of text i's last token.
     """
 
     ids: NDArray[np.int32]
     positions: NDArray[np.int64]
     end: NDArray[np.int64]
     last: NDArray[np.int64]
-    tokens: int
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def token_order(sequences: Sequences) -> NDArray[np.int64]:
@@ -91,8 +86,7 @@ def _full_ranges(added: NDArray[np.int64], shared: NDArray[np.int64], budget: in
 
 def build_trie(ordered: Sequences, shared: NDArray[np.int64]) -> Trie:
     """Lay sequences sorted by `token_order` out as a trie; `shared` as `shared_lengths` gives it, the first one 0."""
-    n, lengths = len(ordered), ordered.lengths
-    added = lengths - shared
+    n, added = len(ordered), ordered.lengths - shared
     start = offsets_of(added)
     positions = ragged_ranges(shared, added)
     owner = np.repeat(np.arange(n), added)
@@ -103,7 +97,6 @@ def build_trie(ordered: Sequences, shared: NDArray[np.int64]) -> Trie:
         positions=positions,
         end=_subtree_ends(positions, owner, shared, start),
         last=start[source + 1] - 1,
-        tokens=int(lengths.sum()),
     )
 
 

@@ -130,10 +130,10 @@ OURS = "exact"
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One engine as filter.
+class Engine(Timing):
+    """One engine as filter, with the times of both stages.
 
-    `filter_ms` is a query alone in the filter, `timing` of both stages; `found` the share of the exact candidates.
+    `filter_ms` is a query alone in the filter; `found` the share of the exact candidates.
     """
 
     engine: str
@@ -143,15 +143,9 @@ class Engine:
     build_seconds: float
     index_bytes: int
     filter_ms: float
-    timing: Timing
     found: float
     recall_at_10: float
     precision_at_10: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Spell the row out for JSON."""
-        row = asdict(self)
-        return {**{name: value for name, value in row.items() if name != "timing"}, **row["timing"]}
 
 
 def time_engines(
@@ -173,6 +167,7 @@ def time_engines(
                 best = _reranked(asked, full, ask(asked, count).to(truth.device))
                 rows.append(
                     Engine(
+                        **asdict(time_search(_both(ask, count, full), question.queries)),
                         engine=kind,
                         documents=len(documents),
                         filter_dim=dim,
@@ -180,7 +175,6 @@ def time_engines(
                         build_seconds=seconds,
                         index_bytes=size,
                         filter_ms=time_search(_filter(ask, count), question.queries).latency_ms,
-                        timing=time_search(_both(ask, count, full), question.queries),
                         found=_found(exact[count], ask(asked, count).to(truth.device)),
                         recall_at_10=float((truth[:, :, None] == best[:, None, :]).any(2).float().mean()),
                         precision_at_10=_precision(question, best),

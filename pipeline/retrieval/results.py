@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -32,7 +32,6 @@ from pipeline.evaluation.statistics import Estimate, estimate
 from pipeline.retrieval.engines import Engine
 from pipeline.retrieval.experiment import Experiment, Trial, Way, flops_per_query, searched_bytes, timing_key
 from pipeline.retrieval.metrics import Outcome
-from pipeline.retrieval.timing import Timing
 
 Floats = NDArray[np.floating[Any]]
 Known = TypeVar("Known")
@@ -174,35 +173,20 @@ class RetrievalResults:
         left_out = {"results": {"storage"}, "single_stage": {*one_stage, "storage"}, "storage": one_stage}
         for name, without in left_out.items():
             spelled[name] = [{k: v for k, v in row.items() if k not in without} for row in spelled[name]]
-        spelled["engines"] = [engine.to_dict() for engine in self.engines]
         return spelled
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> RetrievalResults:
         """Read what `to_json` wrote; raises as `scores.from_json` does."""
-        timed = {one.name for one in fields(Timing)}
-        engines = [
-            {**{k: v for k, v in row.items() if k not in timed}, "timing": {k: row[k] for k in row if k in timed}}
-            for row in found["engines"]
-        ]
-        return from_json(cls, {**found, "engines": engines})
+        return from_json(cls, found)
 
     def of(self, documents: int) -> RetrievalResults:
         """The rows of one corpus."""
-
-        def here(rows: Sequence[Any]) -> tuple[Any, ...]:
-            return tuple(row for row in rows if row.documents == documents)
-
-        return replace(
-            self,
-            results=here(self.results),
-            single_stage=here(self.single_stage),
-            storage=here(self.storage),
-            engines=here(self.engines),
-            pareto=here(self.pareto),
-            candidates_needed=here(self.candidates_needed),
-            comparisons=here(self.comparisons),
-        )
+        lists = ("results", "single_stage", "storage", "engines", "pareto", "candidates_needed", "comparisons")
+        here: dict[str, Any] = {
+            name: tuple(row for row in getattr(self, name) if row.documents == documents) for name in lists
+        }
+        return replace(self, **here)
 
 
 def results_of(found: Experiment, dataset: str, backbone: str, layer: int, device: str) -> RetrievalResults:

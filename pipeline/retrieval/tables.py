@@ -161,8 +161,8 @@ def _engines(rows: Sequence[Engine], level: str) -> Table:
     table = _compact("two stages, by the engine of the filter", columns, ("engine",))
     for row in rows:
         table.add_row(
-            row.engine, str(row.filter_dim), f"{row.candidates:,}", f"{row.timing.latency_ms:.2f}",
-            f"{row.timing.queries_per_second:,.0f}", f"{row.found:.0%}",
+            row.engine, str(row.filter_dim), f"{row.candidates:,}", f"{row.latency_ms:.2f}",
+            f"{row.queries_per_second:,.0f}", f"{row.found:.0%}",
             f"{row.recall_at_10:.1%}", f"{row.precision_at_10[-1]:.1%}", f"{row.build_seconds:.1f} s",
             f"{row.index_bytes / 1e6:,.1f}",
         )  # fmt: skip
