@@ -265,8 +265,12 @@ def labels_of(numbers: np.ndarray, names: tuple[tuple[Any, ...], ...] | None) ->
     return found
 
 
+_SHORTEST = 1e-20
+"""Squared length below which float32 loses digits, and normalising takes a row for a zero: the row is scaled up."""
+
+
 def checked_features(features: Any, name: str) -> np.ndarray:
-    """Check features and bring them to float32.
+    """Check features and bring them to float32; the direction of a row is what counts, so very short ones are scaled.
 
     :raises HeadsError: if they are no real matrix, hold NaN or infinity, or a row so long that its length is infinite
         in float32: it would be normalised to zeros.
@@ -280,10 +284,16 @@ def checked_features(features: Any, name: str) -> np.ndarray:
         )
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
-    broken = ~np.isfinite(np.einsum("ij,ij->i", array, array))
+    squares = np.einsum("ij,ij->i", array, array)
+    broken = ~np.isfinite(squares)
     if broken.any():
         raise HeadsError(
             f"row {int(broken.argmax())} of {name} holds NaN, infinity or values too large for float32",
             "look for it where the features were made; `pipeline cache verify` checks a store",
         )
+    short = squares < _SHORTEST
+    if short.any():
+        peaks = np.abs(array[short]).max(axis=1, keepdims=True)
+        array = array.copy()
+        array[short] /= np.where(peaks > 0, peaks, 1)
     return array

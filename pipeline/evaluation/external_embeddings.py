@@ -24,12 +24,16 @@ Singles = NDArray[np.float32]
 _BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 
 
+_LOOKED_AT = 10_000
+"""Rows in which repeated embeddings are counted."""
+
+
 def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None] = lambda line: None) -> Singles:
     """Read the embeddings of every row of a dataset, float32 [n, D], in its order.
 
     :param path: a .npy file [n, D] of floats, int8 or uint8, or a .parquet file with one column of lists or arrays of
         such and a column `text`; without any column of strings its rows are taken in order.
-    :param say: told, a line each, that vectors are of whole numbers, and which are nothing but zeros.
+    :param say: told, a line each, that vectors are of whole numbers, which are nothing but zeros, and how many differ.
     :raises PipelineError: if the file cannot be read, does not go with the dataset, or holds NaN or infinity.
     """
     readers = {".npy": _read_npy, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
@@ -67,7 +71,20 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
             f"{empty[0] + 1} of {dataset.id}: {dataset.texts[empty[0]][:60]!r}; zeros are "
             "equally near to everything, so answers about them are accidents"
         )
+    _say_repeated(path, vectors, dataset.texts, say)
     return vectors
+
+
+def _say_repeated(path: Path, vectors: Singles, texts: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say where different texts share embeddings: a constant column, labels in place of vectors, a broken batch."""
+    known = dict(zip(texts[:_LOOKED_AT], vectors[:_LOOKED_AT], strict=False))
+    distinct = len({vector.tobytes() for vector in known.values()})
+    if distinct <= len(known) / 2:
+        which = f"the first {len(known):,}" if len(texts) > _LOOKED_AT else f"{len(known):,}"
+        say(
+            f"warning: {path}: {which} different texts have {distinct:,} different embeddings between them, so many "
+            "answers are accidents: look where they were made"
+        )
 
 
 def _read_npy(path: Path, dataset: data.Dataset) -> Any:

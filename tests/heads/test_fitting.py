@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from heads import HeadsError, fit, fit_many
+from heads import HeadsError, fit, fit_logistic, fit_many
 from heads.training.sampling import Classes
 from tests.heads.conftest import clusters
 
@@ -59,6 +59,18 @@ def test_a_feature_that_cannot_be_used_is_named_before_anything_is_trained(two_l
     features[17, 3] = broken
     with pytest.raises(HeadsError, match="row 17 of features"):
         fit(features, labels, method="v5", epochs=1)
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**-126])
+def test_the_length_of_features_does_not_count_however_small(two_levels, scale):
+    (features, labels), (held, _) = two_levels
+    small = (features * np.float32(scale)).astype(np.float32)
+    assert small.any(axis=1).all()
+    for method in ("lda", "mrl"):
+        expected, found = (fit(rows, labels, method=method, epochs=1) for rows in (features, small))
+        np.testing.assert_allclose(found.embed(held * np.float32(scale)), expected.embed(held), atol=1e-3)
+    paths = [fit_logistic(rows, labels, penalties=[30.0]).predict(held) for rows in (features, small)]
+    assert (paths[0] == paths[1]).mean() > 0.99
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,14 @@ class TestReading:
         assert "2 of 108 embeddings are all zeros, the first that of row 8" in said[0]
         assert dataset.texts[7] in said[0]
 
+    @pytest.mark.parametrize("rows", [np.zeros(108, int), np.arange(108) % 6])
+    def test_embeddings_that_different_texts_share_are_counted(self, dataset, vectors, tmp_path, rows):
+        np.save(tmp_path / "mine.npy", vectors[rows])
+        said = []
+        read_embeddings(tmp_path / "mine.npy", dataset, said.append)
+        assert len(said) == 1
+        assert f"108 different texts have {len(set(rows))} different embeddings between them" in said[0]
+
 
 class TestFaults:
     def refused(self, path, dataset, problem):
