@@ -107,9 +107,7 @@ class Zoom:
             everything = frame.vstack(label_frame(validation[1], len(held), frame.columns))
         hierarchy = Hierarchy.from_frame(everything, frame.columns)
         numbers = hierarchy.labels(everything)
-        folder = (
-            Path(store) if store is not None else Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features")
-        )
+        folder = _store_folder(store)
         source = cache.resolve(str(backbone))
         report, features = _features(rows + held, source, folder, source.prompt, device, {}, progress)
         description = cache.FeatureStore.open(report.stores[0].folder).description
@@ -262,9 +260,7 @@ class Zoom:
         record = dict(head.record)
         if not {"backbone_source", "levels", "classes", "fingerprint"} <= record.keys():
             raise DataError(f"{folder} says nothing of its backbone", "name a folder that Zoom.save wrote")
-        where = (
-            Path(store) if store is not None else Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features")
-        )
+        where = _store_folder(store)
         path, width = Path(folder) / GALLERY, head.dims[-1]
         if not path.is_file():
             return cls(head, record, pl.DataFrame({"text": []}), np.zeros((0, width), np.float32), where)
@@ -321,6 +317,10 @@ class Zoom:
                 "use the checkpoint that it was trained on, or fit again",
             )
         return features
+
+
+def _store_folder(store: str | Path | None) -> Path:
+    return Path(store or Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features"))
 
 
 def _features(

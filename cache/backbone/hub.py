@@ -18,14 +18,18 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _IGNORED = ["onnx/*", "openvino/*", "original/*"]
 
 
-def is_cached(source: str) -> bool:
-    """Tell whether the hub's cache holds the configuration and weights of a hub id."""
+def _held(source: str, name: str = "config.json") -> Path | None:
+    """Return the folder of the hub's cache that holds this file of a hub id."""
     from huggingface_hub import try_to_load_from_cache
 
-    def held(name: str) -> bool:
-        return isinstance(try_to_load_from_cache(source, name), str)
+    found = try_to_load_from_cache(source, name)
+    return Path(found).parent if isinstance(found, str) else None
 
-    return held("config.json") and (held("model.safetensors") or held("model.safetensors.index.json"))
+
+def is_cached(source: str) -> bool:
+    """Tell whether the hub's cache holds the configuration and weights of a hub id."""
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    return _held(source) is not None and any(_held(source, name) for name in weights)
 
 
 def is_reachable(seconds: float = 3.0) -> bool:
@@ -43,14 +47,9 @@ def is_reachable(seconds: float = 3.0) -> bool:
 
 def held_files(source: str) -> Path | None:
     """Return the folder with a backbone's configuration that is here already: `source` itself, or the hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-
     if Path(source).is_dir() or source.endswith(".gguf"):
         return locate(source, "")
-    if not _HUB_ID.fullmatch(source):
-        return None
-    held = try_to_load_from_cache(source, "config.json")
-    return Path(held).parent if isinstance(held, str) else None
+    return _held(source) if _HUB_ID.fullmatch(source) else None
 
 
 def fetch_small_files(source: str) -> Path:
@@ -60,9 +59,9 @@ def fetch_small_files(source: str) -> Path:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    held = try_to_load_from_cache(source, "config.json")
-    if isinstance(held, str) and try_to_load_from_cache(source, "modules.json") is not None:
-        return Path(held).parent
+    held = _held(source)
+    if held is not None and try_to_load_from_cache(source, "modules.json") is not None:
+        return held
     return _snapshot(source, _SMALL)
 
 
@@ -87,10 +86,8 @@ def locate(source: str, alternatives: str) -> Path:
         return dequantised(folder)
     if folder.is_absolute():
         raise CacheError(f"checkpoint folder {source} is not there", "check the path")
-    if is_cached(source):
-        from huggingface_hub import try_to_load_from_cache
-
-        return Path(str(try_to_load_from_cache(source, "config.json"))).parent
+    if is_cached(source) and (held := _held(source)) is not None:
+        return held
     return _snapshot(source, [*_SMALL, *_WEIGHTS], alternatives)
 
 

@@ -41,16 +41,8 @@ def lists_of(cells: pl.Series, place: str) -> list[list[str] | None]:
 
     :raises DataError: for a cell that is no list of labels.
     """
-    known: dict[str, list[str]] = {}
-    made: list[list[str] | None] = []
-    for cell in cells:
-        if cell is None:
-            made.append(None)
-            continue
-        if cell not in known:
-            known[cell] = _parsed(cell, place)
-        made.append(known[cell])
-    return made
+    known = {cell: _parsed(cell, place) for cell in cells.drop_nulls().unique(maintain_order=True)}
+    return [None if cell is None else known[cell] for cell in cells]
 
 
 def _parsed(cell: str, place: str) -> list[str]:

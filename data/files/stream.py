@@ -73,6 +73,7 @@ def open_stream(source: str, place: str, encoding: str | None = None) -> Stream:
     opener = _opener(source, place)
     with opener() as binary:
         head = binary.read(4096)
+    note = None
     if encoding is not None:
         try:
             codecs.lookup(encoding)
@@ -80,20 +81,17 @@ def open_stream(source: str, place: str, encoding: str | None = None) -> Stream:
             raise DataError(
                 f"there is no encoding {quoted(encoding)}", "name one such as utf-8, cp1252, utf-16"
             ) from error
+    elif (encoding := _marked(head)) is not None:
+        note = None if encoding == "utf-8-sig" else f"{source} is encoded as {encoding.upper()}"
+    if encoding is not None:
         backslashes = _scan(source, opener, encoding)
-        return Stream(source, encoding, None, backslashes, not head, opener)
-    marked = _marked(head)
-    if marked is not None:
-        backslashes = _scan(source, opener, marked)
-        note = None if marked == "utf-8-sig" else f"{source} is encoded as {marked.upper()}"
-        return Stream(source, marked, note, backslashes, not head, opener)
-    try:
-        backslashes = _scan(source, opener, "utf-8")
-        return Stream(source, "utf-8-sig", None, backslashes, not head, opener)
-    except DataError as error:
-        backslashes = _scan_windows(source, opener, error)
-        note = f"{source} is not UTF-8: read as Windows-1252 (another encoding: --encoding NAME)"
-        return Stream(source, "cp1252", note, backslashes, not head, opener)
+    else:
+        try:
+            encoding, backslashes = "utf-8-sig", _scan(source, opener, "utf-8")
+        except DataError as error:
+            encoding, backslashes = "cp1252", _scan_windows(source, opener, error)
+            note = f"{source} is not UTF-8: read as Windows-1252 (another encoding: --encoding NAME)"
+    return Stream(source, encoding, note, backslashes, not head, opener)
 
 
 def _marked(head: bytes) -> str | None:

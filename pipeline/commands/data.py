@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +94,7 @@ def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -
 
     loading, _ = split_loading(options)
     source = source_of(datasets, loading)
-    arguments = {one.name: getattr(source, one.name) for one in fields(source) if one.name not in ("source", "limit")}
+    arguments = {name: value for name, value in source.arguments.items() if name != "limit"}
     found = data.check(source.source, folder=session.artifacts.datasets, **arguments)
     errors = [finding for finding in found if finding.severity == "error"]
     for finding in found:

@@ -34,6 +34,8 @@ from pipeline.errors import PipelineError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_TAILS = ((1 - 0.95) / 2, (1 + 0.95) / 2)
+"""Shares of resampled means below the ends of a 95 % interval."""
 RESAMPLES = 4000
 """Bootstrap resamples: the ends of a 95 % interval are then themselves good to 1 % of its width."""
 TOLERANCE = 1e-9
@@ -47,7 +49,6 @@ def bootstrap_interval(
     query_index: Ints | None = None,
     *,
     span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
-    confidence: float = 0.95,
     draws: int = RESAMPLES,
     seed: int = 0,
 ) -> Floats:
@@ -57,10 +58,9 @@ def bootstrap_interval(
         NaN where a text has none, such as a label it lacks, which leaves it out.
     :param query_index: int64 [m], which text each prediction is of; by default each has its own.
     :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
-    :param confidence: the share of resampled means between the ends.
     :param draws: number of resamples.
     :param seed: of the draws; the same arguments give the same result.
-    :returns: [..., 2], lower and upper end.
+    :returns: [..., 2], the ends between which 95 % of the resampled means lie.
     :raises PipelineError: if there is no answer.
     """
     outcomes = np.asarray(values, dtype=np.float64)
@@ -69,51 +69,48 @@ def bootstrap_interval(
     columns = outcomes.reshape(len(outcomes), -1)
     known = ~np.isnan(columns)
     of = np.arange(len(outcomes)) if query_index is None else np.unique(query_index, return_inverse=True)[1]
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if of.max() + 1 == len(of):
         texts = known.sum(axis=0)
         ends = np.array(
-            [_of_single(column[there], tails, draws, seed) for column, there in zip(columns.T, known.T, strict=True)]
+            [_of_single(column[there], draws, seed) for column, there in zip(columns.T, known.T, strict=True)]
         )
     else:
         texts = _texts_with_outcome(known, of)
-        ends = _of_several(columns, known, of, tails, draws, seed)
+        ends = _of_several(columns, known, of, draws, seed)
     shape, counts = outcomes.shape[1:], known.sum(axis=0)
     sums = np.where(known, columns, 0.0).sum(axis=0)
     means = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0).reshape(shape)
     low, high = np.moveaxis(ends.reshape(*shape, 2), -1, 0)
-    least, most = unobserved_bounds(means, np.maximum(texts, 1).reshape(shape), span, confidence)
+    least, most = unobserved_bounds(means, np.maximum(texts, 1).reshape(shape), span)
     return np.stack([np.minimum(low, least), np.maximum(high, most)], axis=-1)
 
 
 def unobserved_bounds(
-    means: ArrayLike, texts: ArrayLike, span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0), confidence: float = 0.95
+    means: ArrayLike, texts: ArrayLike, span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0)
 ) -> tuple[Floats, Floats]:
     """How low and how high means over n texts may be for an outcome at an end of `span` that none of the texts had.
 
     :returns: [...] each, as `means`. With means and span of 0 and 1, the ends of Clopper and Pearson's interval.
     """
-    share = 1 - ((1 - confidence) / 2) ** (1 / np.asarray(texts, np.float64))
+    share = 1 - _TAILS[0] ** (1 / np.asarray(texts, np.float64))
     values, (low, high) = np.asarray(means, np.float64), (np.asarray(end, np.float64) for end in span)
     return values - share * (values - low), values + share * (high - values)
 
 
-def _of_single(outcomes: Floats, tails: Floats, draws: int, seed: int) -> Floats:
+def _of_single(outcomes: Floats, draws: int, seed: int) -> Floats:
     """Ends of the mean of t texts with one outcome each, [t]; NaN for none."""
     if not len(outcomes):
         return np.full(2, np.nan)
     distinct, counts = np.unique(np.round(outcomes, 9), return_counts=True)
-    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()), tuple(tails.tolist()), draws, seed)
+    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()), draws, seed)
 
 
 @lru_cache(maxsize=4096)
-def _ends_of_counts(
-    distinct: tuple[float, ...], counts: tuple[int, ...], tails: tuple[float, ...], draws: int, seed: int
-) -> Floats:
+def _ends_of_counts(distinct: tuple[float, ...], counts: tuple[int, ...], draws: int, seed: int) -> Floats:
     """The same from how many texts had each outcome, which is all that counts; a page asks for many twice or more."""
     n = sum(counts)
     totals = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=draws) @ np.array(distinct)
-    ends: Floats = np.quantile(totals / n, tails)
+    ends: Floats = np.quantile(totals / n, _TAILS)
     ends.flags.writeable = False
     return ends
 
@@ -125,7 +122,7 @@ def _texts_with_outcome(known: NDArray[np.bool_], of: Ints) -> Ints:
     return np.array([len(np.unique(of[there])) for there in known.T])
 
 
-def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, tails: Floats, draws: int, seed: int) -> Floats:
+def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, draws: int, seed: int) -> Floats:
     """Ends of the means of columns [m, columns] of predictions of texts `of`, resampled in two stages, [columns, 2].
 
     A resample's mean is over what its texts have an outcome of; a resample without any does not count.
@@ -141,13 +138,13 @@ def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, tails: Floa
         with np.errstate(invalid="ignore"):
             means[start : start + step] = np.round(counts @ filled / drawn, 9)  # what is equal is equal in any order
     if np.isnan(means).any():
-        return np.stack([_ends_of_known(column, tails) for column in means.T])
-    return np.quantile(means, tails, axis=0).T
+        return np.stack([_ends_of_known(column) for column in means.T])
+    return np.quantile(means, _TAILS, axis=0).T
 
 
-def _ends_of_known(means: Floats, tails: Floats) -> Floats:
+def _ends_of_known(means: Floats) -> Floats:
     there = means[~np.isnan(means)]
-    return np.quantile(there, tails) if len(there) else np.full(2, np.nan)
+    return np.quantile(there, _TAILS) if len(there) else np.full(2, np.nan)
 
 
 @lru_cache(maxsize=12)
@@ -277,11 +274,10 @@ class PairedTest:
     cohens_d: float | None
 
 
-def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95) -> PairedTest:
-    """Student's two-sided t-test of paired differences, with interval and Cohen's d (mean over SD of the differences).
+def paired_test(differences: Sequence[float] | Floats) -> PairedTest:
+    """Student's two-sided t-test of paired differences, with 95 % interval and Cohen's d (mean over their SD).
 
     :param differences: n differences a - b, one per pair.
-    :param confidence: of the interval for the mean difference.
     :raises PipelineError: if there is no difference.
     """
     values = np.asarray(differences, dtype=np.float64)
@@ -299,7 +295,7 @@ def paired_test(differences: Sequence[float] | Floats, confidence: float = 0.95)
 
     sd = float(values.std(ddof=1))
     error = sd / math.sqrt(n)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
+    half = float(stdtrit(n - 1, _TAILS[1])) * error
     p = 2 * float(stdtr(n - 1, -abs(mean) / error))
     return PairedTest(n, mean, sd, (mean - half, mean + half), p, mean / sd)
 

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.cost.measure import processor
 from pipeline.evaluation import statistics
@@ -33,7 +32,6 @@ from pipeline.retrieval.engines import Engine
 from pipeline.retrieval.experiment import Experiment, Trial, Way, flops_per_query, searched_bytes, timing_key
 from pipeline.retrieval.metrics import Outcome
 
-Floats = NDArray[np.floating[Any]]
 Known = TypeVar("Known")
 TARGETS = (0.9, 0.95, 0.98, 0.99)
 """Recalls for which the candidates needed are counted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class DatasetSource:
     qualify_labels: bool = False
     drop_incomplete: bool = False
     description: data.Description = field(default_factory=data.Description)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All but the source, by the names that `data.load` takes them under."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "source"}
 
     @property
     def options(self) -> list[str]:
@@ -208,17 +213,7 @@ class Artifacts:
 
         :raises data.DataError: if it cannot be loaded.
         """
-        return data.load(
-            source.source,
-            levels=source.levels,
-            text=source.text,
-            limit=source.limit,
-            all_rows=source.all_rows,
-            qualify_labels=source.qualify_labels,
-            drop_incomplete=source.drop_incomplete,
-            description=source.description,
-            folder=self.datasets,
-        )
+        return data.load(source.source, folder=self.datasets, **source.arguments)
 
 
 def _may_be_source(name: str) -> bool:
