@@ -70,6 +70,8 @@ def checked_inputs(
     """
     rows = checked_features(features, "features")
     own = _checked_labels(labels, len(rows), "labels")
+    if len(rows) == 1:
+        raise HeadsError("there is one training row", "give at least two rows of one class")
     held, held_labels, everything = None, None, own
     if validation is not None:
         held, held_labels = _checked_validation(validation, rows, own)

@@ -186,10 +186,10 @@ class Answer:
 
 
 def answer(entries: Sequence[Entry]) -> Answer | None:
-    """What to use, from every candidate's predictions under one protocol; None where there are too few test texts."""
-    entries = [entry for entry in entries if entry.method != FLAT]
-    if entries[0].predictions.queries < FEW:
+    """What to use, from every candidate's predictions under one protocol; None where the test texts cannot tell."""
+    if nothing_told(entries):
         return None
+    entries = [entry for entry in entries if entry.method != FLAT]
     methods, free = by_method(entries), free_of_training(entries)
     took, pays, rival = entries[0].method, None, None
     if len(methods) > 1:
@@ -229,9 +229,8 @@ def advice(entries: Sequence[Entry], levels: Sequence[str], compared: Sequence[C
     :param entries: every candidate, trained or not.
     :param compared: what `compare` says of these entries, where that is known.
     """
-    queries = entries[0].predictions.queries
-    if queries < FEW:
-        return [f"{queries} test texts are too few to compare methods: give more rows, or a split with more test rows."]
+    if reason := nothing_told(entries, levels):
+        return [reason]
     methods = by_method(entries)
     if len(methods) == 1:
         return [_prefixes(entries[0].method, next(iter(methods.values())), levels)]
@@ -254,6 +253,24 @@ def advice(entries: Sequence[Entry], levels: Sequence[str], compared: Sequence[C
     if FLAT in methods:
         said.append(_at(ranked, None, "With whole vectors and a flat logistic regression on the features", levels))
     return said
+
+
+def nothing_told(entries: Sequence[Entry], levels: Sequence[str] = ()) -> str | None:
+    """Why no advice follows from these predictions; None where it does."""
+    first = entries[0].predictions
+    if first.queries < FEW:
+        return f"{first.queries} test texts are too few to compare methods: give more rows, or more test rows."
+    labels = first.labels[first.query_index]
+    if all(len(np.unique(column[column >= 0])) == 1 for column in labels.T):
+        return "All test texts have the same labels, so every answer is right: there is nothing to compare."
+    found = np.any([np.nanmax(entry.predictions.outcomes, axis=(0, 1)) > 0 for entry in entries], axis=0)
+    if not found.all():
+        level = int(np.argmin(found))
+        return (
+            f"No method finds the {levels[level] if levels else f'label of level {level}'} of any test text, "
+            "so nothing is advised: are these labels in the training split?"
+        )
+    return None
 
 
 def joined(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 from markupsafe import Markup
 
-from pipeline.evaluation.recommend import Answer, answer
+from pipeline.evaluation.recommend import Answer, answer, nothing_told
 from pipeline.report import charts
 from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
@@ -24,7 +24,7 @@ def answer_section(report_data: ReportData) -> Section:
     found = answer(entries)
     frame = report_data.accuracies.filter(protocol=GALLERY)
     if found is None:
-        headline = f"{entries[0].predictions.queries} test texts are too few to recommend a method."
+        headline = nothing_told(entries, report_data.levels) or ""
         shown = tuple(dict.fromkeys(frame["method"]))[:3]
     else:
         headline = found.sentence(report_data.levels)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from pipeline.evaluation.comparison import Entry
-from pipeline.evaluation.recommend import FEW, answer
+from pipeline.evaluation.recommend import answer
 from pipeline.evaluation.score import kept_predictions
 from pipeline.terminal.command import Session
 from pipeline.workspace.run_names import names
@@ -58,7 +58,7 @@ def advised_run(runs: Sequence[Run], method: str | None, seed: int | None) -> tu
         return first_run(left, None, None), "not all are scored: joint first"
     best = answer(found)
     if best is None:
-        return first_run(left, None, None), f"fewer than {FEW} test texts tell no method from another: joint first"
+        return first_run(left, None, None), "the test texts tell no method from another: joint first"
     chosen = min((run for run, name in zip(left, named, strict=True) if name == best.method), key=lambda run: run.seed)
     why = "the best" if best.pays or best.pays is None else "training did not pay"
     return chosen, f"advised among {len(set(named))} methods: {why}"

@@ -61,6 +61,14 @@ def test_a_feature_that_cannot_be_used_is_named_before_anything_is_trained(two_l
         fit(features, labels, method="v5", epochs=1)
 
 
+@pytest.mark.parametrize("method", ["lda", "joint", "mrl"])
+def test_one_row_is_refused_by_every_method(two_levels, method):
+    (features, labels), _ = two_levels
+    with pytest.raises(HeadsError, match="one training row") as error:
+        fit(features[:1], labels[:1], method=method)
+    assert "two rows" in error.value.remedy
+
+
 @pytest.mark.parametrize("scale", [2.0**-60, 2.0**-126])
 def test_the_length_of_features_does_not_count_however_small(two_levels, scale):
     (features, labels), (held, _) = two_levels

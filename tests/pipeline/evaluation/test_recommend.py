@@ -46,6 +46,17 @@ def test_a_few_texts_are_said_to_be_too_few():
     assert said.startswith("3 test texts are too few to compare methods")
 
 
+def test_nothing_is_advised_where_no_answer_is_right_or_all_are_the_same():
+    entries = [entry("v5", [[0.9, 0.0]] * 4), entry("features*", [[0.8, 0.0]] * 4, untrained=True)]
+    assert advice(entries, LEVELS) == [
+        "No method finds the intent of any test text, so nothing is advised: are these labels in the training split?"
+    ]
+    assert answer(entries) is None
+    ones = [replace(one, predictions=replace(one.predictions, labels=one.predictions.labels * 0)) for one in entries]
+    assert "the same labels" in advice(ones, LEVELS)[0]
+    assert answer(ones) is None
+
+
 def test_training_that_did_not_pay_is_the_headline():
     for best, word in ((HIGH, "significantly better"), (MIDDLE, "no significant difference")):
         entries = [entry("v5", LOW), entry("joint", MIDDLE), entry("pca*", best, untrained=True)]
