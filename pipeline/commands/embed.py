@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import (
     NumberList,
+    bits_option,
     coarse_option,
     dataset_argument,
     embedding_options,
@@ -36,6 +37,7 @@ ENGINES = ("local", "ray")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Vectors made elsewhere (.npy, .parquet, .safetensors) as the features, instead of a backbone.",
 )
+@bits_option
 @click.option("--name", help="With --embeddings: what to call them. Default: the file's name.")
 @click.option(
     "--layers", type=NumberList(int), default="-1", show_default=True, help="Layers to store, from the same pass."
@@ -72,8 +74,8 @@ def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...]
     if rest["embeddings"] is not None:
         refuse_beside_embeddings()
         return given_stage(session, source, rest["embeddings"], rest["name"], rest).summary()
-    if rest["name"] is not None:
-        raise click.UsageError("--name goes with --embeddings.")
+    if rest["name"] is not None or rest["bits"]:
+        raise click.UsageError(f"--{'bits' if rest['bits'] else 'name'} goes with --embeddings.")
     if rest["verify"]:
         from cache.backbone import forget_hashes
 

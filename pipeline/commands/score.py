@@ -13,6 +13,7 @@ from pipeline.terminal.options import (
     NameList,
     NumberList,
     backbone_options,
+    bits_option,
     force_option,
     known_methods,
     loading_options,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     metavar="FILE.npy|.parquet",
     help="Score these instead of runs: one vector per row of the dataset, in order or joined by a text column.",
 )
+@bits_option
 @click.option("--dims", type=NumberList(int), help="With --embeddings: the prefixes to score.")
 @click.option("--method", "methods", type=NameList(known_methods), help="Only runs of these methods.")
 @force_option
@@ -106,6 +108,8 @@ def _check_usage(runs: tuple[str, ...], options: Mapping[str, Any]) -> None:
         raise click.UsageError("--embeddings needs no features: leave out --backbone and --layer")
     if options["per_class"] and options["per_class"].suffix != ".parquet":
         raise click.UsageError("--per-class writes Parquet: name a file that ends in .parquet")
+    if options["bits"] and not options["embeddings"]:
+        raise click.UsageError("--bits goes with --embeddings")
     if options["dims"] and not options["embeddings"]:
         raise click.UsageError("--dims goes with --embeddings: a run is scored at the prefixes of its head")
     if options["gallery_size"] and (options["errors"] or options["per_class"]):
@@ -130,7 +134,9 @@ def _embeddings(session: Session, options: Mapping[str, Any]) -> tuple[list[Scor
     session.console.say(f"embeddings: {options['embeddings']}, of {dataset.id}")
     for warning in dataset.warnings:
         session.console.say(warning)
-    given, components = external_scorables(options["embeddings"], dataset, options["dims"], session.console.say)
+    given, components = external_scorables(
+        options["embeddings"], dataset, options["dims"], session.console.say, bits=options["bits"]
+    )
     return [given], [components]
 
 

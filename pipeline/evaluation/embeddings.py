@@ -142,17 +142,22 @@ def _flat(features: LabelledFeatures, folder: Path, width: int) -> Scorable:
 
 
 def external_scorables(
-    path: Path, dataset: data.Dataset, dims: Sequence[int] | None, say: Callable[[str], None] = lambda line: None
+    path: Path,
+    dataset: data.Dataset,
+    dims: Sequence[int] | None,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    bits: bool = False,
 ) -> list[Scorable]:
     """Embeddings of a dataset that were made elsewhere, and their principal components beside them.
 
-    :param path: see `read_embeddings`.
+    :param path: see `read_embeddings`, as for `bits`.
     :param dims: prefixes to score; by default 64, 128, 192, 256, then doublings, as far as they reach, and the full
         length.
     :param say: told what to know about the file, one line each.
     :raises PipelineError: if the file does not go with the dataset, or a prefix is longer than the embeddings.
     """
-    vectors = read_embeddings(path, dataset, say)
+    vectors = read_embeddings(path, dataset, say, bits=bits)
     width = vectors.shape[1]
     chosen = _spread(width) if dims is None else tuple(sorted(dims))
     if chosen[0] < 1 or chosen[-1] > width:

@@ -3,7 +3,8 @@
 Two kinds of files: `.npy`, rows in the order that `pipeline data show DATASET --rows` prints; and `.parquet`, whose
 vectors are joined by a column `text`, so that their order does not matter and further rows do no harm. Nothing is
 unpickled. Numbers of one byte, as APIs give them for quantised embeddings, are taken as they are: int8 and uint8 become
-float32 without a scale, which a cosine does not need if all dimensions share one.
+float32 without a scale, which a cosine does not need if all dimensions share one. A byte may also hold eight signs:
+that is said by the caller, for nothing in the numbers tells the one from the other.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ _LOOKED_AT = 10_000
 """Rows in which repeated embeddings are counted."""
 
 
-def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None] = lambda line: None) -> Singles:
+def read_embeddings(
+    path: Path, dataset: data.Dataset, say: Callable[[str], None] = lambda line: None, *, bits: bool = False
+) -> Singles:
     """Read the embeddings of every row of a dataset, float32 [n, D], in its order.
 
     :param path: a .npy file [n, D] of floats, int8 or uint8, or a .parquet file with one column of lists or arrays of
         such and a column `text`; without any column of strings its rows are taken in order.
     :param say: told, a line each, that vectors are of whole numbers, which are nothing but zeros, and how many differ.
+    :param bits: each byte holds the signs of eight dimensions, the first in the highest bit, as numpy.packbits puts
+        them (uint8), or 128 less (int8): they become 1 and -1.
     :raises PipelineError: if the file cannot be read, does not go with the dataset, or holds NaN or infinity.
     """
     readers = {".npy": _read_npy, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
@@ -48,8 +53,13 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
         raise PipelineError(
             f"{path} holds {dtype or 'several arrays'}, not floats, int8 or uint8", "save one array [n, D] of floats"
         )
-    if dtype in _BYTES:
-        say(f"{path} holds {dtype}: taken as quantised embeddings, cast to float32")
+    if bits:
+        found = _signs(path, found)
+    elif dtype in _BYTES:
+        say(
+            f"{path} holds {dtype}: taken as quantised embeddings, cast to float32, a dimension per byte (--bits: "
+            "eight signs per byte); a zero point would have to be subtracted first"
+        )
     with np.errstate(over="ignore"):
         vectors = np.asarray(found, dtype=np.float32)
     if vectors.ndim != 2 or not vectors.shape[-1] or len(vectors) != len(dataset):
@@ -73,6 +83,17 @@ def read_embeddings(path: Path, dataset: data.Dataset, say: Callable[[str], None
         )
     _say_repeated(path, vectors, dataset.texts, say)
     return vectors
+
+
+def _signs(path: Path, packed: NDArray[Any]) -> NDArray[np.int8]:
+    """Unpack bytes [n, B] into signs [n, 8 B]."""
+    if packed.dtype not in _BYTES or packed.ndim != 2:
+        raise PipelineError(
+            f"{path} holds {packed.dtype} of shape {packed.shape}, not bits packed into bytes",
+            "leave --bits out, or pack signs with numpy.packbits(vectors > 0, axis=1)",
+        )
+    whole = packed if packed.dtype == np.uint8 else (packed.astype(np.int16) + 128).astype(np.uint8)
+    return np.unpackbits(whole, axis=1).astype(np.int8) * 2 - 1
 
 
 def _say_repeated(path: Path, vectors: Singles, texts: Sequence[str], say: Callable[[str], None]) -> None:

@@ -48,7 +48,7 @@ def given_stage(
     session: Session, source: DatasetSource, path: Path, name: str | None, options: Mapping[str, Any]
 ) -> Embedded:
     """Stage one for vectors that were made elsewhere, shown."""
-    embedded = store_given(session.artifacts, source, path, name, session.console.say)
+    embedded = store_given(session.artifacts, source, path, name, session.console.say, bits=options["bits"])
     embedded = _coarsened(session, source, embedded, options)
     show_embedded(session, embedded)
     return embedded

@@ -25,11 +25,18 @@ from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, Dat
 
 
 def store_given(
-    artifacts: Artifacts, source: DatasetSource, path: Path, name: str | None, say: Callable[[str], None]
+    artifacts: Artifacts,
+    source: DatasetSource,
+    path: Path,
+    name: str | None,
+    say: Callable[[str], None],
+    *,
+    bits: bool = False,
 ) -> Embedded:
     """Stores the vectors of a file as features of a dataset's texts, and makes both the current ones.
 
     :param name: what to call them; by default the file's name without its ending.
+    :param bits: as for `read_embeddings`.
     :raises PipelineError: if the file does not go with the dataset, or gives two rows of one text different vectors.
     :raises data.DataError: if the dataset cannot be used.
     :raises cache.CacheError: if the store cannot be written.
@@ -38,7 +45,7 @@ def store_given(
     if not called or called in BACKBONES:
         raise PipelineError(f"{name or path.stem!r} cannot be the name of these vectors", "name them with --name NAME")
     dataset = artifacts.load_dataset(source)
-    vectors = read_embeddings(path, dataset, say)
+    vectors = read_embeddings(path, dataset, say, bits=bits)
     _refuse_two_for_one(path, dataset, vectors)
     report = store_vectors(artifacts.features, called, dataset.texts, vectors)
     used = BackboneSource(called, f"{GIVEN}{called}", "")

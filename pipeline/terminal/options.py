@@ -207,6 +207,11 @@ def fitting_options(function: Callable[..., Any]) -> Callable[..., Any]:
 force_option = click.option("--force", is_flag=True, help="Replace a file that is already there.")
 """Whether what stands where a command writes may be replaced."""
 
+bits_option = click.option(
+    "--bits", is_flag=True, help="With --embeddings: bytes that hold eight signs each, as numpy.packbits makes them."
+)
+"""How bytes are read."""
+
 backbone_options = _all_of(
     click.option("--dataset", help="Dataset: name, id or path (default: what `embed` used last)."),
     click.option("--backbone", help="Backbone: name, hub id or path (default: what `embed` used last)."),

@@ -68,6 +68,20 @@ class TestReading:
         assert len(said) == 1
         assert f"{np.dtype(dtype)}: taken as quantised embeddings" in said[0]
 
+    @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+    def test_packed_signs_are_unpacked_where_that_is_said(self, dataset, vectors, tmp_path, dtype):
+        packed = np.packbits(vectors > 0, axis=1)
+        np.save(tmp_path / "mine.npy", packed if dtype == np.uint8 else (packed.astype(int) - 128).astype(np.int8))
+        said = []
+        found = read_embeddings(tmp_path / "mine.npy", dataset, said.append, bits=True)
+        np.testing.assert_array_equal(found, np.where(vectors > 0, 1, -1))
+        assert not said
+        read_embeddings(tmp_path / "mine.npy", dataset, said.append)
+        assert "--bits" in said[0]
+        np.save(tmp_path / "floats.npy", vectors)
+        with pytest.raises(PipelineError, match="not bits packed"):
+            read_embeddings(tmp_path / "floats.npy", dataset, bits=True)
+
     def test_vectors_of_zeros_are_counted_and_the_first_is_named(self, dataset, vectors, tmp_path):
         empty = vectors.copy()
         empty[[7, 9]] = 0
