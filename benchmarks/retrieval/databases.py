@@ -341,7 +341,8 @@ def table(record: dict[str, Any]) -> str:
             figures = [f"{100 * row[key]:.1f}" for key in ("recall_at_10", "label_precision_at_10")]
             figures += [f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms")]
             figures += [f"{row['bytes'] / 1e6:.0f}", f"{row['build_seconds']:.1f}"]
-            first = f"{title} ({package} {found['version']})" if way == "full" else ""
+            fewer = "" if found["queries"] == QUERIES else f", {found['queries']} queries"
+            first = f"{title} ({package} {found['version']}{fewer})" if way == "full" else ""
             lines.append("| " + " | ".join([first, search, *figures]) + " |")
     return "\n".join(lines)
 
