@@ -1,4 +1,4 @@
-"""The marked tables of README.md and docs/findings.md, written from the files of benchmarks/results.
+"""The marked tables of README.md, docs/findings.md and docs/decoder.md, written from the files of benchmarks/results.
 
     python scripts/write_tables.py            # after a file has come or changed
 
@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "findings.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "findings.md", ROOT / "docs" / "decoder.md")
 _MARKED = re.compile(r"<!-- ([a-z ]+): (\S+\.json(?: \S+\.json)*)(?: (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
 _LEVELS = {
     "clinc": ("domain", "intent"),
