@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from heads.head import FractalHead, Labelling
 from heads.presets import HeadShape, preset
-from heads.training import losses, validation
+from heads.training import validation
 from heads.training.inputs import Inputs, folds_of
 from heads.training.scatter import Scatter, scatter_of
 
@@ -139,7 +140,7 @@ def closed_form_head(method: str, inputs: Inputs) -> tuple[FractalHead, LinearMa
     row = preset("linear")
     dim = row.scales * row.scale_dim
     found = linear_map(method, inputs, dim)
-    embeddings = losses.normalise(found.embed(inputs.features))[0]
+    embeddings = functional.normalize(found.embed(inputs.features), dim=1)
     temperature = proxy_temperature(embeddings, inputs.labels, inputs.classes)
     shape = HeadShape.of(row, inputs.features.shape[1], inputs.classes, proxy_temperature=temperature)
     tensors = {"input.weight": found.weight} | class_proxies(embeddings, inputs)
@@ -164,7 +165,7 @@ def class_proxies(embeddings: Tensor, inputs: Inputs) -> dict[str, Tensor]:
         known = own >= 0
         sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
         sums.index_add_(0, own[known], embeddings[known])
-        proxies[f"proxies.{level}"] = losses.normalise(sums)[0]
+        proxies[f"proxies.{level}"] = functional.normalize(sums, dim=1)
     return proxies
 
 
@@ -181,11 +182,11 @@ def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]
             continue
         sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
         sums.index_add_(0, own[own >= 0], embeddings[own >= 0])
-        cosines = embeddings[asked] @ losses.normalise(sums)[0].T
-        without = losses.normalise(sums[own[asked]] - embeddings[asked])[0]
+        cosines = embeddings[asked] @ functional.normalize(sums, dim=1).T
+        without = functional.normalize(sums[own[asked]] - embeddings[asked], dim=1)
         cosines[torch.arange(len(asked)), own[asked]] = (without * embeddings[asked]).sum(1)
         for temperature in TEMPERATURES:
-            totals[temperature] += float(torch.nn.functional.cross_entropy(cosines / temperature, own[asked]))
+            totals[temperature] += float(functional.cross_entropy(cosines / temperature, own[asked]))
     return min(totals, key=lambda temperature: totals[temperature])
 
 

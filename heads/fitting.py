@@ -1,8 +1,8 @@
 """The fit: features and labels in, trained heads out.
 
 Features, labels and everything random lie on the device before a step starts, each distinct row goes through the head
-once a step, and gradients are written by hand into one flat vector (`heads/network.py`), so that clipping is one norm
-and AdamW one operation. What is left of a step is some 250 operations.
+once a step, and the gradients are autograd's. On a GPU they are laid side by side, so that clipping is one norm and
+AdamW one operation.
 
 On a GPU all seeds are trained together, as the leading dimension of every tensor (`heads/training/trainer.py`): ten
 cost little more than one. On a CPU, where arithmetic is what costs, nothing is won by that, so each seed has its steps
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from heads.choosing import Choice
 from heads.choosing import choose as choose_among
@@ -39,7 +40,6 @@ from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
 from heads.methods import Method, head_of, hyperparameters, is_chosen, method_named
 from heads.presets import HeadShape, Preset, preset
-from heads.training import losses
 from heads.training.inputs import Inputs, checked_inputs
 from heads.training.trainer import Trainer
 
@@ -275,7 +275,7 @@ def _begun(row: Preset, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor] | Non
     """
     if row.from_lda:
         found = linear_map("lda", inputs, row.scales * row.scale_dim)
-        embeddings = losses.normalise(found.embed(inputs.features))[0]
+        embeddings = functional.normalize(found.embed(inputs.features), dim=1)
         begin = {"input.weight": found.weight, "input.bias": torch.zeros(len(found.weight))}
         begin |= class_proxies(embeddings, inputs)
         centring = found.centre, found.scale

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from heads import network
 from heads.errors import HeadsError, is_whole
 from heads.presets import HeadShape
-from heads.training import losses
 
 _ROWS = 8192  # rows that go through the head at a time
 
@@ -100,20 +100,20 @@ class FractalHead(torch.nn.Module):
 
     def named(self) -> dict[str, Tensor]:
         """Name the weight tensors: views of the flat vector, without a seed dimension."""
-        return {name: tensor[0] for name, tensor in network.Tensors(self.weights[None], self.shape).items()}
+        return network.named(self.weights, self.shape)
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed features, real [n, H], on the head's device: unit vectors, float32 [n, D], without gradients."""
-        inputs, _ = losses.normalise(features.detach().to(self.weights.device, torch.float32))
+        inputs = functional.normalize(features.detach().to(self.weights.device, torch.float32), dim=1)
         if self.centre is not None:
             inputs = (inputs - self.centre.float()) * self.scale
         with torch.no_grad():
-            outputs, _ = network.forward(self._tensors(), self.shape, inputs[None])
-        return losses.normalise(outputs[0])[0]
+            outputs = network.forward(self._tensors(), self.shape, inputs[None])
+        return functional.normalize(outputs[0], dim=1)
 
-    def _tensors(self) -> network.Tensors:
+    def _tensors(self) -> dict[str, Tensor]:
         """Tensors to compute with: float32, also where the head was brought to another dtype."""
-        return network.Tensors(self.weights.float()[None], self.shape)
+        return network.named(self.weights.float(), self.shape)
 
     def embed(self, features: Any, dim: int | None = None) -> np.ndarray:
         """Embed features, on the device where the head is.
@@ -218,7 +218,7 @@ class FractalHead(torch.nn.Module):
             full = self(torch.from_numpy(rows[start : start + _ROWS]))
             if not bool(full.isfinite().all()):
                 raise HeadsError(f"{self._described()} gives embeddings that are not finite", "fit the head again")
-            yield full if dim == self.shape.dim else losses.normalise(full[:, :dim])[0]
+            yield full if dim == self.shape.dim else functional.normalize(full[:, :dim], dim=1)
 
     def _probabilities(self, prefixes: Tensor) -> list[np.ndarray | None]:
         tensors = self._tensors()

@@ -203,7 +203,7 @@ METHODS: dict[str, Method] = {
 }
 """The methods by name."""
 
-TRAINER = 4
+TRAINER = 5
 """Goes into every run's identity: what was trained by other defaults or another trainer is another run."""
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from heads.errors import HeadsError
 from heads.head import checked_features, labels_of
-from heads.training import losses
 from heads.training.scatter import Scatter
 from heads.training.validation import chosen_rows
 
@@ -142,7 +142,7 @@ def folds_of(labels: Tensor, folds: int, *, keep: int = 0) -> list[tuple[Tensor,
 
 
 def _units(rows: np.ndarray, device: torch.device) -> Tensor:
-    return losses.normalise(torch.from_numpy(rows).to(device))[0]
+    return functional.normalize(torch.from_numpy(rows).to(device), dim=1)
 
 
 def _checked_labels(labels: Any, rows: int, name: str) -> np.ndarray:

@@ -8,25 +8,21 @@ classes that the batch lacks. The coarser a level, the less it weighs.
 
 Two things make it cheap. The cosines of all prefixes come from the products of blocks, which add up. And the contrast's
 positives of all levels fold into one matrix of target shares, so that levels cost nothing: the loss is the
-cross-entropy between that matrix and one softmax a prefix. On a CPU two halves of the rows are compared with all rows
-and proxies at once.
+cross-entropy between that matrix and one softmax a prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from heads.network import Tensors
 from heads.presets import HeadShape
 from heads.training import losses
 from heads.training.sampling import Classes, Draws
-
-_SCORES, _FEWEST_ROWS = 1 << 18, 16  # of some rows at all prefixes, a megabyte; fewer rows cost more than they save
 
 
 class PairBatch(NamedTuple):
@@ -42,45 +38,23 @@ class PairBatch(NamedTuple):
     dropout: Tensor | None
 
 
-class _Part(NamedTuple):
-    """What some rows add: losses [S], gradients by their blocks [S, J, n, d], by all rows' blocks, by the proxies'."""
-
-    loss: Tensor
-    by_own: Tensor
-    by_rows: Tensor
-    by_proxies: list[Tensor]
-
-
-Both: TypeAlias = Callable[[Callable[[], _Part], Callable[[], _Part]], tuple[_Part, _Part]]
-"""Does two things and returns what each gives."""
-
-
 class Joint:
     """Supervised contrast + cosine proxies at every prefix on every level."""
 
-    positives = 1
+    positives, by_rows = 1, True
 
-    def __init__(
-        self,
-        settings: Mapping[str, float],
-        shape: HeadShape,
-        labels: Tensor,
-        classes: Classes,
-        both: Both | None = None,
-    ) -> None:
+    def __init__(self, settings: Mapping[str, float], shape: HeadShape, labels: Tensor, classes: Classes) -> None:
         """Lay out the weights.
 
         :param settings: of the method: temperatures, weights.
         :param labels: int64 [n, L] of the training rows, on the device.
-        :param both: does the two halves of a step's rows; without it they are one.
         """
-        self._shape, self._labels, self._classes, self._both = shape, labels, classes, both
+        self._shape, self._labels, self._classes = shape, labels, classes
         self._temperature, self._proxy_temperature = settings["temperature"], settings["proxy_temperature"]
         self._proxy_weight, self._near_pairs = settings["proxy_weight"], settings["near_pairs"]
         self._level_weights = np.linspace(1.0, settings["coarse_weight"], labels.shape[1])[::-1].tolist()
         if settings.get("finest_only"):
             self._level_weights[:-1] = [0.0] * (labels.shape[1] - 1)
-        self._prefix_weights = torch.full((shape.scales, 1, 1), 1 / shape.scales, device=labels.device)
 
     @property
     def supervised(self) -> tuple[bool, ...]:
@@ -104,61 +78,22 @@ class Joint:
         labels = self._labels[rows]
         return PairBatch(rows, labels, self._targets(labels), draws.dropout)
 
-    def gradient(self, weights: Tensors, grads: Tensors, outputs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Compute the loss; write the proxies' gradients.
+    def losses(self, weights: Mapping[str, Tensor], outputs: Tensor, batch: PairBatch, rows: slice) -> Tensor:
+        """Compute what `rows` add to the losses [S], compared with all rows and all proxies.
 
         :param outputs: concatenated blocks of the batch's rows, float32 [S, R, D].
-        :returns: losses [S], gradient by `outputs` [S, R, D].
         """
-        names = [f"proxies.{level}" for level in range(len(self._level_weights))]
-        blocks, proxies = self._blocks(outputs), [self._blocks(weights[name]) for name in names]
-        rows = outputs.shape[1]
-        if self._both is None:
-            whole = self._part(blocks, proxies, batch, slice(0, rows))
-        else:
-            whole = _together(
-                self._both(
-                    lambda: self._some(blocks, proxies, batch, range(rows // 2)),
-                    lambda: self._some(blocks, proxies, batch, range(rows // 2, rows)),
-                )
-            )
-        for name, by_proxies in zip(names, whole.by_proxies, strict=True):
-            grads[name].copy_(self._whole(by_proxies))
-        return whole.loss, self._whole(whole.by_own.add_(whole.by_rows))
-
-    def _some(self, blocks: Tensor, proxies: list[Tensor], batch: PairBatch, rows: range) -> _Part:
-        """Compare rows with all rows and all proxies, as many at a time as stay in a core's cache."""
-        most = max(blocks.shape[2], *(level.shape[2] for level in proxies))
-        count = max(_FEWEST_ROWS, _SCORES // (blocks.shape[1] * most))
-        starts = range(rows.start, rows.stop, count)
-        return _together(
-            [self._part(blocks, proxies, batch, slice(start, min(start + count, rows.stop))) for start in starts]
-        )
-
-    def _part(self, blocks: Tensor, proxies: list[Tensor], batch: PairBatch, part: slice) -> _Part:
-        """Compare some rows with all rows and all proxies."""
-        own, share, by_proxies = blocks[:, :, part].contiguous(), self._prefix_weights / blocks.shape[2], []
-        found = losses.prefix_cosines(own, blocks, self._temperature)
-        targets = batch.targets[:, None, part]
-        total, by_scores = losses.supervised_contrast(found.scores, targets, share, part.start)
-        by_own, by_rows = losses.prefix_cosines_backward(own, blocks, found, by_scores, self._temperature)
+        own, scales = outputs[:, rows], self._shape.scales
+        cosines = losses.prefix_cosines(own, outputs, scales, self._temperature)
+        total = losses.supervised_contrast(cosines, batch.targets[:, rows], rows.start)
         for level, weight in enumerate(self._level_weights):
-            if not weight * self._proxy_weight:
-                by_proxies.append(torch.zeros_like(proxies[level]))
-                continue
-            found = losses.prefix_cosines(own, proxies[level], self._proxy_temperature)
-            labels = batch.labels[:, None, part, level].expand(-1, self._shape.scales, -1).flatten(1)
-            heavy = (share * (weight * self._proxy_weight)).expand(-1, own.shape[2], 1).reshape(1, -1)
-            if not self._classes.complete:
-                heavy, labels = heavy * (labels >= 0), labels.clamp(min=0)
-            loss, by_scores = losses.classification(found.scores.flatten(1, 2), labels, heavy)
-            more, by_level = losses.prefix_cosines_backward(
-                own, proxies[level], found, by_scores.view_as(found.scores), self._proxy_temperature
-            )
-            total += loss
-            by_own += more
-            by_proxies.append(by_level)
-        return _Part(total, by_own, by_rows, by_proxies)
+            if weight * self._proxy_weight:
+                proxies = weights[f"proxies.{level}"].expand(len(own), -1, -1)
+                cosines = losses.prefix_cosines(own, proxies, scales, self._proxy_temperature)
+                labels = batch.labels[:, None, rows, level].expand(-1, scales, -1)
+                each = losses.classification(cosines, labels)
+                total = total + each.sum((1, 2)) * (weight * self._proxy_weight)
+        return total / (scales * outputs.shape[1])
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Share of each row in the positives of each other, over all levels, [..., R, R]; no row shares with itself."""
@@ -172,22 +107,3 @@ class Joint:
             same = same.float()
             targets += same * (weight / same.sum(-1, keepdim=True).clamp_(min=1))
         return targets
-
-    def _blocks(self, vectors: Tensor) -> Tensor:
-        """Split [S, n, D] into [S, J, n, d]."""
-        return vectors.view(*vectors.shape[:2], self._shape.scales, -1).permute(0, 2, 1, 3).contiguous()
-
-    def _whole(self, blocks: Tensor) -> Tensor:
-        """Put [S, J, n, d] back together as [S, n, D]."""
-        return blocks.permute(0, 2, 1, 3).flatten(2)
-
-
-def _together(parts: Sequence[_Part]) -> _Part:
-    """Put parts of the rows together, in the tensors of the first."""
-    first, *others = parts
-    for part in others:
-        first.loss.add_(part.loss)
-        first.by_rows.add_(part.by_rows)
-        for total, more in zip(first.by_proxies, part.by_proxies, strict=True):
-            total.add_(more)
-    return first if not others else first._replace(by_own=torch.cat([part.by_own for part in parts], 2))

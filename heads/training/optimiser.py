@@ -1,4 +1,4 @@
-"""AdamW on one flat vector of weights: torch's fused kernel, called directly.
+"""AdamW: torch's fused kernel, called directly.
 
 `torch.optim.AdamW(fused=True)` ends in the same call, on the same numbers. Around it, its first step imports torch's
 compiler, a thousand modules and two to four seconds that a fit of three seconds would wait for, and each step costs
@@ -8,6 +8,8 @@ Learning rates of a fit, a number a step: constant, or one cycle.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,26 +45,26 @@ EPSILON = 1e-8
 class AdamW:
     """The moments of some weights, and how many steps were taken."""
 
-    def __init__(self, weights: Tensor, grads: Tensor, rate: Tensor, weight_decay: float) -> None:
+    def __init__(self, weights: Sequence[Tensor], rate: Tensor, weight_decay: float) -> None:
         """Take no step yet.
 
         :param weights: float32, changed in place.
-        :param grads: float32 of the same shape, read at each step.
         :param rate: the learning rate, float32 [], read at each step.
         """
-        self._weights, self._grads, self._rate, self._weight_decay = [weights], [grads], rate, weight_decay
-        self._means, self._squares = [torch.zeros_like(weights)], [torch.zeros_like(weights)]
-        self._steps = [torch.zeros((), device=weights.device)]
+        self._weights, self._rate, self._weight_decay = [one.detach() for one in weights], rate, weight_decay
+        self._means, self._squares = ([torch.zeros_like(one) for one in weights] for _ in range(2))
+        self._steps = [torch.zeros((), device=one.device) for one in weights]
 
-    def step(self, excess: Tensor | None = None) -> None:
+    def step(self, grads: list[Tensor], excess: Tensor | None = None) -> None:
         """Change the weights.
 
-        :param excess: what the gradient is divided by first, in place and in the same pass, float32 [].
+        :param grads: float32, of the shapes of the weights.
+        :param excess: what the gradients are divided by first, in place and in the same pass, float32 [].
         """
-        self._steps[0].add_(1)
+        torch._foreach_add_(self._steps, 1)
         torch._fused_adamw_(
             self._weights,
-            self._grads,
+            grads,
             self._means,
             self._squares,
             [],

@@ -1,4 +1,4 @@
-"""From a method's table to a loss with its gradient: the terms of a step, all in one go.
+"""From a method's table to a loss: the terms of a step, all in one go.
 
 What does not depend on the weights (who is whose positive, which pairs the margin compares, how much each sample
 weighs) is worked out for many steps at once; a step then only multiplies. Views of the anchors are one tensor
@@ -10,14 +10,16 @@ the list of pairs that exist on a CPU, where arithmetic is dear.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from heads.methods import Supervision, Term, View
-from heads.network import Tensors, classify, classify_backward
+from heads.network import classify
 from heads.presets import HeadShape
 from heads.training import losses
 from heads.training.sampling import Classes, Draws
@@ -37,9 +39,9 @@ class Batch(NamedTuple):
     """One step's data, or with one more axis in front (a list, of pairs) that of some steps.
 
     `rows` int64 [S, R] of the features (anchors, then positives kind by kind), `labels` int64 [S, B, L], `masks`
-    float32 [S, T, B, J] of blocks seen, `weights` float32 [S, Q, B] of each sample in each comparison, and the
-    margin's comparisons: pairs, or weights [S, Q, B, B] of positives and negatives; `known` float32 [S, T, B], 1 where
-    an anchor has the label that its positive was to share, None where all have.
+    float32 [S, T, B, J] of blocks seen, `weights` float32 [S, Q, B] of each sample's classification in each comparison,
+    and the margin's comparisons: pairs, or weights [S, Q, B, B] of positives and negatives; `known` float32 [S, T, B],
+    1 where an anchor has the label that its positive was to share, None where all have.
     """
 
     rows: Tensor
@@ -65,6 +67,8 @@ class _Comparison:
 class ThreeTerms:
     """Contrast + 0.5 margin + classification on every term of a method's table."""
 
+    by_rows = False
+
     def __init__(self, supervision: Supervision, shape: HeadShape, labels: Tensor, classes: Classes) -> None:
         """Lay the table out.
 
@@ -76,21 +80,21 @@ class ThreeTerms:
         kinds = list(dict.fromkeys(rules))
         self.positives = len(kinds)
         self._kinds = torch.tensor(kinds, device=device)
-        self._kind_of_term = torch.tensor([kinds.index(rule) for rule in rules], device=device)
-        self._kinds_of_terms = _one_hot(self._kind_of_term, len(kinds))
+        self._kind_of_term = [kinds.index(rule) for rule in rules]
         self._term_weights = torch.tensor([term.weight for term in supervision], device=device)
-        self._comparisons = [
+        comparisons = [
             _Comparison(t, level, weights)
             for t, term in enumerate(supervision)
             for level, weights in _weighted_levels(term, scales)
         ]
-        self._weights = torch.tensor([one.weights for one in self._comparisons], device=device)
-        self._level_of = torch.tensor([one.level for one in self._comparisons], device=device)
-        self._of_term = torch.tensor([one.term for one in self._comparisons], device=device)
-        self._terms_of_comparisons = _one_hot(self._of_term, len(supervision))
+        comparisons.sort(key=lambda one: one.level)
+        self._weights = torch.tensor([one.weights for one in comparisons], device=device)
+        self._levels = torch.tensor([one.level for one in comparisons], device=device)
+        self._of_term = [one.term for one in comparisons]
+        self._term_of = torch.tensor(self._of_term, device=device)
         self._of_level = {
-            level: torch.tensor([q for q, one in enumerate(self._comparisons) if one.level == level], device=device)
-            for level in sorted({one.level for one in self._comparisons})
+            level: [one.term for one in comparisons if one.level == level]
+            for level in sorted({one.level for one in comparisons})
         }
 
     @property
@@ -113,9 +117,10 @@ class ThreeTerms:
         masks, known = self._masks(draws), None
         if not self._classes.complete:
             deep = (labels >= 0).sum(-1)[:, :, None] > levels
-            known = deep.index_select(2, self._kind_of_term).float()
-            weights = weights * (labels.permute(0, 1, 3, 2)[:, :, self._level_of] >= 0)
+            known = _picked(deep, self._kind_of_term, 2).float()
+            weights = weights * (labels.permute(0, 1, 3, 2)[:, :, self._levels] >= 0)
         positives, negatives = self._comparing(labels, weights)
+        weights *= (self._term_weights[self._term_of] / labels.shape[2])[:, None]
         pairs: list[Pairs] | None = None
         if labels.device.type == "cpu" and seeds == 1:
             pairs = self._pairs(positives[:, 0], negatives[:, 0])
@@ -123,41 +128,27 @@ class ThreeTerms:
             return Batch(rows, labels, masks, weights, pairs, None, None, draws.dropout, known)
         return Batch(rows, labels, masks, weights, None, positives, negatives, draws.dropout, known)
 
-    def gradient(self, weights: Tensors, grads: Tensors, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Compute the loss; write the classifiers' gradients.
+    def losses(self, weights: Mapping[str, Tensor], outputs: Tensor, batch: Batch, rows: slice) -> Tensor:
+        """Compute the losses [S]; `rows` are all.
 
         :param outputs: concatenated blocks of the batch's rows, float32 [S, R, D].
-        :returns: losses [S], gradient by `outputs` [S, R, D].
         """
-        seeds, terms, size, _ = batch.masks.shape
-        dim, batches = outputs.shape[2], seeds * terms
-        masks = batch.masks.repeat_interleave(self._shape.scale_dim, 3)
-        anchors, inverse = losses.normalise(outputs[:, None, :size] * masks)
-        partners, partners_inverse = losses.normalise(outputs[:, size:].view(seeds, self.positives, size, dim))
-
-        both = torch.cat([anchors, partners.index_select(1, self._kind_of_term)], 2).view(batches, 2 * size, dim)
-        flat = both[:, :size]
-        similarities = torch.bmm(flat, both.mT)
-        share = self._term_weights.repeat(seeds)[:, None, None]
+        seeds, _, size, scales = batch.masks.shape
+        blocks = outputs[:, None, :size].view(seeds, 1, size, scales, -1)
+        anchors = functional.normalize((blocks * batch.masks[..., None]).flatten(3), dim=3)
+        partners = functional.normalize(outputs[:, size:].view(seeds, self.positives, size, -1), dim=3)
+        partners = _picked(partners, self._kind_of_term, 1)
+        share = self._term_weights[:, None]
         if batch.known is not None:
-            share = share * batch.known.view(batches, size, 1)
-        by_similarity = torch.empty_like(similarities)
-        loss, by_similarity[:, :, size:] = losses.contrast(similarities[:, :, size:], share)
-        total, by_similarity[:, :, :size] = self._margin(similarities[:, :, :size], batch)
-        total += loss.view(seeds, terms).sum(1)
-
-        by_both = torch.bmm(by_similarity.mT, flat)
-        by_anchors = torch.bmm(by_similarity, both).add_(by_both[:, :size]).view(seeds, terms, size, dim)
-        total += self._classification(weights, grads, anchors, batch, by_anchors)
-
-        by_partners = torch.matmul(self._kinds_of_terms, by_both[:, size:].reshape(seeds, terms, size * dim))
-        by_outputs = torch.empty_like(outputs)
-        by_views = losses.normalise_backward(anchors, inverse, by_anchors).mul_(masks)
-        torch.sum(by_views, 1, out=by_outputs[:, :size])
-        by_outputs[:, size:] = losses.normalise_backward(
-            partners, partners_inverse, by_partners.view_as(partners)
-        ).view(seeds, -1, dim)
-        return total, by_outputs
+            share = share * batch.known
+        total = losses.contrast(anchors @ partners.mT, share).sum(1) + self._margin(anchors @ anchors.mT, batch)
+        views = anchors.unbind(1)
+        heavy = torch.split(batch.weights, [len(terms) for terms in self._of_level.values()], 1)
+        for (level, terms), share in zip(self._of_level.items(), heavy, strict=True):
+            logits = classify(weights, level, torch.cat([views[term] for term in terms], 1))
+            each = losses.classification(logits, batch.labels[:, :, level].repeat(1, len(terms)))
+            total = total + (each * share.flatten(1)).sum(1)
+        return total
 
     def _masks(self, draws: Draws) -> Tensor:
         """Blocks that each term sees of each anchor, [N, S, T, B, J]."""
@@ -177,7 +168,7 @@ class ThreeTerms:
 
         A term's mean runs over the pairs of all its comparisons, each pair as heavy as its anchor's level weight.
         """
-        own = labels.permute(0, 1, 3, 2)[:, :, self._level_of]
+        own = labels.permute(0, 1, 3, 2)[:, :, self._levels]
         same = own[..., :, None] == own[..., None, :]
         other = ~same
         if not self._classes.complete:  # who has no label at a level is neither a positive nor a negative there
@@ -189,60 +180,33 @@ class ThreeTerms:
         apart = ~torch.eye(own.shape[-1], dtype=torch.bool, device=labels.device)
         positives = (same & apart & (counts > 0)) * weights[..., None]
         mass = positives.new_zeros(*positives.shape[:2], len(self._terms)).index_add_(
-            2, self._of_term, positives.sum((3, 4))
+            2, self._term_of, positives.sum((3, 4))
         )
-        scale = (MARGIN_WEIGHT * self._term_weights / mass.clamp(min=1e-12)).index_select(2, self._of_term)
+        scale = (MARGIN_WEIGHT * self._term_weights / mass.clamp(min=1e-12)).index_select(2, self._term_of)
         return positives * scale[..., None, None], negatives
 
     def _pairs(self, positives: Tensor, negatives: Tensor) -> list[Pairs]:
         """List the pairs of each step, from weights [N, Q, B, B]."""
         steps, _, size, _ = positives.shape
         step, comparison, anchor, other = positives.nonzero(as_tuple=True)
-        rows = self._of_term[comparison] * size + anchor
+        rows = self._term_of[comparison] * size + anchor
         coefficients = negatives[step, comparison, anchor] * positives[step, comparison, anchor, other][:, None]
         parts = step.bincount(minlength=steps).tolist()
         split = (torch.split(tensor, parts) for tensor in (rows, rows * size + other, coefficients))
         return [Pairs(*one) for one in zip(*split, strict=True)]
 
-    def _margin(self, similarities: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Margin losses [S] and their gradient [S * T, B, B]."""
+    def _margin(self, similarities: Tensor, batch: Batch) -> Tensor:
+        """Margin losses [S] of similarities among anchors, [S, T, B, B]."""
         if isinstance(batch.pairs, Pairs):
-            flat = similarities.reshape(-1, similarities.shape[2])
-            loss, gradient = losses.margin_of_pairs(flat, *batch.pairs)
-            return loss[None], gradient.view(similarities.shape)
+            return losses.margin_of_pairs(similarities.flatten(0, 2), *batch.pairs)[None]
         assert batch.positives is not None and batch.negatives is not None
-        seeds, comparisons, size, _ = batch.positives.shape
-        of_comparison = similarities.view(seeds, -1, size, size).index_select(1, self._of_term)
-        loss, gradient = losses.margin(
-            of_comparison.view(-1, size, size),
-            batch.positives.view(-1, size, size),
-            batch.negatives.view(-1, size, size),
-        )
-        by_term = torch.matmul(self._terms_of_comparisons, gradient.view(seeds, comparisons, size * size))
-        return loss.view(seeds, -1).sum(1), by_term.view(similarities.shape)
-
-    def _classification(
-        self, weights: Tensors, grads: Tensors, anchors: Tensor, batch: Batch, by_anchors: Tensor
-    ) -> Tensor:
-        """Cross-entropies [S] of every level's classifier; adds their gradient to `by_anchors` [S, T, B, D]."""
-        seeds, _, size, dim = anchors.shape
-        total = anchors.new_zeros(seeds)
-        for level, comparisons in self._of_level.items():
-            terms = self._of_term[comparisons]
-            seen = anchors.index_select(1, terms).view(seeds, -1, dim)
-            logits, tape = classify(weights, level, seen)
-            own = batch.labels[:, :, level].clamp(min=0).repeat(1, len(comparisons))
-            share = batch.weights.index_select(1, comparisons) * (self._term_weights[terms] / size)[:, None]
-            loss, by_logits = losses.classification(logits, own, share.view(seeds, -1))
-            by_seen = classify_backward(weights, grads, level, tape, by_logits)
-            by_anchors.index_add_(1, terms, by_seen.view(seeds, -1, size, dim))
-            total += loss
-        return total
+        return losses.margin(_picked(similarities, self._of_term, 1), batch.positives, batch.negatives)
 
 
-def _one_hot(groups: Tensor, count: int) -> Tensor:
-    """Membership [count, n] of n things in groups: a product with it sums by group, in the same order every time."""
-    return (groups == torch.arange(count, device=groups.device)[:, None]).float()
+def _picked(parts: Tensor, places: Sequence[int], dim: int) -> Tensor:
+    """Pick parts along a dimension, some of them several times; gradients add up in the same order every time."""
+    each = parts.unbind(dim)
+    return torch.stack([each[place] for place in places], dim)
 
 
 def _weighted_levels(term: Term, scales: int) -> list[tuple[int, tuple[float, ...]]]:

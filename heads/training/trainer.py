@@ -2,9 +2,10 @@
 
 On a GPU a run of steps is captured as a graph and replayed: the device never waits for the host, nor the host for the
 device, inside an epoch. On a CPU the rows of a step are cut in two halves that share nothing but the loss, so that two
-cores meet eight times a step and not at every operation, where they would wait for each other more than they work (and
-with another program on one of the cores, nothing else). The halves are halves whether two cores are there or one: a
-seed's bits depend on neither the number of cores nor the seeds beside it.
+cores meet five times a step and not at every operation, where they would wait for each other more than they work (and
+with another program on one of the cores, nothing else). The halves are halves whether two cores are there or one, and
+two gradients add up to the same bits whichever comes first: a seed's bits depend on neither the number of cores nor the
+seeds beside it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from heads import network
 from heads.errors import HeadsError
 from heads.methods import Method, keep_probabilities, prefix_probabilities
 from heads.presets import HeadShape
-from heads.training import losses, validation
+from heads.training import validation
 from heads.training.inputs import Inputs
 from heads.training.joint import Joint
 from heads.training.optimiser import AdamW, learning_rates
@@ -34,17 +36,21 @@ CLIP = 1.0
 WEIGHT_DECAY = 0.01
 _STEPS_AT_A_TIME = 25  # drawn
 _CAPTURED_STEPS = 5  # replayed at once on a GPU; more take longer to capture than they save
-_MLP_START = 0.1  # what the MLP's last layer is multiplied by at the start
 _DRAWN_BYTES = 4 << 20  # of dropout, on a CPU: what stays in its caches
 
 Report = Callable[[int, float | None], None]
-_T = TypeVar("_T")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class Objective(Protocol):
-    """What a method minimises: it prepares some steps' data, then turns outputs of the head into a gradient."""
+    """What a method minimises: it prepares some steps' data, then turns outputs of the head into losses.
+
+    `by_rows` says whether the losses are a sum over rows, so that some rows' share can be asked for.
+    """
 
     positives: int
+    by_rows: bool
 
     @property
     def supervised(self) -> tuple[bool, ...]:
@@ -56,10 +62,8 @@ class Objective(Protocol):
     def prepare(self, draws: Draws) -> Any:
         """Work out all of some steps that does not depend on the weights: a named tuple of tensors [N, ...]."""
 
-    def gradient(
-        self, weights: network.Tensors, grads: network.Tensors, outputs: Tensor, batch: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Give losses [S] and the gradient by the outputs [S, R, D]; write the classifiers' gradients."""
+    def losses(self, weights: Mapping[str, Tensor], outputs: Tensor, batch: Any, rows: slice) -> Tensor:
+        """Give what `rows` of the outputs [S, R, D] add to the losses [S]."""
 
 
 class Trainer:
@@ -85,8 +89,7 @@ class Trainer:
         device = inputs.features.device
         classes = Classes(inputs.labels)
         if method.supervise is None:
-            both = self._both if device.type == "cpu" else None
-            self.objective: Objective = Joint(method.settings, shape, inputs.labels, classes, both)
+            self.objective: Objective = Joint(method.settings, shape, inputs.labels, classes)
         else:
             supervision = method.supervise(shape.scales, inputs.labels.shape[1])
             self.objective = ThreeTerms(supervision, shape, inputs.labels, classes)
@@ -97,16 +100,19 @@ class Trainer:
         total = self.steps * settings["epochs"]
         rates = learning_rates(settings["lr"], total, settings["schedule"])
         self._rates = torch.from_numpy(rates).float().to(device)
-        self.flat = initial_weights(shape, streams, start).to(device)
+        self.flat = network.initial_weights(shape, streams, start).to(device)
         self.grads = torch.zeros_like(self.flat)
-        self._weights, self._gradients = network.Tensors(self.flat, shape), network.Tensors(self.grads, shape)
-        self._halves = device.type == "cpu"
+        self._weights = network.named(self.flat if len(seeds) > 1 else self.flat[0], shape)
+        for tensor in self._weights.values():
+            tensor.requires_grad_()
         self._rate = self._rates[0].clone()
-        halves = 2 if self._halves else 1
-        self._optimisers = [
-            AdamW(weights, grads, self._rate, WEIGHT_DECAY)
-            for weights, grads in zip(self.flat.view(-1).chunk(halves), self.grads.view(-1).chunk(halves), strict=True)
-        ]
+        self._in_halves = device.type == "cpu"
+        self._shares = [list(self._weights.values())]
+        changed = [[self.flat]]
+        if self._in_halves and len(seeds) == 1:
+            largest = sorted(self._weights.values(), key=Tensor.numel, reverse=True)
+            self._shares = changed = [largest[::2], largest[1::2]]
+        self._optimisers = [AdamW(weights, self._rate, WEIGHT_DECAY) for weights in changed]
         self._graphs: dict[int, _Captured] = {}
         self.best, self.best_epochs = self.flat.clone(), [0] * len(seeds)
         self._best_scores = [-np.inf] * len(seeds)
@@ -146,76 +152,65 @@ class Trainer:
                     step_losses[n] = self.step(part_of(batches, n), rates[n])
 
     def step(self, batch: Any, rate: Tensor) -> Tensor:
-        """Take one step of every seed at a learning rate []; return the losses [S]."""
+        """Take one step of every seed at a learning rate []; return the losses [S].
+
+        The graph is cut at the head's outputs: each half of the rows has its own on either side, and waits there for
+        the other.
+        """
         self._rate.copy_(rate)
         inputs = self._inputs.features[batch.rows]
-        if not self._halves or inputs.shape[1] < 4:
-            outputs, tape = network.forward(self._weights, self._shape, inputs, batch.dropout)
-            loss, by_outputs = self.objective.gradient(self._weights, self._gradients, outputs, batch)
-            network.backward(self._weights, self._gradients, self._shape, tape, by_outputs)
-        else:
-            loss = self._in_halves(inputs, batch)
+        rows = inputs.shape[1]
+        whole = [slice(0, rows)]
+        halves = [slice(0, rows // 2), slice(rows // 2, rows)] if self._in_halves else whole
+
+        def onward(part: slice) -> Tensor:
+            dropout = None if batch.dropout is None else batch.dropout[:, :, part]
+            return network.forward(self._weights, self._shape, inputs[:, part], dropout)
+
+        def judge(part: slice) -> Tensor:
+            found = self.objective.losses(self._weights, cut, batch, part)
+            torch.autograd.backward(found.sum())
+            return found.detach()
+
+        def back(place: int) -> None:
+            # from a sum: begun at a gradient, this would import torch's compiler, for seconds
+            torch.autograd.backward((outputs[place] * by_outputs[place]).sum())
+
+        outputs = self._each(onward, halves)
+        cut = torch.cat([one.detach() for one in outputs], 1).requires_grad_()
+        losses = self._each(judge, halves if self.objective.by_rows else whole)
+        assert cut.grad is not None
+        by_outputs = [cut.grad[:, half] for half in halves]
+        self._each(back, range(len(halves)))
         self._descend()
-        return loss
+        return torch.stack(losses).sum(0)
 
     def _descend(self) -> None:
         """Clip each seed's gradient and change its weights.
 
-        On a CPU every pass over the parameters counts: the two halves are measured at once, and the optimiser divides
-        by what is too long while it reads the gradient.
+        On a CPU every pass over the parameters counts: two shares of the tensors are done at once, as they are, and the
+        optimiser divides by what is too long while it reads the gradient. Several seeds' lie side by side first.
         """
-        if not self._halves or len(self.seeds) > 1:
+        grads = [[torch.zeros_like(one) if one.grad is None else one.grad for one in share] for share in self._shares]
+        for tensor in self._weights.values():
+            tensor.grad = None
+        if len(grads) == 2:
+            lengths = self._each(lambda share: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(share))), grads)
+            excess = ((torch.linalg.vector_norm(torch.stack(lengths)) + 1e-6) / CLIP).clamp_(min=1)
+            self._each(lambda n: self._optimisers[n].step(grads[n], excess), range(2))
+        else:
+            torch.cat([one.reshape(len(self.seeds), -1) for one in grads[0]], 1, out=self.grads)
             norms = torch.linalg.vector_norm(self.grads, dim=1, keepdim=True)
             self.grads.mul_((CLIP / (norms + 1e-6)).clamp_(max=1))
-            for optimiser in self._optimisers:
-                optimiser.step()
-            return
-        first, second = self.grads.view(-1).chunk(2)
-        norms = torch.stack(
-            self._both(lambda: torch.linalg.vector_norm(first), lambda: torch.linalg.vector_norm(second))
-        )
-        excess = ((torch.linalg.vector_norm(norms) + 1e-6) / CLIP).clamp_(min=1)
-        one, other = self._optimisers
-        self._both(lambda: one.step(excess), lambda: other.step(excess))
+            self._optimisers[0].step([self.grads])
 
-    def _in_halves(self, inputs: Tensor, batch: Any) -> Tensor:
-        """Run a step with two halves of its rows, then two halves of its tensors, at once; return the loss [1].
-
-        A tensor's gradient is the first half's and then the second's, whoever adds them up, and is written once.
-        """
-        cut = inputs.shape[1] // 2
-        parts, dropout = (slice(None, cut), slice(cut, None)), batch.dropout
-
-        def onward(part: slice) -> tuple[Tensor, network.Tape]:
-            own = None if dropout is None else dropout[:, :, part]
-            return network.forward(self._weights, self._shape, inputs[:, part], own)
-
-        (first, first_tape), (second, second_tape) = self._both(lambda: onward(parts[0]), lambda: onward(parts[1]))
-        outputs = torch.cat([first, second], 1)
-        loss, by_outputs = self.objective.gradient(self._weights, self._gradients, outputs, batch)
-
-        def back(part: slice, tape: network.Tape) -> network.Uses:
-            return network.propagate(self._weights, self._shape, tape, by_outputs[:, part].contiguous())
-
-        uses, more = self._both(lambda: back(parts[0], first_tape), lambda: back(parts[1], second_tape))
-        uses = uses.with_more(more)
-        shares = self._shares(uses.names)
-        self._both(lambda: uses.write(self._gradients, shares[0]), lambda: uses.write(self._gradients, shares[1]))
-        return loss
-
-    @staticmethod
-    def _shares(names: list[str]) -> tuple[list[str], list[str]]:
-        """Cut names in two of about equal work: tensors of a kind alternate."""
-        kinds = sorted(names, key=lambda name: name.rsplit(".", 1)[-1])
-        return kinds[::2], kinds[1::2]
-
-    def _both(self, first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:
-        """Do two things, at once if there is a second thread."""
-        if self._helper is None:
-            return first(), second()
-        later = self._helper.submit(second)
+    def _each(self, do: Callable[[_In], _Out], parts: Sequence[_In]) -> list[_Out]:
+        """Do something with one part or two, at once if there is a second thread."""
+        if self._helper is None or len(parts) == 1:
+            return [do(part) for part in parts]
+        later = self._helper.submit(do, parts[1])
         try:
-            return first(), later.result()
+            return [do(parts[0]), later.result()]
         finally:
             later.exception()
 
@@ -279,8 +274,9 @@ class Trainer:
         held, labels = self._inputs.validation, self._inputs.validation_labels
         if held is None or labels is None:
             return None
-        outputs, _ = network.forward(self._weights, self._shape, held.expand(len(self.seeds), *held.shape))
-        embeddings, _ = losses.normalise(outputs)
+        with torch.no_grad():
+            outputs = network.forward(self._weights, self._shape, held.expand(len(self.seeds), *held.shape))
+        embeddings = functional.normalize(outputs, dim=2)
         return torch.stack([validation.accuracies(one, labels) for one in embeddings]).cpu().numpy()
 
 
@@ -309,24 +305,3 @@ class _Captured:
 def part_of(batches: Any, n: int | slice) -> Any:
     """Take step n, or a slice, of some steps' data."""
     return type(batches)(*(None if field is None else field[n] for field in batches))
-
-
-def initial_weights(shape: HeadShape, streams: Sequence[Streams], start: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Draw each seed's first weights, float32 [S, P], on the CPU so that they are the same on every device.
-
-    Linear maps start as torch's do, uniform within 1 / sqrt(fan-in); norms as the identity.
-    """
-    flat = torch.zeros(len(streams), shape.parameters)
-    for s, stream in enumerate(streams):
-        for slot in shape.tensors():
-            part = flat[s, slot.offset : slot.offset + slot.size]
-            if slot.fan_in:
-                bound = slot.fan_in**-0.5
-                part.uniform_(-bound, bound, generator=stream["weights"])
-            elif slot.name.endswith("weight"):
-                part.fill_(1)
-            if start is not None and slot.name in start:
-                part.copy_(start[slot.name].flatten())
-            elif slot.name.startswith("mlp.contract"):  # the head starts at its linear map
-                part.mul_(_MLP_START)
-    return flat

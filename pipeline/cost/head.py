@@ -113,13 +113,12 @@ def losses(method: Method, shape: HeadShape, batch: int) -> LossCount:
     """Count the losses of one step, classifiers included."""
     if method.supervise is None:
         return _joint_losses(method, shape, 2 * batch)
-    terms, kinds = supervision(method, shape), positives(method, shape)
+    terms = supervision(method, shape)
     cosines = len(terms) * 2 * batch * batch * shape.dim
     classified = sum(
         2 * batch * shape.dim * shape.classes[level] for term in terms for level in _levels(term.view, term.levels)
     )
-    bookkeeping = 2 * kinds * len(terms) * batch * shape.dim
-    return LossCount(cosines, cosines, classified, 2 * (2 * cosines + classified) + bookkeeping)
+    return LossCount(cosines, cosines, classified, 2 * (2 * cosines + classified))
 
 
 def _levels(view: View | int, table: tuple[tuple[float, ...], ...]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The head's hand-written passes against modules and autograd; counts; prefixes."""
+"""The head against modules of torch, a seed at a time; counts; prefixes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from heads import network
 from heads.errors import HeadsError
 from heads.presets import PRESETS, HeadShape, count, preset
 from heads.training.sampling import Streams
-from heads.training.trainer import initial_weights
 from tests.heads.reference import PlainHead
 
 
@@ -22,31 +21,40 @@ def small_shape(name, classes=(3, 9)):
 
 def random_weights(shape, seeds=1):
     """Weights that leave no term of a gradient zero, float64 [S, P]."""
-    flat = initial_weights(shape, [Streams(seed, torch.device("cpu")) for seed in range(seeds)]).double()
+    flat = network.initial_weights(shape, [Streams(seed, torch.device("cpu")) for seed in range(seeds)]).double()
     return flat + 0.1 * torch.randn(flat.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def leaves(flat, shape):
+    """Tensors of weights [S, P] to compute with, as a fit has them: of one seed without a seed dimension."""
+    own = flat[0] if len(flat) == 1 else flat
+    return {name: tensor.requires_grad_() for name, tensor in network.named(own, shape).items()}
+
+
+def gradient_of_seed(tensor, s, seeds):
+    return tensor.grad if seeds == 1 else tensor.grad[s]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("name", PRESETS)
-def test_both_passes_equal_modules_with_whole_attention_and_autograd(name, seeds):
+def test_outputs_and_each_seed_s_gradient_equal_modules_with_whole_attention(name, seeds):
     shape, random = small_shape(name), torch.Generator().manual_seed(2)
     flat = random_weights(shape, seeds)
-    tensors = network.Tensors(flat, shape)
+    tensors = leaves(flat, shape)
     inputs = torch.randn(seeds, 5, shape.inputs, dtype=torch.float64, generator=random)
     dropout = (torch.rand(seeds, shape.scales, 5, shape.hidden, generator=random) > 0.3).double() / 0.7
     upstream = torch.randn(seeds, 5, shape.dim, dtype=torch.float64, generator=random)
-    grads = torch.zeros_like(flat)
-    outputs, tape = network.forward(tensors, shape, inputs, dropout if shape.hidden_layers else None)
-    network.backward(tensors, network.Tensors(grads, shape), shape, tape, upstream)
+    outputs = network.forward(tensors, shape, inputs, dropout if shape.hidden_layers else None)
+    (outputs * upstream).sum().backward()
 
     for s in range(seeds):
-        plain = PlainHead(shape).double().take({name: tensor[s] for name, tensor in tensors.items()})
+        plain = PlainHead(shape).double().take(network.named(flat[s], shape))
         expected = plain(inputs[s], dropout[s])
         (expected * upstream[s]).sum().backward()
         torch.testing.assert_close(outputs[s], expected, rtol=1e-9, atol=1e-9)
         for tensor, gradient in plain.gradients(tensors).items():
             if not tensor.startswith("classifier"):
-                own = network.Tensors(grads, shape)[tensor][s]
+                own = gradient_of_seed(tensors[tensor], s, seeds)
                 torch.testing.assert_close(own, gradient, rtol=1e-8, atol=1e-9, msg=f"{tensor}, seed {s}")
 
 
@@ -54,20 +62,11 @@ def test_both_passes_equal_modules_with_whole_attention_and_autograd(name, seeds
 def test_a_classifier_equals_layer_norm_and_linear(seeds):
     shape = small_shape("paper")
     flat = random_weights(shape, seeds)
-    tensors, grads = network.Tensors(flat, shape), network.Tensors(torch.zeros_like(flat), shape)
     inputs = torch.randn(seeds, 4, shape.dim, dtype=torch.float64)
-    logits, tape = network.classify(tensors, 1, inputs)
-    upstream = torch.randn_like(logits)
-    by_inputs = network.classify_backward(tensors, grads, 1, tape, upstream)
+    found = network.classify(leaves(flat, shape), 1, inputs)
     for s in range(seeds):
-        plain = PlainHead(shape).double().take({name: tensor[s] for name, tensor in tensors.items()})
-        leaf = inputs[s].clone().requires_grad_()
-        expected = plain.classifier[1](leaf)
-        (expected * upstream[s]).sum().backward()
-        torch.testing.assert_close(logits[s], expected)
-        torch.testing.assert_close(by_inputs[s], leaf.grad)
-        for tensor, gradient in plain.gradients(n for n in tensors if n.startswith("classifier.1")).items():
-            torch.testing.assert_close(grads[tensor][s], gradient)
+        plain = PlainHead(shape).double().take(network.named(flat[s], shape))
+        torch.testing.assert_close(found[s], plain.classifier[1](inputs[s]))
 
 
 def test_the_paper_preset_counts_as_done_and_as_published():
@@ -78,7 +77,7 @@ def test_the_paper_preset_counts_as_done_and_as_published():
     assert (
         done.parameters
         == shape.parameters
-        == sum(p.numel() for p in network.Tensors(torch.zeros(1, shape.parameters), shape).values())
+        == sum(p.numel() for p in network.named(torch.zeros(shape.parameters), shape).values())
     )
     assert published.parameters == sum(p.numel() for p in PlainHead(shape).parameters())
 

@@ -14,14 +14,13 @@ def test_steps_are_those_of_torch_to_the_bit():
     draw = torch.Generator().manual_seed(0)
     weights = torch.randn(1001, generator=draw)
     theirs = torch.nn.Parameter(weights.clone())
-    grads, rate = torch.zeros_like(weights), torch.tensor(1e-3)
-    ours = AdamW(weights, grads, rate, weight_decay=0.01)
+    rate = torch.tensor(1e-3)
+    ours = AdamW([weights[:400], weights[400:]], rate, weight_decay=0.01)
     reference = torch.optim.AdamW([theirs], lr=rate, weight_decay=0.01, fused=True)
     for number in range(20):
         rate.fill_(1e-3 / (number + 1))
-        grads.copy_(torch.randn(1001, generator=draw))
-        theirs.grad = grads.clone()
-        ours.step()
+        theirs.grad = torch.randn(1001, generator=draw)
+        ours.step([theirs.grad[:400], theirs.grad[400:]])
         reference.step()
         assert torch.equal(weights, theirs.detach())
 
@@ -29,8 +28,8 @@ def test_steps_are_those_of_torch_to_the_bit():
 def test_a_gradient_that_is_too_long_is_divided_where_it_stands():
     weights, whole = torch.zeros(5), torch.arange(5.0)
     grads, alone = 3 * whole, torch.zeros(5)
-    AdamW(weights, grads, torch.tensor(0.1), 0.01).step(torch.tensor(3.0))
-    AdamW(alone, whole.clone(), torch.tensor(0.1), 0.01).step()
+    AdamW([weights], torch.tensor(0.1), 0.01).step([grads], torch.tensor(3.0))
+    AdamW([alone], torch.tensor(0.1), 0.01).step([whole.clone()])
     torch.testing.assert_close(weights, alone)
     torch.testing.assert_close(grads, whole)
 

@@ -13,7 +13,7 @@ from heads.presets import PRESETS, HeadShape
 from heads.training.joint import Joint
 from heads.training.sampling import Classes, DrawShape, Sampler, Streams
 from heads.training.three_terms import ThreeTerms
-from heads.training.trainer import initial_weights, part_of
+from heads.training.trainer import part_of
 from tests.heads.conftest import clusters
 from tests.heads.reference import PlainHead, Step
 
@@ -84,46 +84,40 @@ def check_a_step(method, features, labels, seeds):
     objective = an_objective(method, shape, labels, classes)
     draws = a_drawn_step(objective, shape, classes, seeds)
     batch = part_of(objective.prepare(draws), 0)
-    flat = initial_weights(shape, [Streams(seed, CPU) for seed in seeds])
+    flat = network.initial_weights(shape, [Streams(seed, CPU) for seed in seeds])
     flat += 0.1 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
-    grads = torch.zeros_like(flat)
-    tensors, gradients = network.Tensors(flat, shape), network.Tensors(grads, shape)
+    flat.requires_grad_()
+    tensors = network.named(flat if len(seeds) > 1 else flat[0], shape)
     units = features / features.norm(dim=1, keepdim=True)
-    outputs, tape = network.forward(tensors, shape, units[batch.rows], batch.dropout)
-    losses, by_outputs = objective.gradient(tensors, gradients, outputs, batch)
-    network.backward(tensors, gradients, shape, tape, by_outputs)
+    outputs = network.forward(tensors, shape, units[batch.rows], batch.dropout)
+    found = objective.losses(tensors, outputs, batch, slice(0, outputs.shape[1]))
+    found.sum().backward()
 
     for s in range(len(seeds)):
-        plain = PlainHead(shape).double().take({name: tensor[s] for name, tensor in tensors.items()})
+        plain = PlainHead(shape).double().take(network.named(flat[s].detach(), shape))
         step = Step(method, features.double(), labels, of_seed(draws, s))
         expected = step.loss(plain)
         expected.backward()
         assert batch.rows[s].tolist() == step.rows
-        assert off(losses[s], expected.detach()) < 1e-5
-        for name, gradient in plain.gradients(tensors).items():
-            assert off(gradients[name][s], gradient) < 1e-5, name
+        assert off(found[s].detach(), expected.detach()) < 1e-5
+        own = network.named(flat.grad[s], shape)
+        for name, gradient in plain.gradients(own).items():
+            assert off(own[name], gradient) < 1e-5, name
 
 
-def test_joint_is_the_same_however_its_rows_are_cut(monkeypatch):
+def test_what_parts_of_the_rows_add_to_the_loss_of_joint_is_the_whole():
     features, labels = (torch.from_numpy(array) for array in clusters(40, branching=(2, 2, 2)))
     shape = a_shape("joint", tuple(int(count) for count in labels.max(0).values + 1))
     classes = Classes(labels)
-    flat = initial_weights(shape, [Streams(3, CPU)])
-    found = []
-    for most, both in ((1 << 18, None), (1, lambda one, other: (one(), other()))):  # whole; three rows at a time
-        monkeypatch.setattr("heads.training.joint._SCORES", most)
-        monkeypatch.setattr("heads.training.joint._FEWEST_ROWS", 3)
-        objective = Joint(METHODS["joint"].settings, shape, labels, classes, both)
-        batch = part_of(objective.prepare(a_drawn_step(objective, shape, classes, (3,))), 0)
-        outputs = network.forward(network.Tensors(flat, shape), shape, features[batch.rows], batch.dropout)[0]
-        grads = torch.zeros_like(flat)
-        loss, by_outputs = objective.gradient(
-            network.Tensors(flat, shape), network.Tensors(grads, shape), outputs, batch
-        )
-        found.append((loss, by_outputs, grads))
-    for whole, cut in zip(*found, strict=True):
-        assert off(cut, whole) < 1e-5
-        assert float(whole.abs().max()) > 0
+    objective = an_objective("joint", shape, labels, classes)
+    batch = part_of(objective.prepare(a_drawn_step(objective, shape, classes, (3, 4))), 0)
+    tensors = network.named(network.initial_weights(shape, [Streams(seed, CPU) for seed in (3, 4)]), shape)
+    outputs = network.forward(tensors, shape, features[batch.rows], batch.dropout)
+    whole, *parts = (
+        objective.losses(tensors, outputs, batch, slice(first, last)) for first, last in ((0, 16), (0, 5), (5, 16))
+    )
+    assert float(parts[0].min()) > 0
+    torch.testing.assert_close(parts[0] + parts[1], whole)
 
 
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.supervise is not None])

@@ -14,7 +14,7 @@ from heads.methods import METHODS, hyperparameters, keep_probabilities, prefix_p
 from heads.presets import PRESETS, HeadShape
 from heads.training.inputs import checked_inputs
 from heads.training.sampling import Classes, DrawShape, Sampler, Streams
-from heads.training.trainer import Trainer, initial_weights, part_of
+from heads.training.trainer import Trainer, part_of
 from tests.heads.conftest import clusters
 from tests.heads.reference import PlainHead, Step, clipped_adamw
 
@@ -51,7 +51,7 @@ def a_sampler(method, shape, streams, labels, batch):
 def plain_fit(method, seed, inputs, shape, settings):
     """One seed's head after a plain loop in float64, the loss of every step and the length of its gradient."""
     streams = Streams(seed, CPU)
-    start = network.Tensors(initial_weights(shape, [streams]), shape)
+    start = network.named(network.initial_weights(shape, [streams]), shape)
     head = PlainHead(shape).double().take({name: tensor[0] for name, tensor in start.items()})
     sampler = a_sampler(method, shape, streams, inputs.labels, settings["batch_size"])
     step, losses, lengths = clipped_adamw(head, settings["lr"]), [], []
@@ -77,13 +77,13 @@ def test_the_steps_of_two_seeds_at_once_are_those_of_a_plain_loop_for_each(metho
     together, inputs, shape, settings = a_trainer(method, SEEDS, rows=rows, batch=batch, epochs=epochs)
     trained(together, epochs)
     assert together.steps * epochs == steps
-    first = network.Tensors(initial_weights(shape, [Streams(seed, CPU) for seed in SEEDS]), shape)
+    first = network.named(network.initial_weights(shape, [Streams(seed, CPU) for seed in SEEDS]), shape)
     for s, seed in enumerate(SEEDS):
         alone = trained(a_trainer(method, [seed], rows=rows, batch=batch, epochs=epochs)[0], epochs)
         head, losses, lengths = plain_fit(method, seed, inputs, shape, settings)
         assert max(lengths) > 1.5 * min(lengths) > 1.5  # so that clipping to 1 changes how much each step weighs
         for flat, history in ((together.flat[s], together.histories[s]), (alone.flat[0], alone.histories[0])):
-            for name, tensor in network.Tensors(flat[None], shape).items():
+            for name, tensor in network.named(flat[None], shape).items():
                 parameter, part = head.parts(name)
                 expected = parameter[part].detach()
                 assert float((tensor[0].double() - expected).abs().max()) < 1.2e-7 * steps + 2e-6, name
@@ -98,7 +98,7 @@ def test_each_seed_s_gradient_is_clipped_to_length_one_by_itself():
     """
     trainer, inputs, shape, _ = a_trainer("joint", SEEDS, head="linear")
     trainer.flat[1] *= 1000
-    tensors = {name: tensor.clone() for name, tensor in network.Tensors(trainer.flat, shape).items()}
+    tensors = {name: tensor.clone() for name, tensor in network.named(trainer.flat, shape).items()}
     samplers = [a_sampler("joint", shape, Streams(seed, CPU), inputs.labels, 4) for seed in SEEDS]
     drawn = []
     for sampler in samplers:

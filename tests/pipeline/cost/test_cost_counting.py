@@ -53,15 +53,14 @@ def test_a_real_training_step_costs_what_is_counted(method, preset, levels):
 
     inputs = trainer._inputs.features[batch.rows]
     with FlopCounterMode(display=False) as counter:
-        outputs, tape = network.forward(trainer._weights, shape, inputs, batch.dropout)
+        outputs = network.forward(trainer._weights, shape, inputs, batch.dropout)
     assert counter.get_total_flops() == step.head_forward
+    assert flops_of(lambda: outputs.sum().backward()) == step.head_backward
+    cut = outputs.detach().requires_grad_()
     with FlopCounterMode(display=False) as counter:
-        _, by_outputs = trainer.objective.gradient(trainer._weights, trainer._gradients, outputs, batch)
-    assert counter.get_total_flops() == step.losses.forward + step.losses.backward
-    assert (
-        flops_of(lambda: network.backward(trainer._weights, trainer._gradients, shape, tape, by_outputs))
-        == step.head_backward
-    )
+        loss = trainer.objective.losses(trainer._weights, cut, batch, slice(0, step.rows))
+    assert counter.get_total_flops() == step.losses.forward
+    assert flops_of(lambda: loss.sum().backward()) == step.losses.backward
     assert flops_of(lambda: trainer.step(batch, torch.tensor(1e-4))) == step.total - step.optimiser
 
 
