@@ -185,13 +185,14 @@ def _uneven_depth(rows: Rows) -> Iterator[Finding]:
 def _unknown_splits(rows: Rows) -> Iterator[Finding]:
     split = rows.frame.get_column("split")
     mask = ~split.is_in(SPLITS).fill_null(False)
-    values = split.filter(mask).unique(maintain_order=True).head(3)
-    shown = listed("none" if value is None else quoted(value) for value in values)
-    remedy = (
-        f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made (--split none); "
-        "of numbers say what they mean: --split 'split:0=train,1=test'"
-    )
-    return _errors(rows, mask, "unknown-split", f"split is {shown}", remedy)
+    if mask.any():
+        values = split.filter(mask).unique(maintain_order=True).head(3)
+        shown = listed("none" if value is None else quoted(value) for value in values)
+        remedy = (
+            f"write {', '.join(SPLITS)} in column split, or remove the column to have splits made (--split none); "
+            "of numbers say what they mean: --split 'split:0=train,1=test'"
+        )
+        yield from _errors(rows, mask, "unknown-split", f"split is {shown}", remedy)
 
 
 def _two_parents(rows: Rows) -> Iterator[Finding]:
