@@ -55,6 +55,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     if fault := level_fault(source, names):
         raise fault
     frame, said_missing = _missing_below(frame, names)
+    frame, said_numbers = _numbers_alike(frame, names)
     numbers = records.numbers
     dropped: tuple[str, ...] = ()
     made = splits_of(records.frame.get_column(split)).alias("split") if split else None
@@ -62,7 +63,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
         frame, numbers, made, dropped = _complete(frame, names, numbers, made)
     if known.qualify_labels:
         frame = qualified(frame, names)
-    notes += (*said_levels, *said_missing, *said_splits, *dropped)
+    notes += (*said_levels, *said_missing, *said_numbers, *said_splits, *dropped)
     if made is None:
         made = pl.Series("split", assign_splits(value or "" for value in frame.get_column("text")), dtype=pl.String)
         notes += ("no column split: 80/10/10 by a seeded hash of each text",)
@@ -172,6 +173,8 @@ def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple
         frame, notes = records.frame, (*notes, said_lists)
     _check_labels(records, columns)
     levels = frame.select(columns)
+    if tree is not None or known.names:  # whose ids are whole: a missing value makes a file's column floats
+        levels = levels.with_columns(pl.all().str.replace(r"^(-?\d+)\.0+$", "$1"))
     if tree is not None:
         levels, said = _by_tree(levels.to_series(levels.width - 1), tree, place, known)
         notes += said
@@ -267,6 +270,20 @@ def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFr
                 notes.append(f"{said}: {read_as}")
         if depth:
             frame = frame.with_columns(pl.when(~(word & bare).fill_null(False)).then(column).alias(names[depth]))
+    return frame, tuple(notes)
+
+
+def _numbers_alike(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Read 1.0 as 1 in a level of whole numbers that has both: a missing value makes a file's column floats."""
+    notes: list[str] = []
+    for name in names:
+        labels = frame.get_column(name).drop_nulls().unique()
+        if not labels.str.contains(r"^-?(0|[1-9]\d*)(\.0+)?$").all():
+            continue
+        whole = pl.col(name).str.replace(r"\.0+$", "")
+        if frame.select(whole).to_series().drop_nulls().n_unique() < len(labels):
+            frame = frame.with_columns(whole)
+            notes.append(f"whole numbers in column {name} are written with and without .0: read as the same")
     return frame, tuple(notes)
 
 

@@ -21,7 +21,7 @@ from data.files.columnar import open_excel, open_parquet
 from data.files.delimited import open_delimited
 from data.files.json_records import open_json, open_jsonl
 from data.files.locate import compression_of, in_archive, is_url, located, stem, suffix_of
-from data.files.records import FileFormat, Records
+from data.files.records import FileFormat, Records, without_repeated_names
 
 FORMATS: dict[str, Callable[[str, str, FileFormat], Records]] = {
     ".csv": open_delimited,
@@ -68,7 +68,7 @@ def open_source(source: str, format: FileFormat | None = None) -> Records:
                 f"{source} is {kind[1:].upper()}, which is not read",
                 f"make a table of it, with one row per text: python -c {shlex.quote('import pandas; ' + code)}",
             )
-        records = FORMATS[kind](source, place, format or FileFormat())
+        records = without_repeated_names(FORMATS[kind](source, place, format or FileFormat()))
         if kind != suffix:
             records = replace(records, notes=(f"{source} holds {kind[1:]}, not {suffix[1:]}", *records.notes))
         return records

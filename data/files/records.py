@@ -21,6 +21,7 @@ from typing import Literal
 
 import polars as pl
 
+from data.errors import listed
 from data.files.locate import suffix_of
 
 Quotes = Literal["doubled", "backslash", "literal"]
@@ -110,6 +111,26 @@ def without_header(records: Records) -> Records:
     made = first_line_as_row(records)
     note = f"the first line is a row, not names: columns are {', '.join(made.frame.columns)} (--header: it holds names)"
     return replace(made, notes=(*made.notes, note))
+
+
+def without_repeated_names(records: Records) -> Records:
+    """Return `records` without rows that repeat the names of all columns, as files put together have; a note says so.
+
+    They are names, and no values, where none of them stands in any other row.
+    """
+    names = records.frame.columns
+    if not records.named or len(names) < 2:
+        return records
+    bare = [pl.col(name).str.strip_chars("\ufeff \t") == name.strip() for name in names]
+    repeats = records.frame.select(pl.all_horizontal(bare).fill_null(False)).to_series()
+    if not repeats.any() or records.frame.filter(~repeats).select(pl.any_horizontal(bare).any()).item():
+        return records
+    places = listed(records.numbers.filter(repeats).head(10), int(repeats.sum()))
+    note = f"{records.source}, row {places}: the names of the columns once more, as of files put together; left out"
+    return replace(
+        records, frame=records.frame.filter(~repeats), numbers=records.numbers.filter(~repeats),
+        notes=(*records.notes, note),
+    )  # fmt: skip
 
 
 def has_no_header(records: Records) -> bool:

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from data import DataError, Description, load
@@ -190,6 +191,47 @@ def test_a_word_for_no_label_does_not_hide_the_tree(tmp_path, word):
     path.write_text("text,area,topic\n" + "".join(f"{','.join(row)}\n" for row in rows))
     dataset = load(str(path))
     assert dataset.levels == ("area", "topic") and dataset.frame["topic"].null_count() == 27
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_names_of_columns_that_stand_again_inside_the_file_are_no_row(tmp_path, mark):
+    rows = [f"text number {i},{'ab'[i % 2]},{i % 2}{i % 4 // 2},{'train' if i % 5 else 'test'}\n" for i in range(80)]
+    lines = ["text,area,topic,split\n", *rows[:40], f"{mark}text,area,topic,split\n", *rows[40:]]
+    path = tmp_path / "together.csv"
+    path.write_text("".join(lines))
+    dataset = load(str(path))
+    assert len(dataset) == 80 and dataset.levels == ("area", "topic") and dataset.hierarchy.classes[0] == ("a", "b")
+    assert (dataset.frame["split"] == "test").sum() == 16
+    assert any("row 41: the names of the columns once more" in note for note in dataset.warnings)
+
+
+def test_a_first_row_that_stands_twice_is_still_a_row(tmp_path):
+    rows = [f"text number {i},{'ab'[i % 2]},{i % 2}{i % 4 // 2}\n" for i in range(80)]
+    path = tmp_path / "bare.csv"
+    path.write_text("".join([*rows, rows[0]]))
+    assert len(load(str(path))) == 81
+
+
+def test_ids_that_a_missing_value_made_floats_are_those_of_the_names_and_of_the_hierarchy(tmp_path):
+    path, names, tree = (tmp_path / name for name in ("ids.csv", "names.csv", "tree.json"))
+    path.write_text("text,topic\n" + "".join(f"text number {i},{i % 4}.0\n" for i in range(80)))
+    names.write_text("id,name\n0,zero\n1,one\n2,two\n3,three\n")
+    tree.write_text(json.dumps({"low": ["0", "1"], "high": ["2", "3"]}))
+    named = load(str(path), levels=["topic"], description=Description(names=(str(names),)))
+    assert sorted(named.hierarchy.classes[0]) == ["one", "three", "two", "zero"]
+    assert load(str(path), description=Description(hierarchy=str(tree))).hierarchy.sizes == (2, 4)
+
+
+def test_numbers_that_one_of_two_files_holds_as_floats_are_the_same_classes(tmp_path):
+    rows = pl.DataFrame({"text": [f"text number {i}" for i in range(80)], "area": [i % 2 for i in range(80)]})
+    rows = rows.with_columns(topic=pl.col("area") * 2 + pl.int_range(80) // 2 % 2)
+    rows[:60].write_parquet(tmp_path / "train.parquet")
+    rows[60:].with_columns(pl.when(pl.int_range(20) > 0).then(pl.col("topic").cast(pl.Float64))).write_parquet(
+        tmp_path / "test.parquet"
+    )
+    dataset = load(str(tmp_path), levels=["area", "topic"])
+    assert sorted(dataset.hierarchy.classes[1]) == ["0", "1", "2", "3"]
+    assert any("with and without .0" in note for note in dataset.warnings)
 
 
 def test_a_word_for_no_label_above_a_label_is_said(tmp_path):
