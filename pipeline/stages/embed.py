@@ -171,11 +171,11 @@ def embed(
     used = _source_of(request, report)
     stores = {str(layer.layer): layer.folder.name for layer in report.stores}
     artifacts.remember(Current(source, dataset.id, used, stores), also_called=request.resolved.name)
-    reading = _reading(dataset.texts, request) if report.computed else None
+    reading = how_read(dataset.texts, request) if report.computed else None
     return Embedded(dataset.id, dataset.warnings, used, report, dataset, reading=reading)
 
 
-def _reading(texts: Sequence[str], request: EmbedRequest) -> Reading | None:
+def how_read(texts: Sequence[str], request: EmbedRequest) -> Reading | None:
     """How the backbone read the texts; None where its tokenizer is not here."""
     if request.resolved.endpoint is not None:
         return None
@@ -183,3 +183,23 @@ def _reading(texts: Sequence[str], request: EmbedRequest) -> Reading | None:
         return reading_of(texts, request.resolved)
     except cache.CacheError:
         return None
+
+
+UNKNOWN = 0.05
+"""Share of unknown tokens from which on it is said."""
+
+
+def reading_lines(reading: Reading | None, name: str) -> list[str]:
+    """What a person should know of how the backbone `name` read texts: many unknown tokens, texts cut."""
+    lines = []
+    if reading is not None and reading.unknown > UNKNOWN:
+        lines.append(
+            f"{reading.unknown:.0%} of the tokens are unknown to {name} (in {reading.sampled:,} texts): it may not "
+            "know this language or script, so try another --backbone"
+        )
+    if reading is not None and reading.cut:
+        lines.append(
+            f"{reading.cut:,} of {reading.texts:,} texts are longer than the {reading.room:,} tokens that "
+            f"{name} reads: their ends are cut off"
+        )
+    return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request
+from pipeline.stages.embed import Embedded, EmbeddedTexts, embed, embed_corpus, embed_request, reading_lines
 from pipeline.stages.given_features import store_given
 from pipeline.terminal.command import Session
 from pipeline.terminal.console import duration
@@ -77,30 +77,10 @@ def _with_backbone(session: Session, options: Mapping[str, Any]) -> Mapping[str,
 
 def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
     """Warnings and choices, and what an embed did."""
-    for line in (*embedded.warnings, *embedded.report.notes, *reading_lines(embedded)):
+    for line in (*embedded.warnings, *embedded.report.notes, *reading_lines(embedded.reading, embedded.backbone.name)):
         session.console.say(line)
     for line in embed_lines(embedded):
         session.console.show(line)
-
-
-UNKNOWN = 0.05
-"""Share of unknown tokens from which on it is said."""
-
-
-def reading_lines(embedded: EmbeddedTexts) -> list[str]:
-    """What a person should know of how the backbone read the texts: many unknown tokens, texts cut."""
-    reading, name, lines = embedded.reading, embedded.backbone.name, []
-    if reading is not None and reading.unknown > UNKNOWN:
-        lines.append(
-            f"{reading.unknown:.0%} of the tokens are unknown to {name} (in {reading.sampled:,} texts): it may not "
-            "know this language or script, so try another --backbone"
-        )
-    if reading is not None and reading.cut:
-        lines.append(
-            f"{reading.cut:,} of {reading.texts:,} texts are longer than the {reading.room:,} tokens that "
-            f"{name} reads: their ends are cut off"
-        )
-    return lines
 
 
 def embed_lines(embedded: EmbeddedTexts) -> list[str]:

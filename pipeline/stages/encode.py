@@ -22,6 +22,7 @@ import cache
 import data
 from data.files.several import read_files
 from pipeline.errors import PipelineError
+from pipeline.stages.embed import how_read, reading_lines
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.records import forbidden, tell
 from pipeline.workspace.runs import Run
@@ -146,18 +147,15 @@ def _features(
     progress: Callable[[cache.EmbedProgress], None] | None,
 ) -> tuple[np.ndarray, cache.EmbedReport]:
     description = run.record["features"]
-    report = cache.embed_missing(
-        texts,
-        cache.EmbedRequest(
-            backbone or run.record["backbone_source"],
-            root,
-            layers=(int(description["layer"]),),
-            dtype=str(description["compute_dtype"]),
-            store_dtype=str(description["store_dtype"]),
-            prompt=run.record["prompt"],
-        ),
-        progress,
+    request = cache.EmbedRequest(
+        backbone or run.record["backbone_source"],
+        root,
+        layers=(int(description["layer"]),),
+        dtype=str(description["compute_dtype"]),
+        store_dtype=str(description["store_dtype"]),
+        prompt=run.record["prompt"],
     )
+    report = cache.embed_missing(texts, request, progress)
     found = report.stores[0]
     if found.fingerprint != run.record["fingerprint"]:
         raise PipelineError(
@@ -165,6 +163,8 @@ def _features(
             f"run {run.id} was trained on {run.record['fingerprint'][:12]}",
             "use the checkpoint that the run was trained on (--backbone PATH), or fit heads on the new one",
         )
+    for line in reading_lines(how_read(texts, request) if report.computed else None, request.resolved.name):
+        tell(line)
     keys = cache.text_keys(texts, run.record["prompt"])
     return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
 

@@ -68,3 +68,11 @@ def test_a_script_that_the_encoder_does_not_know_is_said(pipeline, tmp_path):
     found = json.loads(done.stdout)
     assert found["unknown_tokens"] > 0.05 and found["texts_cut"] == 0
     assert pipeline.json("embed", source, "--backbone", "minilm")["unknown_tokens"] is None
+
+
+def test_texts_that_are_cut_are_said_when_they_are_encoded(fitted, tmp_path):
+    source = tmp_path / "long.txt"
+    source.write_text("a short text\n" + "word " * 3_000 + "\n")
+    done = fitted("encode", source, "--method", "mrl", "--output", tmp_path / "out.parquet")
+    assert done.returncode == 0
+    assert "1 of 2 texts are longer than the" in done.stderr
