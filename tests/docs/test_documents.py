@@ -83,5 +83,5 @@ def given() -> dict:
         "labels": np.array(labels),
         "label_names": names,
         "new_texts": ["where is my delivery"],
-        "new_labels": [["parcel", "delivery"]],
+        "new_labels": [[1, 2]],
     }

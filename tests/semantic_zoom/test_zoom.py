@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 
 from data import DataError
 from heads import HeadsError
@@ -46,7 +47,10 @@ def test_every_form_of_texts_and_labels_gives_the_same_head(zoom, store):
     ]
     for texts, labels in forms:
         again = Zoom.fit(texts, labels, epochs=4, store=store)
-        assert np.array_equal(again.vectors, zoom.vectors)
+        if torch.cuda.is_available():  # which promises no bits
+            np.testing.assert_allclose(again.vectors, zoom.vectors, atol=1e-4)
+        else:
+            assert np.array_equal(again.vectors, zoom.vectors)
         assert again.levels == zoom.levels == ("level0", "level1")
     zoom.encode(TEXTS)
     assert sorted(store.glob("*/*.h5")) == shards  # nothing was embedded twice
