@@ -39,3 +39,12 @@ def test_what_is_kept_is_shown_without_torch(kept, words):
     modules = imported(kept, *words)
     assert "click" in modules
     assert "torch" not in modules
+
+
+def test_a_search_loads_nothing_of_the_hub(kept):
+    """MiniLM comes from a package: that the hub's cache lacks it is known without what loads from the hub."""
+    words = ("search", "where is my parcel", "--method", "v5", "--seed", "1")
+    assert kept(*words).returncode == 0
+    modules = imported(kept, *words)
+    assert "torch" in modules
+    assert "huggingface_hub.file_download" not in modules
