@@ -148,6 +148,12 @@ class Zoom:
         """Lengths of the prefixes, the full embedding last."""
         return self.head.dims
 
+    def __repr__(self) -> str:
+        """One line: the method, what it was trained on, and what it can be asked for."""
+        known = f"{self.gallery.height:,} texts" if self.gallery.height else "nothing to search"
+        head = f"{self.record['method']}, {self.record['backbone']}"
+        return f"Zoom({head}, {' > '.join(self.levels)}, dims {self.dims}, {known})"
+
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the levels, coarsest first."""

@@ -110,7 +110,8 @@ def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -
     counts = " > ".join(
         f"{len(classes):,} {name}" for name, classes in zip(loaded.levels, loaded.hierarchy.classes, strict=True)
     )
-    session.console.show(f"{loaded.id}: {loaded.frame.height:,} rows, {counts}: no faults found")
+    said = f"no errors, {len(found)} warning{'' if len(found) == 1 else 's'}" if found else "no faults found"
+    session.console.show(f"{loaded.id}: {loaded.frame.height:,} rows, {counts}: {said}")
     return {
         "dataset": loaded.id,
         "rows": loaded.frame.height,

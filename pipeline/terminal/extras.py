@@ -30,5 +30,5 @@ def needed(module: str) -> Any:
         package, extra = _PACKAGES[module]
         raise PipelineError(
             f"this command needs the package {package} of the extra [{extra}], which cannot be imported ({error})",
-            f"pip install 'semantic-zoom[{extra}]'",
+            f"pip install {package}",
         ) from error
