@@ -25,7 +25,6 @@ class CacheError(ValueError):
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
-        self.add_note(f"do: {remedy}")
 
     def __reduce__(self) -> tuple[type[CacheError], tuple[Any, ...]]:
         """Survive the way from a worker process: exceptions are rebuilt from these arguments."""

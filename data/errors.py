@@ -20,7 +20,6 @@ class DataError(ValueError):
         self.problem = " ".join(problem.split())
         self.remedy = " ".join(remedy.split())
         super().__init__(self.problem, self.remedy)
-        self.add_note(f"do: {self.remedy}")
 
     def __str__(self) -> str:
         return self.problem

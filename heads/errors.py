@@ -15,7 +15,6 @@ class HeadsError(ValueError):
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.remedy = remedy
-        self.add_note(f"do: {remedy}")
 
 
 def is_whole(value: Any) -> bool:

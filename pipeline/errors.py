@@ -9,4 +9,3 @@ class PipelineError(ValueError):
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.remedy = remedy
-        self.add_note(f"do: {remedy}")
