@@ -1,7 +1,7 @@
 """Rows of host memory as a tensor of a GPU, copied once instead of a tile per pass.
 
-A copy out of pageable memory is made by one thread of the driver, through a buffer of its own: 8 GB per second was
-measured on an H100's host. Four threads with pinned buffers copy four times as fast.
+A copy out of pageable memory is made by one thread of the driver, through a buffer of its own: 0.12 s for a gigabyte on
+two hosts of an H100. Four threads with pinned buffers took 0.03 s on one and 0.05 s on the other.
 """
 
 from __future__ import annotations

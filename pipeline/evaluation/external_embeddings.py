@@ -24,7 +24,6 @@ Singles = NDArray[np.float32]
 
 _BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 
-
 _LOOKED_AT = 10_000
 """Rows in which repeated embeddings are counted."""
 
