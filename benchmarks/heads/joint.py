@@ -5,10 +5,11 @@
 Test split, five seeds, both protocols (training gallery, and leave-one-out); nothing is chosen on test texts. Against
 it: `lda`, `pca`, `features`; `v5` and `mrl` as published, and matched to joint (its head, learning rate and schedule,
 its number of updates, and its rows per update); its ablations; and a logistic regression with C chosen on validation,
-whose coarse answer is its answer's ancestor. Differences are paired over texts and seeds, a 95 % interval by
-bootstrap over texts; p-values are those of a paired t-test over texts (means over seeds), Holm's over all rows of one
-dataset and protocol. Then how often the labels of a row are a path of the tree: one argmax per level, and one joint
-decoding, with each level's accuracy.
+whose coarse answer is its answer's ancestor. Beside a row's seconds stand the operations of one of its fits, as
+`pipeline.cost.head` counts a step, times the steps; choosing is left out, and a closed form has none. Differences are
+paired over texts and seeds, a 95 % interval by bootstrap over texts; p-values are those of a paired t-test over texts
+(means over seeds), Holm's over all rows of one dataset and protocol. Then how often the labels of a row are a path of
+the tree: one argmax per level, and one joint decoding, with each level's accuracy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import numpy as np
 import heads
 from benchmarks.heads.fit import SEEDS, Features, add_sources, datasets_of, numbers
 from benchmarks.measured import Results, machine
+from heads.methods import method_named
+from heads.presets import HeadShape
+from pipeline.cost.head import step
 from pipeline.evaluation.protocols import leave_one_out, score_embeddings
 from pipeline.evaluation.statistics import bootstrap_interval, holm, paired_test
 
@@ -65,10 +69,12 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
         )  # fmt: skip
         took = time.perf_counter() - began
         joint = [one.head for one in fitted] if name == "joint" else joint
+        gflop = operations(method, settings, fitted[0].head.shape, len(train)) / 1e9
+        remark = f"{len(fitted)} heads in {took:.2f} s"
+        results.add(f"{data.name}: {name}, one fit", gflop, "GFLOP", remark, seconds=took)
         for protocol in PROTOCOLS:
             right = correct[protocol][name] = scored(protocol, [one.head for one in fitted], data, options.device)
-            remark = f"{len(fitted)} heads in {took:.2f} s"
-            show(f"{data.name}: {name}", right.means, results, remark, protocol)
+            show(f"{data.name}: {name}", right.means, results, f"{len(fitted)} heads", protocol)
     regression = heads.fit_logistic(train, labels, validation=data.splits["val"], device=options.device)
     flat = Scored((regression.predict(test) == test_labels)[None, None].astype(float), np.arange(len(test)))
     show(f"{data.name}: logistic regression", flat.means, results, regression.reason, "gallery")
@@ -76,6 +82,17 @@ def measure(data: Features, options: argparse.Namespace, results: Results) -> No
     for protocol, rows in correct.items():
         compare(f"{data.name}, {protocol}", rows, results)
     paths(data, joint, results)
+
+
+def operations(method: str, settings: dict[str, Any], shape: HeadShape, rows: int) -> float:
+    """Operations of one seed's training, 0 of a closed form."""
+    known = {name: value for name, value in settings.items() if name not in ("choice", "head")}
+    if (choice := settings.get("choice")) is not None:
+        known["epochs"] = max(choice.epochs, 1)
+    chosen = heads.hyperparameters(method, **known)
+    batch = min(chosen["batch_size"], rows)
+    steps = chosen["epochs"] * (rows // batch) if batch else 0
+    return float(steps and steps * step(method_named(method), shape, batch).total)
 
 
 class Scored(NamedTuple):
