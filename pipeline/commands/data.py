@@ -134,7 +134,7 @@ def convert_dataset(
         raise click.BadParameter(f"{output} does not end in .parquet, which is what is written", param_hint="--output")
     loading, _ = split_loading(options)
     source = source_of(datasets, loading)
-    check_output(output, force=force, inputs=[Path(source.source)])
+    check_output(output, force=force, inputs=map(Path, source.files))
     loaded = session.artifacts.load_dataset(source)
     for warning in loaded.warnings:
         session.console.say(warning)

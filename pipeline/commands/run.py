@@ -126,7 +126,7 @@ def next_steps(
     settings = [
         word
         for name in ("head", "epochs", "batch_size", "lr", "schedule")
-        if options[name] not in (None, "paper")
+        if options[name] is not None
         for word in (f"--{name.replace('_', '-')}", str(options[name]))
     ]
     more = ["fit-head", "--method", ",".join(methods), "--seeds", "42,123,456", *settings]

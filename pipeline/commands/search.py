@@ -31,8 +31,7 @@ def COMMAND(session: Session, text: str, top: int, **options: Any) -> dict[str, 
         raise PipelineError("TEXT is empty", 'give a text in quotes: pipeline search "how warm is it in lima"')
     run = run_asked(session, options)
     record = run.record
-    store = f"{record['backbone']}-{record['fingerprint'][:12]}"
-    features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=store)
+    features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=run.store)
     if features.dataset.id != record["dataset"]:
         changed = f"texts or labels have changed since this run was trained: what is found is of {features.dataset.id}"
         session.console.say(changed)

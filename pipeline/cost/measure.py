@@ -91,7 +91,8 @@ def _fit_seconds(method: str, labels: NDArray[np.int64], hidden: int, head: str,
 
 def _rows(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Rows of every class with a pair, as evenly as they come, `count` of them at least if there are as many."""
-    finest = labels[:, -1]
+    known = np.flatnonzero(labels[:, -1] >= 0)
+    finest = labels[known, -1]
     order = np.argsort(finest, kind="stable")
     starts = np.searchsorted(finest[order], finest[order])
     rank = np.empty(len(order), np.int64)
@@ -99,7 +100,7 @@ def _rows(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     paired = np.bincount(finest)[finest] > 1
     by_rank = np.argsort(np.where(paired, rank, len(rank)), kind="stable")
     least = int((paired & (rank < 2)).sum())
-    return np.sort(by_rank[: min(max(count, least), int(paired.sum()))])
+    return np.sort(known[by_rank[: min(max(count, least), int(paired.sum()))]])
 
 
 def backbone_speed(

@@ -225,7 +225,7 @@ def _check_belongs(run: Run, features: LabelledFeatures) -> None:
         raise PipelineError(
             f"run {run.id} was trained on features {run.record['fingerprint'][:12]} of {run.record['backbone']}, "
             f"not on {features.fingerprint[:12]} of {features.backbone}",
-            f"name the features it belongs to: --backbone {run.record['backbone']}-{run.record['fingerprint'][:12]}",
+            f"name the features it belongs to: --backbone {run.store}",
         )
 
 

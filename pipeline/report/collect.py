@@ -151,7 +151,11 @@ def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> Retrieva
             return None
         from pipeline.retrieval.results import RetrievalResults  # brings torch
 
-        return RetrievalResults.from_json(found)
+        results = RetrievalResults.from_json(found)
+        if results.layer != features.layer:
+            tell(f"{path} is of layer {results.layer}, not of layer {features.layer}: left out")
+            return None
+        return results
     except (PipelineError, TypeError, KeyError) as error:
         tell(f"{path}: {error}; left out: `pipeline retrieve` writes it again")
         return None

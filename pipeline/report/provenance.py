@@ -16,6 +16,7 @@ from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, bullets, escaped, numbers, table, tag, typed
+from pipeline.workspace.features import is_layer
 from pipeline.workspace.run_names import grouped
 from pipeline.workspace.runs import Run
 
@@ -84,23 +85,21 @@ def settings(report_data: ReportData) -> Section:
 def commands(report_data: ReportData) -> list[str]:
     """What to type to make the page again: embed, a fit for each group of runs, the report."""
     features, source = report_data.features, report_data.source
-    options = ["--dtype", str(features.store.description["compute_dtype"])]
-    options += [] if _is_last(report_data) else ["--layers", str(features.layer)]
+    last, description = is_layer(features.store.description, -1), features.store.description
+    options = ["--dtype", str(description["compute_dtype"])]
+    if description["store_dtype"] != ("float16" if last else "float32"):
+        options += ["--store-dtype", str(description["store_dtype"])]
+    options += [] if last else ["--layers", str(features.layer)]
     options += source.options
-    layer = [] if _is_last(report_data) else ["--layer", str(features.layer)]
+    layer = [] if last else ["--layer", str(features.layer)]
     read = ["--backbone", features.source.source, *options]
     if features.source.source.startswith(GIVEN):
         read = ["--embeddings", "FILE", "--name", features.source.name, *source.options]
     return [
-        shlex.join(["pipeline", "embed", source.source, *read]),
+        shlex.join(["pipeline", "embed", source.source, *source.description.files, *read]),
         *(shlex.join([*_fit_command(group), *layer]) for group in _groups(report_data)),
         shlex.join(["pipeline", "report", *report_data.options.split(), *layer]),
     ]
-
-
-def _is_last(report_data: ReportData) -> bool:
-    config = report_data.features.store.description["config"]
-    return report_data.features.layer == int(config.get("text_config", config)["num_hidden_layers"])
 
 
 def _groups(report_data: ReportData) -> list[list[Run]]:
@@ -118,13 +117,14 @@ def _fit_command(group: list[Run]) -> list[str]:
     if group[0].closed_form:  # chosen, or all there is: neither a seed nor a setting changes it
         return words
     words += ["--seeds", ",".join(str(run.seed) for run in group)]
-    if record["head"] != "paper":
+    usual, settings = heads.hyperparameters(group[0].method), dict(record["hyperparameters"])
+    if settings.get("chosen"):  # by the data, as without either option
+        settings.pop("epochs")
+    elif heads.is_chosen(group[0].method, None, None) or record["head"] != heads.head_of(group[0].method):
         words += ["--head", str(record["head"])]
-    usual = heads.hyperparameters(group[0].method)
     for name, option in _OPTIONS.items():
-        value = record["hyperparameters"].get(name)
-        if value is not None and value != usual.get(name):
-            words += [option, str(value)]
+        if settings.get(name) not in (None, usual.get(name)):
+            words += [option, str(settings[name])]
     return words
 
 

@@ -36,7 +36,7 @@ def run_asked(session: Session, options: Mapping[str, Any], among: Sequence[Run]
     if run_id:
         among = runs_by_id(session.artifacts, [run_id])
     elif among is None:
-        among = runs_asked(session.artifacts, options["dataset"], options["backbone"])
+        among = runs_asked(session.artifacts, options["dataset"], options["backbone"], options.get("layer"))
     run, why = advised_run(among, method, seed)
     session.console.say(chosen_line(run, among, method, seed, why))
     return run

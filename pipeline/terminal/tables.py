@@ -38,7 +38,7 @@ def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Score]) -> 
         yield score_table(kept, levels)
         yield from steerability_lines(kept)
     if not scores:
-        where = f"--dataset {run.record['dataset']} --backbone {run.record['backbone']}"
+        where = f"--dataset {run.record['dataset']} --backbone {run.store}"
         yield f"not scored yet: pipeline score {run.id} {where}"
 
 

@@ -41,6 +41,14 @@ class DatasetSource:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "source"}
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Everything that is read for it, by path or URL."""
+        known = self.description
+        names = (name.rpartition("=")[2] for name in known.names)
+        tree = () if known.hierarchy is None else (known.hierarchy,)
+        return (self.source, *known.files, *known.train, *known.val, *known.test, *names, *tree)
+
+    @property
     def options(self) -> list[str]:
         """The options that say so on the command line, words of a shell."""
         valued = (("--levels", ",".join(self.levels or ())), ("--limit", self.limit))

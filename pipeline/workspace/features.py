@@ -104,7 +104,7 @@ def current_store(artifacts: Artifacts, layer: int) -> cache.FeatureStore:
     for folder in filled:
         if folder.is_dir():
             store = cache.FeatureStore.open(folder)
-            if _is_layer(store.description, layer):
+            if is_layer(store.description, layer):
                 return store
     return find_store(artifacts, current.backbone.name, layer)
 
@@ -122,7 +122,7 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int, *, dataset: str 
     if not exact and not named:
         name = artifacts.backbone_source(lasting_source(backbone)).name
         named = [store for store in stores if store.description["backbone"] == name]
-    fitting = exact or [store for store in named if _is_layer(store.description, layer)]
+    fitting = exact or [store for store in named if is_layer(store.description, layer)]
     if not fitting:
         raise PipelineError(
             f"no features of layer {layer} of {backbone} in {artifacts.features}",
@@ -155,7 +155,8 @@ def runs_of_layers(artifacts: Artifacts, features: LabelledFeatures, methods: Se
     return runs_on(artifacts, features.dataset.id, features.backbone, methods)
 
 
-def _is_layer(description: Mapping[str, Any], layer: int) -> bool:
+def is_layer(description: Mapping[str, Any], layer: int) -> bool:
+    """Whether described features are of a layer, by its absolute index or, below zero, counted from the last."""
     config = description["config"]
     layers = int(config.get("text_config", config)["num_hidden_layers"])
     return int(description["layer"]) == (layer if layer >= 0 else layers + 1 + layer)

@@ -119,6 +119,11 @@ class Run:
         return int(self.record["seed"])
 
     @property
+    def store(self) -> str:
+        """Name of the folder of the features that it was trained on, which `--backbone` takes too."""
+        return f"{self.record['backbone']}-{self.record['fingerprint'][:12]}"
+
+    @property
     def closed_form(self) -> bool:
         """Whether no gradient step made the head: whatever the seed, it is the same."""
         return bool(self.record["hyperparameters"]["epochs"] == 0)

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from heads.methods import METHODS
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, lasting_source
+from pipeline.workspace.features import is_layer
 from pipeline.workspace.run_names import names
 from pipeline.workspace.runs import Run, all_runs
 
 _FIRST = "joint"
 
 
-def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None) -> list[Run]:
+def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None, layer: int | None = None) -> list[Run]:
     """The runs of a dataset (id, name or source) and a backbone, by default those that `embed` used last.
 
+    :param layer: whose features they were trained on; any layer if None.
     :raises PipelineError: if there is none.
     """
     current = artifacts.current()
@@ -30,8 +32,15 @@ def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None) 
     for group in groups:
         of_dataset = [run for run in runs if run.record["dataset"] in group]
         found = [run for run in of_dataset if name in (run.record["backbone"], run.record["backbone_source"])]
-        if found:
-            return found
+        left = [run for run in found if layer is None or is_layer(run.record["features"], layer)]
+        if found and not left:
+            there = ", ".join(dict.fromkeys(str(run.record["layer"]) for run in found))
+            raise PipelineError(
+                f"no run on features of {name} was trained on layer {layer}, only on {there}",
+                f"name one of these: --layer {there}",
+            )
+        if left:
+            return left
     of_dataset = [run for run in runs if run.record["dataset"] in ids]
     asked = dataset or current.dataset_id
     if not ids:

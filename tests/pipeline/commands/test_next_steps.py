@@ -35,6 +35,13 @@ def test_every_line_is_a_command_that_parses_with_the_same_artifacts(monkeypatch
         assert fit[fit.index(option) + 1] == value
 
 
+def test_a_head_that_was_asked_for_is_asked_for_again():
+    """Without it `joint` would choose one, and train another run."""
+    found = words_of(next_steps(Path("a"), ("joint",), {**OPTIONS, "head": "paper"}, "text", page=False))
+    (fit,) = [words for words in found if words[1] == "fit-head"]
+    assert fit[fit.index("--head") + 1] == "paper"
+
+
 def test_a_long_text_of_many_lines_is_searched_for_by_its_beginning():
     text = "The screen stays black\n\n" + "after the update\t" * 40
     (line,) = [

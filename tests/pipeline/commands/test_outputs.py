@@ -184,3 +184,17 @@ def test_a_dataset_whose_file_has_a_name_of_240_characters_goes_the_whole_way(pi
     assert pipeline.json("embed", path, "--backbone", "minilm")["computed"] > 0
     (run,) = pipeline.json("fit-head", "--method", "mrl", "--epochs", "1")["runs"]
     assert [score["run"] for score in pipeline.json("score", "--dataset", path)["scores"]] == [run["id"]]
+
+
+def test_no_file_that_a_dataset_is_read_from_is_replaced_even_with_force(pipeline, tmp_path):
+    table = rows()
+    files = []
+    for split in ("train", "val", "test"):
+        path = tmp_path / f"{split}.parquet"
+        pl.DataFrame(
+            [row[:3] for row in table if row[3] == split], ["text", "level0", "level1"], orient="row"
+        ).write_parquet(path)
+        files += [f"--{split}", path]
+    said = pipeline.fails("data", "convert", *files, "--output", tmp_path / "test.parquet", "--force")
+    assert "is what is read" in said
+    assert pl.read_parquet(tmp_path / "test.parquet").columns == ["text", "level0", "level1"]

@@ -1,8 +1,16 @@
-"""Heads trained on two layers' features: `fit-head` says which is ahead on validation, from what each run recorded."""
+"""Heads trained on two layers' features: which is ahead on validation is said, and neither is taken for the other."""
 
+import shlex
 from pathlib import Path
 
 import polars as pl
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.report.collect import read_retrieval
+from pipeline.workspace.artifacts import Artifacts
+from pipeline.workspace.features import labelled_features
+from pipeline.workspace.select_run import runs_asked
 
 
 def test_fit_head_says_which_layer_is_ahead_on_validation(pipeline, small_csv):
@@ -22,3 +30,23 @@ def test_fit_head_says_which_layer_is_ahead_on_validation(pipeline, small_csv):
     assert sentence.endswith(expected), sentence
     assert sentence.startswith("mrl, linear head")
     assert expected in pipeline("fit-head", *options).stdout
+
+
+def test_what_is_of_one_layer_is_not_taken_for_another(pipeline, small_csv):
+    pipeline.json("embed", small_csv, "--backbone", "minilm", "--layers", "-1,-4")
+    fitting = ("fit-head", "--method", "mrl", "--head", "linear", "--epochs", "1")
+    (run,) = pipeline.json(*fitting, "--layer", "-4")["runs"]
+    (line,) = [line for line in pipeline("runs", "show", run["id"]).stdout.splitlines() if "not scored yet" in line]
+    scored = pipeline(*shlex.split(line.partition(": pipeline ")[2]))
+    assert scored.returncode == 0, scored.stderr
+
+    artifacts = Artifacts(pipeline.artifacts)
+    with pytest.raises(PipelineError, match="only on 3") as wrong:
+        runs_asked(artifacts, None, None, -1)
+    assert wrong.value.remedy.endswith("--layer 3")
+    assert [found.id for found in runs_asked(artifacts, None, None, -4)] == [run["id"]]
+
+    pipeline.json("retrieve", "--layer", "-4", "--candidates", "10", "--queries", "10", "--engines", "flat")
+    left = {layer: read_retrieval(artifacts, labelled_features(artifacts, layer=layer)) for layer in (-4, -1)}
+    assert left[-4].layer == 3
+    assert left[-1] is None
