@@ -54,28 +54,27 @@ class Description:
         return FileFormat(self.separator, cast(Quotes | None, self.quotes), self.encoding, self.header)
 
     @property
+    def said(self) -> dict[str, Any]:
+        """The fields that say something."""
+        return {
+            one.name: value for one in fields(self) if (value := getattr(self, one.name)) not in (one.default, None, ())
+        }
+
+    @property
     def words(self) -> list[str]:
         """The options that say this, words of a shell."""
         found: list[str] = []
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if (value in (None, (), False) and one.name != "header") or one.name == "files" or value is None:
-                continue
-            option = "--" + one.name.replace("_", "-")
-            if one.name == "header":
-                found.append(option if value else "--no-header")
-            elif value is True:
-                found.append(option)
-            else:
-                found += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+        for name, value in self.said.items():
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                found.append(f"--{option}" if value else f"--no-{option}")
+            elif name != "files":
+                found += [f"--{option}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
         return found
 
     def over(self, other: Description) -> Description:
         """Return this description where it says something, else `other`."""
-        said = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(
-            other, **{name: value for name, value in said.items() if value not in (None, (), False) or value == 0}
-        )
+        return replace(other, **self.said)
 
 
 def described(source: str, given: Description) -> tuple[str, Description, tuple[str, ...]]:

@@ -135,9 +135,11 @@ def side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
     machine is not running at all: measured at ten times the time.
     """
     before = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool.map
-    torch.set_num_threads(before)  # a thread's setting is its own, but threads to come would take over the last one
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:  # a thread's setting is its own, but threads to come would take over the last one
+        torch.set_num_threads(before)
 
 
 def units_of(keys: _Keys) -> _Keys:

@@ -173,6 +173,15 @@ def test_a_hierarchy_with_two_parents_or_without_a_label_is_refused(write):
         loaded("mapping/rows.csv", description=Description(hierarchy=path))
 
 
+def test_flags_of_a_toml_file_hold_beside_options(write):
+    rows = [f"text {i},c{i % 2},{'both' if i % 3 else 'own'},train" for i in range(12)]
+    rows += [f"more {i},c{i % 2},both,test" for i in range(4)] + ["no label,,,train"]
+    source = write("t.csv", "text,level0,level1,split\n" + "\n".join(rows) + "\n")
+    write("t.toml", "qualify-labels = true\ndrop_incomplete = true\nheader = true\n")
+    assert load(source, text="text").hierarchy.sizes == (2, 4)
+    assert described(source, Description(header=False))[1].header is False
+
+
 def test_a_toml_file_with_an_unknown_key_is_refused_and_options_win(write):
     write("t.csv", (FORMS / "title_and_body.csv").read_text())
     write("t.toml", 'text = "description"\n')

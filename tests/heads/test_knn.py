@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -213,6 +214,17 @@ class TestNeighbours:
         before = torch.get_num_threads()
         prefix_neighbours(np.eye(4), np.eye(4), 2, 1)
         assert torch.get_num_threads() == before
+
+    def test_threads_to_come_are_left_as_they_were_after_an_error(self):
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            with pytest.raises(HeadsError, match="not finite"):
+                prefix_neighbours(np.full((2, 4), np.nan, np.float32), np.ones((3, 4), np.float32), 4, 1)
+            with ThreadPoolExecutor(1) as later:
+                assert later.submit(torch.get_num_threads).result() == 2
+        finally:
+            torch.set_num_threads(before)
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64])
     def test_any_real_dtype(self, dtype):
