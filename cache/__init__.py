@@ -37,16 +37,16 @@ __all__ = [
     "text_keys",
     "verify",
 ]
-__getattr__ = importer(
+__getattr__, _ = importer(
     __name__,
     {
-        "cache.backbone.registry": ("resolve",),
-        "cache.embedding": ("embed", "embed_missing"),
-        "cache.errors": ("CacheError",),
-        "cache.plan": ("EmbedRequest",),
-        "cache.progress": ("EmbedProgress", "EmbedReport"),
-        "cache.store.hashing": ("text_keys",),
-        "cache.store.store": ("FeatureStore",),
-        "cache.store.verification": ("verify",),
+        "cache.backbone.registry": "resolve",
+        "cache.embedding": "embed embed_missing",
+        "cache.errors": "CacheError",
+        "cache.plan": "EmbedRequest",
+        "cache.progress": "EmbedProgress EmbedReport",
+        "cache.store.hashing": "text_keys",
+        "cache.store.store": "FeatureStore",
+        "cache.store.verification": "verify",
     },
 )

@@ -18,27 +18,6 @@ if TYPE_CHECKING:
     from heads.logistic import LogisticRegression, fit_logistic
     from heads.methods import METHODS, head_of, hyperparameters, is_chosen, is_closed_form
 
-_HOMES = {
-    "METHODS": "methods",
-    "Choice": "choosing",
-    "FitProgress": "fitting",
-    "FitResult": "fitting",
-    "FractalHead": "head",
-    "HeadsError": "errors",
-    "LogisticRegression": "logistic",
-    "check": "checkpoint_files",
-    "choose": "fitting",
-    "fit": "fitting",
-    "fit_logistic": "logistic",
-    "fit_many": "fitting",
-    "head_of": "methods",
-    "hyperparameters": "methods",
-    "is_chosen": "methods",
-    "is_closed_form": "methods",
-    "load": "checkpoint",
-    "save": "checkpoint",
-}
-
 __all__ = [
     "METHODS",
     "Choice",
@@ -60,11 +39,21 @@ __all__ = [
     "save",
 ]
 
+_MODULES = {
+    "checkpoint": "load save",
+    "checkpoint_files": "check",
+    "choosing": "Choice",
+    "errors": "HeadsError",
+    "fitting": "FitProgress FitResult choose fit fit_many",
+    "head": "FractalHead",
+    "logistic": "LogisticRegression fit_logistic",
+    "methods": "METHODS head_of hyperparameters is_chosen is_closed_form",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module."""
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'heads' has no attribute {name!r}")
-    value = getattr(import_module(f"heads.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(f"heads.{_MODULE_OF[name]}"), name)

@@ -14,43 +14,14 @@ if TYPE_CHECKING:
     from cache.backbone.quiet import quiet_transformers
     from cache.backbone.registry import BACKBONES, GIVEN, SERVED, Backbone, at_hand, is_causal, package_folder
 
-__all__ = [
-    "BACKBONES",
-    "GIVEN",
-    "READING",
-    "SERVED",
-    "Backbone",
-    "BackboneOptions",
-    "at_hand",
-    "fetch_small_files",
-    "forget_hashes",
-    "identity",
-    "is_cached",
-    "is_causal",
-    "locate",
-    "package_folder",
-    "quiet_transformers",
-    "read_content",
-    "read_json",
-    "weight_files",
-    "with_options",
-]
-__getattr__ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
-        "cache.backbone.fingerprint": ("forget_hashes", "identity", "read_content", "weight_files"),
-        "cache.backbone.hub": ("fetch_small_files", "is_cached", "locate"),
-        "cache.backbone.json_files": ("read_json",),
-        "cache.backbone.registry": (
-            "BACKBONES",
-            "GIVEN",
-            "SERVED",
-            "Backbone",
-            "at_hand",
-            "is_causal",
-            "package_folder",
-        ),
-        "cache.backbone.options": ("READING", "BackboneOptions", "with_options"),
-        "cache.backbone.quiet": ("quiet_transformers",),
+        "cache.backbone.fingerprint": "forget_hashes identity read_content weight_files",
+        "cache.backbone.hub": "fetch_small_files is_cached locate",
+        "cache.backbone.json_files": "read_json",
+        "cache.backbone.options": "READING BackboneOptions with_options",
+        "cache.backbone.quiet": "quiet_transformers",
+        "cache.backbone.registry": "BACKBONES GIVEN SERVED Backbone at_hand is_causal package_folder",
     },
 )

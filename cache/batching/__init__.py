@@ -12,23 +12,12 @@ if TYPE_CHECKING:
     from cache.batching.ragged import Sequences
     from cache.batching.tokenizer import Reading, TextTokenizer, reading_of, token_lengths
 
-__all__ = [
-    "Batch",
-    "Reading",
-    "Sequences",
-    "TextTokenizer",
-    "pack",
-    "reading_of",
-    "shared_lengths",
-    "token_lengths",
-    "token_order",
-]
-__getattr__ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
-        "cache.batching.packing": ("Batch", "pack"),
-        "cache.batching.prefix_trie": ("shared_lengths", "token_order"),
-        "cache.batching.ragged": ("Sequences",),
-        "cache.batching.tokenizer": ("Reading", "TextTokenizer", "reading_of", "token_lengths"),
+        "cache.batching.packing": "Batch pack",
+        "cache.batching.prefix_trie": "shared_lengths token_order",
+        "cache.batching.ragged": "Sequences",
+        "cache.batching.tokenizer": "Reading TextTokenizer reading_of token_lengths",
     },
 )

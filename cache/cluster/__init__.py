@@ -14,21 +14,11 @@ if TYPE_CHECKING:
     from cache.cluster.engine import embed_on_cluster
     from cache.cluster.parquet import Corpus, open_corpus
 
-__all__ = [
-    "Corpus",
-    "check_shared",
-    "connected",
-    "embed_on_cluster",
-    "import_ray",
-    "living_nodes",
-    "open_corpus",
-    "reason_of",
-]
-__getattr__ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
-        "cache.cluster.connection": ("check_shared", "connected", "import_ray", "living_nodes", "reason_of"),
-        "cache.cluster.engine": ("embed_on_cluster",),
-        "cache.cluster.parquet": ("Corpus", "open_corpus"),
+        "cache.cluster.connection": "check_shared connected import_ray living_nodes reason_of",
+        "cache.cluster.engine": "embed_on_cluster",
+        "cache.cluster.parquet": "Corpus open_corpus",
     },
 )

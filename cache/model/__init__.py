@@ -9,12 +9,9 @@ from cache.lazy import importer
 if TYPE_CHECKING:
     from cache.model.encoder import Encoder
 
-__all__ = [
-    "Encoder",
-]
-__getattr__ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
-        "cache.model.encoder": ("Encoder",),
+        "cache.model.encoder": "Encoder",
     },
 )

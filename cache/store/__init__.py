@@ -13,24 +13,13 @@ if TYPE_CHECKING:
     from cache.store.maintenance import compact, find_stores, remove_store
     from cache.store.store import FeatureStore
 
-__all__ = [
-    "FeatureStore",
-    "atomic_file",
-    "atomic_folder",
-    "compact",
-    "find_stores",
-    "read_description",
-    "remove_stale_partials",
-    "remove_store",
-    "store_vectors",
-]
-__getattr__ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
-        "cache.store.atomic": ("atomic_file", "atomic_folder", "remove_stale_partials"),
-        "cache.store.description": ("read_description",),
-        "cache.store.given": ("store_vectors",),
-        "cache.store.maintenance": ("compact", "find_stores", "remove_store"),
-        "cache.store.store": ("FeatureStore",),
+        "cache.store.atomic": "atomic_file atomic_folder remove_stale_partials",
+        "cache.store.description": "read_description",
+        "cache.store.given": "store_vectors",
+        "cache.store.maintenance": "compact find_stores remove_store",
+        "cache.store.store": "FeatureStore",
     },
 )

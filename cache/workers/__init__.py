@@ -11,19 +11,11 @@ if TYPE_CHECKING:
     from cache.workers.process_pool import Channel
     from cache.workers.scheduler import Acknowledged, Scheduler
 
-__all__ = [
-    "Acknowledged",
-    "Channel",
-    "Scheduler",
-    "choose_devices",
-    "current",
-    "threads_each",
-]
-__getattr__ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
-        "cache.devices": ("choose_devices", "current", "threads_each"),
-        "cache.workers.process_pool": ("Channel",),
-        "cache.workers.scheduler": ("Acknowledged", "Scheduler"),
+        "cache.devices": "choose_devices current threads_each",
+        "cache.workers.process_pool": "Channel",
+        "cache.workers.scheduler": "Acknowledged Scheduler",
     },
 )
