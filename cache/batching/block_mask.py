@@ -9,7 +9,7 @@ saves the kernel its mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,19 +51,6 @@ def block_lists(visible: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[
     return starts.astype(np.int32), key.astype(np.int32)
 
 
-class PackedTrie(Protocol):
-    """What is read of a batch (`packing.Batch`) to lay it out: its nodes, int64 [nodes], and each text's last."""
-
-    @property
-    def ids(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def positions(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def end(self) -> NDArray[np.int64] | None: ...  # noqa: D102
-    @property
-    def last(self) -> NDArray[np.int64] | None: ...  # noqa: D102
-
-
 @dataclass(frozen=True)
 class HostTrie:
     """A trie with its block lists in one int32 array, so that one copy moves it; `sizes` are the fields' lengths."""
@@ -72,21 +59,27 @@ class HostTrie:
     sizes: Mapping[str, int]
 
     @classmethod
-    def of(cls, batch: PackedTrie, *, windowed: bool) -> HostTrie:
-        """Lay a batch's trie out. `windowed`: a local window may cut any block, so that none counts as full."""
-        assert batch.end is not None
-        assert batch.last is not None
+    def of(
+        cls,
+        ids: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        end: NDArray[np.int64],
+        last: NDArray[np.int64],
+        *,
+        windowed: bool,
+    ) -> HostTrie:
+        """Lay a trie out. `windowed`: a local window may cut any block, so that none counts as full."""
         longer = max(QUERY_BLOCK, KEY_BLOCK)
-        ends = padded_ends(batch.end, -(-len(batch.end) // longer) * longer)
+        ends = padded_ends(end, -(-len(end) // longer) * longer)
         some, full = visible_blocks(ends, QUERY_BLOCK, KEY_BLOCK)
         full &= not windowed
         starts, blocks = block_lists(some & ~full)
         full_starts, full_blocks = block_lists(full)
         fields: dict[str, NDArray[np.integer]] = {
-            "ids": batch.ids,
-            "positions": batch.positions,
-            "ends": batch.end,
-            "last": batch.last,
+            "ids": ids,
+            "positions": positions,
+            "ends": end,
+            "last": last,
             "starts": starts,
             "blocks": blocks,
             "full_starts": full_starts,
@@ -98,20 +91,12 @@ class HostTrie:
         packed = np.concatenate([part.astype(np.int32) for pair in pairs for part in pair])
         return cls(packed, {name: len(values) for name, values in fields.items()})
 
-
-@dataclass(frozen=True)
-class DeviceTrie:
-    """The same on the device: int32 tensors by name."""
-
-    fields: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, host: HostTrie, device: str) -> DeviceTrie:
-        """Copy without waiting for the device."""
+    def on(self, device: str) -> dict[str, Tensor]:
+        """Copy to the device without waiting for it: int32 tensors by name."""
         import torch
 
-        packed = torch.from_numpy(host.packed)
+        packed = torch.from_numpy(self.packed)
         if device.startswith("cuda"):
             packed = packed.pin_memory().to(device, non_blocking=True)
-        parts = torch.split(packed, [-(-size // 4) * 4 for size in host.sizes.values()])
-        return cls({name: part[: host.sizes[name]] for name, part in zip(host.sizes, parts, strict=True)})
+        parts = torch.split(packed, [-(-size // 4) * 4 for size in self.sizes.values()])
+        return {name: part[: self.sizes[name]] for name, part in zip(self.sizes, parts, strict=True)}

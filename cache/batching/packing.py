@@ -55,6 +55,12 @@ class Batch:
         """Positions that carry none."""
         return self.ids.size - self.nodes
 
+    def with_block_lists(self, *, windowed: bool) -> Batch:
+        """Return a trie with its block lists. `windowed`: some layer sees a local window only (`HostTrie`)."""
+        assert self.end is not None
+        assert self.last is not None
+        return replace(self, laid_out=HostTrie.of(self.ids, self.positions, self.end, self.last, windowed=windowed))
+
     def sequences(self) -> Sequences:
         """Return the batch's token sequences again, in the order of `rows`: to pack them smaller."""
         if self.layout == "padded":
@@ -138,10 +144,7 @@ def _pad(part: Sequences) -> Batch:
 
 @dataclass(frozen=True)
 class Packing:
-    """How an encoder wants its batches: layout and most nodes (`packing.pack`); with block lists if `laid_out`.
-
-    `windowed`: some layer sees a local window only (`HostTrie`).
-    """
+    """How an encoder wants its batches: layout and most nodes (`pack`); `with_block_lists` if `laid_out`."""
 
     layout: str
     budget: int
@@ -151,4 +154,4 @@ class Packing:
     def batches(self, sequences: Sequences) -> Iterator[Batch]:
         """Yield the batches that hold `sequences`."""
         for batch in pack(sequences, self.layout, self.budget):
-            yield replace(batch, laid_out=HostTrie.of(batch, windowed=self.windowed)) if self.laid_out else batch
+            yield batch.with_block_lists(windowed=self.windowed) if self.laid_out else batch

@@ -7,7 +7,6 @@ where enough is to come, features that travel to the host while the next batch i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from cache.backbone.json_files import JsonObject, read_json
-from cache.batching.block_mask import HostTrie
 from cache.batching.packing import Packing, pack
 from cache.errors import CacheError
 from cache.model.native.config import FAMILIES, unknown_settings
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from cache.batching.packing import Batch
     from cache.batching.ragged import Sequences
     from cache.model.native.bert import Bert
-    from cache.model.native.triton_ops import FusedKernels
     from cache.model.transformers_model import TransformersModel
 
 _CPU_BUDGET = 2048
@@ -67,19 +64,18 @@ class Encoder:
         self.notes: tuple[str, ...] = getattr(self._model, "notes", ())
         self.layout = self._model.layout
         self._dense = self._read_dense(folder)
-        self._fused: FusedKernels | None = None
+        self._compiled = False
         self.budget = self._fitting_budget(folder)
 
     def features(self, batch: Batch) -> Tensor:
         """Return float32 [layers, texts, H] on the device, texts in the order of `batch.rows`."""
-        features = self._model.features(batch, self._fused)
+        features = self._model.features(batch)
         return features if self._dense is None else self._dense(features[0])[None]
 
     @property
     def packing(self) -> Packing:
         """How this backbone wants its batches from now on."""
-        laid_out = self._fused is not None
-        return Packing(self.layout, self.budget, laid_out=laid_out, windowed=self._model.windowed)
+        return Packing(self.layout, self.budget, laid_out=self._compiled, windowed=self._model.windowed)
 
     def features_or_none(self, batch: Batch) -> Tensor | None:
         """Return `features`, or None where the device's memory does not suffice, not even when tidied up."""
@@ -133,21 +129,23 @@ class Encoder:
 
     def compile(self, sequences: Sequences) -> None:
         """Compile the fused kernels, if a first batch then gives what it gave before."""
-        if not isinstance(self._model, Decoder):
+        model = self._model
+        if not isinstance(model, Decoder):
             return
         sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
         expected = self.features(sample)
         try:
             from cache.model.native.triton_ops import FusedKernels
 
-            self._fused = FusedKernels()
-            laid_out = replace(sample, laid_out=HostTrie.of(sample, windowed=self.packing.windowed))
+            model.fused = FusedKernels()
+            laid_out = sample.with_block_lists(windowed=model.windowed)
             if within_tolerance(self.features(laid_out), expected, self._dtype):
+                self._compiled = True
                 return
             reason = "the fused kernels' results differ"
         except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        self._fused = None
+        model.fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
 
     def _read_dense(self, folder: Path) -> DenseModules | None:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cache.backbone.registry import Backbone
-    from cache.model.native.triton_ops import FusedKernels
 
 
 _PROBE = Sequences.of([[3, 4, 5, 6, 7], [3, 4, 5], [3, 4, 5, 8]])
@@ -59,8 +58,8 @@ class TransformersModel:
         self.layout = self._choose_layout(self._first_probe(backbone))
 
     @torch.inference_mode()
-    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
-        """Return float32 [layers, texts, H]; there are no `fused` kernels for it.
+    def features(self, batch: Batch) -> Tensor:
+        """Return float32 [layers, texts, H].
 
         :raises CannotPack: the backbone's attention is none that a packed batch can have.
         """

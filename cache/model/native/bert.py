@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -24,9 +24,6 @@ from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_att
 from cache.batching.packing import Batch
 from cache.model.native.config import BertShape
 from cache.model.pooling import pool
-
-if TYPE_CHECKING:
-    from cache.model.native.triton_ops import FusedKernels
 
 
 class Weights:
@@ -112,8 +109,8 @@ class Bert:
         self._layers = [layer(number) for number in range(shape.layers)]
 
     @torch.inference_mode()
-    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
-        """Return float32 [layers, texts, H]; there are no `fused` kernels for it."""
+    def features(self, batch: Batch) -> Tensor:
+        """Return float32 [layers, texts, H]."""
         states = self._states(batch)
         return torch.stack([pool(states[layer], batch, self._pooling) for layer in self._wanted])
 

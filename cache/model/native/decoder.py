@@ -14,23 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from cache.batching.block_mask import DeviceTrie
 from cache.batching.packing import Batch
 from cache.model.attention import Blocks, Chain
 from cache.model.native.bert import Weights
 from cache.model.native.config import DecoderShape
 from cache.model.native.ops import EAGER, Kernels, Rotary
 from cache.model.pooling import pool
-
-if TYPE_CHECKING:
-    from cache.model.native.triton_ops import FusedKernels
 
 _PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _OUTPUT = "self_attn.o_proj"
@@ -55,7 +51,10 @@ class _Layer:
 
 
 class Decoder:
-    """Runs the layers on packed nodes, every distinct prefix of a batch once."""
+    """Runs the layers on packed nodes, every distinct prefix of a batch once.
+
+    `fused` kernels, where there are any, run the batches that are laid out for them.
+    """
 
     layout = "trie"
 
@@ -67,6 +66,7 @@ class Decoder:
         :raises KeyError: one is missing.
         """
         self.windowed = any(shape.windows)
+        self.fused: Kernels | None = None
         self._shape, self._rotary = shape, rotary
         self._wanted, self._device, self._pooling = layers, device, pooling
         self._embedding = weights["embed_tokens.weight"]
@@ -74,16 +74,15 @@ class Decoder:
         self._layers = [_read(weights, number, shape) for number in range(shape.layers)]
 
     @torch.inference_mode()
-    def features(self, batch: Batch, fused: FusedKernels | None = None) -> Tensor:
-        """Return float32 [layers, texts, H]; `fused` kernels run batches that are laid out for them."""
+    def features(self, batch: Batch) -> Tensor:
+        """Return float32 [layers, texts, H]."""
         assert batch.last is not None
         assert batch.end is not None
         last = self._pooling == "last"
-        if batch.laid_out is not None and fused is not None:
-            trie = DeviceTrie.of(batch.laid_out, self._device)
-            f = trie.fields
-            at = f["last"] if last else torch.arange(len(f["ids"]), device=self._device)
-            states = self._states(f["ids"], f["positions"], trie, at, fused)
+        if batch.laid_out is not None and self.fused is not None:
+            trie = batch.laid_out.on(self._device)
+            at = trie["last"] if last else torch.arange(len(trie["ids"]), device=self._device)
+            states = self._states(trie["ids"], trie["positions"], trie, at, self.fused)
         else:
             read = batch.last if last else np.arange(len(batch.ids))
             ids, positions, at = (

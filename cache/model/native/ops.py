@@ -12,13 +12,12 @@ own functions say the frequencies, so that there is one definition of each.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from cache.model.attention import Plan
 from cache.model.native.config import DecoderShape
 
 _CACHED_ROWS = 64
@@ -69,14 +68,21 @@ def rotate(heads: Tensor, rotary: RotaryTables) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(heads.dtype)
 
 
-class Kernels(Protocol):
-    """The interface that a decoder runs on."""
+class Kernels:
+    """What a decoder runs on; on a GPU `cache.model.native.triton_ops.FusedKernels` takes its place."""
 
     def rms_norm(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return states [nodes, H] over their root mean square, times `weight` [H]."""
+        return rms_norm(states, weight, eps)
 
     def gate(self, both: Tensor) -> Tensor:
-        """Return silu(first half) * second half of [nodes, 2 * width]."""
+        """Return silu(first half) * second half of [nodes, 2 * width].
+
+        On the CPU a few rows at once, whose float32 values stay in the cache: the same bits.
+        """
+        rows = _CACHED_ROWS if both.device.type == "cpu" else len(both)
+        halves = (part.chunk(2, dim=-1) for part in torch.split(both, rows))
+        return torch.cat([(silu(first.float()) * second.float()).to(both.dtype) for first, second in halves])
 
     def attend(
         self,
@@ -93,35 +99,8 @@ class Kernels(Protocol):
 
         `joint` [nodes, (heads + 2 kv_heads) * dim] holds query, key and value; `heads` are (heads, kv_heads). Queries
         and keys are normalised first where there are `norms` [heads + kv_heads, dim]. Who sees whom is for `plan` to
-        say, in whatever form these kernels take.
+        say, here a `cache.model.attention.Plan`.
         """
-
-
-class Eager:
-    """The interface in plain torch."""
-
-    def rms_norm(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """See `Kernels`."""
-        return rms_norm(states, weight, eps)
-
-    def gate(self, both: Tensor) -> Tensor:
-        """See `Kernels`. On the CPU a few rows at once, whose float32 values stay in the cache: the same bits."""
-        rows = _CACHED_ROWS if both.device.type == "cpu" else len(both)
-        halves = (part.chunk(2, dim=-1) for part in torch.split(both, rows))
-        return torch.cat([(silu(first.float()) * second.float()).to(both.dtype) for first, second in halves])
-
-    def attend(
-        self,
-        joint: Tensor,
-        heads: tuple[int, int],
-        rotary: RotaryTables,
-        norms: Tensor | None,
-        eps: float,
-        plan: Plan,
-        scale: float,
-        window: int | None,
-    ) -> Tensor:
-        """See `Kernels`."""
         query_heads, kv_heads = heads
         parts = joint.view(len(joint), query_heads + 2 * kv_heads, -1)
         turned = parts[:, :-kv_heads]
@@ -130,7 +109,8 @@ class Eager:
             part.transpose(0, 1)[None]
             for part in (turned[:, :query_heads], turned[:, query_heads:], parts[:, -kv_heads:])
         )
-        return plan.attend(query, key, value, scale, window).reshape(len(joint), -1)
+        attended: Tensor = plan.attend(query, key, value, scale, window)
+        return attended.reshape(len(joint), -1)
 
 
-EAGER = Eager()
+EAGER = Kernels()

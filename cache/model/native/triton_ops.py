@@ -15,17 +15,15 @@ a tenth slower.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from cache.batching.block_mask import KEY_BLOCK, QUERY_BLOCK
+from cache.model.native.ops import Kernels
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from cache.batching.block_mask import DeviceTrie
 
 triton = importlib.import_module("triton")
 tl = importlib.import_module("triton.language")
@@ -146,12 +144,8 @@ def _attend(
     tl.store(out + at[:, None] + dim[None, :], (acc / total[:, None]).to(out.dtype.element_ty), mask=inside)
 
 
-@dataclass(frozen=True)
-class FusedKernels:
-    """The Triton kernels behind the interface of `cache.model.native.ops.Kernels`."""
-
-    attend_warps: int = 4
-    attend_stages: int = 3
+class FusedKernels(Kernels):
+    """The same in Triton's kernels."""
 
     def rms_norm(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return states [nodes, H] normalised."""
@@ -174,11 +168,11 @@ class FusedKernels:
         rotary: tuple[Tensor, Tensor],
         norms: Tensor | None,
         eps: float,
-        plan: DeviceTrie,
+        plan: dict[str, Tensor],
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Rotate query and key heads of `joint` in place and attend; see `cache.model.native.ops.attend`."""
+        """Rotate query and key heads of `joint` in place and attend; `plan` is what `HostTrie.on` gives."""
         query_heads, kv_heads = heads
         nodes, dim = len(joint), joint.shape[1] // (query_heads + 2 * kv_heads)
         turned = query_heads + kv_heads
@@ -189,10 +183,10 @@ class FusedKernels:
         out = joint.new_empty(nodes, query_heads * dim)
         fold = 2 if (query_heads // kv_heads) % 2 == 0 else 1
         grid = (triton.cdiv(nodes, QUERY_BLOCK), query_heads // fold)
-        f = plan.fields
+        lists = ("ends", "positions", "starts", "blocks", "full_starts", "full_blocks")
         _attend[grid](
-            joint, out, f["ends"], f["positions"], f["starts"], f["blocks"], f["full_starts"], f["full_blocks"],
+            joint, out, *(plan[name] for name in lists),
             nodes, scale * _LOG2_E, window or 0, query_heads, kv_heads, dim, fold, QUERY_BLOCK, KEY_BLOCK,
-            window is not None, num_warps=self.attend_warps, num_stages=self.attend_stages,
+            window is not None, num_warps=4, num_stages=3,
         )  # fmt: skip
         return out

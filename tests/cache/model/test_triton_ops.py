@@ -14,7 +14,6 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch's CUDA builds")
 
-from cache.batching.block_mask import DeviceTrie, HostTrie
 from cache.batching.packing import pack
 from cache.batching.ragged import Sequences
 from cache.model.attention import Blocks
@@ -55,7 +54,7 @@ def test_attention_over_a_trie_is_that_of_torch(monkeypatch, window, normed, blo
     rest = (rotary, norms, 1e-6)
     plan = Blocks.of(batch.end, batch.positions, DEVICE)
     expected = EAGER.attend(joint.clone(), (HEADS, KV_HEADS), *rest, plan, DIM**-0.5, window)
-    trie = DeviceTrie.of(HostTrie.of(batch, windowed=window is not None), DEVICE)
+    trie = batch.with_block_lists(windowed=window is not None).laid_out.on(DEVICE)
     got = FusedKernels().attend(joint.clone(), (HEADS, KV_HEADS), *rest, trie, DIM**-0.5, window)
     # a GPU multiplies float32 in three tf32 products or so; the interpreter exactly
     assert (got - expected).norm() <= (2e-3 if DEVICE == "cuda" else 1e-6) * expected.norm()
