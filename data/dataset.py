@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -42,14 +42,17 @@ class Dataset:
     hierarchy: Hierarchy
     out_of_scope: pl.DataFrame | None = None
     warnings: tuple[str, ...] = ()
+    _checked: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, _checked: bool) -> None:
         columns = ["text", *self.hierarchy.names, "split"]
         if self.frame.columns != columns or any(dtype != pl.String for dtype in self.frame.dtypes):
             raise DataError(
                 f"{self.name}: columns {self.frame.schema} where {columns} of type String are needed",
                 "rename, cast and order the columns",
             )
+        if _checked:  # by `from_rows`, which read the hierarchy from these very rows
+            return
         raise_first(findings(Rows(self.name, self.frame, self.hierarchy.names)))
         if Hierarchy.from_frame(self.frame, self.hierarchy.names) != self.hierarchy:
             raise DataError(f"{self.name}: the hierarchy is not that of the rows", "use Dataset.from_rows")
@@ -64,7 +67,7 @@ class Dataset:
         raise_first(found)
         hierarchy = Hierarchy.from_frame(rows.frame, rows.levels)
         warnings = (*rows.notes, *(finding.problem for finding in found))
-        return cls(rows.name, rows.frame, hierarchy, rows.out_of_scope, warnings)
+        return cls(rows.name, rows.frame, hierarchy, rows.out_of_scope, warnings, _checked=True)
 
     @cached_property
     def id(self) -> str:

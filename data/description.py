@@ -54,6 +54,21 @@ class Description:
         return FileFormat(self.separator, cast(Quotes | None, self.quotes), self.encoding, self.header)
 
     @property
+    def split_files(self) -> dict[str, tuple[str, ...]]:
+        """Split -> its files, of those that have some."""
+        return {name: files for name in ("train", "val", "test") if (files := getattr(self, name))}
+
+    @property
+    def first_label(self) -> bool:
+        """Whether the first of several labels of a text is to be taken."""
+        return self.label in ("first", "primary")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are named as texts, labels or codes."""
+        return (*(self.text or ()), *(self.levels or ()), *([self.code] if self.code else []))
+
+    @property
     def said(self) -> dict[str, Any]:
         """The fields that say something."""
         return {

@@ -8,7 +8,6 @@ million rows costs some seconds; guessing looks at whole columns and costs about
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,13 +15,13 @@ import polars as pl
 
 from data.checks import SEEN, Rows, level_fault
 from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
-from data.columns.label_tree import ancestors, derivation, found_beside, named, read_tree
+from data.columns.label_tree import ancestors, derivation, distinct_names, found_beside, named, read_tree
 from data.columns.level_columns import LEVEL, MISSING, NAME, find_levels, from_indicators, indicators
-from data.columns.text_column import find_text, joined, with_texts_of_lists
+from data.columns.text_column import columns_meant, find_text, joined, with_texts_of_lists
 from data.description import Description, described
 from data.errors import DataError, agreeing, counted, listed, quoted
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Records, is_unnamed, without_header
+from data.files.records import FileFormat, Records, without_header
 from data.files.several import FILE_SPLIT, common_name, read_files
 from data.hierarchy import qualified
 from data.splits import assign_splits, find_split, read_splits, splits_of, with_meanings
@@ -35,26 +34,24 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     """
     source, known, notes = described(source, description or Description())
     sources = [source, *known.files]
-    splits = {name: files for name in ("train", "val", "test") if (files := getattr(known, name))}
+    splits = known.split_files
     given = [] if any(source in files for files in splits.values()) else sources
     records = read_files(given, known.format, splits)
-    meant = {*(known.levels or ()), *(known.text or ()), *([known.code] if known.code else [])}
-    if known.header is None and not any(one in records.frame.columns and not is_unnamed(one) for one in meant):
-        records = without_header(records)
+    if known.header is None:
+        records = without_header(records, known.columns)
     notes += records.notes
-    text, said = find_text(_without(records, known.levels or ()), known.text)
+    if not records.frame.height:
+        raise DataError(f"{records.source} has no rows", "give at least one row per split and class")
+    text, said = _text(records, known)
     records, said_lists = with_texts_of_lists(records, text)
+    texts = joined(records, text)
     notes += ((said,) if said else ()) + said_lists
-    _check_columns(records, text, known)
     records, split, said_splits = _split(records, text, known)
     levels, said_levels = _levels(records, (*text, *([split] if split else [])), known)
     if levels.width == 1 and known.hierarchy is None and not known.names:
         said_levels += found_beside(source, levels.to_series())
-    frame = pl.DataFrame([joined(records, text), *levels.iter_columns()])
     names = tuple(levels.columns)
-    if fault := level_fault(source, names):
-        raise fault
-    frame, said_missing = _missing_below(frame, names)
+    frame, said_missing = _missing_below(pl.DataFrame({"text": texts, **levels.to_dict()}), names)
     frame, said_numbers = _numbers_alike(frame, names)
     numbers = records.numbers
     dropped: tuple[str, ...] = ()
@@ -89,8 +86,8 @@ def read_texts(source: str, text: str = "text", format: FileFormat | None = None
     if not records.named and records.frame.width == 1:
         columns: tuple[str, ...] = (records.frame.columns[0],)
     else:
-        columns, _ = find_text(records, tuple(text.split(",")))
-    _check_columns(records, columns, Description())
+        columns = columns_meant(records, tuple(text.split(",")))
+    _check_columns(records, columns)
     column = joined(records, columns)
     if not len(column):
         raise DataError(f"{source} has no rows", "give at least one text")
@@ -104,37 +101,37 @@ def read_texts(source: str, text: str = "text", format: FileFormat | None = None
     return column.to_list()
 
 
-def _without(records: Records, columns: Sequence[str]) -> Records:
-    return replace(records, frame=records.frame.drop([*columns, FILE_SPLIT], strict=False))
-
-
 def _meant(missing: Sequence[str], columns: Sequence[str]) -> str:
     """The question whether columns of nearly these names are meant; nothing where there are none."""
     near = [match for name in missing for match in difflib.get_close_matches(name, columns, n=1)]
     return f"did you mean {listed(map(quoted, near))}? " if near else ""
 
 
-def _check_columns(records: Records, text: Sequence[str], known: Description) -> None:
-    """Refuse columns that are named and not there, named twice, or hold no texts."""
+def _text(records: Records, known: Description) -> tuple[tuple[str, ...], str | None]:
+    """Return the columns of texts, and a note if they were guessed.
+
+    :raises DataError: if a column that is named is not there, or named twice, or no column or several may be the texts.
+    """
+    text = columns_meant(records, known.text) if known.text is not None else ()
+    wanted = replace(known, text=text).columns
+    _check_columns(records, wanted)
+    if known.levels and (fault := level_fault(records.source, known.levels)):
+        raise fault
+    named_once = [*wanted, *([known.split] if known.split else [])]
+    if double := [column for column in named_once if named_once.count(column) > 1]:
+        raise DataError(f"{records.source}: column {double[0]} is named for two things", "name each column once")
+    return (text, None) if text else find_text(records, (*named_once, FILE_SPLIT))
+
+
+def _check_columns(records: Records, wanted: Sequence[str]) -> None:
+    """Refuse columns that are not there."""
     columns = records.frame.columns
-    wanted = [*text, *(known.levels or ()), *([known.code] if known.code else [])]
     if missing := [column for column in wanted if column not in columns]:
         names = listed((quoted(column) for column in columns if column != FILE_SPLIT), len(columns))
         raise DataError(
             f"{records.source} has no column {listed(quoted(column) for column in missing)}",
             f"{_meant(missing, columns)}it has {names}: name yours with --text and --levels",
         )
-    if known.levels and (fault := level_fault(records.source, known.levels)):
-        raise fault
-    if len(set(wanted)) < len(wanted) or (known.split and known.split in wanted):
-        double = next(column for column in [*wanted, known.split] if [*wanted, known.split].count(column) > 1)
-        raise DataError(f"{records.source}: column {double} is named for two things", "name each column once")
-    for column in text:
-        if kind := records.kind_of(column):
-            raise DataError(
-                f"{records.source}, row {kind.number:,}: {column} is {quoted(kind.value)}, a {kind.name}, not a text",
-                "name the column of texts with --text, and write one string per record",
-            )
 
 
 def _split(records: Records, text: Sequence[str], known: Description) -> tuple[Records, str | None, tuple[str, ...]]:
@@ -165,11 +162,11 @@ def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple
     if columns is None:
         columns, notes = find_levels(records, (*taken, FILE_SPLIT))
     if columns and indicators(frame, columns) == list(columns):
-        records, said_columns = from_indicators(records, columns, known.label)
+        records, said_columns = from_indicators(records, columns, known.first_label)
         frame, columns, notes = records.frame, (NAME,), (*notes, said_columns)
     lists = [one for one in columns if records.kind_of(one, "number", "truth value") and not LEVEL.fullmatch(one)]
     if len(columns) > 1 and lists:
-        records, said_lists = with_single_labels(records, lists, known.label)
+        records, said_lists = with_single_labels(records, lists, known.first_label)
         frame, notes = records.frame, (*notes, said_lists)
     _check_labels(records, columns)
     levels = frame.select(columns)
@@ -181,7 +178,7 @@ def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple
     elif levels.width == 1:
         levels, said = _one_cell(levels.to_series(), place, known)
         notes += said
-    return named(levels, known.names), notes
+    return (named(levels, known.names) if known.names else levels), notes
 
 
 def _check_labels(records: Records, columns: Sequence[str]) -> None:
@@ -215,7 +212,7 @@ def _by_tree(
     """Return the levels of labels by the hierarchy that `known` names, and notes; a derived level is called so."""
     parents, names = tree
     notes: tuple[str, ...] = ()
-    if known.label in ("first", "primary"):
+    if known.first_label:
         first, notes = _one_cell(labels, place, known)
         labels = first.to_series()
     if not labels.drop_nulls().is_in(list(parents)).all() and names:
@@ -229,19 +226,15 @@ def _by_tree(
         notes += (f"level {levels.columns[0]} is derived: {said}; edit its names in {known.hierarchy}",)
     notes += (f"{levels.width} levels by the hierarchy given apart",)
     if names:
-        counts = Counter(names.values())
-        clear = {one: name if counts[name] == 1 else f"{name} ({one})" for one, name in names.items()}
-        levels = levels.with_columns(pl.all().replace(clear))
+        levels = levels.with_columns(pl.all().replace(distinct_names(names)))
     return levels, notes
 
 
 def _one_cell(cells: pl.Series, place: str, known: Description) -> tuple[pl.DataFrame, tuple[str, ...]]:
     mark = known.path_separator
     if mark == "list" or (mark is None and is_list(cells)):
-        label = "first" if known.label in ("first", "primary") else None
-        return paths_of_lists(cells, place, label, mark == "list")
-    label = known.label if known.label in ("first", "primary") else None
-    return split_paths(cells, place, mark, label)
+        return paths_of_lists(cells, place, known.first_label, mark == "list")
+    return split_paths(cells, place, mark, known.first_label)
 
 
 def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:

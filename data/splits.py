@@ -23,12 +23,11 @@ from data.files.records import Records
 SPLITS = ("train", "val", "test")
 """The three splits, in the order in which they are reported."""
 
-_SPELLINGS = {
-    "train": "training trn tr",
-    "val": "validation valid validate dev develop development eval evaluation",
-    "test": "testing tst heldout held-out held_out holdout",
+SPELLINGS = {
+    **dict.fromkeys(("training", "trn", "tr"), "train"),
+    **dict.fromkeys(("validation", "valid", "validate", "dev", "develop", "development", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("testing", "tst", "heldout", "held-out", "held_out", "holdout"), "test"),
 }
-SPELLINGS = {word: split for split, words in _SPELLINGS.items() for word in words.split()}
 """Other spellings in use, and which split they mean."""
 
 SHARES = (0.8, 0.1, 0.1)
@@ -42,7 +41,9 @@ def normalised(text: str) -> str:
 
 def assign_splits(texts: Iterable[str], seed: int = 42) -> list[str]:
     """Return the split of each text, a function of `seed` and the normalised text alone."""
-    return [_split_of(normalised(text), seed) for text in texts]
+    train, val, _ = SHARES
+    places = (unit_hash(normalised(text), seed) for text in texts)
+    return ["train" if place < train else "val" if place < train + val else "test" for place in places]
 
 
 def read_splits(column: pl.Series) -> pl.Series:
@@ -66,13 +67,6 @@ def unit_hash(text: str, seed: int) -> float:
     """Return a number in [0, 1) that depends on `text` and `seed` alone, on every machine: 53 bits of BLAKE2b."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=str(seed).encode())
     return (int.from_bytes(digest.digest(), "big") >> 11) / 2**53
-
-
-def _split_of(text: str, seed: int) -> str:
-    place = unit_hash(text, seed)
-    if place < SHARES[0]:
-        return "train"
-    return "val" if place < SHARES[0] + SHARES[1] else "test"
 
 
 NAMES = re.compile(r"split|partition|set|subset|fold|data_split|dataset_split|part|usage|phase|splits")

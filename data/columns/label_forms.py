@@ -57,57 +57,54 @@ def _parsed(cell: str, place: str) -> list[str]:
 
 
 def paths_of_lists(
-    cells: pl.Series, place: str, label: str | None, asked: bool
+    cells: pl.Series, place: str, first_label: bool, asked: bool
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return the levels that lists hold as paths, or with `label` the first of each; and a note.
+    """Return the levels that lists hold as paths, or the `first_label` of each; and a note.
 
     :raises DataError: if they are no paths: then they are several labels of one text.
     """
     lists = lists_of(cells, place)
-    if label is None and all(one is None or len(one) == 1 for one in lists):
-        only = pl.Series(cells.name, [one[0] if one else None for one in lists], dtype=pl.String)
-        return split_paths(only, place, None, None)
-    if label is not None:
-        first = [one[0] if one else None for one in lists]
-        return pl.DataFrame({cells.name: pl.Series(first, dtype=pl.String)}), (
-            f"the first label of each list in {quoted(cells.name)}",
-        )
+    first = pl.Series(cells.name, [one[0] if one else None for one in lists], dtype=pl.String)
+    if first_label:
+        return first.to_frame(), (f"the first label of each list in {quoted(cells.name)}",)
+    if all(one is None or len(one) == 1 for one in lists):
+        return split_paths(first, place, None, first_label=False)
     frame = _levels(cells.name, lists)
     if not asked and (fault := _no_tree(frame)):
         raise _several(cells.name, place, fault, "list")
     return _with_own_names(frame), (f"lists in column {quoted(cells.name)} are paths of {frame.width} levels",)
 
 
-def with_single_labels(records: Records, columns: Sequence[str], label: str | None) -> tuple[Records, str]:
-    """Return `records` with the one label of each list in `columns`, or with `label` the first; and a note.
+def with_single_labels(records: Records, columns: Sequence[str], first_label: bool) -> tuple[Records, str]:
+    """Return `records` with the one label of each list in `columns`, or the `first_label`; and a note.
 
-    :raises DataError: if a list holds several and `label` is None.
+    :raises DataError: if a list holds several and the first is not asked for.
     """
     made = []
     for column in columns:
         lists = lists_of(records.frame.get_column(column), records.source)
         more = next((row for row, one in enumerate(lists) if one is not None and len(one) > 1), None)
-        if more is not None and label not in ("first", "primary"):
+        if more is not None and not first_label:
             cell = records.frame.get_column(column)[more]
             raise _several(column, records.source, f"{quoted(cell)} holds several", "list")
         made.append(pl.Series(column, [one[0] if one else None for one in lists], dtype=pl.String))
     kinds = {name: kind for name, kind in records.kinds.items() if name not in columns}
     which = f"lists in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(quoted, columns))}"
-    said = f"the first label of {which}" if label else f"{which} hold one label each"
+    said = f"the first label of {which}" if first_label else f"{which} hold one label each"
     return replace(records, frame=records.frame.with_columns(made), kinds=kinds), said
 
 
 def split_paths(
-    cells: pl.Series, place: str, mark: str | None, label: str | None
+    cells: pl.Series, place: str, mark: str | None, first_label: bool
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Return the levels that the cells of one column hold, one column if they are no paths; and a note on it.
 
-    `mark`: what separates a path, "none" for no path, None to find out. `label`: take the first of several.
+    `mark`: what separates a path, "none" for no path, None to find out. `first_label`: take the first of several.
 
     :raises DataError: if the cells hold several labels of one text, or `mark` is in none of them.
     """
     distinct = cells.drop_nulls().unique(maintain_order=True)
-    if label is not None:
+    if first_label:
         return _first_label(cells, distinct)
     cells, distinct = (_without_ids(one, mark) for one in (cells, distinct))
     if mark == "none":

@@ -50,12 +50,16 @@ def named(frame: pl.DataFrame, files: Sequence[str]) -> pl.DataFrame:
         if not level and (double := _of_two_levels(frame, fitting)):
             fitting = [max(double, key=lambda column: (shares[column], frame.get_column(column).n_unique()))]
         for column in fitting:
-            counts = Counter(found[column].values())
-            clear = {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in found[column].items()}
-            frame = frame.with_columns(frame.get_column(column).replace(clear).alias(column))
+            frame = frame.with_columns(frame.get_column(column).replace(distinct_names(found[column])).alias(column))
         if not fitting:
             raise DataError(f"{file} names none of the labels", "check that its first column holds the ids of the rows")
     return frame
+
+
+def distinct_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Return id -> name, with the id behind a name that several ids have."""
+    counts = Counter(names.values())
+    return {one: name if counts[name] == 1 else f"{name} ({one})" for one, name in names.items()}
 
 
 def _of_two_levels(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:

@@ -48,10 +48,10 @@ def _is_indicator(values: pl.Series) -> bool:
     return len(distinct) == 2 and distinct.is_in(list(_YES)).all()
 
 
-def from_indicators(records: Records, columns: Sequence[str], label: str | None) -> tuple[Records, str]:
-    """Return `records` with one column of labels in place of `columns`, and a note. `label`: take the first of several.
+def from_indicators(records: Records, columns: Sequence[str], first_label: bool) -> tuple[Records, str]:
+    """Return `records` with one column of labels in place of `columns`, and a note.
 
-    :raises DataError: if a row has several ones and `label` is None, or none at all.
+    :raises DataError: if a row has several ones and the `first_label` is not asked for, or none at all.
     """
     yes = records.frame.select(
         pl.col(column).str.to_lowercase().replace_strict(_YES, return_dtype=pl.Boolean) for column in columns
@@ -59,10 +59,14 @@ def from_indicators(records: Records, columns: Sequence[str], label: str | None)
     counts = yes.sum_horizontal()
     said = f"{len(columns)} columns of 0 and 1 ({listed(map(quoted, columns), len(columns))})"
     for wrong, problem, remedy in (
-        (counts > 1, "more than one label per text, which is out of scope", "take the first: --label first"),
+        (
+            (counts > 1) & (not first_label),
+            "more than one label per text, which is out of scope",
+            "take the first: --label first",
+        ),
         (counts == 0, "no label", "leave these rows out, or name other columns of labels: --levels NAME"),
     ):
-        if wrong.any() and not (label and problem.startswith("more")):
+        if wrong.any():
             rows = wrong.arg_true()
             places = listed(records.numbers.gather(rows.head(10)), len(rows))
             raise DataError(f"{records.source}, row {places}: {said} give {problem}", remedy)

@@ -7,6 +7,7 @@ lists holds the tokens of one text each, or several texts of one record, such as
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -55,18 +56,18 @@ _MUCH_LONGER = 8
 """The same among columns with usual names, of which the shorter one is often part of the text, such as a title."""
 
 
-def find_text(records: Records, given: tuple[str, ...] | None) -> tuple[tuple[str, ...], str | None]:
-    """Return the columns of texts, and a note if they were guessed.
+def columns_meant(records: Records, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns that ``--text A,B`` names: two, unless one is called ``A,B``."""
+    whole = ",".join(given)
+    return (whole,) if whole in records.frame.columns else given
 
-    :raises DataError: if a given column is not there, or no column or several may be the texts.
+
+def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
+    """Return the columns of texts, none of those `taken` for something else, and a note if they were guessed.
+
+    :raises DataError: if no column or several may be the texts.
     """
-    columns = records.frame.columns
-    if not records.frame.height:
-        raise DataError(f"{records.source} has no rows", "give at least one row per split and class")
-    if given is not None:
-        if ",".join(given) in columns:
-            return (",".join(given),), None
-        return given, None
+    columns = [column for column in records.frame.columns if column not in taken]
     for names in (_FIRST, _USUAL):
         found = [column for column in columns if _plain(column) in names and _are_texts(records, column)]
         if names is _FIRST and not found:
@@ -134,7 +135,16 @@ def _several(records: Records, found: list[str]) -> DataError:
 
 
 def joined(records: Records, columns: tuple[str, ...]) -> pl.Series:
-    """Return one text per record: the columns' values, joined by a line break where there are several."""
+    """Return one text per record: the columns' values, joined by a line break where there are several.
+
+    :raises DataError: if a column holds no texts.
+    """
+    for column in columns:
+        if kind := records.kind_of(column):
+            raise DataError(
+                f"{records.source}, row {kind.number:,}: {column} is {quoted(kind.value)}, a {kind.name}, not a text",
+                "name the column of texts with --text, and write one string per record",
+            )
     if len(columns) == 1:
         return records.frame.get_column(columns[0]).alias("text")
     made = records.frame.select(pl.concat_str(columns, separator="\n", ignore_nulls=True).alias("text")).to_series()
@@ -146,7 +156,7 @@ def with_texts_of_lists(records: Records, columns: tuple[str, ...]) -> tuple[Rec
 
     Items of one word are a text's tokens, joined by spaces; longer ones are texts, and each becomes a record.
     """
-    if len(columns) != 1 or columns[0] not in records.frame.columns:
+    if len(columns) != 1:
         return records, ()
     column, kinds = columns[0], {kind.name for kind in records.kinds.get(columns[0], ())}
     values = records.frame.get_column(column)

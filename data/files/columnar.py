@@ -14,7 +14,7 @@ from polars.datatypes import DataTypeClass
 
 from data.errors import DataError, counted, listed, quoted
 from data.files.locate import is_url
-from data.files.records import FileFormat, Kind, KindName, Records, lines_above, repeated, unnamed
+from data.files.records import FileFormat, Kind, KindName, Records, lines_above, with_names
 from data.splits import split_of_word
 
 _Dtype = pl.DataType | DataTypeClass
@@ -109,13 +109,7 @@ def open_excel(source: str, place: str, format: FileFormat) -> Records:
 
 def _sheet(source: str, sheet: pl.DataFrame, header: bool) -> tuple[pl.DataFrame, pl.Series]:
     """Return a sheet's named columns and row numbers; rows without any value are skipped but counted."""
-    names = unnamed(sheet.width)
-    if header:
-        names = [(name or "").strip() or f"column{i}" for i, name in enumerate(sheet.row(0), start=1)]
-        sheet = sheet[1:]
-    if double := repeated(names):
-        raise DataError(f"{source} has two columns {quoted(double)}", "rename or remove one")
-    sheet.columns = names
-    sheet = sheet.with_columns(pl.when(pl.col(names).str.strip_chars() != "").then(pl.col(names)))
+    sheet = with_names(source, sheet, header)
+    sheet = sheet.with_columns(pl.when(pl.all().str.strip_chars() != "").then(pl.all()))
     filled = sheet.select(~pl.all_horizontal(pl.all().is_null())).to_series()
     return sheet.filter(filled), filled.arg_true().cast(pl.Int64) + 1

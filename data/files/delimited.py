@@ -22,7 +22,7 @@ import polars as pl
 from data.errors import DataError, counted, listed, quoted
 from data.files.labelled_lines import labelled
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Quotes, Records, lines_above, repeated, unnamed
+from data.files.records import FileFormat, Quotes, Records, lines_above, with_names
 from data.files.stream import Stream, open_stream
 from data.files.swallowed import Candidate, candidate, first_swallowing
 
@@ -323,15 +323,8 @@ def _widths(sample: list[str], separator: str) -> list[int]:
 
 def _named(stream: Stream, fields: _Fields, header: bool, notes: list[str]) -> Records:
     """Give the columns their names; rows at the end that hold nothing are no records."""
-    frame, numbers = fields.columns, fields.numbers
-    names = unnamed(frame.width)
-    if header:
-        names = [name.strip() or f"column{i}" for i, name in enumerate(frame.row(0), start=1)]
-        frame, numbers = frame[1:], numbers[1:]
-    if double := repeated(names):
-        raise DataError(f"{stream.source} has two columns {quoted(double)}", "rename or remove one")
-    frame.columns = names
-    frame = frame.with_columns(pl.when(pl.col(names) != "").then(pl.col(names)))
+    frame, numbers = with_names(stream.source, fields.columns, header), fields.numbers[int(header) :]
+    frame = frame.with_columns(pl.when(pl.all() != "").then(pl.all()))
     filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
     end = int(filled[-1]) + 1 if len(filled) else 0
     if frame.width > 1 and end < frame.height:

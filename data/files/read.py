@@ -60,8 +60,9 @@ def open_source(source: str, format: FileFormat | None = None) -> Records:
     if suffix not in FORMATS and suffix not in _CONVERTED:
         what = f"of unknown kind {quoted(suffix)}" if suffix else "without a suffix that says its kind"
         raise DataError(f"{source} is a file {what}", f"use one of {', '.join(FORMATS)}, or a built-in name")
+    opaque = is_url(place) or in_archive(place) or compression_of(source) or suffix in _CONVERTED
     with _as_data_errors(source, place, suffix):
-        kind = _kind_of_content(source, place, suffix)
+        kind = suffix if opaque else _kind_of_content(source, place, suffix)
         if kind in _CONVERTED:
             code = _CONVERTED[kind].format(json.dumps(place), json.dumps(stem(place) + "-table.csv"))
             raise DataError(
@@ -76,8 +77,6 @@ def open_source(source: str, format: FileFormat | None = None) -> Records:
 
 def _kind_of_content(source: str, place: str, suffix: str) -> str:
     """Return the suffix that the first bytes of a local file ask for where its own says something else."""
-    if is_url(place) or in_archive(place) or compression_of(source) or suffix in _CONVERTED:
-        return suffix
     with Path(place).open("rb") as file:
         head = file.read(200)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

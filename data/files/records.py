@@ -21,7 +21,7 @@ from typing import Literal
 
 import polars as pl
 
-from data.errors import listed
+from data.errors import DataError, listed, quoted
 from data.files.locate import suffix_of
 
 Quotes = Literal["doubled", "backslash", "literal"]
@@ -83,14 +83,19 @@ def unnamed(count: int) -> list[str]:
     return [f"column{number}" for number in range(1, count + 1)]
 
 
-def repeated(names: Sequence[str]) -> str | None:
-    """Return the first name that stands twice, or None."""
-    return next((name for name, count in Counter(names).items() if count > 1), None)
+def with_names(source: str, rows: pl.DataFrame, header: bool) -> pl.DataFrame:
+    """Return the rows of a file under the names of its columns, which the first row holds if there is a `header`.
 
-
-def is_unnamed(column: str) -> bool:
-    """Whether `column` has such a name."""
-    return bool(re.fullmatch(r"column\d+", column))
+    :raises DataError: if a name stands twice.
+    """
+    names = unnamed(rows.width)
+    if header:
+        names = [(name or "").strip() or other for name, other in zip(rows.row(0), names, strict=True)]
+        rows = rows[1:]
+    if len(set(names)) < len(names):
+        double, _ = Counter(names).most_common(1)[0]
+        raise DataError(f"{source} has two columns {quoted(double)}", "rename or remove one")
+    return rows.rename(dict(zip(rows.columns, names, strict=True)))
 
 
 def mean(values: pl.Series) -> float:
@@ -104,9 +109,10 @@ _COMMENTS = ("#", "%", "//")
 _TABLES = {".csv", ".tsv", ".tab", ".psv", ".txt"}
 
 
-def without_header(records: Records) -> Records:
-    """Return `records`, with the first line as a row where it is one; a note says so."""
-    if not has_no_header(records):
+def without_header(records: Records, meant: Sequence[str] = ()) -> Records:
+    """Return `records`, with the first line as a row where it is one; a note says so. What is `meant` is a name."""
+    names = [one for one in meant if one in records.frame.columns and not re.fullmatch(r"column\d+", one)]
+    if names or not has_no_header(records):
         return records
     made = first_line_as_row(records)
     note = f"the first line is a row, not names: columns are {', '.join(made.frame.columns)} (--header: it holds names)"

@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -47,9 +48,10 @@ def read_files(
         if folder and len(sources) == 1 and not splits and (texts := text_files(source)):
             return read_text_files(source, texts, format)
         found = _in_folder(source, notes) if folder or _is_archive(source) else expanded(source)
-        places += [(place, None) for place in found]
+        places += zip(found, repeat(None))
     for named, files in (splits or {}).items():
-        places += [(place, named) for file in files for place in expanded(file)]
+        for file in files:
+            places += zip(expanded(file), repeat(named))
     if len(places) == 1 and places[0][1] is None:
         only = open_source(places[0][0], format)
         return replace(only, notes=(*notes, *only.notes))
@@ -136,7 +138,7 @@ def _split_of_file(place: str) -> str | None:
 def _split_by_name(places: list[str]) -> list[tuple[str, str | None]]:
     splits = [_split_of_file(place) for place in places]
     if None in splits or len(set(splits)) < 2:
-        return [(place, None) for place in places]
+        return list(zip(places, repeat(None)))
     return list(zip(places, splits, strict=True))
 
 
