@@ -8,7 +8,7 @@ from cache.lazy import importer
 
 if TYPE_CHECKING:
     from cache.backbone.fingerprint import forget_hashes, identity, read_content, weight_files
-    from cache.backbone.hub import fetch_small_files, is_cached, locate
+    from cache.backbone.hub import cached, fetch_small_files, locate
     from cache.backbone.json_files import read_json
     from cache.backbone.options import READING, BackboneOptions, with_options
     from cache.backbone.quiet import quiet_transformers
@@ -18,7 +18,7 @@ __getattr__, __all__ = importer(
     __name__,
     {
         "cache.backbone.fingerprint": "forget_hashes identity read_content weight_files",
-        "cache.backbone.hub": "fetch_small_files is_cached locate",
+        "cache.backbone.hub": "cached fetch_small_files locate",
         "cache.backbone.json_files": "read_json",
         "cache.backbone.options": "READING BackboneOptions with_options",
         "cache.backbone.quiet": "quiet_transformers",

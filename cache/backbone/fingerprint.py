@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.backbone.gguf import ORIGIN_FILE
-from cache.backbone.json_files import JsonObject
+from cache.backbone.json_files import JsonObject, text_config
 from cache.backbone.registry import Backbone
 from cache.backbone.settings import check_dense
 from cache.backbone.tokenizer_files import SETTINGS_FILES, digest_if_changed
@@ -71,7 +71,7 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
     config = JsonObject.read(folder / "config.json")
     if config is None:
         raise CacheError(f"backbone {backbone.name}: no config.json in {folder}", "fetch the whole checkpoint")
-    text = config.object("text_config") if "text_config" in config.values else config
+    text = text_config(folder)
     if not {"hidden_size", "num_hidden_layers"} <= text.values.keys():
         raise CacheError(
             f"backbone {backbone.name}: config.json states no hidden_size and num_hidden_layers",

@@ -29,8 +29,11 @@ _LEFT_OUT = {"quantization_config", "_name_or_path", "_model_name_or_path"}
 _DIGITS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_PATTERNS = {"qwen2": _DIGITS % "", "llama-bpe": _DIGITS % "{1,3}", "llama3": _DIGITS % "{1,3}"}
-"""Expressions by which byte-level tokenizers cut a text, by the name in `tokenizer.ggml.pre`."""
+SPLIT_PATTERNS = {"qwen2": _DIGITS % "", "llama-bpe": _DIGITS % "{1,3}", "llama3": _DIGITS % "{1,3}"}
+"""Expressions by which byte-level tokenizers cut a text, by the name in `tokenizer.ggml.pre`.
+
+Of Qwen 2, 2.5 and 3; and of Llama 3, GPT-4 (cl100k) and what derives from them.
+"""
 
 
 def gguf_in(folder: Path) -> Path | None:
@@ -140,8 +143,8 @@ def _cut_as_stated(backend: Any, name: str) -> None:
     from tokenizers import Regex, pre_tokenizers
 
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if name in _PATTERNS:
-        split = pre_tokenizers.Split(Regex(_PATTERNS[name]), behavior="isolated", invert=False)
+    if name in SPLIT_PATTERNS:
+        split = pre_tokenizers.Split(Regex(SPLIT_PATTERNS[name]), behavior="isolated", invert=False)
         by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.pre_tokenizer = pre_tokenizers.Sequence([split, by_bytes])
     elif name in ("smollm", "starcoder", "refact", "command-r"):

@@ -14,26 +14,26 @@ from cache.errors import CacheError
 
 _SMALL = ["*.json", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _IGNORED = ["onnx/*", "openvino/*", "original/*"]
 
 
-def _held(source: str, name: str = "config.json") -> Path | None:
-    """Return the folder of the hub's cache that holds this file of a hub id."""
+def _held(source: str, *names: str) -> Path | None:
+    """Return the folder of the hub's cache that holds the configuration of a hub id, and one of `names` if any."""
     from huggingface_hub import constants
 
     if not (Path(constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}").is_dir():
         return None  # known without the module that loads from the hub, which takes 0.2 s to import
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, name)
-    return Path(found).parent if isinstance(found, str) else None
+    found = try_to_load_from_cache(source, "config.json")
+    beside = not names or any(isinstance(try_to_load_from_cache(source, name), str) for name in names)
+    return Path(found).parent if isinstance(found, str) and beside else None
 
 
-def is_cached(source: str) -> bool:
-    """Tell whether the hub's cache holds the configuration and weights of a hub id."""
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    return _held(source) is not None and any(_held(source, name) for name in weights)
+def cached(source: str) -> Path | None:
+    """Return the folder of the hub's cache that holds the configuration and weights of a hub id."""
+    return _held(source, "model.safetensors", "model.safetensors.index.json")
 
 
 def is_reachable(seconds: float = 3.0) -> bool:
@@ -53,7 +53,7 @@ def held_files(source: str) -> Path | None:
     """Return the folder with a backbone's configuration that is here already: `source` itself, or the hub's cache."""
     if Path(source).is_dir() or source.endswith(".gguf"):
         return locate(source, "")
-    return _held(source) if _HUB_ID.fullmatch(source) else None
+    return _held(source) if HUB_ID.fullmatch(source) else None
 
 
 def fetch_small_files(source: str) -> Path:
@@ -64,7 +64,7 @@ def fetch_small_files(source: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     held = _held(source)
-    if held is not None and try_to_load_from_cache(source, "modules.json") is not None:
+    if held is not None and try_to_load_from_cache(source, "modules.json") is not None:  # there, or known to be absent
         return held
     return _snapshot(source, _SMALL)
 
@@ -79,7 +79,7 @@ def locate(source: str, alternatives: str) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
-    if not _HUB_ID.fullmatch(source) and not folder.is_absolute():
+    if not HUB_ID.fullmatch(source) and not folder.is_absolute():
         raise CacheError(
             f"{source} is served by an endpoint: it has no files here",
             "take a backbone whose weights and tokenizer are here for this",
@@ -90,9 +90,7 @@ def locate(source: str, alternatives: str) -> Path:
         return dequantised(folder)
     if folder.is_absolute():
         raise CacheError(f"checkpoint folder {source} is not there", "check the path")
-    if is_cached(source) and (held := _held(source)) is not None:
-        return held
-    return _snapshot(source, [*_SMALL, *_WEIGHTS], alternatives)
+    return cached(source) or _snapshot(source, [*_SMALL, *_WEIGHTS], alternatives)
 
 
 def _snapshot(source: str, patterns: list[str], alternatives: str = "") -> Path:

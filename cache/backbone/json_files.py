@@ -122,6 +122,15 @@ class JsonObject:
         raise CacheError(f"{self.where}: {key} is {_shown(self.values.get(key))}, not {wanted}", _REMEDY)
 
 
+def text_config(folder: Path) -> JsonObject:
+    """Return the part of a checkpoint's config.json about text, which a model of several kinds of input has inside it.
+
+    :raises CacheError: the file cannot be read, or holds no object.
+    """
+    config = JsonObject.read_or_empty(folder / "config.json")
+    return config.object("text_config") if "text_config" in config.values else config
+
+
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

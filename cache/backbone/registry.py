@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.backbone.gguf import dequantised, gguf_in
-from cache.backbone.hub import fetch_small_files, held_files, is_cached, is_reachable
+from cache.backbone.hub import HUB_ID, cached, fetch_small_files, held_files, is_reachable
 from cache.backbone.json_files import JsonObject
 from cache.backbone.options import BackboneOptions, split_options
 from cache.backbone.settings import ABSOLUTE_POSITIONS, POOLINGS, leaves_out_prompt, read_settings
@@ -29,7 +29,6 @@ from cache.errors import CacheError
 _QWEN3_END = 151643
 _CAUSAL_LENGTH = 8192
 _DECODERS = ("qwen", "llama", "mistral", "mixtral", "gemma", "phi", "gpt", "opt", "falcon", "olmo", "granite", "smollm")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
 
@@ -80,7 +79,7 @@ def at_hand() -> tuple[str, str]:
     Where neither the hub's cache nor the hub has the weights of the first, an installed package may hold another's.
     """
     first = _ROWS[0]
-    if is_cached(first.source):
+    if cached(first.source):
         return first.name, ""
     packaged = [row.name for row in _ROWS if row.package is not None and package_folder(row.package) is not None]
     if not packaged or is_reachable():
@@ -123,7 +122,7 @@ def _resolve(name: str) -> Backbone:
         raise CacheError(
             f"backbone {name} is a file", "name the folder that holds config.json and the weights, or a .gguf file"
         )
-    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
         row = _BY_SOURCE.get(name)
         return _of_row(row) if row is not None else _from_files(fetch_small_files(name), name, name)
     close = difflib.get_close_matches(name, BACKBONES, n=1)

@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cache.backbone.gguf import SPLIT_PATTERNS
 from cache.backbone.json_files import JsonObject
 from cache.backbone.quiet import quiet_transformers
 from cache.backbone.registry import Backbone
@@ -34,9 +35,6 @@ _WITHOUT_EFFECT = {
     *("truncation_strategy", "pad_token_type_id", "pad_to_multiple_of", "is_local", "local_files_only", "use_fast"),
 }
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-_QWEN_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _READ_DIRECTLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -159,7 +157,7 @@ def _settings_beside(raw: Any, folder: Path) -> dict[str, Any] | None:
     if _are_special(raw, rest.get("additional_special_tokens")):
         del rest["additional_special_tokens"]
     ends = [rest.pop(key, None) for key in ("add_bos_token", "add_eos_token")]
-    if any(ends) or (ends != [None, None] and _around(raw) != ([], [])):
+    if any(ends) or (ends != [None, None] and around(raw) != ([], [])):
         return None
     return {key: value for key, value in rest.items() if value is not None or key == "strip_accents"} | {
         key: value for key, value in named.items() if _BERT.get(key) != value
@@ -223,7 +221,7 @@ def _is_bert(raw: Any, rest: dict[str, Any]) -> bool:
         "strip_accents": rest.pop("strip_accents", None),
         "lowercase": rest.pop("do_lower_case", True),
     }
-    before, after = _around(raw)
+    before, after = around(raw)
     return (
         not rest
         and _component(raw.normalizer) == wanted
@@ -235,7 +233,7 @@ def _is_bert(raw: Any, rest: dict[str, Any]) -> bool:
 
 
 def _is_qwen(raw: Any, rest: dict[str, Any]) -> bool:
-    split = {"type": "Split", "pattern": {"Regex": _QWEN_PATTERN}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": SPLIT_PATTERNS["qwen2"]}, "behavior": "Isolated", "invert": False}
     by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
     model = raw.model
     options = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
@@ -273,7 +271,7 @@ def _state(tokenizer: Any) -> dict[str, Any]:
     state = json.loads(tokenizer.to_str())
     kept = {key: state.get(key) for key in ("added_tokens", "model")}
     parts = {"normalizer": tokenizer.normalizer, "pre_tokenizer": tokenizer.pre_tokenizer}
-    return {**kept, **{name: _component(part) for name, part in parts.items()}, "around": _around(tokenizer)}
+    return {**kept, **{name: _component(part) for name, part in parts.items()}, "around": around(tokenizer)}
 
 
 def _without_offsets(value: Any) -> Any:
@@ -284,7 +282,7 @@ def _without_offsets(value: Any) -> Any:
     return value
 
 
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+def around(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return the token ids that are put before and after a text."""
     bare = tokenizer.encode(_PROBE, add_special_tokens=False).ids
     whole = tokenizer.encode(_PROBE, add_special_tokens=True).ids

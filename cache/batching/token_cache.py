@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.backbone.gguf import SPLIT_PATTERNS
 from cache.batching.ragged import Sequences, offsets_of
 
 _CUT = re.compile(r"(?<=[!-~])(?= [A-Za-z])")
@@ -33,10 +34,6 @@ _HELD_BYTES = 1 << 26
 _WORD_BYTES = 200  # what a word takes beside its characters and ids
 _PROBED_TEXTS = 256
 _JUDGED_WORDS = 1 << 16
-_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_EXPRESSIONS = (_LETTERS + r"\p{N}" + _REST, _LETTERS + r"\p{N}{1,3}" + _REST)
-"""Of Qwen 2, 2.5 and 3; and of Llama 3, GPT-4 (cl100k) and what derives from them."""
 
 
 class TokenCache:
@@ -126,7 +123,7 @@ def cuts_at_blanks(tokenizer: Any) -> bool:
 
 
 def _by_bytes(tokenizer: Any) -> bool:
-    """Whether the pre-tokenizer is byte-level with GPT-2's expression or one of those above."""
+    """Whether the pre-tokenizer is byte-level with GPT-2's expression or one of those known."""
     state = _state(tokenizer.pre_tokenizer) or {}
     if state.get("type") != "Sequence":
         return _byte_level(state, use_regex=True)
@@ -134,7 +131,7 @@ def _by_bytes(tokenizer: Any) -> bool:
     return (
         len(parts) == 2
         and parts[0].get("type") == "Split"
-        and parts[0]["pattern"].get("Regex") in _EXPRESSIONS
+        and parts[0]["pattern"].get("Regex") in SPLIT_PATTERNS.values()
         and (parts[0]["behavior"], parts[0]["invert"]) == ("Isolated", False)
         and _byte_level(parts[1], use_regex=False)
     )

@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.backbone.hub import locate
-from cache.backbone.json_files import JsonObject
+from cache.backbone.json_files import text_config
 from cache.backbone.registry import Backbone
-from cache.backbone.tokenizer_files import load_tokenizer
+from cache.backbone.tokenizer_files import around, load_tokenizer
 from cache.batching.ragged import Sequences, offsets_of, ragged_ranges
 from cache.batching.token_cache import TokenCache, cuts_at_blanks
 from cache.errors import CacheError
 
-_PROBE = "a"
 _SLICE = 4096
 _SAMPLE = 2000
 
@@ -40,9 +39,11 @@ class TextTokenizer:
         self._prompt = prompt
         self._tokenizer, side = load_tokenizer(folder, backbone)
         self._from_left = side == "left"
-        self._vocabulary = _vocabulary(folder)
+        self._vocabulary = text_config(folder).integer("vocab_size")
         self._token_cache = TokenCache(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
-        before, after = self._around(backbone)
+        before, after = around(self._tokenizer)
+        if backbone.end_token is not None and after[-1:] != [backbone.end_token]:  # once
+            after = [*after, backbone.end_token]
         self._before = np.array(before, np.int32)
         self._after = np.array(after, np.int32)
         self._room = backbone.max_length - len(before) - len(after)
@@ -51,16 +52,6 @@ class TextTokenizer:
                 f"maximum length {backbone.max_length} of {backbone.name} leaves no room for its special tokens",
                 "raise the maximum length",
             )
-
-    def _around(self, backbone: Backbone) -> tuple[list[int], list[int]]:
-        """Learn what the tokenizer puts before and after a text; close with the end token, once."""
-        bare = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
-        whole = self._tokenizer.encode(_PROBE, add_special_tokens=True).ids
-        at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-        before, after = whole[:at], whole[at + len(bare) :]
-        if backbone.end_token is not None and after[-1:] != [backbone.end_token]:
-            after = [*after, backbone.end_token]
-        return before, after
 
     @property
     def room(self) -> int:
@@ -119,12 +110,6 @@ class TextTokenizer:
         for i, token in enumerate(self._after[::-1]):
             ids[offsets[1:] - 1 - i] = token
         return Sequences(ids, offsets)
-
-
-def _vocabulary(folder: Path) -> int | None:
-    config = JsonObject.read_or_empty(folder / "config.json")
-    text = config.object("text_config") if "text_config" in config.values else config
-    return text.integer("vocab_size")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.backbone.json_files import JsonObject, read_json
+from cache.backbone.json_files import read_json, text_config
 from cache.batching.packing import Packing, pack
 from cache.errors import CacheError
 from cache.model.native.config import FAMILIES, unknown_settings
@@ -150,9 +150,7 @@ class Encoder:
 
     def _read_dense(self, folder: Path) -> DenseModules | None:
         """Read the Dense modules behind the last layer's pooling, where that layer is asked for."""
-        config = JsonObject.read_or_empty(folder / "config.json")
-        text = config.object("text_config") if "text_config" in config.values else config
-        if not self.backbone.dense or text.count("num_hidden_layers") not in self.layers:
+        if not self.backbone.dense or text_config(folder).count("num_hidden_layers") not in self.layers:
             return None
         if len(self.layers) > 1:
             raise CacheError(
@@ -166,10 +164,9 @@ class Encoder:
         """Return how many nodes per batch may have: a number that keeps the device busy and fits its free memory."""
         if not self.device.startswith("cuda"):
             return _CPU_BUDGET
-        config = read_json(folder / "config.json")
-        config = config.get("text_config", config)
-        hidden = int(config["hidden_size"])
-        width = int(config.get("intermediate_size") or 4 * hidden)
+        config = text_config(folder)
+        hidden = config.count("hidden_size")
+        width = config.integer("intermediate_size") or 4 * hidden
         per_node = int(self._dtype.itemsize) * (16 * hidden + 8 * width)
         free = int(torch.cuda.mem_get_info(self.device)[0])
         return max(_LEAST_BUDGET, min(_GPU_BUDGET, free // 2 // per_node) // _LEAST_BUDGET * _LEAST_BUDGET)

@@ -15,11 +15,17 @@ from typing import Any
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.atomic import atomic_file
 from cache.store.dtypes import ENCODINGS
-from cache.store.shard import VERSION, canonical, list_shards
 
 DESCRIPTION_FILE = "backbone.json"
+SHARD_FILES = "shard-*.h5"
+VERSION = 1  # of the description and of the shards
 LAST_USED_FILE = ".last-used"
 _RESERVED = ("store_version", "digest")
+
+
+def canonical(description: Mapping[str, Any]) -> str:
+    """Return `description` as the one JSON text that equal descriptions share."""
+    return json.dumps(dict(description), sort_keys=True, separators=(",", ":"))
 
 
 def checked(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
         version, digest = content.pop("store_version"), content.pop("digest")
     except FileNotFoundError:
-        if folder.is_dir() and list_shards(folder):
+        if any(folder.glob(SHARD_FILES)):
             raise DamageError(path, "it is missing") from None
         raise CacheError(
             f"{folder} is no feature store: it has no {DESCRIPTION_FILE}", "name the folder that `embed` wrote"

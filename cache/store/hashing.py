@@ -68,7 +68,7 @@ def row_checksums(
         np.right_shift(block, _FOLD, out=folded)
         np.bitwise_xor(folded, block, out=folded)
         np.einsum("ij,j->i", folded, weights, out=sums[start : start + step])
-    words = key_words(keys)
+    words = keys.view("<u8")
     sums += np.einsum("ij,j->i", words ^ (words >> _FOLD), key_weights)
     sums += _START
     return sums
@@ -123,11 +123,6 @@ def as_keys(keys: NDArray[np.uint8]) -> NDArray[np.uint8]:
             f"keys are {array.dtype} {list(array.shape)}, not uint8 [n, {KEY_BYTES}]", "make them with cache.text_keys"
         )
     return np.ascontiguousarray(array)
-
-
-def key_words(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return contiguous keys uint8 [n, 16] as little-endian words uint64 [n, 2], without a copy."""
-    return keys.view("<u8")
 
 
 def _utf8(text: str, which: str) -> bytes:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.atomic import remove_folder, remove_stale_partials
-from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, read_description
+from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, SHARD_FILES, read_description
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import row_checksums
 from cache.store.shard import (
@@ -159,7 +159,7 @@ def find_stores(root: Path) -> list[StoreSummary]:
             f"{root} is a link to {root.readlink()}, which is not there", "mount that folder, or change the link"
         )
     try:
-        described = (path for name in (DESCRIPTION_FILE, "shard-*.h5") for path in root.glob(f"*/{name}"))
+        described = (path for name in (DESCRIPTION_FILE, SHARD_FILES) for path in root.glob(f"*/{name}"))
         folders = sorted({path.parent for path in described if path.parent.name[0] != "."})
     except OSError as error:
         raise file_error("read", root, error) from error

@@ -13,6 +13,7 @@ end of the last dataset before mapping, since touching a map beyond the end kill
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import mmap
 import os
@@ -28,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
+from cache.store.description import SHARD_FILES, VERSION, canonical
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import KEY_BYTES
 
 FORMAT = "feature-shard"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,6 @@ def new_name() -> str:
     return f"shard-{time.time_ns():020d}-{secrets.token_hex(6)}.h5"
 
 
-def is_shard_name(name: str) -> bool:
-    """Return whether `name` is that of a committed shard."""
-    return name.startswith("shard-") and name.endswith(".h5")
-
-
 def list_shards(folder: Path) -> list[Path]:
     """Return the committed shards in `folder` in the order in which they count.
 
@@ -81,7 +77,7 @@ def list_shards(folder: Path) -> list[Path]:
     try:
         while True:
             # listing is not atomic: while shards are replaced it can miss old and new, so two have to agree
-            names = sorted(entry.name for entry in os.scandir(folder) if is_shard_name(entry.name))
+            names = sorted(fnmatch.filter((entry.name for entry in os.scandir(folder)), SHARD_FILES))
             if names == previous:
                 return [folder / name for name in names]
             previous = names
@@ -98,11 +94,6 @@ def rows_in_words(rows: NDArray[np.int64]) -> str:
     """Return "rows 1, 2, 3 and 4 more" for row numbers."""
     shown = ", ".join(str(row) for row in rows[:5])
     return f"rows {shown}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-
-
-def canonical(description: Mapping[str, Any]) -> str:
-    """Return `description` as the one JSON text that equal descriptions share."""
-    return json.dumps(dict(description), sort_keys=True, separators=(",", ":"))
 
 
 def read_header(path: Path, description: Mapping[str, Any]) -> Shard:

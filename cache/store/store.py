@@ -39,7 +39,11 @@ _TASK_BYTES = 1 << 23
 
 
 class FeatureStore:
-    """Features of one layer of one backbone, by key. Make one with `create` or `open`."""
+    """Features of one layer of one backbone, by key. Make one with `create` or `open`.
+
+    As of the last `refresh`: `shards` in the order in which they count, and `index`, where each key's row is among all
+    of them, 24 bytes per row.
+    """
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         """Use `FeatureStore.create` or `FeatureStore.open`."""
@@ -47,9 +51,9 @@ class FeatureStore:
         self.description = dict(description)
         self.dim = int(description["hidden_size"])
         self.dtype = str(description["store_dtype"])
-        self._shards: tuple[Shard, ...] = ()
+        self.shards: tuple[Shard, ...] = ()
         self._starts = np.zeros(1, np.int64)
-        self._index = KeyIndex.build(np.empty((0, KEY_BYTES), np.uint8))
+        self.index = KeyIndex.build(np.empty((0, KEY_BYTES), np.uint8))
         self._touched = False
         self.refresh()
 
@@ -93,42 +97,32 @@ class FeatureStore:
         return cls(Path(folder), read_description(Path(folder)))
 
     def __len__(self) -> int:
-        return len(self._index.numbers)
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """The shards that this object knows, in the order in which they count."""
-        return self._shards
-
-    @property
-    def index(self) -> KeyIndex:
-        """Where each key's row is, as of the last `refresh`: what `contains` asks, 24 bytes per row."""
-        return self._index
+        return len(self.index.numbers)
 
     def refresh(self) -> None:
         """Take in what was committed, compacted or repaired since the store was opened.
 
         :raises CacheError: if the folder is gone, or a shard's header is damaged.
         """
-        known = {shard.path: shard for shard in self._shards}
+        known = {shard.path: shard for shard in self.shards}
         for _ in range(_ATTEMPTS):
             paths = list_shards(self.folder)
             try:
                 shards = tuple(known.get(path) or read_header(path, self.description) for path in paths)
-                if shards == self._shards:
+                if shards == self.shards:
                     return
                 keys = self._read_keys(shards)
             except FileNotFoundError:  # compacted or repaired between listing and opening: list again
                 continue
-            self._shards = shards
+            self.shards = shards
             self._starts = np.cumsum([0, *(shard.rows for shard in shards)], dtype=np.int64)
-            self._index = KeyIndex.build(keys)
+            self.index = KeyIndex.build(keys)
             return
         raise CacheError(f"the shards of {self.folder} keep changing while they are read", "try again in a moment")
 
     def contains(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which of `keys`, uint8 [n, 16], have a row, bool [n]."""
-        return self._index.find(as_keys(keys)) >= 0
+        return self.index.find(as_keys(keys)) >= 0
 
     def gather(self, keys: NDArray[np.uint8], *, check: bool = True) -> NDArray[np.generic]:
         """Return the features of `keys`, uint8 [n, 16], as [n, H] in the stored dtype (bfloat16 as float32).
@@ -158,7 +152,7 @@ class FeatureStore:
 
     def counting(self) -> list[NDArray[np.int64]]:
         """Return for each of `shards`, ascending, its rows that count: no earlier row has their key."""
-        numbers = np.sort(self._index.numbers)
+        numbers = np.sort(self.index.numbers)
         cuts = np.searchsorted(numbers, self._starts)
         return [
             numbers[first:last] - start
@@ -174,7 +168,7 @@ class FeatureStore:
         return keys
 
     def _find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        numbers = self._index.find(keys)
+        numbers = self.index.find(keys)
         missing = np.flatnonzero(numbers < 0)
         if len(missing):
             raise CacheError(
@@ -195,7 +189,7 @@ class FeatureStore:
         for first, last in itertools.pairwise(cuts):
             place = grouped[first]
             target = slice(first, last) if order is None else order[first:last]
-            yield Part(self._shards[place], numbers[target] - self._starts[place], target)
+            yield Part(self.shards[place], numbers[target] - self._starts[place], target)
 
     def _copy(self, parts: Iterator[Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
         step = max(1, _TASK_BYTES // (self.dim * ENCODINGS[self.dtype].stored.itemsize))

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError, file_error
 from cache.store.atomic import atomic_file, flush, remove_stale_partials
+from cache.store.description import VERSION, canonical
 from cache.store.dtypes import ENCODINGS, acceptable, encode
 from cache.store.hashing import KEY_BYTES, as_keys, row_checksums
-from cache.store.shard import FORMAT, VERSION, Rows, Shard, canonical, new_name, successor_name
+from cache.store.shard import FORMAT, Rows, Shard, new_name, successor_name
 
 _PAGE = 4096
 

@@ -85,11 +85,11 @@ def _quietly(look: Callable[[], bool]) -> bool:
 
 def _weights(session: Session) -> Iterator[Finding]:
     import cache
-    from cache.backbone import is_cached
+    from cache.backbone import cached
 
     for name in cache.backbone.BACKBONES:
         source = cache.resolve(name).source
-        there = Path(source).is_dir() or is_cached(source)
+        there = Path(source).is_dir() or cached(source) is not None
         remedy = "" if there else "fetched from the hub at first use; without a hub take --backbone minilm or a path"
         yield Finding(f"weights of {name}", True if there else None, source if there else "not here", remedy)
 

@@ -101,7 +101,7 @@ class BertShape:
 def decoder_shape(config: Mapping[str, Any]) -> DecoderShape | None:
     """Return the shape of a decoder that `decoder.py` runs, None if the configuration says more than it knows."""
     family = config.get("model_type")
-    if family not in _DECODERS or not _understood(config, _DECODER_KEYS | _WINDOW_KEYS[family], _DECODER_VALUES):
+    if family not in _DECODERS or not _understood(config):
         return None
     rope, windows = _rope(config), _windows(config)
     stated = {"rms_norm_eps", "intermediate_size"} | (set() if family == "llama" else {"num_key_value_heads"})
@@ -143,7 +143,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[str, float] | None:
 
 def bert_shape(config: Mapping[str, Any]) -> BertShape | None:
     """Return the shape of a BERT that `bert.py` runs, None if the configuration says more than it knows."""
-    if config.get("model_type") != "bert" or not _understood(config, {"layer_norm_eps"}, _BERT_VALUES):
+    if config.get("model_type") != "bert" or not _understood(config):
         return None
     if "intermediate_size" not in config or int(config["hidden_size"]) % int(config["num_attention_heads"]):
         return None
@@ -156,16 +156,14 @@ def bert_shape(config: Mapping[str, Any]) -> BertShape | None:
     )
 
 
-def _understood(config: Mapping[str, Any], keys: set[str], values: Mapping[str, tuple[Any, ...]]) -> bool:
-    unknown = config.keys() - _IRRELEVANT - _SIZES - keys - values.keys()
+def _understood(config: Mapping[str, Any]) -> bool:
     sizes = [
         config.get(key, 1) for key in (*_SIZES, "vocab_size", "intermediate_size", "num_key_value_heads", "head_dim")
     ]
     return (
-        not unknown
+        not unknown_settings(config)
         and config.keys() >= _SIZES
         and all(size is None or (type(size) is int and size > 0) for size in sizes)
-        and all(config[key] in allowed for key, allowed in values.items() if key in config)
     )
 
 
