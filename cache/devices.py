@@ -123,6 +123,15 @@ def lost_device(error: BaseException, device: str) -> DeviceError | None:
     return None
 
 
+def fastest(devices: str) -> tuple[str, str]:
+    """Return the first device that `devices` means, and the dtype that it multiplies natively.
+
+    :raises CacheError: as `choose_devices` does.
+    """
+    device = choose_devices(devices)[0]
+    return device, native_dtype(device)
+
+
 def native_dtype(device: str) -> str:
     """Return "bfloat16" where `device` multiplies it natively, else "float32"."""
     if device.startswith("cuda"):

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.backbone.registry import DEFAULT
-from cache.devices import check_devices, choose_devices, native_dtype
+from cache.devices import check_devices, choose_devices, fastest
 from cache.endpoint import embed_from_endpoint
 from cache.errors import CacheError
-from cache.lookup import Lookup, LookupPool, lookup_processes
+from cache.lookup import Lookup, lookup_pool, lookup_processes
 from cache.plan import EmbedRequest, Plan, make_plan
 from cache.progress import EmbeddedLayer, EmbedReport, Meter, Progress, Tally
 from cache.store.hashing import text_keys
@@ -88,25 +89,20 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
         total = len(texts) if isinstance(texts, Sized) else 0
         return embed_from_endpoint(texts, request, total=total, progress=progress)
     check_devices(request.devices)
-
-    def fastest() -> tuple[str, str]:
-        device = choose_devices(request.devices)[0]
-        return device, native_dtype(device)
-
-    plan = make_plan(request, fastest)
+    plan = make_plan(request, partial(fastest, request.devices))
     planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
     # no name for the stores: of them the lookup keeps their indexes
     lookup = Lookup(texts, [FeatureStore.create(*store) for store in plan.stores], plan.prompt)
     meter = Meter(len(texts) if isinstance(texts, Sized) else 0, progress, lambda: lookup.reused)
+    tally, used = Tally(), "none"
     items = lookup.missing()
     first = next(items, None)
-    tally, used = Tally(), "none"
     if first is not None:
         names = choose_devices(request.devices)
         used = ", ".join(dict.fromkeys(names))
         with contextlib.ExitStack() as stack:
             if count := lookup_processes(names, meter.total):
-                pool = LookupPool(count, plan.prompt, ITEM_TEXTS["cuda"], len(names))
+                pool = lookup_pool(count, plan.prompt, ITEM_TEXTS["cuda"], len(names))
                 items = lookup.missing_items(stack.enter_context(pool))
             tally = compute(Job(plan, meter.total), names, itertools.chain([first], items), meter.count)
         tally.stages["loading"] += planned

@@ -9,11 +9,11 @@ from typing import Any
 
 def importer(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """Return the `__getattr__` and the `__all__` of `package`, given the names that each of its modules exports."""
-    module_of = {name: module for module, names in modules.items() for name in names.split()}
 
     def get(name: str) -> Any:
-        if name not in module_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(module_of[name]), name)
+        for module, names in modules.items():
+            if name in names.split():
+                return getattr(importlib.import_module(module), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get, sorted(module_of)
+    return get, " ".join(modules.values()).split()

@@ -5,7 +5,7 @@ in bulk. A text that was missing counts as stored from then on: only its key is 
 that a corpus larger than memory streams through. What other processes store meanwhile is not seen: it is computed
 twice, and the first row counts.
 
-Hashing, sorting and packing take most of the time. For several GPUs worker processes (`LookupPool`) do them, and half
+Hashing, sorting and packing take most of the time. For several GPUs worker processes (`lookup_pool`) do them, and half
 is left here (`benchmarks/cache/scheduler.py`).
 """
 
@@ -58,8 +58,8 @@ class Lookup:
             if len(at):
                 yield WorkItem([texts[i] for i in at], at + first, keys[at], absent)
 
-    def missing_items(self, pool: LookupPool) -> Iterator[WorkItem]:
-        """Yield the texts that some store lacks, once each, packed.
+    def missing_items(self, pool: HelperProcesses) -> Iterator[WorkItem]:
+        """Yield the texts that some store lacks, once each, as the processes of a `lookup_pool` packed them.
 
         :raises CacheError: a text is empty or no string; a process of the pool was killed.
         """
@@ -112,15 +112,12 @@ class Lookup:
         return at, absent[at]
 
 
-class LookupPool(HelperProcesses):
-    """Processes that hash, sort and pack texts: a `with` block around `Lookup.missing_items`."""
+def lookup_pool(count: int, prompt: str, most: int, least: int) -> HelperProcesses:
+    """Start processes that hash, sort and pack texts, for a `with` block around `Lookup.missing_items`.
 
-    def __init__(self, count: int, prompt: str, most: int, least: int) -> None:
-        """Start them.
-
-        :param most: texts per item, and `least` items per reading (`cache.workers.work_items.split_texts`).
-        """
-        super().__init__(f"{__name__}.reading", count, prompt, most, least)
+    :param most: texts per item, and `least` items per reading (`cache.workers.work_items.split_texts`).
+    """
+    return HelperProcesses(f"{__name__}.reading", count, prompt, most, least)
 
 
 def lookup_processes(devices: Sequence[str], total: int) -> int:

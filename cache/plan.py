@@ -91,10 +91,12 @@ def make_plan(request: EmbedRequest, fastest: Callable[[], tuple[str, str]]) -> 
     backbone, root = request.resolved, Path(request.root)
     folder = locate(backbone.source, _alternatives(backbone))
     content = read_content(folder, backbone, root)
-    layers = tuple(dict.fromkeys(absolute_layer(layer, content.layers) for layer in request.layers))
-    if not layers:
+    origins: dict[int, str] = {}
+    for asked in request.layers:
+        layer = absolute_layer(asked, content.layers)
+        origins[layer] = identity(content, backbone, layer)
+    if not origins:
         raise CacheError("no layer to embed", "name at least one, such as -1")
-    origins = {layer: identity(content, backbone, layer) for layer in layers}
     dtype = request.dtype
     notes: tuple[str, ...] = ()
     if dtype == "auto":
@@ -103,7 +105,7 @@ def make_plan(request: EmbedRequest, fastest: Callable[[], tuple[str, str]]) -> 
         raise CacheError(f"dtype {dtype!r}", f"use one of auto, {', '.join(DTYPES)}")
     stores = tuple(_store(request, root, content, layer, origin, dtype) for layer, origin in origins.items())
     prompt = backbone.prompt if request.prompt is None else request.prompt
-    return Plan(folder, backbone, layers, dtype, stores, prompt, notes)
+    return Plan(folder, backbone, tuple(origins), dtype, stores, prompt, notes)
 
 
 def _alternatives(backbone: Backbone) -> str:

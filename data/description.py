@@ -58,6 +58,10 @@ class Description:
         """Split -> its files, of those that have some."""
         return {name: files for name in ("train", "val", "test") if (files := getattr(self, name))}
 
+    def files_of_all_splits(self, source: str) -> list[str]:
+        """Return `source` and the further files, but none where `source` is the file of one split."""
+        return [] if any(source in files for files in self.split_files.values()) else [source, *self.files]
+
     @property
     def first_label(self) -> bool:
         """Whether the first of several labels of a text is to be taken."""

@@ -33,12 +33,10 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     :raises DataError: if a file cannot be read, or what a column holds is not certain.
     """
     source, known, notes = described(source, description or Description())
-    sources = [source, *known.files]
-    splits = known.split_files
-    given = [] if any(source in files for files in splits.values()) else sources
-    records = read_files(given, known.format, splits)
+    sources, wanted = [source, *known.files], known.columns
+    records = read_files(known.files_of_all_splits(source), known.format, known.split_files)
     if known.header is None:
-        records = without_header(records, known.columns)
+        records = without_header(records, wanted)
     notes += records.notes
     if not records.frame.height:
         raise DataError(f"{records.source} has no rows", "give at least one row per split and class")

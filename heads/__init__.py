@@ -49,11 +49,11 @@ _MODULES = {
     "logistic": "LogisticRegression fit_logistic",
     "methods": "METHODS head_of hyperparameters is_chosen is_closed_form",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'heads' has no attribute {name!r}")
-    return getattr(import_module(f"heads.{_MODULE_OF[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names.split():
+            return getattr(import_module(f"heads.{module}"), name)
+    raise AttributeError(f"module 'heads' has no attribute {name!r}")

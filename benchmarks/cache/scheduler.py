@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.cache.embed_devices import Repeated
 from cache import FeatureStore
 from cache.backbone import BACKBONES
-from cache.lookup import Lookup, LookupPool
+from cache.lookup import Lookup, lookup_pool
 from cache.plan import Plan
 from cache.progress import Tally
 from cache.workers import Acknowledged, Channel, embed_processes
@@ -58,7 +58,7 @@ def scheduled(corpus: Repeated, count: int, lookups: int) -> tuple[float, float]
         lookup = Lookup(corpus, [store], "")
         items = lookup.missing()
         if lookups:
-            items = lookup.missing_items(stack.enter_context(LookupPool(lookups, "", ITEM_TEXTS["cuda"], count)))
+            items = lookup.missing_items(stack.enter_context(lookup_pool(lookups, "", ITEM_TEXTS["cuda"], count)))
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         tally = embed_processes.compute(Job(plan, len(corpus)), ["cpu"] * count, items, lambda texts, stage: None)
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)

@@ -233,8 +233,9 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
         raise CacheError(
             f"backbone {source} has no config.json", "name a folder written by save_pretrained, or a hub id"
         )
-    name = _slug(label)
-    settings, tokenizer = read_settings(folder, source), JsonObject.read_or_empty(folder / "tokenizer_config.json")
+    tokenizer = JsonObject.read_or_empty(folder / "tokenizer_config.json")
+    _check_padding(config, tokenizer)
+    settings = read_settings(folder, source)
     causal = is_causal(config.values)
     if config.values.get("is_causal") is True and not causal:
         raise CacheError(
@@ -243,10 +244,9 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
             "remove is_causal there, or choose another model",
         )
     limit = _max_length(config, tokenizer, None if settings is None else settings.max_length)
-    _check_padding(config, tokenizer)
     pooling = settings.pooling if settings is not None else "last" if causal else "mean"
     end = _end_token(folder, config, tokenizer, embeds=settings is not None) if pooling == "last" else None
-    made = Backbone(name, source, pooling, limit, end_token=end, truncation_side=_truncation_side(tokenizer))
+    made = Backbone(_slug(label), source, pooling, limit, end_token=end, truncation_side=_truncation_side(tokenizer))
     ending = f"end token {end} appended" if end is not None else "no end token appended but the tokenizer's own"
     if settings is None:
         first = next(iter(config.texts("architectures")), None) or config.text("model_type")

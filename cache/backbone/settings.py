@@ -22,10 +22,7 @@ POOLINGS = ("last", "mean", "cls")
 _MODES = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "lasttoken": "last"}
 _LEGACY_MODES = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 # the names under which older releases wrote the Transformer module's settings; the first that holds any counts
-_TRANSFORMER_FILES = tuple(
-    f"sentence_{name}_config.json"
-    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
+_TRANSFORMER_FILES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
 _HARMLESS_ARGUMENTS = {"dtype", "torch_dtype", "attn_implementation", "trust_remote_code", "use_fast"}
 # of the Transformer module: what changes no embedding of a text given without a task
@@ -175,7 +172,7 @@ def check_dense(folder: Path) -> JsonObject:
 def _transformer(folder: Path) -> tuple[bool, int | None]:
     """Return whether texts are put into lower case first, and the longest text in tokens, where these are stated."""
     for name in _TRANSFORMER_FILES:
-        found = JsonObject.read_or_empty(folder / name)
+        found = JsonObject.read_or_empty(folder / f"sentence_{name}_config.json")
         if found.values:
             break
     else:

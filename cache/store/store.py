@@ -52,8 +52,6 @@ class FeatureStore:
         self.dim = int(description["hidden_size"])
         self.dtype = str(description["store_dtype"])
         self.shards: tuple[Shard, ...] = ()
-        self._starts = np.zeros(1, np.int64)
-        self.index = KeyIndex.build(np.empty((0, KEY_BYTES), np.uint8))
         self._touched = False
         self.refresh()
 
@@ -109,7 +107,7 @@ class FeatureStore:
             paths = list_shards(self.folder)
             try:
                 shards = tuple(known.get(path) or read_header(path, self.description) for path in paths)
-                if shards == self.shards:
+                if shards and shards == self.shards:
                     return
                 keys = self._read_keys(shards)
             except FileNotFoundError:  # compacted or repaired between listing and opening: list again

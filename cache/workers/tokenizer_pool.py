@@ -13,7 +13,7 @@ starts one per core of the host, and the threads of six tokenizers do little but
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from cache.batching.tokenizer import TextTokenizer
 from cache.devices import cores
 from cache.plan import Plan
 from cache.workers.helper_processes import HelperProcesses
-from cache.workers.work_items import WorkItem
 
 _MOST = 3
 _THREADS = "RAYON_NUM_THREADS"
@@ -40,44 +39,13 @@ def tokenizer_share(processes: int) -> tuple[int, int]:
     return count, left // count if count else 0
 
 
-class TokenizerPool(HelperProcesses):
-    """Processes that tokenize and pack: a `with` block around `prepare`."""
+def tokenizer_pool(plan: Plan, count: int, threads: int) -> HelperProcesses:
+    """Start processes that tokenize and pack, for a `with` block; they load the plan's tokenizer meanwhile.
 
-    def __init__(self, plan: Plan, count: int, threads: int) -> None:
-        """Start them; they load the plan's tokenizer meanwhile. RAYON_NUM_THREADS, where it is set, wins."""
-        arguments = plan.folder, plan.backbone, plan.prompt
-        super().__init__(f"{__name__}.tokenizing", count, *arguments, environment={_THREADS: str(threads)})
-
-    def encode(self, texts: Sequence[str]) -> Sequences:
-        """Return the token sequences of `texts`.
-
-        :raises CacheError: what tokenizing raises, or that a process was killed.
-        """
-        sequences: Sequences = self.call((texts, None))
-        return sequences
-
-    def prepare(self, items: Iterable[WorkItem], packing: Packing) -> PreparedItems:
-        """Return an iterator over each item with its batches; the processes begin at once."""
-        return PreparedItems(self, items, packing)
-
-
-class PreparedItems:
-    """Yields each item with the batches of its texts and the seconds they took.
-
-    `packing` may be set anew: items that are sent later follow it.
+    RAYON_NUM_THREADS, where it is set, wins over `threads`.
     """
-
-    def __init__(self, pool: HelperProcesses, items: Iterable[WorkItem], packing: Packing) -> None:
-        self.packing = packing
-        self._results = pool.map(items, lambda item: (item.texts, self.packing))
-
-    def __iter__(self) -> Iterator[tuple[WorkItem, list[Batch], float]]:
-        """Yield in the items' order.
-
-        :raises CacheError: what tokenizing raises, or that a process was killed.
-        """
-        for item, (batches, seconds) in self._results:
-            yield item, batches, seconds
+    arguments = plan.folder, plan.backbone, plan.prompt
+    return HelperProcesses(f"{__name__}.tokenizing", count, *arguments, environment={_THREADS: str(threads)})
 
 
 def tokenizing(folder: Path, backbone: Backbone, prompt: str) -> Callable[[tuple[Sequence[str], Packing | None]], Any]:

@@ -23,15 +23,16 @@ from cache.errors import CacheError, DeviceError
 from cache.progress import Tally
 from cache.store.writer import ShardWriter
 from cache.workers.background import BackgroundWriter, Prefetcher
-from cache.workers.tokenizer_pool import PreparedItems, TokenizerPool, tokenizer_share
+from cache.workers.tokenizer_pool import tokenizer_pool, tokenizer_share
 from cache.workers.work_items import ITEM_TEXTS, InFlight, WorkItem, split_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cache.batching.packing import Batch
+    from cache.batching.packing import Batch, Packing
     from cache.model.encoder import Encoder, Fetched
     from cache.plan import Plan
+    from cache.workers.helper_processes import HelperProcesses
 
 _WRITES_WAITING = 4
 _BATCHES_WAITING = 8
@@ -90,6 +91,8 @@ class Worker:
         self._arrived = 0
         self._writing: BackgroundWriter[ComputedBatch | None] | None = None
         self._encoder: Encoder | None = None
+        self._tokenizer: TextTokenizer | None = None
+        self._packing: Packing | None = None
         self._store_dtypes = [str(description["store_dtype"]) for _, description in job.plan.stores]
 
     def load(self) -> Encoder:
@@ -112,9 +115,10 @@ class Worker:
         arriving = self._arriving(items)
         with contextlib.ExitStack() as stack:
             stack.enter_context(short_turns())
-            pool, (count, threads) = None, tokenizer_share(self._job.on_host or self._job.share)
-            if count and self._job.device.startswith(_POOL_DEVICES) and self._expected() >= _POOL_TEXTS:
-                pool = stack.enter_context(TokenizerPool(self._job.plan, count, threads))
+            pool = None
+            if self._job.device.startswith(_POOL_DEVICES) and self._expected() >= _POOL_TEXTS:
+                count, threads = tokenizer_share(self._job.on_host or self._job.share)
+                pool = stack.enter_context(tokenizer_pool(self._job.plan, count, threads)) if count else None
             tokenized = Prefetcher(self._tokenize(itertools.islice(arriving, 1), pool), 1)
             with self._timed("loading"):
                 stack.enter_context(current(self._job.device))
@@ -124,7 +128,7 @@ class Worker:
             if first is None:
                 return
             rest = self._start(encoder, first, arriving, pool)
-            ready = self._batches(encoder, first, rest)
+            ready = itertools.chain(self._packed(encoder, [first]), rest)
             batches = stack.enter_context(contextlib.closing(Prefetcher(ready, _BATCHES_WAITING)))
             writing = BackgroundWriter[ComputedBatch | None](self._write, _WRITES_WAITING)
             self._writing = stack.enter_context(writing)
@@ -157,13 +161,20 @@ class Worker:
         yield
         self.tally.stages[stage] += time.perf_counter() - began
 
-    def _tokenize(self, items: Iterable[WorkItem], pool: TokenizerPool | None) -> Iterator[tuple[WorkItem, Sequences]]:
+    def _tokenize(
+        self, items: Iterable[WorkItem], pool: HelperProcesses | None
+    ) -> Iterator[tuple[WorkItem, Sequences]]:
         """Tokenize here or in the pool: loading a tokenizer holds Python's lock while weights are read."""
         plan = self._job.plan
-        tokenizer = TextTokenizer(plan.folder, plan.backbone, plan.prompt) if pool is None else pool
+        encode: Callable[[Sequence[str]], Sequences]
+        if pool is None:
+            self._tokenizer = self._tokenizer or TextTokenizer(plan.folder, plan.backbone, plan.prompt)
+            encode = self._tokenizer.encode
+        else:
+            encode = lambda texts: pool.call((texts, None))  # noqa: E731
         for item in items:
             with self._timed("tokenizing"):
-                sequences = tokenizer.encode(item.texts)
+                sequences = encode(item.texts)
             yield item, sequences
 
     def _expected(self) -> float:
@@ -175,39 +186,32 @@ class Worker:
         encoder: Encoder,
         first: tuple[WorkItem, Sequences],
         rest: Iterator[WorkItem],
-        pool: TokenizerPool | None,
-    ) -> Iterable[tuple[WorkItem, Sequences]] | PreparedItems:
+        pool: HelperProcesses | None,
+    ) -> Iterator[tuple[WorkItem, Batch]]:
         """Have the rest prepared, and compile meanwhile if the first texts say that the tokens to come are worth it."""
-        _, sequences = first
-        tokens = float(sequences.lengths.mean()) * max(self._expected(), len(sequences))
+        item, sequences = first
+        tokens = float(sequences.lengths.mean()) * max(self._expected(), len(item.texts))
         compiling = encoder.worth_compiling(tokens)
-        packing = replace(encoder.packing, laid_out=compiling or encoder.packing.laid_out)
-        prepared: Iterable[tuple[WorkItem, Sequences]] | PreparedItems
         if pool is None:
-            prepared = Prefetcher(self._tokenize(rest, None), 1)
+            batches = self._packed(encoder, Prefetcher(self._tokenize(rest, None), 1))
         else:
-            prepared = pool.prepare(split_items(rest, ITEM_TEXTS["cuda"]), packing)
+            self._packing = replace(encoder.packing, laid_out=compiling or encoder.packing.laid_out)
+            items = split_items(rest, ITEM_TEXTS["cuda"])
+            batches = self._prepared(encoder, pool.map(items, lambda item: (item.texts, self._packing)))
         if compiling:
             self._on_batch(0, "compiling")
             with self._timed("compiling"):
                 encoder.compile(sequences)
-        return prepared
+        return batches
 
-    def _batches(
-        self,
-        encoder: Encoder,
-        first: tuple[WorkItem, Sequences],
-        rest: Iterable[tuple[WorkItem, Sequences]] | PreparedItems,
+    def _prepared(
+        self, encoder: Encoder, items: Iterator[tuple[WorkItem, tuple[list[Batch], float]]]
     ) -> Iterator[tuple[WorkItem, Batch]]:
-        """Yield batches and their texts: the first item's at once, then what this process or the pool prepares."""
-        yield from self._packed(encoder, [first])
-        if not isinstance(rest, PreparedItems):
-            yield from self._packed(encoder, rest)
-            return
-        rest.packing = encoder.packing
-        for item, batches, seconds in rest:
+        """Yield the batches of the pool and their texts; items that are sent later are packed as is wanted by then."""
+        self._packing = encoder.packing
+        for item, (batches, seconds) in items:
             self.tally.stages["tokenizing"] += seconds
-            rest.packing = encoder.packing
+            self._packing = encoder.packing
             yield from ((item.take(batch.rows), batch) for batch in batches)
 
     def _packed(

@@ -113,20 +113,20 @@ def test_processes_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
 def test_a_tokenizing_process_that_is_killed_is_an_error_that_says_so(qwen, moment, tmp_path):
     from cache.batching.packing import Packing
     from cache.plan import make_plan
-    from cache.workers.tokenizer_pool import TokenizerPool
+    from cache.workers.tokenizer_pool import tokenizer_pool
     from cache.workers.work_items import WorkItem
 
     plan = make_plan(EmbedRequest(qwen, tmp_path, dtype="float32"), lambda: ("cpu", "float32"))
     nothing = np.zeros((1, 0))
     items = [WorkItem([text], nothing, nothing, nothing) for text in ("a b", "c")]
-    with TokenizerPool(plan, 2, 1) as pool:
+    with tokenizer_pool(plan, 2, 1) as pool:
         if moment == "between messages":
-            pool.encode(["a b"])
+            pool.call((["a b"], None))
         for one in pool._all:
             one._process.kill()
             one._process.wait()
         with pytest.raises(CacheError, match="a tokenizing process ended"):
-            list(pool.prepare(iter(items), Packing("trie", 64)))
+            list(pool.map(items, lambda item: (item.texts, Packing("trie", 64))))
 
 
 def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path, qwen, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, EmbedRequest, FeatureStore, embed_missing, resolve, text_keys
-from cache.lookup import Lookup, LookupPool, lookup_processes
+from cache.lookup import Lookup, lookup_pool, lookup_processes
 from cache.workers.work_items import ITEM_TEXTS
 
 DESCRIPTION = {"hidden_size": 2, "store_dtype": "float32", "fingerprint": "0" * 64}
@@ -31,7 +31,7 @@ def pool(request):
     if not request.param:
         yield None
         return
-    with LookupPool(request.param, "ask: ", 7, 2) as some:
+    with lookup_pool(request.param, "ask: ", 7, 2) as some:
         yield some
 
 
@@ -67,7 +67,7 @@ def test_readers_go_on_where_the_first_chunk_ended(tmp_path, monkeypatch):
     texts = [f"text {i % 150}" for i in range(300)]
     lookup = Lookup(texts, stores_with(tmp_path, (set(texts[:20]),), ""), "")
     first = next(lookup.missing())
-    with LookupPool(2, "", 5, 1) as pool:
+    with lookup_pool(2, "", 5, 1) as pool:
         items = [first, *lookup.missing_items(pool)]
     assert sorted(row for item in items for row in item.rows) == list(range(20, 150))
     assert max(len(item.rows) for item in items[1:]) <= 5
@@ -88,7 +88,7 @@ def test_a_bad_text_is_named_by_its_row_and_what_came_before_is_yielded(tmp_path
 
 def test_a_reader_that_is_killed_is_an_error_that_says_so(tmp_path):
     lookup = Lookup(["a", "b"], stores_with(tmp_path, (set(),), ""), "")
-    with LookupPool(1, "", 5, 1) as pool:
+    with lookup_pool(1, "", 5, 1) as pool:
         pool._all[0]._process.kill()
         pool._all[0]._process.wait()
         with pytest.raises(CacheError, match="a reading process ended"):
