@@ -113,11 +113,12 @@ def with_shrinkage(inputs: Inputs) -> Inputs:
 
 def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
     """Directions of `lda`, weighted, by eigenvalue, then principal components of the rest: float64 [H, <= dim]."""
-    within, between = _shrunk(scatter.within, shrinkage), _shrunk(scatter.between, shrinkage)
+    covariance, within, between = scatter.covariance, scatter.within, scatter.between
+    within, between = _shrunk(within, shrinkage), _shrunk(between, shrinkage)
     width = len(within)
     count = min(int((scatter.deepest.counts > 0).sum()) - 1, width, dim)
     if count < 1:
-        return _principal(scatter.covariance, dim)
+        return _principal(covariance, dim)
     factor = torch.linalg.cholesky(within)  # the generalised problem as an ordinary one
     left = torch.linalg.solve_triangular(factor, between, upper=False)
     values, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(factor, left.mT, upper=False))
@@ -129,7 +130,7 @@ def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
         return weighted
     basis, _ = torch.linalg.qr(directions)
     onto = torch.eye(width, dtype=basis.dtype, device=basis.device) - basis @ basis.mT
-    more = _principal(onto @ scatter.covariance @ onto, rest)
+    more = _principal(onto @ covariance @ onto, rest)
     spread = _variances(more, within).sqrt()
     share = _variances(more, between) / spread.square() / top
     return torch.cat([weighted, more / spread * _weight(share)], 1)
@@ -195,15 +196,18 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
     scores = dict.fromkeys(SHRINKAGES, 0.0)
     held, held_labels = inputs.validation, inputs.validation_labels
     dims = sorted({max(1, dim // 4), dim})
+
+    def judge(part: Scatter, gallery: Tensor, queries: Tensor, asked: Tensor, voters: int, times: int) -> None:
+        """Add each shrinkage's mean accuracy, one of so many, by queries [q, H] in the training rows `gallery`."""
+        for shrinkage in SHRINKAGES:
+            found = _mapped(part, discriminants(part, shrinkage, dim), dim, {}, "")
+            among, labels = found.embed(inputs.features[gallery]), inputs.labels[gallery]
+            accuracy = validation.gallery_accuracies(among, labels, found.embed(queries), asked, dims, voters)
+            scores[shrinkage] += float(accuracy.nanmean()) / times
+
     if held is not None and held_labels is not None and len(held) >= validation.FEWEST:
         gallery, queries = _spread(len(inputs.features), _GALLERY), _spread(len(held), _QUERIES)
-        for shrinkage in SHRINKAGES:
-            found = _mapped(whole, discriminants(whole, shrinkage, dim), dim, {}, "")
-            accuracy = validation.gallery_accuracies(
-                found.embed(inputs.features[gallery]), inputs.labels[gallery],
-                found.embed(held[queries]), held_labels[queries], dims,
-            )  # fmt: skip
-            scores[shrinkage] = float(accuracy.nanmean())
+        judge(whole, gallery, held[queries], held_labels[queries], validation.NEIGHBOURS, 1)
         reason = f"on {len(queries):,} validation rows"
     else:
         for kept, left_out in folds_of(inputs.labels, _FOLDS):
@@ -211,13 +215,7 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
             gallery = kept[_spread(len(kept), _GALLERY)]
             voters = validation.voters_of_left_out_rows(inputs.labels[gallery], inputs.labels[queries])
             part = whole.minus(scatter_of(inputs.features[left_out], inputs.labels[left_out], inputs.classes))
-            for shrinkage in SHRINKAGES:
-                found = _mapped(part, discriminants(part, shrinkage, dim), dim, {}, "")
-                accuracy = validation.gallery_accuracies(
-                    found.embed(inputs.features[gallery]), inputs.labels[gallery],
-                    found.embed(inputs.features[queries]), inputs.labels[queries], dims, voters,
-                )  # fmt: skip
-                scores[shrinkage] += float(accuracy.nanmean()) / _FOLDS
+            judge(part, gallery, inputs.features[queries], inputs.labels[queries], voters, _FOLDS)
         reason = f"by {_FOLDS}-fold cross-validation on {len(inputs.features):,} training rows"
     best = max(SHRINKAGES, key=lambda one: (round(scores[one], 6), one))
     return best, scores, f"shrinkage {best:g} {reason}"

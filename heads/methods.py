@@ -10,7 +10,7 @@ every prefix through the labels of every level.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from numbers import Real
 from typing import Any, TypeAlias
@@ -146,13 +146,29 @@ class Method:
     settings: dict[str, float] = field(default_factory=dict)
 
 
-_JOINT = {
-    "temperature": 0.1,
-    "proxy_temperature": 0.08,
-    "proxy_weight": 4.0,
-    "coarse_weight": 0.15,
-    "near_pairs": 0.25,
-}
+_JOINT = Method(
+    "joint",
+    "every prefix learns every level: supervised contrast and class proxies",
+    None,
+    chooses=True,
+    head="mlp",
+    epochs=6,
+    batch_size=128,
+    lr=2e-3,
+    schedule="one-cycle",
+    settings={
+        "temperature": 0.1,
+        "proxy_temperature": 0.08,
+        "proxy_weight": 4.0,
+        "coarse_weight": 0.15,
+        "near_pairs": 0.25,
+    },
+)
+
+
+def _joint(name: str, about: str, **settings: float) -> Method:
+    return replace(_JOINT, name=name, about=about, chooses=False, settings={**_JOINT.settings, **settings})
+
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -165,40 +181,9 @@ METHODS: dict[str, Method] = {
         Method("lda", "closed form: shrunk discriminants of all levels", None, closed_form=True, head="linear"),
         Method("pca", "closed form: principal components", None, closed_form=True, head="linear"),
         Method("features", "the features cut short", None, closed_form=True, head="linear"),
-        Method(
-            "joint",
-            "every prefix learns every level: supervised contrast and class proxies",
-            None,
-            chooses=True,
-            head="mlp",
-            epochs=6,
-            batch_size=128,
-            lr=2e-3,
-            schedule="one-cycle",
-            settings=_JOINT,
-        ),
-        Method(
-            "joint-finest",
-            "joint on the finest level alone",
-            None,
-            head="mlp",
-            epochs=6,
-            batch_size=128,
-            lr=2e-3,
-            schedule="one-cycle",
-            settings={**_JOINT, "finest_only": 1.0},
-        ),
-        Method(
-            "joint-contrast",
-            "joint without class proxies",
-            None,
-            head="mlp",
-            epochs=6,
-            batch_size=128,
-            lr=2e-3,
-            schedule="one-cycle",
-            settings={**_JOINT, "proxy_weight": 0.0},
-        ),
+        _JOINT,
+        _joint("joint-finest", "joint on the finest level alone", finest_only=1.0),
+        _joint("joint-contrast", "joint without class proxies", proxy_weight=0.0),
     )
 }
 """The methods by name."""

@@ -39,7 +39,10 @@ class PairBatch(NamedTuple):
 
 
 class Joint:
-    """Supervised contrast + cosine proxies at every prefix on every level."""
+    """Supervised contrast + cosine proxies at every prefix on every level.
+
+    `positives` are drawn per anchor; `by_rows`: its losses are a sum over rows, so that some rows' share can be asked.
+    """
 
     positives, by_rows = 1, True
 

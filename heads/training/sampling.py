@@ -23,8 +23,8 @@ _PURPOSES = ("weights", "order", "positives", "prefixes", "blocks", "dropout")
 _LANES = 1 << 16  # dropout compares 16 random bits with a threshold
 
 
-class Streams:
-    """The random streams of one seed: a generator a purpose, on the device where it is used."""
+class Streams(dict[str, torch.Generator]):
+    """The random streams of one seed: a generator per purpose, on the device where it is used."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         """Derive the streams.
@@ -34,14 +34,10 @@ class Streams:
         if not is_whole(seed) or seed < 0:
             raise HeadsError(f"seed {seed!r} is negative or no whole number", "use 0 or more")
         words = np.random.SeedSequence(seed).generate_state(len(_PURPOSES), np.uint64)
-        self._generators = {}
+        super().__init__()
         for purpose, word in zip(_PURPOSES, words, strict=True):
             where = torch.device("cpu") if purpose == "weights" else device
-            self._generators[purpose] = torch.Generator(where).manual_seed(int(word >> np.uint64(1)))
-
-    def __getitem__(self, purpose: str) -> torch.Generator:
-        """Hand out the generator of a purpose."""
-        return self._generators[purpose]
+            self[purpose] = torch.Generator(where).manual_seed(int(word >> np.uint64(1)))
 
 
 class Classes:

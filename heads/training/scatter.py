@@ -24,6 +24,10 @@ class ClassSums:
         scaled = self.totals * self.counts.clamp(min=1).rsqrt()[:, None]
         return scaled.T @ scaled
 
+    def minus(self, other: ClassSums) -> ClassSums:
+        """Take some of the rows away."""
+        return ClassSums(self.totals - other.totals, self.counts - other.counts)
+
 
 @dataclass(frozen=True)
 class Scatter:
@@ -45,8 +49,8 @@ class Scatter:
             self.rows - other.rows,
             self.total - other.total,
             self.moment - other.moment,
-            tuple(_minus(one, part) for one, part in zip(self.levels, other.levels, strict=True)),
-            _minus(self.deepest, other.deepest),
+            tuple(one.minus(part) for one, part in zip(self.levels, other.levels, strict=True)),
+            self.deepest.minus(other.deepest),
         )
 
     @cached_property
@@ -75,10 +79,6 @@ class Scatter:
         return summed
 
 
-def _minus(one: ClassSums, part: ClassSums) -> ClassSums:
-    return ClassSums(one.totals - part.totals, one.counts - part.counts)
-
-
 def scatter_of(features: Tensor, labels: Tensor, classes: Sequence[int]) -> Scatter:
     """Sum up rows.
 
@@ -86,40 +86,25 @@ def scatter_of(features: Tensor, labels: Tensor, classes: Sequence[int]) -> Scat
     :param labels: int64 [n, L], -1 where a row's label is not known at a level, and below it.
     :param classes: the number of classes per level.
     """
-    width, device = features.shape[1], features.device
-    total = torch.zeros(width, dtype=torch.float64, device=device)
-    moment = total.new_zeros(width, width)
-    offsets = torch.tensor([0, *classes], device=device).cumsum(0)
-    by_class = total.new_zeros(int(offsets[-1]), width)
-    deepest = torch.zeros_like(by_class)
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+    moment = total.new_zeros(len(total), len(total))
+    offsets = torch.tensor([0, *classes], device=features.device).cumsum(0)
+    depth = (labels >= 0).sum(1) - 1
+    deepest = labels.gather(1, depth.clamp(min=0)[:, None])[:, 0] + offsets[depth.clamp(min=0)]
+    kinds = [*labels.T, deepest.where(depth >= 0, -1)]
+    sizes = [*classes, int(offsets[-1])]
+    sums = [total.new_zeros(size, len(total)) for size in sizes]
     for start in range(0, len(features), _ROWS):
-        block, own = features[start : start + _ROWS].double(), labels[start : start + _ROWS]
+        block = features[start : start + _ROWS].double()
         total += block.sum(0)
         moment.addmm_(block.T, block)
-        depth = (own >= 0).sum(1) - 1
-        place = own.gather(1, depth.clamp(min=0)[:, None])[:, 0] + offsets[depth.clamp(min=0)]
-        _add(deepest, place, block, depth >= 0)
-        for level in range(len(classes)):
-            _add(by_class, own[:, level] + offsets[level], block, own[:, level] >= 0)
-    counts = [_counts(labels[:, level], count) for level, count in enumerate(classes)]
-    depth = (labels >= 0).sum(1) - 1
-    known = (depth >= 0).nonzero()[:, 0]
-    places = labels[known].gather(1, depth[known, None])[:, 0] + offsets[depth[known]]
-    return Scatter(
-        len(features),
-        total,
-        moment,
-        tuple(ClassSums(by_class[offsets[level] : offsets[level + 1]], counts[level]) for level in range(len(classes))),
-        ClassSums(deepest, places.bincount(minlength=len(deepest)).double()),
-    )
-
-
-def _add(sums: Tensor, places: Tensor, rows: Tensor, known: Tensor) -> None:
-    if bool(known.all()):
-        sums.index_add_(0, places, rows)
-    else:
-        sums.index_add_(0, places[known], rows[known])
-
-
-def _counts(labels: Tensor, classes: int) -> Tensor:
-    return labels[labels >= 0].bincount(minlength=classes).double()
+        for own, found in zip(kinds, sums, strict=True):
+            places = own[start : start + _ROWS]
+            known = places >= 0
+            if bool(known.all()):
+                found.index_add_(0, places, block)
+            else:
+                found.index_add_(0, places[known], block[known])
+    counts = [own[own >= 0].bincount(minlength=size).double() for own, size in zip(kinds, sizes, strict=True)]
+    *levels, last = (ClassSums(*both) for both in zip(sums, counts, strict=True))
+    return Scatter(len(features), total, moment, tuple(levels), last)

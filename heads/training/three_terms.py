@@ -65,7 +65,7 @@ class _Comparison:
 
 
 class ThreeTerms:
-    """Contrast + 0.5 margin + classification on every term of a method's table."""
+    """Contrast + 0.5 margin + classification on every term of a method's table; its members are those of `Joint`."""
 
     by_rows = False
 

