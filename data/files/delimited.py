@@ -10,6 +10,7 @@ tabs separate it, with marks as plain characters. A note says which reading hold
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import sys
@@ -255,19 +256,12 @@ def _unescaped(line: str) -> str:
 def _above(stream: Stream, format: FileFormat) -> int:
     """Return how many lines stand above the names of the columns: the same under each separator that may be meant."""
     given = _NAMED.get(format.separator or "", format.separator)
-    found = set()
+    sample, found = list(islice(stream.lines(), _SAMPLE)), set()
     for mark in [given] if given else SEPARATORS:
         if len(mark) != 1:
             continue
-        reader = csv.reader(islice(stream.lines(), _SAMPLE), delimiter=mark)
-        records, ends = [], []
-        try:
-            for record in reader:
-                records.append(record)
-                ends.append(reader.line_num)
-        except csv.Error:
-            pass
-        above = lines_above(records[:-1] if ends and ends[-1] == _SAMPLE else records)
+        records, ends = _sampled(sample, mark)
+        above = lines_above(records)
         if above:
             found.add(ends[above - 1])
         elif (
@@ -291,7 +285,7 @@ def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
         return given, None
     usual = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(suffix_of(stream.source), "")
     sample = list(islice(stream.lines(), _SAMPLE))
-    widths = {mark: _widths(sample, mark) for mark in SEPARATORS}
+    widths = {mark: [len(record) for record in _sampled(sample, mark)[0] if record] for mark in SEPARATORS}
     even = [mark for mark, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
     if usual in even:
         return usual, None
@@ -309,16 +303,16 @@ def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
     return even[0], f"{stream.source}: fields are separated by {SEPARATORS[even[0]]}"
 
 
-def _widths(sample: list[str], separator: str) -> list[int]:
-    """Return how many fields the first records have; what the end of the sample may have cut is left out."""
-    widths = []
-    try:
-        for record in csv.reader(sample, delimiter=separator):
-            widths.append(len(record))
-    except csv.Error:
-        pass
-    whole = widths[:-1] if len(sample) == _SAMPLE else widths
-    return [width for width in whole if width]
+def _sampled(sample: list[str], separator: str) -> tuple[list[list[str]], list[int]]:
+    """Return the first records and the lines they end in, but for what the end of the sample may have cut."""
+    reader = csv.reader(sample, delimiter=separator)
+    records, ends = [], []
+    with contextlib.suppress(csv.Error):
+        for record in reader:
+            records.append(record)
+            ends.append(reader.line_num)
+    whole = -1 if len(sample) == _SAMPLE else None
+    return records[:whole], ends
 
 
 def _named(stream: Stream, fields: _Fields, header: bool, notes: list[str]) -> Records:

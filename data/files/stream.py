@@ -165,20 +165,18 @@ def _opener(source: str, place: str) -> Callable[[], BinaryIO]:
         return lambda: cast(BinaryIO, zipfile.ZipFile(str(local(inside[0]))).open(inside[1]))
     kind = compression_of(place)
     scheme = place.split("://", 1)[0].lower() if is_url(place) else ""
-    if kind == ".zst" or (scheme and scheme not in ("http", "https")):
+    if not scheme and kind not in (".zip", ".zst"):
+        with Path(place).open("rb") as binary:
+            head = binary.read(6)
+        kind = next((suffix for mark, suffix in _COMPRESSED.items() if head.startswith(mark)), "")
+    if kind == ".zst" or scheme not in ("", "http", "https"):
         content = _lines_of_polars(place)
         return lambda: io.BytesIO(content)
     if scheme:
         with urllib.request.urlopen(place, timeout=_SECONDS) as answer:
             fetched: bytes = answer.read()
         return lambda: _decompressed(source, io.BytesIO(fetched), kind)
-    with Path(place).open("rb") as binary:
-        head = binary.read(6)
-    found = next((suffix for mark, suffix in _COMPRESSED.items() if head.startswith(mark)), "")
-    if found == ".zst":
-        content = _lines_of_polars(place)
-        return lambda: io.BytesIO(content)
-    return lambda: _decompressed(source, Path(place).open("rb"), kind if kind == ".zip" else found)
+    return lambda: _decompressed(source, Path(place).open("rb"), kind)
 
 
 def _decompressed(source: str, binary: BinaryIO, kind: str) -> BinaryIO:

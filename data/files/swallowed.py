@@ -10,7 +10,7 @@ two commas passes neither. Costs nothing for fields without line breaks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -50,14 +50,14 @@ def candidate(place: int, record: Sequence[str], separator: str) -> Candidate | 
 
 def first_swallowing(candidates: Sequence[Candidate], columns: pl.DataFrame) -> Candidate | None:
     """Return the first of `candidates` whose lines are records by what `columns`, all records, hold; or None."""
-    usual: dict[int, _Usual] = {}
+    usual: dict[int, Callable[[str], bool | None]] = {}
     for one in candidates:
         for row in one.rows:
             known = unknown = 0
             for column, cell in row:
                 if column not in usual:
-                    usual[column] = _Usual.of(columns.to_series(column))
-                verdict = usual[column].holds(cell.rstrip("\r"))
+                    usual[column] = _usual(columns.to_series(column))
+                verdict = usual[column](cell.rstrip("\r"))
                 known, unknown = known + (verdict is True), unknown + (verdict is False)
             if known and known >= unknown:
                 return one
@@ -66,29 +66,18 @@ def first_swallowing(candidates: Sequence[Candidate], columns: pl.DataFrame) -> 
     return None
 
 
-@dataclass(frozen=True)
-class _Usual:
-    """What a column usually holds: repeated values, else shapes; None where values are neither."""
-
-    values: frozenset[str] | None
-    shapes: frozenset[str] | None
-
-    @staticmethod
-    def of(column: pl.Series) -> _Usual:
-        column = column.drop_nulls()
-        plain = column.filter(~column.str.contains("\n", literal=True) & (column != ""))
-        counts = plain.value_counts()
-        repeated = counts.filter(pl.col("count") > 1)
-        if len(plain) and repeated.get_column("count").sum() >= len(plain) / 2:
-            return _Usual(frozenset(counts.get_column(plain.name)), None)
-        shapes = frozenset(map(_shape, plain.head(2_000)))
-        return _Usual(None, shapes if 0 < len(shapes) <= min(_SHAPES, len(plain) / 2) else None)
-
-    def holds(self, cell: str) -> bool | None:
-        """Whether the column may hold `cell`; None if that cannot be said."""
-        if self.values is not None:
-            return cell in self.values
-        return _shape(cell) in self.shapes if self.shapes is not None else None
+def _usual(column: pl.Series) -> Callable[[str], bool | None]:
+    """Return what says whether a column may hold a cell: a repeated value, else one of a usual shape; None: unsure."""
+    column = column.drop_nulls()
+    plain = column.filter(~column.str.contains("\n", literal=True) & (column != ""))
+    counts = plain.value_counts()
+    repeated = counts.filter(pl.col("count") > 1)
+    if len(plain) and repeated.get_column("count").sum() >= len(plain) / 2:
+        return frozenset(counts.get_column(plain.name)).__contains__
+    shapes = frozenset(map(_shape, plain.head(2_000)))
+    if 0 < len(shapes) <= min(_SHAPES, len(plain) / 2):
+        return lambda cell: _shape(cell) in shapes
+    return lambda cell: None
 
 
 def _shape(value: str) -> str:
