@@ -111,14 +111,5 @@ def description_of_vectors(name: str, digits: str, origin: str, width: int, pool
     }
 
 
-def note_use(folder: Path) -> None:
-    """Record that the rows in `folder` were read or written now: the time of an empty file, set by the file server."""
-    path = folder / LAST_USED_FILE
-    try:
-        path.touch()
-    except OSError:  # a folder that may only be read keeps no record, and needs none
-        return
-
-
 def _digest(version: Any, description: Mapping[str, Any]) -> str:
     return hashlib.blake2b(f"{version}{canonical(description)}".encode(), digest_size=16).hexdigest()

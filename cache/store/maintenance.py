@@ -106,7 +106,7 @@ def _counting_rows(shard: Shard, rows: NDArray[np.int64]) -> Iterator[Rows]:
         if wrong.any():
             which = rows_in_words(first + np.flatnonzero(wrong))
             raise DamageError(shard.path, f"{which} do not match their checksums")
-        yield Rows(block.keys[keep], block.features[keep], block.checksums[keep])
+        yield block.part(keep)
 
 
 _UNKNOWN = dict.fromkeys(("backbone", "fingerprint", "layer", "hidden_size", "store_dtype"), "unknown")

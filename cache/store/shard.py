@@ -2,8 +2,9 @@
 
 `docs/store-format.md` specifies the file; `cache.store.writer` writes it. HDF5 stores its three datasets contiguously
 at page boundaries, so `h5py` is asked where they begin and `mmap` for the rest: no copy, one page cache for all
-processes, and no lock. The alternative, a list of rows through h5py, must be in ascending order and takes several times
-as long.
+processes, and no lock. A map holds a file descriptor, and a process may have about a thousand, a store thousands of
+shards before it is compacted: the maps used last are kept, of all stores. Mapping again costs 20 us and no reading. The
+alternative, a list of rows through h5py, must be in ascending order and takes several times as long.
 
 What can go wrong with a file is checked before it can hurt: HDF5 takes no file lock (they fail on network file systems)
 and verifies its own metadata checksums, shapes and dtypes are compared with the store's, and the file's size with the
@@ -19,7 +20,9 @@ import mmap
 import os
 import secrets
 import stat
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +64,15 @@ class Rows:
     keys: NDArray[np.uint8]
     features: NDArray[np.generic]
     checksums: NDArray[np.uint64]
+
+    def part(self, at: slice | NDArray[np.bool_]) -> Rows:
+        """Return some of them; of a slice views."""
+        return Rows(self.keys[at], self.features[at], self.checksums[at])
+
+
+_MAPS = 128
+_open: OrderedDict[Shard, Rows] = OrderedDict()
+_lock = threading.Lock()
 
 
 def new_name() -> str:
@@ -104,8 +116,7 @@ def read_header(path: Path, description: Mapping[str, Any]) -> Shard:
     """
     shard = _parse_header(path, description)
     state = path.stat()
-    if state.st_size < shard.size:
-        raise DamageError(path, f"it has {state.st_size} bytes instead of {shard.size}")
+    _refuse_shorter(shard, state.st_size)
     return replace(shard, file=(state.st_ino, state.st_mtime_ns))
 
 
@@ -169,16 +180,44 @@ def read_blocks(shard: Shard, nbytes: int = 8 << 20) -> Iterator[tuple[int, Rows
             yield first, Rows(keys, features, checksums)
 
 
-def map_rows(shard: Shard) -> Rows:
+def mapped(shard: Shard) -> Rows:
+    """Return the mapped rows of `shard`; safe to call from several threads.
+
+    :raises CacheError: if the file is shorter than its header says.
+    :raises FileNotFoundError: if the shard is gone and was not mapped.
+    """
+    with _lock:
+        rows = _open.pop(shard, None)
+        if rows is None:
+            rows = _map_rows(shard)
+        else:  # look before memory is touched that may be beyond the end of a file cut short since it was mapped
+            with contextlib.suppress(FileNotFoundError):  # replaced by another shard: what is mapped is still whole
+                _refuse_shorter(shard, shard.path.stat().st_size)
+        _open[shard] = rows
+        if len(_open) > _MAPS:
+            _open.popitem(last=False)
+        return rows
+
+
+def _refuse_shorter(shard: Shard, found: int) -> None:
+    if found < shard.size:
+        raise DamageError(shard.path, f"it has {found} bytes instead of {shard.size}")
+
+
+def forget() -> None:
+    """Let go of all maps."""
+    with _lock:
+        _open.clear()
+
+
+def _map_rows(shard: Shard) -> Rows:
     """Return the rows of `shard` as views of the mapped file: read-only, and paged in as they are touched.
 
     :raises CacheError: if the file is shorter than its header says.
     :raises FileNotFoundError: if another process replaced the shard meanwhile.
     """
     with _opened(shard.path) as handle:
-        found = os.fstat(handle).st_size
-        if found < shard.size:
-            raise DamageError(shard.path, f"it has {found} bytes instead of {shard.size}")
+        _refuse_shorter(shard, os.fstat(handle).st_size)
         data = mmap.mmap(handle, shard.size, prot=mmap.PROT_READ)
     n = shard.rows
     return Rows(

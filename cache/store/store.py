@@ -2,9 +2,12 @@
 
 Nothing in the folder changes once it is there, so nothing needs a lock: writers add shards under names that no one else
 chooses, readers map what they find, and the row in the shard whose name sorts first counts. Two writers that compute
-the same text waste one computation and lose nothing. Opening reads every key once (16 bytes per row); `gather` copies
-rows from the map in blocks that stay in the cache, where their checksums are computed, on a few threads (numpy lets go
-of the interpreter meanwhile).
+the same text waste one computation and lose nothing. Opening reads every key once (16 bytes per row).
+
+`gather` copies rows from the map on a few threads (numpy lets go of the interpreter meanwhile), in blocks of two
+megabytes, to where they go, or to scratch memory where rows are scattered or widened. Checksums are computed right
+there, in the cache, so that checking reads no memory twice and what is checked is what the caller gets. With smaller
+blocks two threads spend their time handing the interpreter to each other.
 
 The alternative that most reach for, one HDF5 file that grows, needs a lock for every append, loses all of it to one
 badly timed kill, and reads a list of rows several times more slowly (`benchmarks/cache/store.py`).
@@ -18,19 +21,18 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamageError, file_error
 from cache.store.atomic import flush
-from cache.store.description import DESCRIPTION_FILE, checked, note_use, read_description, write_description
-from cache.store.dtypes import ENCODINGS
-from cache.store.gather import Part, copy_rows, mapped
-from cache.store.hashing import KEY_BYTES, as_keys
+from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, checked, read_description, write_description
+from cache.store.dtypes import ENCODINGS, decode
+from cache.store.hashing import BLOCK_BYTES, KEY_BYTES, as_keys, row_checksums, scratch_for
 from cache.store.index import KeyIndex
-from cache.store.shard import Shard, list_shards, read_header, rows_in_words
+from cache.store.shard import Rows, Shard, list_shards, mapped, read_header, rows_in_words
 from cache.store.writer import ShardWriter
 
 _ATTEMPTS = 100
@@ -175,7 +177,7 @@ class FeatureStore:
             )
         return numbers
 
-    def _plan(self, numbers: NDArray[np.int64]) -> Iterator[Part]:
+    def _plan(self, numbers: NDArray[np.int64]) -> Iterator[_Part]:
         """Split row numbers by shard, keeping runs of the result as slices where the shards come in order."""
         if not len(numbers):
             return
@@ -187,15 +189,15 @@ class FeatureStore:
         for first, last in itertools.pairwise(cuts):
             place = grouped[first]
             target = slice(first, last) if order is None else order[first:last]
-            yield Part(self.shards[place], numbers[target] - self._starts[place], target)
+            yield _Part(self.shards[place], numbers[target] - self._starts[place], target)
 
-    def _copy(self, parts: Iterator[Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
+    def _copy(self, parts: Iterator[_Part], keys: NDArray[np.uint8], out: NDArray[np.generic], check: bool) -> None:
         step = max(1, _TASK_BYTES // (self.dim * ENCODINGS[self.dtype].stored.itemsize))
         tasks = (part.section(at, step) for part in parts for at in range(0, len(part.source), step))
 
-        def copy(part: Part) -> Part:
+        def copy(part: _Part) -> _Part:
             # mapped here, not when the task is made: of a thousand shards only a few are to be open at once
-            wrong = copy_rows(mapped(part.shard), part, keys, out, self.dtype, check)
+            wrong = _copy_rows(mapped(part.shard), part, keys, out, self.dtype, check)
             return part._replace(source=wrong)
 
         if out.nbytes <= _TASK_BYTES or _THREADS == 1:
@@ -208,6 +210,53 @@ class FeatureStore:
                 raise DamageError(part.shard.path, f"{rows_in_words(part.source)} do not match their checksums")
 
     def _note_use(self) -> None:
+        """Record that rows are read now: the time of an empty file, set by the file server."""
         if not self._touched:
             self._touched = True
-            note_use(self.folder)
+            with contextlib.suppress(OSError):  # a folder that may only be read keeps no record, and needs none
+                (self.folder / LAST_USED_FILE).touch()
+
+
+class _Part(NamedTuple):
+    """Rows to copy from one shard: their rows there, and where they go in the result."""
+
+    shard: Shard
+    source: NDArray[np.int64]
+    target: slice | NDArray[np.int64]
+
+    def section(self, at: int, length: int) -> _Part:
+        """Return `length` of these rows, from the one at position `at` on."""
+        if isinstance(self.target, slice):
+            first = self.target.start + at
+            return _Part(self.shard, self.source[at : at + length], slice(first, min(first + length, self.target.stop)))
+        return _Part(self.shard, self.source[at : at + length], self.target[at : at + length])
+
+
+def _copy_rows(
+    rows: Rows, part: _Part, keys: NDArray[np.uint8], out: NDArray[np.generic], dtype: str, check: bool
+) -> NDArray[np.int64]:
+    """Copy a part of a shard's `rows` to where it goes in `out`; return the shard's rows that fail their checksum."""
+    step = max(1, BLOCK_BYTES // (rows.features.shape[1] * rows.features.itemsize))
+    direct = isinstance(part.target, slice) and out.dtype == rows.features.dtype
+    scratch = None if direct else np.empty((min(step, len(part.source)), out.shape[1]), rows.features.dtype)
+    folded = scratch_for(min(step, len(part.source)), rows.features.shape[1], rows.features.itemsize)
+    wrong = []
+    for at in range(0, len(part.source), step):
+        _, source, target = part.section(at, step)
+        block = out[target] if scratch is None else scratch[: len(source)]
+        _take(rows.features, source, block)
+        if check:
+            # with the keys that were asked for, not the shard's: a row that answers to a wrong key is found too
+            differs = row_checksums(keys[target], block, folded) != rows.checksums[source]
+            wrong.append(source[differs])
+        if scratch is not None:
+            out[target] = decode(block, dtype)
+    return np.concatenate(wrong) if wrong else np.empty(0, np.int64)
+
+
+def _take(features: NDArray[np.generic], source: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+    first, count = int(source[0]), len(source)
+    if source[-1] - first == count - 1 and (source[1:] - source[:-1] == 1).all():
+        np.copyto(out, features[first : first + count])
+    else:
+        np.take(features, source, axis=0, out=out, mode="clip")  # "clip" writes to `out` directly

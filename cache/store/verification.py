@@ -136,8 +136,7 @@ def _rows_held(path: Path, description: Mapping[str, Any]) -> int:
 
 def _whole_rows(checked: _Checked) -> Iterator[Rows]:
     for first, block in read_blocks(checked.shard) if checked.shard is not None else ():
-        keep = checked.whole[first : first + len(block.keys)]
-        yield Rows(block.keys[keep], block.features[keep], block.checksums[keep])
+        yield block.part(checked.whole[first : first + len(block.keys)])
 
 
 def _size(path: Path) -> int:

@@ -251,7 +251,7 @@ class _Buffer:
     def add(self, keys: NDArray[np.uint8], features: NDArray[np.floating], dtype: str) -> int:
         """Take in the first rows, as many as there is room for; return how many."""
         first, last = self._count, min(self._count + len(keys), len(self._rows.keys))
-        taken = self._part(first, last)
+        taken = self._rows.part(slice(first, last))
         taken.keys[...] = keys[: last - first]
         encode(features[: last - first], dtype, taken.features)
         self._count = last
@@ -260,8 +260,4 @@ class _Buffer:
     def take(self) -> Rows:
         """Return the rows, their checksums still to be computed, and begin anew."""
         count, self._count = self._count, 0
-        return self._part(0, count)
-
-    def _part(self, first: int, last: int) -> Rows:
-        rows = self._rows
-        return Rows(rows.keys[first:last], rows.features[first:last], rows.checksums[first:last])
+        return self._rows.part(slice(0, count))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cache import CacheError, FeatureStore, text_keys, verify
-from cache.store.gather import forget
+from cache.store.shard import forget
 from cache.store.writer import lay_out
 from tests.cache.store.killing import together
 

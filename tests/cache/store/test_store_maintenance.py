@@ -13,8 +13,7 @@ import pytest
 
 from cache import CacheError, FeatureStore, text_keys, verify
 from cache.store import compact, find_stores, remove_store
-from cache.store.gather import forget
-from cache.store.shard import list_shards, new_name, read_header, successor_name
+from cache.store.shard import forget, list_shards, new_name, read_header, successor_name
 from tests.cache.store.killing import killed_at, together
 
 DIM = 16
