@@ -58,9 +58,19 @@ class Description:
         """Split -> its files, of those that have some."""
         return {name: files for name in ("train", "val", "test") if (files := getattr(self, name))}
 
-    def files_of_all_splits(self, source: str) -> list[str]:
-        """Return `source` and the further files, but none where `source` is the file of one split."""
-        return [] if any(source in files for files in self.split_files.values()) else [source, *self.files]
+    def files_of_no_split(self, source: str) -> list[str]:
+        """Return `source` and the further files, or nothing where all of them are said to be one split each.
+
+        :raises DataError: if some are and some are not.
+        """
+        of_splits = (*self.train, *self.val, *self.test)
+        others = [file for file in (source, *self.files) if file not in of_splits]
+        if others and of_splits:
+            raise DataError(
+                f"{listed(others, len(others))} of no split, beside files that are one split each",
+                "say which split it is with --train, --val or --test, or leave it out",
+            )
+        return others
 
     @property
     def first_label(self) -> bool:

@@ -34,7 +34,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     """
     source, known, notes = described(source, description or Description())
     sources, wanted = [source, *known.files], known.columns
-    records = read_files(known.files_of_all_splits(source), known.format, known.split_files)
+    records = read_files(known.files_of_no_split(source), known.format, known.split_files)
     if known.header is None:
         records = without_header(records, wanted)
     notes += records.notes

@@ -284,13 +284,9 @@ def _stamp(path: Path) -> str:
 
 def _remember(root: Path, new: Mapping[str, Any]) -> None:
     with contextlib.suppress(CacheError, OSError):  # a folder that may only be read: hashed again next time
-        _write_remembered(root, new)
-
-
-def _write_remembered(root: Path, new: Mapping[str, Any]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    with atomic_file(root / REMEMBERED) as partial:
-        partial.write_text(json.dumps({**_recall(root / REMEMBERED), **new}, indent=1), encoding="utf-8")
+        root.mkdir(parents=True, exist_ok=True)
+        with atomic_file(root / REMEMBERED) as partial:
+            partial.write_text(json.dumps({**_recall(root / REMEMBERED), **new}, indent=1), encoding="utf-8")
 
 
 def _read_and_hash(paths: list[Path]) -> list[str]:

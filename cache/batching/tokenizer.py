@@ -29,7 +29,10 @@ _SAMPLE = 2000
 
 
 class TextTokenizer:
-    """A checkpoint's tokenizer with the backbone's rules for ends and length, and a prompt before every text."""
+    """A checkpoint's tokenizer with the backbone's rules for ends and length, and a prompt before every text.
+
+    `room` is how many tokens of prompt and text are read; further ones are cut off.
+    """
 
     def __init__(self, folder: Path, backbone: Backbone, prompt: str = "") -> None:
         """Load the checkpoint's tokenizer (`cache.backbone.tokenizer_files`).
@@ -46,17 +49,12 @@ class TextTokenizer:
             after = [*after, backbone.end_token]
         self._before = np.array(before, np.int32)
         self._after = np.array(after, np.int32)
-        self._room = backbone.max_length - len(before) - len(after)
-        if self._room < 0:
+        self.room = backbone.max_length - len(before) - len(after)
+        if self.room < 0:
             raise CacheError(
                 f"maximum length {backbone.max_length} of {backbone.name} leaves no room for its special tokens",
                 "raise the maximum length",
             )
-
-    @property
-    def room(self) -> int:
-        """How many tokens of a prompt and text are read; further ones are cut off."""
-        return self._room
 
     @property
     def unknown(self) -> int | None:
@@ -100,7 +98,7 @@ class TextTokenizer:
 
     def _close(self, bare: Sequences) -> Sequences:
         """Cut each text to the room there is and put the special tokens around it."""
-        kept = np.minimum(bare.lengths, self._room)
+        kept = np.minimum(bare.lengths, self.room)
         offsets = offsets_of(kept + len(self._before) + len(self._after))
         ids = np.empty(int(offsets[-1]), np.int32)
         first = bare.offsets[1:] - kept if self._from_left else bare.offsets[:-1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,13 +141,16 @@ def _table(texts: Sequence[str], rows: Any) -> Any:
     return pa.table({"text": pa.array(texts, pa.large_string()), "row": rows})
 
 
+@dataclass(frozen=True)
 class ActorPool:
     """How many actors, and what each takes: a GPU, or a share of a node's processors but one, left to reading."""
 
-    def __init__(self, size: int, per_node: int, device: str, threads: int | None, cpus: float, gpus: int) -> None:
-        """Use `ActorPool.of`."""
-        self.size, self.per_node, self.device = size, per_node, device
-        self.threads, self.cpus, self.gpus = threads, cpus, gpus
+    size: int
+    per_node: int
+    device: str
+    threads: int | None
+    cpus: float
+    gpus: int
 
     @staticmethod
     def of(nodes: Sequence[Node], devices: str) -> ActorPool:

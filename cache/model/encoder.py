@@ -19,7 +19,7 @@ from cache.errors import CacheError
 from cache.model.native.config import FAMILIES, unknown_settings
 from cache.model.native.decoder import Decoder
 from cache.model.native.load import open_native
-from cache.model.pooling import DenseModules, within_tolerance
+from cache.model.pooling import dense_modules, within_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,6 +67,7 @@ class Encoder:
         self._compiled = False
         self.budget = self._fitting_budget(folder)
 
+    @torch.inference_mode()
     def features(self, batch: Batch) -> Tensor:
         """Return float32 [layers, texts, H] on the device, texts in the order of `batch.rows`."""
         features = self._model.features(batch)
@@ -148,7 +149,7 @@ class Encoder:
         model.fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
 
-    def _read_dense(self, folder: Path) -> DenseModules | None:
+    def _read_dense(self, folder: Path) -> torch.nn.Module | None:
         """Read the Dense modules behind the last layer's pooling, where that layer is asked for."""
         if not self.backbone.dense or text_config(folder).count("num_hidden_layers") not in self.layers:
             return None
@@ -158,7 +159,7 @@ class Encoder:
                 "apply to the last alone",
                 "embed the last layer in a call of its own",
             )
-        return DenseModules([folder / where for where in self.backbone.dense], self.device)
+        return dense_modules([folder / where for where in self.backbone.dense], self.device)
 
     def _fitting_budget(self, folder: Path) -> int:
         """Return how many nodes per batch may have: a number that keeps the device busy and fits its free memory."""

@@ -84,22 +84,12 @@ def _index(nodes: object, states: Tensor) -> Tensor:
     return torch.as_tensor(nodes, device=states.device)
 
 
-class DenseModules:
-    """The maps of one checkpoint, in float32 on one device."""
+def dense_modules(folders: Sequence[Path], device: str) -> torch.nn.Module:
+    """Return the maps of one checkpoint, float32 [texts, H] to [texts, D], on a device.
 
-    def __init__(self, folders: Sequence[Path], device: str) -> None:
-        """Read their weights.
-
-        :raises CacheError: weights that are missing, damaged, or of another shape than the settings say.
-        """
-        self._maps = [_read(folder, device) for folder in folders]
-
-    @torch.inference_mode()
-    def __call__(self, features: Tensor) -> Tensor:
-        """Return features float32 [texts, D] of pooled states float32 [texts, H]."""
-        for made in self._maps:
-            features = made(features)
-        return features
+    :raises CacheError: weights that are missing, damaged, or of another shape than the settings say.
+    """
+    return torch.nn.Sequential(*(_read(folder, device) for folder in folders))
 
 
 def _read(folder: Path, device: str) -> torch.nn.Module:

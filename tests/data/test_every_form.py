@@ -173,6 +173,17 @@ def test_a_hierarchy_with_two_parents_or_without_a_label_is_refused(write):
         loaded("mapping/rows.csv", description=Description(hierarchy=path))
 
 
+@pytest.mark.parametrize("train", ["a.csv", "c.csv"])
+def test_a_file_of_no_split_beside_files_of_splits_is_refused(write, train):
+    a, b, c = (
+        write(f"{name}.csv", "text,label\n" + "".join(f"{name} text {i},l{i % 2}\n" for i in range(8)))
+        for name in "abc"
+    )
+    said = Description(files=(b,), train=(str(Path(a).with_name(train)),), test=(c,))
+    with pytest.raises(DataError, match=r"b\.csv of no split"):
+        load(a, description=said)
+
+
 def test_flags_of_a_toml_file_hold_beside_options(write):
     rows = [f"text {i},c{i % 2},{'both' if i % 3 else 'own'},train" for i in range(12)]
     rows += [f"more {i},c{i % 2},both,test" for i in range(4)] + ["no label,,,train"]
