@@ -47,6 +47,11 @@ class DeviceError(CacheError):
     """One device, or the process that feeds it, cannot go on: another could do its work, where there is another."""
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Return what a library's exception says, in one line of so many characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def file_error(action: str, path: Path, error: OSError) -> CacheError:
     """Return the `CacheError` for an operating system error: `action` is what failed, such as "write"."""
     problem = f"cannot {action} {path}: {error.strerror or error}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.backbone.quiet import quiet_transformers
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, file_error, one_line
 from cache.store.atomic import atomic_folder
 
 ORIGIN_FILE = "gguf.json"
@@ -69,9 +69,9 @@ def dequantised(path: Path) -> Path:
             except OSError as error:
                 raise file_error("write", partial, error) from error
             except Exception as error:  # each reader raises its own
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
                 raise CacheError(
-                    f"{path} ({metadata.get('general.architecture')}) cannot be loaded through transformers: {reason}",
+                    f"{path} ({metadata.get('general.architecture')}) cannot be loaded through transformers: "
+                    f"{one_line(error)}",
                     "name an architecture that transformers reads from GGUF, or the model's own folder",
                 ) from error
             (partial / ORIGIN_FILE).write_text(json.dumps({"sha256": digest, "file": path.name}))
@@ -113,8 +113,9 @@ def _metadata(path: Path) -> dict[str, Any]:
             if not name.startswith("tokenizer.ggml.") or len(field.data) == 1
         }
     except Exception as error:  # numpy's and struct's, wherever the file is cut
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CacheError(f"{path} is no GGUF file that can be read ({reason})", "fetch the file again") from error
+        raise CacheError(
+            f"{path} is no GGUF file that can be read ({one_line(error)})", "fetch the file again"
+        ) from error
 
 
 def _convert(path: Path, folder: Path, metadata: Mapping[str, Any]) -> None:

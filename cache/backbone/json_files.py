@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cache.errors import CacheError
+from cache.errors import CacheError, one_line
 
 _REMEDY = "fetch the checkpoint again"
 
@@ -32,7 +32,7 @@ def read_json(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError, RecursionError) as error:
-        raise CacheError(f"{path} cannot be read: {' '.join(str(error).split())}", _REMEDY) from error
+        raise CacheError(f"{path} cannot be read: {one_line(error)}", _REMEDY) from error
 
 
 @dataclass(frozen=True)

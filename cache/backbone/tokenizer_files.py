@@ -22,7 +22,7 @@ from cache.backbone.json_files import JsonObject
 from cache.backbone.quiet import quiet_transformers
 from cache.backbone.registry import Backbone
 from cache.backbone.settings import ABSOLUTE_POSITIONS
-from cache.errors import CacheError
+from cache.errors import CacheError, one_line
 
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PROBE = "a"
@@ -81,9 +81,8 @@ def _load(folder: Path, backbone: Backbone) -> tuple[Any, Any, str]:
     except CacheError:
         raise
     except Exception as error:  # the Rust library raises plain Exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CacheError(
-            f"backbone {backbone.name}: no usable tokenizer in {folder} ({reason})",
+            f"backbone {backbone.name}: no usable tokenizer in {folder} ({one_line(error)})",
             "copy tokenizer.json and tokenizer_config.json of the checkpoint into that folder",
         ) from error
     if backbone.lowercase and not _in_lower_case(loaded):

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cache.devices import cores
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, file_error, one_line
 
 _PATIENCE_SECONDS = 60.0
 
@@ -143,9 +143,8 @@ def import_ray(module: str = "ray") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        reason = " ".join(str(error).split())
         raise CacheError(
-            f"--engine ray needs Ray with its data part, which cannot be imported ({reason})",
+            f"--engine ray needs Ray with its data part, which cannot be imported ({one_line(error)})",
             "pip install 'ray[data]'",
         ) from error
 
@@ -250,14 +249,13 @@ def _start(ray: Any, address: str | None, folder: str | None) -> None:
         with _no_stderr():
             ray.init(**quiet, **({"address": address} if address else own))
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and more all mean: no cluster
-        reason = " ".join(str(error).split())
         where = f"at {address}" if address else "on this machine"
         remedy = (
             "check the address, and that `ray status` answers there; python and ray must be the versions of the cluster"
             if address
             else "try `ray start --head` to see why, or use --engine local"
         )
-        raise CacheError(f"no Ray cluster {where}: {reason[:300]}", remedy) from error
+        raise CacheError(f"no Ray cluster {where}: {one_line(error, 300)}", remedy) from error
 
 
 def quiet_data() -> Any:

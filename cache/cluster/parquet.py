@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cache.cluster.connection import import_ray, quiet_data
-from cache.errors import CacheError
+from cache.errors import CacheError, one_line
 from cache.lookup import check_texts
 
 _FOOTERS_AT_ONCE = 16
@@ -95,7 +95,9 @@ def open_corpus(source: str, column: str = "text") -> Corpus:
             filesystem, paths = None, _local(source)
         files = [one for path in paths for one in _files(filesystem or fs.LocalFileSystem(), path)]
     except (OSError, ValueError, TypeError) as error:
-        raise CacheError(f"{source}: {_line(error)}", "name a Parquet file, a folder of them or a pattern") from error
+        raise CacheError(
+            f"{source}: {one_line(error)}", "name a Parquet file, a folder of them or a pattern"
+        ) from error
     if not files:
         raise CacheError(f"{source} holds no Parquet file", "name a folder with *.parquet files, or a pattern")
     return _opened(source, files, column, filesystem)
@@ -134,7 +136,7 @@ def _opened(source: str, files: Sequence[tuple[str, int]], column: str, filesyst
         try:
             return parquet.read_metadata(path, filesystem=filesystem)
         except (OSError, ValueError) as error:  # an ArrowInvalid is a ValueError
-            raise CacheError(f"{path}: {_line(error)}", "name whole Parquet files") from error
+            raise CacheError(f"{path}: {one_line(error)}", "name whole Parquet files") from error
 
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(footer, [path for path, _ in files]))
@@ -165,7 +167,3 @@ def _check_column(path: str, schema: Any, column: str) -> None:
     plain = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(plain) or types.is_large_string(plain) or types.is_string_view(plain)):
         raise CacheError(f"{path}: column {column} holds {kind}, not text", "name the column of texts with --text")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

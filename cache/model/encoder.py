@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cache.backbone.json_files import read_json, text_config
 from cache.batching.packing import Packing, pack
-from cache.errors import CacheError
+from cache.errors import CacheError, one_line
 from cache.model.native.config import FAMILIES, unknown_settings
 from cache.model.native.decoder import Decoder
 from cache.model.native.load import open_native
@@ -145,7 +145,7 @@ class Encoder:
                 return
             reason = "the fused kernels' results differ"
         except Exception as error:  # no Triton, no C compiler, an old driver: all mean no compilation
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            reason = f"{type(error).__name__}: {one_line(error, 120)}"
         model.fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cache.backbone.settings import check_dense
 from cache.batching.packing import Batch
-from cache.errors import CacheError
+from cache.errors import CacheError, one_line
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
@@ -101,9 +101,8 @@ def _read(folder: Path, device: str) -> torch.nn.Module:
         weights = {name.removeprefix("linear."): weight for name, weight in load_file(path).items()}
         linear.load_state_dict(weights)
     except Exception as error:  # safetensors and torch raise their own
-        reason = " ".join(str(error).split())[:200]
         raise CacheError(
-            f"{path} does not fit {folder / 'config.json'}: {reason}", "fetch the checkpoint again"
+            f"{path} does not fit {folder / 'config.json'}: {one_line(error)}", "fetch the checkpoint again"
         ) from error
     name = settings.text("activation_function", "Tanh") or "Tanh"
     activation = getattr(torch.nn, name.rsplit(".", 1)[-1])()

@@ -17,7 +17,7 @@ import torch
 from cache.backbone.quiet import quiet_transformers
 from cache.batching.packing import Batch, pack
 from cache.batching.ragged import Sequences
-from cache.errors import CacheError
+from cache.errors import CacheError, one_line
 from cache.model.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
 from cache.model.native.load import does_not_fit
 from cache.model.pooling import pool, within_tolerance
@@ -118,9 +118,9 @@ class TransformersModel:
         except torch.OutOfMemoryError as error:
             raise does_not_fit(backbone, self._device) from error
         except Exception as error:  # a configuration that loads and cannot run fails in its own way
-            reason = " ".join(str(error).split())[:200]
             raise CacheError(
-                f"backbone {backbone.name} is loaded and fails on three short texts ({type(error).__name__}: {reason})",
+                f"backbone {backbone.name} is loaded and fails on three short texts "
+                f"({type(error).__name__}: {one_line(error)})",
                 "fetch the checkpoint again: its config.json does not fit its weights",
             ) from error
 
@@ -147,9 +147,8 @@ def _load(folder: Path, backbone: Backbone, dtype: torch.dtype, device: str) -> 
                 output_loading_info=True,
             )
     except Exception as error:  # configuration, safetensors and remote code each raise their own
-        reason = " ".join(str(error).split())[:200]
         raise CacheError(
-            f"backbone {backbone.name} cannot be loaded from {folder}: {reason}",
+            f"backbone {backbone.name} cannot be loaded from {folder}: {one_line(error)}",
             "fetch the checkpoint again; code of a checkpoint's own runs only with trust_remote_code",
         ) from error
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError, DamageError, file_error
+from cache.errors import CacheError, DamageError, file_error, one_line
 from cache.store.description import SHARD_FILES, VERSION, canonical
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import KEY_BYTES
@@ -153,7 +153,7 @@ def _parse_header(path: Path, description: Mapping[str, Any]) -> Shard:
             raise file_error("read", path, error) from error
         if not path.exists():  # removed while HDF5 was opening it, which HDF5 reports without an errno
             raise FileNotFoundError(path) from error
-        raise DamageError(path, f"HDF5 cannot read its header ({_first_line(error)})") from error
+        raise DamageError(path, f"HDF5 cannot read its header ({one_line(error, 160)})") from error
 
 
 def read_blocks(shard: Shard, nbytes: int = 8 << 20) -> Iterator[tuple[int, Rows]]:
@@ -290,7 +290,3 @@ def _read_at(handle: int, array: NDArray[Any], offset: int) -> None:
     with contextlib.suppress(OSError):
         while view and (count := os.preadv(handle, [view], offset)):
             view, offset = view[count:], offset + count
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
