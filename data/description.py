@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from data.errors import DataError, listed, quoted
 from data.files.locate import is_there, is_url, local
@@ -50,7 +50,12 @@ class Description:
 
     @property
     def format(self) -> FileFormat:
-        """How the files are written."""
+        """How the files are written.
+
+        :raises DataError: if there is no such way to write quotation marks.
+        """
+        if self.quotes not in (None, *get_args(Quotes)):
+            raise DataError(f"quotes {quoted(self.quotes)}", f"use one of {', '.join(get_args(Quotes))}")
         return FileFormat(self.separator, cast(Quotes | None, self.quotes), self.encoding, self.header)
 
     @property
@@ -133,29 +138,36 @@ def _read(path: Path) -> Description:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as TOML: {error}", "correct it, or give the options instead") from error
-    known = {one.name for one in fields(Description)}
+    known = {one.name: str(one.type) for one in fields(Description)}
     values = {name.replace("-", "_"): value for name, value in values.items()}
-    if unknown := sorted(set(values) - known):
+    if unknown := sorted(set(values) - known.keys()):
         raise DataError(
             f"{path}: {quoted(unknown[0])} is no key of a description", f"use some of {listed(sorted(known), 99)}"
         )
     if isinstance(values.get("hierarchy"), dict):
         values["hierarchy"] = path.name
-    made: dict[str, Any] = {}
-    for name, value in values.items():
-        made[name] = tuple(value) if isinstance(value, list) else value
-        if name in ("text", "levels", "files", "train", "val", "test", "names") and isinstance(value, str):
-            made[name] = (value,)
+    made = {name: _of_type(value, known[name], f"{path}: {name}") for name, value in values.items()}
     for name in ("files", "train", "val", "test"):
         if name in made:
             made[name] = tuple(_beside(path, one) for one in made[name])
-    if isinstance(made.get("hierarchy"), str):
+    if "hierarchy" in made:
         made["hierarchy"] = _beside(path, made["hierarchy"])
     if "names" in made:
         made["names"] = tuple(
             "=".join([*one.split("=")[:-1], _beside(path, one.split("=")[-1])]) for one in made["names"]
         )
     return Description(**made)
+
+
+def _of_type(value: Any, annotation: str, place: str) -> Any:
+    """Return a value of TOML as a field with this annotation has it; one alone is a list of one."""
+    wanted: type = next(one for one in (int, bool, str) if one.__name__ in annotation)
+    several = "tuple" in annotation
+    found = value if several and isinstance(value, list) else [value]
+    if any(type(one) is not wanted for one in found):
+        name = {int: "a whole number", bool: "true or false", str: "a string"}[wanted]
+        raise DataError(f"{place} is {quoted(value)}", f"write {name}{', or a list of such' if several else ''}")
+    return tuple(found) if several else value
 
 
 def _beside(path: Path, name: str) -> str:

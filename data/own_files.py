@@ -115,6 +115,11 @@ def _text(records: Records, known: Description) -> tuple[tuple[str, ...], str | 
     _check_columns(records, wanted)
     if known.levels and (fault := level_fault(records.source, known.levels)):
         raise fault
+    if known.label is not None and not known.first_label and known.label not in records.frame.columns:
+        raise DataError(
+            f"{records.source} has no column {quoted(known.label)} for --label",
+            "name a column, or write --label first for the first of several labels",
+        )
     named_once = [*wanted, *([known.split] if known.split else [])]
     if double := [column for column in named_once if named_once.count(column) > 1]:
         raise DataError(f"{records.source}: column {double[0]} is named for two things", "name each column once")

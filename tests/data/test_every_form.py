@@ -173,6 +173,24 @@ def test_a_hierarchy_with_two_parents_or_without_a_label_is_refused(write):
         loaded("mapping/rows.csv", description=Description(hierarchy=path))
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['header = "false"', 'drop-incomplete = "no"', "split = 5", 'separator = [";"]', "names = 5", 'digits = "2,4"'],
+)
+def test_a_value_of_another_type_in_a_toml_file_is_refused(write, line):
+    source = write("t.csv", "text,label\n" + "".join(f"text {i},l{i % 2}\n" for i in range(8)))
+    write("t.toml", line)
+    with pytest.raises(DataError, match=f"t.toml: {line.split()[0].replace('-', '_')} is"):
+        load(source)
+
+
+@pytest.mark.parametrize(("option", "says"), [("label", "no column 'frist' for --label"), ("quotes", "quotes 'frist'")])
+def test_a_misspelt_word_is_refused(write, option, says):
+    source = write("t.csv", "text,label\n" + "".join(f"text {i},l{i % 2}\n" for i in range(8)))
+    with pytest.raises(DataError, match=says):
+        load(source, description=Description(**{option: "frist"}))
+
+
 @pytest.mark.parametrize("train", ["a.csv", "c.csv"])
 def test_a_file_of_no_split_beside_files_of_splits_is_refused(write, train):
     a, b, c = (

@@ -78,7 +78,7 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
 @given(texts=TEXTS, budget=st.sampled_from([1, 7, 40, 500]), cap=st.sampled_from([1, 2, 6, 100]))
 def test_trie_gives_each_text_what_it_has_alone(checkpoint, encoder, alone, name, texts, budget, cap):
     tokenizer = TextTokenizer(checkpoint(name), resolve(str(checkpoint(name))))
-    tokenizer._room = min(tokenizer._room, cap)
+    tokenizer.room = min(tokenizer.room, cap)
     sequences = tokenizer.encode(texts)
     assert encoder(name).layout == "trie"
     got = packed(encoder(name), sequences, budget)[0]
