@@ -143,8 +143,8 @@ class Bert:
         return out
 
 
-def expected(shape: BertShape, tables: Sequence[int]) -> dict[str, list[int]]:
-    """Return the tensors that `Bert` reads: shapes by name; `tables`: rows of words, positions and kinds."""
+def expected(shape: BertShape) -> dict[str, list[int]]:
+    """Return the tensors that `Bert` reads: shapes by name."""
     hidden, width = shape.hidden, shape.width
     square = {name: [hidden, hidden] for name in (*_JOINED, "attention.output.dense")}
     maps = {**square, "intermediate.dense": [width, hidden], "output.dense": [hidden, width]}
@@ -152,6 +152,6 @@ def expected(shape: BertShape, tables: Sequence[int]) -> dict[str, list[int]]:
     layer |= {f"{name}.bias": sizes[:1] for name, sizes in maps.items()}
     norms = ("attention.output.LayerNorm", "output.LayerNorm")
     layer |= {f"{name}.{kind}": [hidden] for name in norms for kind in ("weight", "bias")}
-    found = {f"embeddings.{name}.weight": [rows, hidden] for name, rows in zip(_EMBEDDINGS, tables, strict=True)}
+    found = {f"embeddings.{name}.weight": [rows, hidden] for name, rows in zip(_EMBEDDINGS, shape.tables, strict=True)}
     found |= {f"embeddings.LayerNorm.{kind}": [hidden] for kind in ("weight", "bias")}
     return found | {f"encoder.layer.{i}.{name}": sizes for i in range(shape.layers) for name, sizes in layer.items()}

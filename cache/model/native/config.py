@@ -73,6 +73,7 @@ class DecoderShape:
     `normed`: queries and keys are normalised by head; `biased`: their projections, and the values', have biases.
     """
 
+    vocabulary: int
     hidden: int
     width: int
     layers: int
@@ -89,8 +90,9 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class BertShape:
-    """The same of a BERT."""
+    """The same of a BERT; `tables`: rows of words, positions and kinds."""
 
+    tables: tuple[int, int, int]
     hidden: int
     width: int
     layers: int
@@ -104,7 +106,9 @@ def decoder_shape(config: Mapping[str, Any]) -> DecoderShape | None:
     if family not in _DECODERS or not _understood(config):
         return None
     rope, windows = _rope(config), _windows(config)
-    stated = {"rms_norm_eps", "intermediate_size"} | (set() if family == "llama" else {"num_key_value_heads"})
+    stated = {"rms_norm_eps", "intermediate_size", "vocab_size"} | (
+        set() if family == "llama" else {"num_key_value_heads"}
+    )
     if rope is None or windows is None or not stated <= config.keys():
         return None
     heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
@@ -113,6 +117,7 @@ def decoder_shape(config: Mapping[str, Any]) -> DecoderShape | None:
         return None
     dim = config.get("head_dim") or (128 if family == "qwen3" else hidden // heads)
     return DecoderShape(
+        vocabulary=int(config["vocab_size"]),
         hidden=hidden,
         width=int(config["intermediate_size"]),
         layers=int(config["num_hidden_layers"]),
@@ -145,9 +150,13 @@ def bert_shape(config: Mapping[str, Any]) -> BertShape | None:
     """Return the shape of a BERT that `bert.py` runs, None if the configuration says more than it knows."""
     if config.get("model_type") != "bert" or not _understood(config):
         return None
-    if "intermediate_size" not in config or int(config["hidden_size"]) % int(config["num_attention_heads"]):
+    tables = ("vocab_size", "max_position_embeddings", "type_vocab_size")
+    stated = config.keys() >= {"intermediate_size", *tables}
+    if not stated or int(config["hidden_size"]) % int(config["num_attention_heads"]):
         return None
+    words, places, kinds = (int(config[name]) for name in tables)
     return BertShape(
+        tables=(words, places, kinds),
         hidden=int(config["hidden_size"]),
         width=int(config["intermediate_size"]),
         layers=int(config["num_hidden_layers"]),

@@ -145,7 +145,7 @@ def _read(weights: Weights, number: int, shape: DecoderShape) -> _Layer:
     )
 
 
-def expected(shape: DecoderShape, vocabulary: int) -> dict[str, list[int]]:
+def expected(shape: DecoderShape) -> dict[str, list[int]]:
     """Return the tensors that such a decoder has, and nothing beside them but an `lm_head`: shapes by name."""
     hidden, width = shape.hidden, shape.width
     rows = (shape.heads * shape.dim, shape.kv_heads * shape.dim, shape.kv_heads * shape.dim)
@@ -157,5 +157,5 @@ def expected(shape: DecoderShape, vocabulary: int) -> dict[str, list[int]]:
         layer |= {f"{name}.bias": [count] for name, count in zip(_PROJECTIONS, rows, strict=True)}
     if shape.normed:
         layer |= {f"{name}.weight": [shape.dim] for name in _HEAD_NORMS}
-    found = {"embed_tokens.weight": [vocabulary, hidden], "norm.weight": [hidden]}
+    found = {"embed_tokens.weight": [shape.vocabulary, hidden], "norm.weight": [hidden]}
     return found | {f"layers.{i}.{name}": sizes for i in range(shape.layers) for name, sizes in layer.items()}

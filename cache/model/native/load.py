@@ -44,13 +44,12 @@ def open_native(
         decoder, bert = decoder_shape(config), bert_shape(config)
         if decoder is not None:
             weights = Weights(files, "model.", dtype, device)
-            if weights.are(expected_of_decoder(decoder, config["vocab_size"]), ("lm_head.",)):
+            if weights.are(expected_of_decoder(decoder), ("lm_head.",)):
                 rotary = Rotary.of(decoder, folder, device)
                 return Decoder(weights, decoder, rotary, layers, device, backbone.pooling)
         if bert is not None:
             weights = Weights(files, "bert.", dtype, device)
-            tables = [config[name] for name in ("vocab_size", "max_position_embeddings", "type_vocab_size")]
-            if weights.are(expected_of_bert(bert, tables), ("pooler.", "cls.", "classifier.", _POSITIONS)):
+            if weights.are(expected_of_bert(bert), ("pooler.", "cls.", "classifier.", _POSITIONS)):
                 return Bert(weights, bert, layers, device, backbone.pooling)
     except torch.OutOfMemoryError as error:
         raise does_not_fit(backbone, device) from error
