@@ -231,7 +231,10 @@ def _edges_of_lines(file: str) -> list[tuple[str, str | None]] | None:
 def tree_of(value: Any, place: str) -> tuple[dict[str, str | None], dict[str, str]]:
     """Return what `read_tree` does, from a value of JSON or TOML."""
     edges: list[tuple[str, str | None]] = []
-    if isinstance(value, Mapping) and isinstance(links := value.get("links", value.get("edges")), list):
+    links = value.get("links", value.get("edges")) if isinstance(value, Mapping) else None
+    if isinstance(links, list) and all(
+        isinstance(one, Mapping) and {"source", "target"} <= one.keys() for one in links
+    ):
         edges = [(str(one["target"]), str(one["source"])) for one in links]
     elif isinstance(value, list) and all(isinstance(one, list) and len(one) == 2 for one in value):
         edges = [(str(child), str(parent)) for parent, child in value]

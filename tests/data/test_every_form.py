@@ -168,9 +168,10 @@ def test_a_hierarchy_in_each_of_its_forms(value):
 def test_a_hierarchy_with_two_parents_or_without_a_label_is_refused(write):
     with pytest.raises(DataError, match="'x' stands under 'a' and 'b'"):
         tree_of({"a": ["x"], "b": ["x"]}, "t")
-    path = write("tree.json", json.dumps({"a": ["x"]}))
-    with pytest.raises(DataError, match="is not in the hierarchy"):
-        loaded("mapping/rows.csv", description=Description(hierarchy=path))
+    for tree in ({"a": ["x"]}, {"links": [{"source": "a"}]}, {"edges": ["a"]}):
+        path = write("tree.json", json.dumps(tree))
+        with pytest.raises(DataError, match="is not in the hierarchy"):
+            loaded("mapping/rows.csv", description=Description(hierarchy=path))
 
 
 @pytest.mark.parametrize(
