@@ -72,7 +72,7 @@ def test_what_cannot_be_fitted_ends_all_in_two_lines(at_hand):
 def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
     artifacts, features = at_hand[0]
     todo = untrained(artifacts, features, REQUESTS)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("pipeline.stages.parallel.choose_devices", lambda devices: ["cpu"])
     monkeypatch.setattr("pipeline.stages.parallel.threads_each", lambda processes: 3)
     assert processes_for(todo) == 1  # a few hundred texts
     long = [replace(training, work=WORTH) for training in todo]
