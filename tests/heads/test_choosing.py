@@ -114,6 +114,25 @@ def test_two_rows_per_class_are_judged_as_a_gallery_of_two_would():
     assert choice.closed == "lda"
 
 
+def test_rows_drawn_at_random_are_judged_as_new_ones_will_be():
+    """Two rows per class on average, many alone: a candidate's score is near its accuracy on new rows, some unknown."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(20, 24))[np.arange(200) // 10] + 0.7 * rng.normal(size=(200, 24))
+
+    def drawn(rows):
+        finest = rng.integers(0, 200, rows)
+        features = centres[finest] + 0.5 * rng.normal(size=(rows, 24))
+        return features.astype(np.float32), np.stack([finest // 10, finest], 1)
+
+    (features, labels), (queries, asked) = drawn(400), drawn(2000)
+    choice = choose(features, labels)
+    for name in ("lda", "pca"):
+        head = fit_many(features, labels, seeds=[0], method=name)[0].head
+        found = prefix_neighbours(head.embed(queries), head.embed(features), head.scale_dim, 5)
+        accuracy = float((vote(*found, labels) == asked).mean())
+        assert abs(choice.scores[name] - accuracy) < 0.05, name
+
+
 def knn_labels(head, features, labels, queries):
     """Labels by five neighbours on the full vector."""
     found = prefix_neighbours(head.embed(queries), head.embed(features), head.scale_dim, 5)
