@@ -88,7 +88,9 @@ def operations(method: str, settings: dict[str, Any], shape: HeadShape, rows: in
     """Operations of one seed's training, 0 of a closed form."""
     known = {name: value for name, value in settings.items() if name not in ("choice", "head")}
     if (choice := settings.get("choice")) is not None:
-        known["epochs"] = max(choice.epochs, 1)
+        if choice.closed_form:
+            return 0.0
+        known["epochs"] = choice.epochs
     chosen = heads.hyperparameters(method, **known)
     batch = min(chosen["batch_size"], rows)
     steps = chosen["epochs"] * (rows // batch) if batch else 0
@@ -132,13 +134,17 @@ def compare(where: str, rows: dict[str, Scored], results: Results) -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for name, other in rows.items():
         cells = found[name] = []
-        for j, level in product(range(prefixes), range(levels)) if name != "joint" else ():
-            theirs = other.right[:, min(j, other.right.shape[1] - 1), :, level]
-            gap = ours.right[:, j, :, level] - (theirs if len(theirs) == seeds else theirs.mean(axis=0))
-            low, high = bootstrap_interval(gap.ravel(), np.tile(ours.text, seeds), span=(-1.0, 1.0))
+        if name == "joint":
+            continue
+        theirs = other.right[:, np.minimum(np.arange(prefixes), other.right.shape[1] - 1)]
+        gaps = ours.right - (theirs if len(theirs) == seeds else theirs.mean(axis=0))  # [seeds, J, answers, L]
+        flat = gaps.transpose(0, 2, 1, 3).reshape(-1, prefixes, levels)
+        low, high = np.moveaxis(bootstrap_interval(flat, np.tile(ours.text, seeds), span=(-1.0, 1.0)), -1, 0)
+        for j, level in product(range(prefixes), range(levels)):
+            gap = gaps[:, j, :, level]
             by_text = np.bincount(ours.text, gap.mean(axis=0)) / np.maximum(np.bincount(ours.text), 1)
             p = paired_test(by_text[np.unique(ours.text)]).p
-            span = [float(low), float(high)]
+            span = [float(low[j, level]), float(high[j, level])]
             cells.append({"dim": 64 * (j + 1), "level": level, "mean": float(gap.mean()), "ci95": span, "p": p})
     for cell, adjusted in zip(
         chain(*found.values()), holm([cell["p"] for cell in chain(*found.values())]), strict=True
