@@ -9,7 +9,7 @@ that leave each class two rows, since a class of one has no pair to learn from, 
 
 The best closed form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and
 level may lose more than a point, or what its own standard error allows. So where too few rows can tell, nothing is
-trained. Of those that are better, the best is taken. Where each class was given its rows, `lda` stands against the other
+trained. Of those that are better, the best is taken. Where each class was given its rows, `lda` stands against other
 closed forms in the same way: with a row less per class it is judged below what it is on all rows.
 
 Beyond 5,000 training rows one short fit of the MLP is judged, by its mean gain alone, and the epochs follow from the
