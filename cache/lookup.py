@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cache.devices import cores
 from cache.errors import CacheError
-from cache.store.hashing import text_keys
+from cache.store.hashing import text_keys, utf8
 from cache.store.index import IncrementalKeys, KeyIndex
 from cache.store.store import FeatureStore
 from cache.workers.helper_processes import HelperProcesses
@@ -150,17 +150,6 @@ def check_texts(texts: list[str], first: int) -> None:
     except (TypeError, UnicodeEncodeError):
         pass
     for row, text in enumerate(texts, start=first):
-        _check_one(text, row)
-
-
-def _check_one(text: object, row: int) -> None:
-    if not isinstance(text, str):
-        shown = " ".join(repr(text).split())[:60]
-        raise CacheError(f"text {row} is {type(text).__name__}, not a string ({shown})", "drop or fill it")
-    if not text or text.isspace():
-        raise CacheError(f"text {row} is empty", "remove it, or give it content")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        what = f"text {row} holds a lone surrogate at character {error.start}"
-        raise CacheError(what, "decode the source as UTF-8, or encode with errors='replace' first") from None
+        utf8(text, f"text {row}")
+        if not text.strip():
+            raise CacheError(f"text {row} is empty", "remove it, or give it content")

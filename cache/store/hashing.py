@@ -103,11 +103,11 @@ def text_keys(texts: Sequence[str], prompt: str = "") -> NDArray[np.uint8]:
     """
     if isinstance(texts, str):
         raise CacheError(f"texts is one string ({texts[:40]!r})", "pass a list of strings: [text]")
-    start = hashlib.blake2b(_utf8(prompt, "the prompt"), digest_size=KEY_BYTES)
+    start = hashlib.blake2b(utf8(prompt, "the prompt"), digest_size=KEY_BYTES)
     digests = []
     for row, text in enumerate(texts):
         state = start.copy()
-        state.update(_utf8(text, f"text {row}"))
+        state.update(utf8(text, f"text {row}"))
         digests.append(state.digest())
     return np.frombuffer(bytearray(b"".join(digests)), np.uint8).reshape(-1, KEY_BYTES)
 
@@ -125,7 +125,11 @@ def as_keys(keys: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _utf8(text: str, which: str) -> bytes:
+def utf8(text: str, which: str) -> bytes:
+    """Return a text's bytes; `which` text it is goes into the error.
+
+    :raises CacheError: it is no string, or holds a lone surrogate.
+    """
     try:
         return text.encode()
     except AttributeError:
