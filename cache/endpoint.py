@@ -60,7 +60,7 @@ def embed_from_endpoint(
         raise CacheError(f"{backbone.name} is behind an endpoint", "leave --engine out: the server does the work")
     known = _known_store(backbone, root)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(contextlib.closing(EmbeddingServer(backbone.source, str(backbone.endpoint))))
+        server = EmbeddingServer(backbone.source, str(backbone.endpoint))
         folder, description = known or _new_store(backbone, root, server.vector(PROBE))
         lookup, tally = Lookup(texts, [FeatureStore.create(folder, description)], prompt), Tally()
         meter = Meter(total, progress, lambda: lookup.reused)
@@ -155,7 +155,8 @@ def _answered(
     """
     waiting: dict[Future[list[Any]], Request] = {}
     failed: CacheError | None = None
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="endpoint") as pool:
+    # closed before the pool waits for its threads: an interrupt must not wait until they give the server up
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="endpoint") as pool, contextlib.closing(server):
         while True:
             while failed is None and len(waiting) < _AT_ONCE and (request := next(requests, None)) is not None:
                 waiting[pool.submit(server.answers, [prompt + text for text in request[0]])] = request

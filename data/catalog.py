@@ -14,7 +14,7 @@ from data.checks import Finding, Rows, findings, raise_first
 from data.dataset import Dataset
 from data.description import Description
 from data.errors import DataError, listed, quoted
-from data.files.locate import is_there, is_url
+from data.files.locate import is_there
 from data.own_files import read_table
 from data.sample import limited
 from data.sources.clinc import LEVELS as CLINC_LEVELS
@@ -152,7 +152,7 @@ def _check_alone(source: str, further: Sequence[str]) -> None:
 
 def _check_name(source: str) -> None:
     """Refuse a misspelt name: neither a file nor anything that looks like one."""
-    if source and (is_url(source) or Path(source).suffix or "/" in source or is_there(source)):
+    if source and (Path(source).suffix or "/" in source or is_there(source)):
         return
     near = difflib.get_close_matches(source, BUILT_IN, n=1)
     raise DataError(

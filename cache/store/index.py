@@ -19,7 +19,7 @@ of times and a lookup asks few indexes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 _STEPS = 16
 
 
+@dataclass
 class IncrementalKeys:
     """A set of keys to which many are added at a time."""
 
-    def __init__(self) -> None:
-        self._indexes: list[KeyIndex] = []
+    _indexes: list[KeyIndex] = field(default_factory=list)
 
     def add(self, found: KeyIndex) -> None:
         """Take in the keys of an index."""

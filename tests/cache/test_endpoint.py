@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -77,6 +82,17 @@ def test_a_server_that_dies_loses_nothing_that_it_answered(server, tmp_path):
     report = embed(server, tmp_path)
     assert np.array_equal(stored(report, TEXTS), expected(TEXTS))
     assert max(count for text, count in server.answered.items() if text != PROBE) == 1
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_is_gone(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("cache.backbone.embedding_server._PATIENCE", 20.0)
+    server.die_after = 1  # after the probe
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        embed(server, tmp_path)
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
