@@ -43,8 +43,13 @@ def in_archive(source: str) -> tuple[str, str] | None:
 def located(source: str) -> str:
     """Return where `source` is read from: a URL as it is, a path with its home folder spelled out.
 
-    :raises DataError: if it is a directory or not there.
+    :raises DataError: if it is a directory or not there, or no URL.
     """
+    if is_url(source):
+        try:
+            urlsplit(source)
+        except ValueError as error:
+            raise DataError(f"{shortened(source)} is no URL: {error}", "check its spelling") from error
     if is_url(source) or in_archive(source):
         return source
     if not is_there(source):

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 
 import polars as pl
@@ -109,6 +110,7 @@ def _as_data_errors(source: str, place: str, kind: str) -> Iterator[None]:
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
         OSError,
+        HTTPException,
         EOFError,
         UnicodeError,
         csv.Error,

@@ -112,3 +112,9 @@ def test_nothing_is_written_beside_what_is_read(write, tmp_path):
     path = write("t.csv", GOOD)
     read_table(path)
     assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("url", ["https://a.invalid/a b.csv", "https://[::1/a.csv", "https://a.invalid:b/a.csv"])
+def test_a_url_that_is_none_is_refused_in_one_line(url):
+    with pytest.raises(DataError, match="URL|port"):
+        load(url)
