@@ -76,8 +76,8 @@ def open_stream(source: str, place: str, encoding: str | None = None) -> Stream:
     note = None
     if encoding is not None:
         try:
-            codecs.lookup(encoding)
-        except LookupError as error:
+            io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        except (LookupError, ValueError) as error:  # not known, or one of bytes such as hex
             raise DataError(
                 f"there is no encoding {quoted(encoding)}", "name one such as utf-8, cp1252, utf-16"
             ) from error

@@ -6,7 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from data import DataError, load
+from data import DataError, Description, load
 from data.files.locate import stem
 from data.own_files import read_table
 from tests.data.good_file import GOOD, HEADER, LINES, ROWS
@@ -118,3 +118,9 @@ def test_nothing_is_written_beside_what_is_read(write, tmp_path):
 def test_a_url_that_is_none_is_refused_in_one_line(url):
     with pytest.raises(DataError, match="URL|port"):
         load(url)
+
+
+@pytest.mark.parametrize("encoding", ["utf-99", "hex", "a\0b"])
+def test_an_encoding_that_is_none_of_text_is_refused(write, encoding):
+    with pytest.raises(DataError, match="there is no encoding"):
+        load(write("t.csv", GOOD), description=Description(encoding=encoding))
