@@ -45,7 +45,7 @@ def open_parquet(source: str, place: str, format: FileFormat) -> Records:
 def _kind(dtype: _Dtype) -> KindName:
     if dtype == pl.Boolean:
         return "truth value"
-    if dtype.is_numeric() or dtype.is_temporal():
+    if dtype.is_numeric() or (dtype.is_temporal() and dtype != pl.Duration):  # which polars writes as no text
         return "number"
     return "list" if _is_list_of_words(dtype) else "other"
 

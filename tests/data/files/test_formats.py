@@ -6,7 +6,7 @@ import json
 import lzma
 import sys
 import zipfile
-from datetime import date
+from datetime import date, timedelta
 
 import polars as pl
 import pytest
@@ -46,6 +46,7 @@ def test_parquet_gives_the_rows_whatever_plain_types_hold_the_labels(tmp_path):
             "level2": [True, True, False],
             "split": pl.Series(["train", "val", "test"], dtype=pl.Categorical),
             "unused": [[1], [2], [3]],
+            "seconds": [timedelta(1), None, timedelta(2)],
         }
     )
     frame.write_parquet(tmp_path / "t.parquet")

@@ -116,7 +116,7 @@ def test_nothing_is_written_beside_what_is_read(write, tmp_path):
 
 @pytest.mark.parametrize("url", ["https://a.invalid/a b.csv", "https://[::1/a.csv", "https://a.invalid:b/a.csv"])
 def test_a_url_that_is_none_is_refused_in_one_line(url):
-    with pytest.raises(DataError, match="URL|port"):
+    with pytest.raises(DataError, match=r"URL|port"):
         load(url)
 
 
