@@ -1,8 +1,9 @@
 """The forward pass of BERT over packed texts, on weights read here: MiniLM, BGE, E5 and other BERTs.
 
-One product makes query, key and value, each run of texts of equal length attends without a mask, residuals and biases
-are added in place. On two CPU cores that is what separates this from transformers' own layers; on any machine it saves
-importing them. Held to transformers' results by tests, for every text alone (`tests/cache/model/test_encoder.py`).
+One product makes query, key and value, each run of texts of equal length attends without a mask, residuals are added
+in place, and a CPU multiplies by oneDNN (`cache.model.native.linear`). On two CPU cores that is what separates this
+from transformers' own layers; on any machine it saves importing them. Held to transformers' results by tests, for every
+text alone (`tests/cache/model/test_encoder.py`).
 
 A checkpoint's tensors are read from its safetensors files straight to the device, each when it is asked for. Nothing is
 pickled and nothing held twice: a layer's matrices are joined as they come. The alternative, building transformers'
@@ -19,10 +20,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from cache.batching.packing import Batch
 from cache.model.native.config import BertShape
+from cache.model.native.linear import Linear
 from cache.model.pooling import pool
 
 
@@ -59,26 +61,19 @@ class Weights:
 
 
 Affine = tuple["Tensor", "Tensor"]
-_LAYER = (
-    "attention.output.dense",
-    "attention.output.LayerNorm",
-    "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
-)
 _JOINED = ("attention.self.query", "attention.self.key", "attention.self.value")
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weight and bias of each map; `qkv` [3 * H, H] joins three."""
+    """The maps, of which `qkv` joins three to [3 * H, H], and weight and bias of the norms."""
 
-    qkv: Affine
-    mixed: Affine
+    qkv: Linear
+    mixed: Linear
     mixed_norm: Affine
-    wide: Affine
-    narrow: Affine
+    wide: Linear
+    narrow: Linear
     narrow_norm: Affine
 
 
@@ -99,8 +94,15 @@ class Bert:
 
         def layer(number: int) -> _Layer:
             at = f"encoder.layer.{number}"
-            qkv = tuple(weights.joined([f"{at}.{name}.{kind}" for name in _JOINED]) for kind in ("weight", "bias"))
-            return _Layer((qkv[0], qkv[1]), *(affine(f"{at}.{name}") for name in _LAYER))
+            qkv = (weights.joined([f"{at}.{name}.{kind}" for name in _JOINED]) for kind in ("weight", "bias"))
+            return _Layer(
+                qkv=Linear(*qkv),
+                mixed=Linear(*affine(f"{at}.attention.output.dense")),
+                mixed_norm=affine(f"{at}.attention.output.LayerNorm"),
+                wide=Linear(*affine(f"{at}.intermediate.dense"), activated=True),
+                narrow=Linear(*affine(f"{at}.output.dense")),
+                narrow_norm=affine(f"{at}.output.LayerNorm"),
+            )
 
         self._shape, self._wanted, self._device, self._pooling = shape, layers, device, pooling
         self._words, self._places, kinds = (weights[f"embeddings.{name}.weight"] for name in _EMBEDDINGS)
@@ -120,9 +122,9 @@ class Bert:
         states = self._normalised(self._words[ids].add_(self._places[positions]), self._norm)
         found = {0: states} if 0 in self._wanted else {}
         for number, layer in enumerate(self._layers[: max(self._wanted)], start=1):
-            mixed = linear(self._attend(linear(states, *layer.qkv), batch.runs), *layer.mixed)
+            mixed = layer.mixed(self._attend(layer.qkv(states), batch.runs))
             states = self._normalised(mixed.add_(states), layer.mixed_norm)
-            narrow = linear(gelu(linear(states, *layer.wide)), *layer.narrow)
+            narrow = layer.narrow(layer.wide(states))
             states = self._normalised(narrow.add_(states), layer.narrow_norm)
             if number in self._wanted:
                 found[number] = states
