@@ -56,7 +56,7 @@ BUILT_IN = {
 
 
 def load(
-    source: str,
+    source: str | Path,
     *,
     levels: Sequence[str] | None = None,
     text: str = "text",
@@ -85,7 +85,7 @@ def load(
 
 
 def check(
-    source: str,
+    source: str | Path,
     *,
     levels: Sequence[str] | None = None,
     text: str = "text",
@@ -120,12 +120,13 @@ def _description(
 
 
 def read(
-    source: str, description: Description | None = None, *, all_rows: bool = False, folder: Path | None = None
+    source: str | Path, description: Description | None = None, *, all_rows: bool = False, folder: Path | None = None
 ) -> Rows:
     """Read the rows of `source` without checking them.
 
     :raises DataError: if they cannot be read, or an argument is not for this source.
     """
+    source = str(source)
     known = BUILT_IN.get(source)
     _check_alone(source, () if description is None else description.files)
     if all_rows and not (known and known.has_more):

@@ -7,13 +7,14 @@ A TOML file is given as the dataset itself, or lies beside the file under the sa
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from data.errors import DataError, listed, quoted
 from data.files.locate import is_there, is_url, local
-from data.files.records import FileFormat, Quotes
+from data.files.records import FileFormat, Quotes, spelled_as
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ class Description:
             elif name != "files":
                 found += [f"--{option}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
         return found
+
+    def spelled_as(self, columns: Sequence[str]) -> Description:
+        """Return this description with columns called as `columns` spell them."""
+        single = {one: name for one in ("split", "code", "label") if (name := getattr(self, one))}
+        several = {one: names for one in ("text", "levels") if (names := getattr(self, one))}
+        spelled: dict[str, Any] = {one: spelled_as(columns, names) for one, names in several.items()}
+        spelled |= {one: spelled_as(columns, [name])[0] for one, name in single.items()}
+        return replace(self, **spelled)
 
     def over(self, other: Description) -> Description:
         """Return this description where it says something, else `other`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
@@ -21,7 +22,7 @@ from data.columns.text_column import columns_meant, find_text, joined, with_text
 from data.description import Description, described
 from data.errors import DataError, agreeing, counted, listed, quoted
 from data.files.locate import suffix_of
-from data.files.records import FileFormat, Records, without_header
+from data.files.records import FileFormat, Records, spelled_as, without_header
 from data.files.several import FILE_SPLIT, common_name, read_files
 from data.hierarchy import qualified
 from data.splits import assign_splits, find_split, read_splits, splits_of, with_meanings
@@ -33,10 +34,11 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     :raises DataError: if a file cannot be read, or what a column holds is not certain.
     """
     source, known, notes = described(source, description or Description())
-    sources, wanted = [source, *known.files], known.columns
+    sources = [source, *known.files]
     records = read_files(known.files_of_no_split(source), known.format, known.split_files)
+    known = known.spelled_as(records.frame.columns)
     if known.header is None:
-        records = without_header(records, wanted)
+        records = without_header(records, known.columns)
     notes += records.notes
     if not records.frame.height:
         raise DataError(f"{records.source} has no rows", "give at least one row per split and class")
@@ -69,7 +71,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     return Rows(common_name(sources), rows, names, place, numbers, made_splits=split is None, notes=notes)
 
 
-def read_texts(source: str, text: str = "text", format: FileFormat | None = None) -> list[str]:
+def read_texts(source: str | Path, text: str = "text", format: FileFormat | None = None) -> list[str]:
     """Return the texts of `source` alone, whatever other columns it has, in its order. `text`: the column, or several.
 
     The lines of a ``.txt`` file are its texts.
@@ -77,14 +79,14 @@ def read_texts(source: str, text: str = "text", format: FileFormat | None = None
     :raises DataError: if it cannot be read, lacks the column, has no rows, a text is empty, or a row has fewer fields
         than columns.
     """
-    format = format or FileFormat()
+    source, format = str(source), format or FileFormat()
     if suffix_of(source) == ".txt" and format.separator is None:
         format = replace(format, separator="none")
     records = read_files([source], format)
     if not records.named and records.frame.width == 1:
         columns: tuple[str, ...] = (records.frame.columns[0],)
     else:
-        columns = columns_meant(records, tuple(text.split(",")))
+        columns = columns_meant(records, spelled_as(records.frame.columns, text.split(",")))
     _check_columns(records, columns)
     column = joined(records, columns)
     if not len(column):

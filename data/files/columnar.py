@@ -1,8 +1,8 @@
 """Parquet and Excel files into records, read by polars: both say where a record ends, so none can be lost.
 
-Values become text as polars writes them; Parquet's columns that can be neither texts nor labels (bytes, vectors) are
-left unread. Excel needs the package fastexcel; the sheet with most rows is read, or all of them where their names are
-splits.
+Values become text as polars writes them; Parquet's columns that can be neither texts nor labels (vectors, bytes that
+are no UTF-8) are left unread. Excel needs the package fastexcel; the sheet with most rows is read, or all of them where
+their names are splits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def open_parquet(source: str, place: str, format: FileFormat) -> Records:
     """Read a Parquet file, or the files that a pattern in a URL names."""
     lazy = pl.scan_parquet(place, glob=is_url(place))
     schema = lazy.collect_schema()
+    written = {name for name, dtype in schema.items() if dtype == pl.Binary and _is_utf8(lazy.select(name))}
     kinds: dict[str, tuple[Kind, ...]] = {}
     wanted: list[pl.Expr] = []
     for name, dtype in schema.items():
@@ -33,13 +34,22 @@ def open_parquet(source: str, place: str, format: FileFormat) -> Records:
                 (f"{name}.{field.name}", field.dtype, pl.col(name).struct.field(field.name)) for field in dtype.fields
             ]
         else:
-            fields = [(name, dtype, pl.col(name))]
+            value = pl.col(name).cast(pl.String) if name in written else pl.col(name)
+            fields = [(name, pl.String() if name in written else dtype, value)]
         for column, kind, expression in fields:
             wanted.append(_as_text(expression, kind).alias(column))
             if kind not in _WORDS:
                 kinds[column] = (Kind(_kind(kind), 1, str(kind)),)
     frame = lazy.select(wanted).collect() if wanted else lazy.select(pl.len()).collect().clear()
     return Records(source, frame, pl.int_range(1, frame.height + 1, eager=True), kinds)
+
+
+def _is_utf8(column: pl.LazyFrame) -> bool:
+    try:
+        column.cast(pl.String).collect()
+    except pl.exceptions.ComputeError:
+        return False
+    return True
 
 
 def _kind(dtype: _Dtype) -> KindName:

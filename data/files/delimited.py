@@ -93,6 +93,9 @@ def _read_with_certainty(
     """
     if quotes is not None:
         return _Reading(stream, separator, quotes, first).fields(checked=False), None
+    if _in_single_quotes(stream, separator):
+        fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
+        return fields, f"{stream.source}: fields stand between single quotation marks"
     ways: dict[Quotes, str | None] = {"doubled": None}
     if stream.backslashes:
         ways["backslash"] = f'{stream.source}: quotation marks in fields are escaped by backslashes (\\")'
@@ -120,6 +123,7 @@ class _Reading:
     separator: str
     quotes: Quotes
     first: int
+    mark: str = '"'
 
     def fields(self, *, checked: bool) -> _Fields:
         """Read every record; `checked` also refuses fields that hold further records.
@@ -161,7 +165,14 @@ class _Reading:
             lines = map(_unescaped, lines)
         if self.quotes == "literal":
             return csv.reader(lines, delimiter=self.separator, strict=True, quoting=csv.QUOTE_NONE)
-        return csv.reader(lines, delimiter=self.separator, strict=True)
+        return csv.reader(
+            lines, delimiter=self.separator, strict=True, quotechar=self.mark, skipinitialspace=self._padded()
+        )
+
+    def _padded(self) -> bool:
+        """Whether a blank stands behind each separator of the first line: it belongs to no field."""
+        _, *further = next(iter(self.stream.lines()), "").split(self.separator)
+        return self.separator != " " and bool(further) and all(re.match(r" +\S", one) for one in further)
 
     def _chunk(self, reader: Iterator[list[str]]) -> list[list[str]]:
         try:
@@ -237,6 +248,14 @@ class _Reading:
             next(reader)
             line = reader.line_num + 1 + self.stream.skipped  # type: ignore[attr-defined]
         return f"row {number:,} (line {line:,})" if number else f"the header (line {line:,})"
+
+
+def _in_single_quotes(stream: Stream, separator: str) -> bool:
+    """Whether each line below the first has a field between single quotation marks, and none a double one."""
+    lines = [line.strip() for line in islice(stream.lines(), 1, _SAMPLE) if line.strip()]
+    mark = re.escape(separator)
+    field = re.compile(f"(^|{mark} ?)'[^']*'({mark}|$)")
+    return len(lines) > 1 and all('"' not in line and field.search(line) for line in lines)
 
 
 def _breaks(record: list[str]) -> bool:

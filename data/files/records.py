@@ -14,6 +14,7 @@ Titles, comments and ``sep=;`` above the names are no records: `lines_above` tel
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,12 @@ def with_names(source: str, rows: pl.DataFrame, header: bool) -> pl.DataFrame:
         double, _ = Counter(names).most_common(1)[0]
         raise DataError(f"{source} has two columns {quoted(double)}", "rename or remove one")
     return rows.rename(dict(zip(rows.columns, names, strict=True)))
+
+
+def spelled_as(columns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return `names` as `columns` spell them: an accent may be a character of its own in one of the two."""
+    known = {unicodedata.normalize("NFC", column): column for column in columns}
+    return tuple(n if n in columns else known.get(unicodedata.normalize("NFC", n), n) for n in names)
 
 
 def mean(values: pl.Series) -> float:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import unicodedata
 
 import polars as pl
 import pytest
@@ -9,7 +10,7 @@ import xlsxwriter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import DataError, Description, load
+from data import DataError, Description, load, read_texts
 from data.files.records import lines_above
 
 TOPICS = {"sport": ("tennis", "chess"), "food": ("bread", "soup")}
@@ -159,3 +160,39 @@ def test_a_hierarchy_that_lies_beside_the_file_is_named_with_its_option(tmp_path
     (note,) = [note for note in load(str(tmp_path / "rows.csv")).warnings if "taxonomy.csv" in note]
     assert f"--hierarchy {file}" in note
     assert len(load(str(tmp_path / "rows.csv"), description=Description(hierarchy=str(file))).levels) == 2
+
+
+def test_columns_are_found_whichever_way_their_accents_are_spelled(tmp_path):
+    path = tmp_path / "t.csv"
+    header = unicodedata.normalize("NFD", "téxt,domaïn,sprüche")
+    path.write_text(f"{header}\none,a,train\ntwo,b,test\n", encoding="utf-8")
+    dataset = load(path, description=Description(("téxt",), ("domaïn",), split="sprüche"))
+    assert dataset.frame["text"].to_list() == ["one", "two"]
+    assert dataset.frame["split"].to_list() == ["train", "test"]
+    assert read_texts(path, "téxt") == ["one", "two"]
+
+
+def test_fields_between_single_quotation_marks(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,level0,split\n'it''s one, or','a','train'\n'two','b','test'\n", encoding="utf-8")
+    dataset = load(path)
+    assert dataset.frame.rows() == [("it's one, or", "a", "train"), ("two", "b", "test")]
+    assert any("single quotation marks" in note for note in dataset.warnings)
+    path.write_text("text,level0,split\n'tis one,a,train\n'two',b,test\n", encoding="utf-8")
+    assert load(path).frame["text"].to_list() == ["'tis one", "'two'"]
+
+
+def test_a_blank_behind_every_separator_belongs_to_no_field(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('text, level0, split\none, a, train\n"two, or so", "b", test\n', encoding="utf-8")
+    assert load(path).frame.rows() == [("one", "a", "train"), ("two, or so", "b", "test")]
+
+
+def test_bytes_of_a_parquet_file_are_texts_where_they_are_utf_8(tmp_path):
+    path = tmp_path / "t.parquet"
+    columns = {"text": ["oné".encode(), b"two"], "level0": [b"a", b"b"], "split": ["train", "test"]}
+    pl.DataFrame({**columns, "hash": [b"\xff", b"\xfe"]}).write_parquet(path)
+    assert load(path).frame.rows() == [("oné", "a", "train"), ("two", "b", "test")]
+    pl.DataFrame({**columns, "text": [b"\xff", b"\xfe"]}).write_parquet(path)
+    with pytest.raises(DataError, match="not a text"):
+        load(path)
