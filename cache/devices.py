@@ -36,7 +36,7 @@ def check_devices(devices: str) -> None:
     :raises CacheError: `devices` is neither "auto" nor "all", nor a list of "cpu", "cpu:PROCESSES", "cuda" and
         "cuda:N"; or it names CPUs and GPUs, whose features differ in their last bits.
     """
-    if not re.fullmatch(rf"auto|all|({_ONE})(,({_ONE}))*", devices):
+    if not re.fullmatch(rf"auto|all|({_ONE})(,({_ONE}))*", str(devices)):
         raise CacheError(f"devices {devices!r}", _WORDS)
     if "cpu" in devices and "cuda" in devices:
         raise CacheError(f"devices {devices!r} mixes CPU and GPU", "name GPUs alone, or CPU processes alone")

@@ -73,7 +73,7 @@ class Hierarchy:
 
         A null means that the row has no label of that level.
 
-        :raises DataError: if a label stands under two parents, naming labels, parents and rows (1-based).
+        :raises DataError: if a label stands under two parents or under none, naming labels, parents and rows (1-based).
         """
         conflicts = find_conflicts(frame, names)
         if conflicts:
@@ -82,6 +82,10 @@ class Hierarchy:
         parents = []
         for level in range(len(names) - 1):
             coarse, fine = names[level], names[level + 1]
+            gap = frame.select(pl.col(fine).is_not_null() & pl.col(coarse).is_null()).to_series().arg_true()
+            if len(gap):
+                problem = f"row {gap[0] + 1} has a label of level {fine} and none of level {coarse}"
+                raise DataError(problem, "fill it in, or leave the row out")
             pairs = frame.select(coarse, fine).drop_nulls(fine).unique(subset=[fine], keep="any").sort(fine)
             parents.append(class_indices(pairs.get_column(coarse), classes[level]))
         return cls(tuple(names), classes, tuple(parents))

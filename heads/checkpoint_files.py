@@ -37,8 +37,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
     :raises HeadsError: if it is missing, damaged, or of a newer format.
     """
+    content = file_bytes(path)
     try:
-        config = json.loads(file_bytes(path).decode("utf-8"))
+        config = json.loads(content.decode("utf-8"))
     except ValueError as error:
         raise damaged(path, str(error)) from error
     found = config.get("format") if isinstance(config, dict) else None
@@ -58,7 +59,7 @@ def file_bytes(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise damaged(path, str(error.strerror)) from error
     except OSError as error:
         raise HeadsError(

@@ -6,8 +6,9 @@ a list of texts and a polars frame of labels, one column per level, coarsest fir
 
 from __future__ import annotations
 
-import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,10 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
     """
     if isinstance(texts, str | bytes):
         raise DataError(f"{what} is one string ({texts[:40]!r})", "pass a list of strings: [text]")
-    if isinstance(texts, Set | Mapping):
+    if isinstance(texts, Set | Mapping) or not (isinstance(texts, Iterable) or hasattr(texts, "__getitem__")):
         raise DataError(f"{what} is a {type(texts).__name__}, not a column", "pass a list of strings")
-    if hasattr(texts, "columns") and not callable(texts.columns):
-        names = list(texts.columns)
+    texts = _collected(texts)
+    if (names := _column_names(texts)) is not None:
         if len(names) != 1:
             raise DataError(f"{what} is a frame with {len(names)} columns", "pass one column: frame['text']")
         texts = texts[names[0]]
@@ -35,7 +36,7 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
         texts = texts[:, 0]
     found = [_plain(text) for text in texts]
     for row, text in enumerate(found):
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not any(map(_is_seen, text)):
             raise DataError(f"row {row} of {what} is {text!r}, not a text", "drop the row, or give it a text")
     return [str(text) for text in found]  # numpy's own strings become plain ones
 
@@ -51,7 +52,8 @@ def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> p
     :raises DataError: if numbers of rows or of names do not fit, a named column is missing, or a row has no label at
         all.
     """
-    columns, own = _columns(labels)
+    columns, own = _columns(_collected(labels))
+    names = [names] if isinstance(names, str) else names
     if own and len(set(own)) < len(own):
         raise DataError(f"columns are named {own}", "give each level its own name")
     if names and own and set(names) & set(own):
@@ -68,11 +70,18 @@ def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> p
             raise DataError(f"{len(column)} labels {name} for {rows} texts", "give each text its labels")
     if not rows or not columns:
         raise DataError("there are no labelled texts", "give at least two texts of one class")
-    frame = pl.DataFrame({n: pl.Series(n, c, dtype=pl.String) for n, c in zip(names, columns, strict=True)})
+    frame = pl.DataFrame([_strings(name, column) for name, column in zip(names, columns, strict=True)])
     empty = frame[names[0]].is_null().arg_true()
     if len(empty):
         raise DataError(f"row {empty[0]} has no label {names[0]}", "drop the row, or label it")
     return frame
+
+
+def _strings(name: str, labels: list[str | None]) -> pl.Series:
+    try:
+        return pl.Series(name, labels, dtype=pl.String)
+    except UnicodeEncodeError as error:
+        raise DataError(f"label {error.object!r} holds half a surrogate pair", "write the whole character") from error
 
 
 def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
@@ -83,8 +92,10 @@ def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
         raise DataError(f"labels is one string ({labels[:40]!r})", "pass a list with a label per text")
     if isinstance(labels, Set):
         raise DataError("labels is a set, which has no order", "pass a list with a label per text")
-    named = list(labels) if isinstance(labels, Mapping) else getattr(labels, "columns", None)
-    if named is not None and not callable(named):
+    if not (isinstance(labels, Iterable) or hasattr(labels, "__getitem__")):
+        raise DataError(f"labels is a {type(labels).__name__}", "pass a list with a label per text")
+    named = list(labels) if isinstance(labels, Mapping) else _column_names(labels)
+    if named is not None:
         return [[_label(value) for value in labels[name]] for name in named], [str(name) for name in named]
     rows: list[Any] = [_plain(row) for row in labels]
     if rows and all(isinstance(row, Mapping) for row in rows):
@@ -95,6 +106,23 @@ def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
     paths = [list(row) if _is_path(row) else [row] for row in rows]
     depth = max(len(path) for path in paths)
     return [[_label(path[level]) if level < len(path) else None for path in paths] for level in range(depth)], None
+
+
+def _collected(columns: Any) -> Any:
+    return columns.collect() if isinstance(columns, pl.LazyFrame) else columns
+
+
+def _column_names(frame: Any) -> list[Any] | None:
+    """Names of a frame's columns; None of what is no frame."""
+    names = getattr(frame, "column_names", None)  # of Arrow, where `columns` are the columns themselves
+    if names is None:
+        names = getattr(frame, "columns", None)
+    return None if names is None or callable(names) else list(names)
+
+
+def _is_seen(character: str) -> bool:
+    """Whether it is neither white space nor a control or format character; `data` refuses texts without any as well."""
+    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _name_of(labels: Any) -> list[str] | None:
@@ -122,9 +150,11 @@ def _label(value: Any) -> str | None:
         raise DataError(f"a label is {value[:40]!r}, bytes", "decode it: label.decode()")
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
+    if isinstance(value, float | np.generic | Decimal) and value != value:  # NaN, NaT
+        return None
+    if str(value) == object.__repr__(value):
+        raise DataError(f"a label is {value!r}, an object without a name", "pass strings or numbers")
     if isinstance(value, float | np.floating):
-        if math.isnan(value):
-            return None
         value = int(value) if float(value).is_integer() else value
     text = str(value)
     return text if text.strip() else None

@@ -23,6 +23,7 @@ import heads
 from data import DataError, Hierarchy
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import stored
+from pipeline.terminal.escape import shown
 from pipeline.workspace.artifacts import lasting_source
 from semantic_zoom.columns import label_frame, text_list
 
@@ -101,6 +102,8 @@ class Zoom:
         frame = label_frame(labels, len(rows), levels)
         if taken := {"text", "embedding"} & set(frame.columns):
             raise DataError(f"a level is called {min(taken)}, as a column of Zoom.save is", "name the levels otherwise")
+        if validation is not None and len(validation) != 2:
+            raise DataError(f"validation has {len(validation)} parts", "pass two: texts and labels")
         held = text_list(validation[0], "validation texts") if validation else []
         everything = frame
         if validation is not None:
@@ -134,7 +137,7 @@ class Zoom:
             "features": dict(description),
             "method": method,
             "head": result.head.preset,
-            "seed": seed,
+            "seed": int(seed),  # of numpy perhaps, which JSON does not know
             "levels": list(hierarchy.names),
             "classes": [list(names) for names in hierarchy.classes],
             "dims": list(result.head.dims),
@@ -152,7 +155,7 @@ class Zoom:
         """One line: the method, what it was trained on, and what it can be asked for."""
         known = f"{self.gallery.height:,} texts" if self.gallery.height else "nothing to search"
         head = f"{self.record['method']}, {self.record['backbone']}"
-        return f"Zoom({head}, {' > '.join(self.levels)}, dims {self.dims}, {known})"
+        return shown(f"Zoom({head}, {' > '.join(self.levels)}, dims {self.dims}, {known})")
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -231,6 +234,7 @@ class Zoom:
         """
         if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
             raise DataError(f"top is {top!r}", "name how many texts to find: 1 or more")
+        self._check_dim(dim)
         if not len(self.gallery):
             raise DataError("there are no texts to search", "load a folder that Zoom.save wrote")
         single = isinstance(query, str)
@@ -307,7 +311,7 @@ class Zoom:
         if isinstance(level, str):
             if level in self.levels:
                 return self.levels.index(level)
-        elif isinstance(level, int | np.integer) and -count <= level < count:
+        elif isinstance(level, int | np.integer) and not isinstance(level, bool) and -count <= level < count:
             return range(count)[level]
         raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}, or their numbers from 0")
 

@@ -66,7 +66,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
     """
-    with _written(path) as partial:
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise CacheError(f"{path} is there already", "name another folder, or remove it first")
+    with _written(path if path.name else path.absolute()) as partial:
         partial.mkdir()
         mode = partial.stat().st_mode
         try:

@@ -1,11 +1,15 @@
 """Labels and texts in the forms that people's tables have: by name whatever the order, numbers as they are meant."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 
+import cache
+import heads
 from data import DataError
 from semantic_zoom import Zoom
 from semantic_zoom.columns import label_frame, text_list
@@ -93,3 +97,74 @@ def test_labels_that_were_never_trained_are_refused(zoom):
 def test_texts_without_an_order_are_refused(texts):
     with pytest.raises(DataError, match="not a column"):
         text_list(texts)
+
+
+class Nameless:
+    """A label that is told from others by its address alone."""
+
+
+def test_frames_that_are_lazy_or_of_arrow_are_frames():
+    frame = pl.from_pandas(LABELS)
+    for labels in (frame.lazy(), frame.to_arrow()):
+        assert label_frame(labels, len(ROWS)).equals(frame)
+    texts = pl.DataFrame({"text": TEXTS})
+    assert text_list(texts.lazy()) == text_list(texts.to_arrow()) == TEXTS
+
+
+@pytest.mark.parametrize("missing", [Decimal("NaN"), np.datetime64("NaT"), np.timedelta64("NaT")])
+def test_not_a_number_and_not_a_time_are_no_label(missing):
+    assert label_frame([("a", "b"), ("a", missing)], 2)["level1"].to_list() == ["b", None]
+
+
+@pytest.mark.parametrize("labels", [[Nameless(), Nameless()], ["a", "\ud800"], 5])
+def test_what_is_no_label_is_refused(labels):
+    with pytest.raises(DataError):
+        label_frame(labels, 2)
+
+
+def test_one_name_of_levels_is_no_list_of_letters():
+    assert label_frame(["a", "b"], 2, "topic").columns == ["topic"]
+    with pytest.raises(DataError, match="2 levels are named"):
+        label_frame([("a", "b"), ("a", "c")], 2, "ab")
+
+
+@pytest.mark.parametrize("texts", [None, 5, ["\u200b\u00ad"], ["\x00 "]])
+def test_what_nobody_sees_is_no_text(texts):
+    with pytest.raises(DataError, match="not a"):
+        text_list(texts)
+
+
+def test_a_finer_label_needs_a_coarser_one(tmp_path):
+    paths = [("a", "b", "c"), ("a", None, "d")]
+    with pytest.raises(DataError, match="row 2 has a label of level level2 and none of level level1"):
+        Zoom.fit(["one", "two"], paths, method="lda", store=tmp_path)
+
+
+@pytest.mark.parametrize(("call", "error"), [
+    (lambda zoom: zoom.search(TEXTS[0], dim=0), heads.HeadsError),
+    (lambda zoom: zoom.score(TEXTS, LABELS, level=True), DataError),
+    (lambda zoom: Zoom.fit(TEXTS, LABELS, validation=(TEXTS, LABELS, 1), store=zoom.store), DataError),
+    (lambda zoom: Zoom.fit(TEXTS, LABELS, device=None, store=zoom.store), cache.CacheError),
+])  # fmt: skip
+def test_arguments_that_are_none_are_refused(zoom, call, error):
+    with pytest.raises(error):
+        call(zoom)
+
+
+def test_a_seed_of_numpy_is_saved_and_a_folder_that_is_there_is_named(zoom, tmp_path):
+    again = Zoom.fit(TEXTS, LABELS, method="lda", seed=np.int64(3), store=zoom.store)
+    again.save(tmp_path / "zoom")
+    assert Zoom.load(tmp_path / "zoom").record["seed"] == 3
+    for folder in (tmp_path / "zoom", "."):
+        with pytest.raises(cache.CacheError, match="is there already"):
+            again.save(folder)
+
+
+def test_a_zoom_that_is_not_there_is_named_once(tmp_path):
+    with pytest.raises(heads.HeadsError) as caught:
+        Zoom.load(tmp_path / "missing")
+    assert str(caught.value).count("missing") == 1
+
+
+def test_a_zoom_shows_no_control_characters(zoom):
+    assert "\x1b" not in repr(Zoom.fit(TEXTS, {"a\x1b[31m": LABELS["area"]}, method="lda", store=zoom.store))
