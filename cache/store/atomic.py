@@ -66,8 +66,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
     """
+    there = CacheError(f"{path} is there already", "name another folder, or remove it first")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise CacheError(f"{path} is there already", "name another folder, or remove it first")
+        raise there
     with _written(path if path.name else path.absolute()) as partial:
         partial.mkdir()
         mode = partial.stat().st_mode
@@ -78,7 +79,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     entry.chmod(mode if entry.is_dir() else mode & 0o666)
                     flush(entry)
             flush(partial)
-            partial.rename(path)
+            try:
+                partial.rename(path)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise there from error
+                raise
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -9,6 +9,7 @@ they are used, so that the same text gives the same bits here, in `pipeline enco
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import Run
 
 Singles = NDArray[np.float32]
+_LOG = logging.getLogger("pipeline.serve")
 
 _ROUND_TEXTS = 4096
 """Texts of one round at most, so that nobody waits for more than that."""
@@ -120,14 +122,10 @@ class Engine:
             more = True
             while more:
                 taken, more = self._take()
-                if not taken:  # nothing came for a while, or this is the end
-                    writer.flush()
-                    self._forget(writer)
-                    continue
-                self._answer(taken, writer)
-                if len(self._new) > _REMEMBERED:
-                    writer.flush()
-                    self._forget(writer)
+                if taken:
+                    self._answer(taken, writer)
+                if not (taken and more) or len(self._new) > _REMEMBERED:  # nothing came for a while, or this is the end
+                    self._write(writer)
 
     def _take(self) -> tuple[list[_Waiting], bool]:
         """Everything that waits, up to a round's texts, and whether there may be more."""
@@ -185,7 +183,7 @@ class Engine:
         missing = np.array([at for at, name in enumerate(names) if name not in rows], np.int64)
         if len(missing):
             computed = self._compute(sequences.take(missing))
-            writer.append(keys[missing], computed)
+            self._append(writer, keys[missing], computed)
             fresh = {names[at]: row for at, row in zip(missing.tolist(), computed, strict=True)}
             self._new |= fresh
             rows |= fresh
@@ -194,6 +192,14 @@ class Engine:
             Answer(np.stack([rows[by_text[text]] for text in each.texts]), sum(lengths[text] for text in each.texts))
             for each in taken
         ]
+
+    def _append(self, writer: Any, keys: NDArray[np.uint8], computed: Singles) -> None:
+        try:
+            writer.append(keys, computed)
+        except cache.CacheError as error:
+            if not np.isfinite(computed).all():
+                raise
+            _LOG.warning("features are not kept: %s", error)
 
     def _compute(self, sequences: Any) -> Singles:
         """Features float32 [n, H], rounded to what the store holds."""
@@ -208,8 +214,13 @@ class Engine:
             return torch.from_numpy(found).bfloat16().float().numpy()
         return found
 
-    def _forget(self, writer: Any) -> None:
-        """Let go of rows that are on the disk now."""
-        if self._new and writer.committed == writer.rows:
+    def _write(self, writer: Any) -> None:
+        """Write what is new and let go of it; what the disk refuses is computed again when it is asked for."""
+        if not self._new:
+            return
+        try:
+            writer.flush()
             self._store.refresh()
-            self._new.clear()
+        except (OSError, cache.CacheError) as error:
+            _LOG.warning("features are not kept: %s", error)
+        self._new.clear()

@@ -201,3 +201,18 @@ def test_what_a_process_left_that_ended_and_was_not_waited_for_is_removed(tmp_pa
     assert len(list(tmp_path.iterdir())) == 1
     assert remove_stale_partials(tmp_path) == 1
     assert ended.wait() == 9
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_folder_that_is_there_is_named_and_kept(when, tmp_path):
+    path = tmp_path / "run"
+    (path if when == "before" else tmp_path / "other").mkdir()
+    if when == "before":
+        (path / "mine").touch()
+    with pytest.raises(CacheError, match="run is there already"), atomic_folder(path) as partial:
+        assert when == "meanwhile", "it is refused before anything is computed"
+        (partial / "theirs").touch()
+        path.mkdir()
+        (path / "mine").touch()
+    assert [entry.name for entry in path.iterdir()] == ["mine"]
+    assert not list(tmp_path.glob(".*partial"))
