@@ -159,7 +159,7 @@ def _no_run(session: Session, features: LabelledFeatures, methods: Sequence[str]
     what = f"of {' or '.join(methods)} " if methods and others else ""
     return PipelineError(
         f"no run {what}was trained on {id_} with these features of {features.backbone}"
-        + ("" if known else ": its texts or labels have changed since it was embedded"),
+        + ("" if known else ": its texts or labels have changed since it was embedded, or its name or options"),
         f"name one of these methods: {others}; or train: {train}" if what else f"train first: {train}",
     )
 
