@@ -95,8 +95,10 @@ def raise_first(found: Sequence[Finding]) -> None:
     """
     errors = [finding for finding in found if finding.severity == "error"]
     if errors:
-        more = f" (and {counted(len(errors) - 1, 'more error')}: see data check)" if len(errors) > 1 else ""
-        raise DataError(errors[0].problem + more, errors[0].remedy)
+        left = counted(len(errors) - 1, "more error")
+        more = f" (and {left}: `pipeline data check`, with the same file and options, says all)" if errors[1:] else ""
+        counting = " (rows are counted from 1, below the header)" if errors[0].rows else ""
+        raise DataError(errors[0].problem + more, errors[0].remedy + counting)
 
 
 def level_fault(place: str, levels: Sequence[str]) -> DataError | None:

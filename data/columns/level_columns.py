@@ -136,19 +136,15 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     if not found and flags:
         return tuple(flags), ()
     if not found:
-        names = listed(map(quoted, records.frame.columns), records.frame.width)
-        raise DataError(
-            f"{records.source} has no columns level0, level1, ... nor others that look like labels; it has {names}",
-            "name the columns of labels: --levels COARSE,FINE"
-            f"{_hint_of_codes(records, columns)} (if the first line is a row: --no-header)",
-        )
+        raise _no_labels(records, taken, columns)
     if len(found) > 1:
         shown = found[:3]
-        both = "" if deep else f"; or several, coarsest first: --levels {','.join(one for (one,) in shown)} names rows"
+        several = "COARSE,FINE" if deep else f"{','.join(one for (one,) in shown)} names rows"
         raise DataError(
             f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}"
             f"{'' if deep else ', which are no tree'}",
-            f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}{both}",
+            f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}"
+            f"; or {'others' if deep else 'several'}, coarsest first: --levels {several}",
         )
     levels = tuple(found[0])
     known = [
@@ -165,6 +161,21 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         notes.append(f"not used: {listed(map(quoted, rest), len(rest))}")
     notes += [f"column {quoted(other)} means the same as {quoted(one)}" for one, other in same if one in levels]
     return levels, tuple(notes)
+
+
+def _no_labels(records: Records, taken: Sequence[str], columns: Sequence[str]) -> DataError:
+    """The error for records in which none of the `columns` can be a level."""
+    if set(records.frame.columns) <= set(taken):
+        return DataError(
+            f"{records.source} holds texts and no labels, and a head is trained and scored by labels",
+            "add a column per level, coarsest first: text,level0,level1 (if the first line is a row: --no-header)",
+        )
+    names = listed(map(quoted, records.frame.columns), records.frame.width)
+    return DataError(
+        f"{records.source} has no columns level0, level1, ... nor others that look like labels; it has {names}",
+        "name the columns of labels: --levels COARSE,FINE"
+        f"{_hint_of_codes(records, columns)} (if the first line is a row: --no-header)",
+    )
 
 
 def _said(levels: Sequence[str]) -> str:

@@ -82,7 +82,8 @@ def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], 
         shown = listed(map(quoted, columns), len(columns))
         raise DataError(
             f"{records.source} has no column 'text', nor another that holds texts; it has {shown}",
-            "name the column of texts: --text NAME (if the first line is a row: --no-header)",
+            "name the column of texts: --text NAME, or several: --text NAME,NAME "
+            "(if the first line is a row: --no-header)",
         )
     return _longest(records, able, _LONGER)
 

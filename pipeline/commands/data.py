@@ -100,6 +100,8 @@ def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -
     for finding in found:
         if finding is not (errors[0] if errors else None):
             session.console.say(f"{finding.severity}: {finding.problem}\n   do: {finding.remedy}")
+    if any(finding.rows for finding in found):
+        session.console.say("rows are counted from 1, below the header")
     if errors:
         raise PipelineError(errors[0].problem, errors[0].remedy)
     loaded = session.artifacts.load_dataset(source)

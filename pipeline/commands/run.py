@@ -65,7 +65,10 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     show(ends_table(ends(scores, baselines), levels))
     report = _report(session, features)
     text = embedded.dataset.texts[embedded.dataset.split_rows("test")[0]]
-    for line in next_steps(session.artifacts.root, methods, rest, text, page=report is not None):
+    seeded = tuple(dict.fromkeys(run.method for run in runs if not run.closed_form))
+    advised = None if found is None else found.method
+    page = report is not None
+    for line in next_steps(session.artifacts.root, methods, rest, text, page=page, seeded=seeded, advised=advised):
         show(line)
     return {
         "embed": embedded.summary(),
@@ -113,13 +116,24 @@ _SHOWN = 80  # characters of a text that a command to try shows
 
 
 def next_steps(
-    artifacts: Path, methods: Sequence[str], options: Mapping[str, Any], text: str, *, page: bool
+    artifacts: Path,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+    text: str,
+    *,
+    page: bool,
+    seeded: Sequence[str],
+    advised: str | None,
 ) -> list[str]:
     """Commands to try now, which work as printed: the same artifacts folder and settings, and nothing just done.
 
     :param text: one of the dataset, to search for: its beginning, on one line.
     :param page: whether the page was made.
+    :param seeded: the methods whose heads differ by seed.
+    :param advised: what the answer names; an untrained one, such as ``pca*``, is no run yet.
     """
+    import heads
+
     place = (
         [] if artifacts == Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts")) else ["--artifacts", str(artifacts)]
     )
@@ -129,13 +143,16 @@ def next_steps(
         if options[name] is not None
         for word in (f"--{name.replace('_', '-')}", str(options[name]))
     ]
-    more = ["fit-head", "--method", ",".join(methods), "--seeds", "42,123,456", *settings]
+    more = ["fit-head", "--method", ",".join(seeded), "--seeds", "42,123,456", *settings]
+    untrained = (advised or "").removesuffix("*")
+    named = ["--method", untrained] if advised != untrained and untrained in heads.METHODS else []
     steps: list[tuple[list[str], str]] = [
         (["search", " ".join(text.split())[:_SHOWN].rstrip()], "semantic zoom: the nearest texts at each prefix"),
-        (["export", "--format", "sentence-transformers", "--output", "model"], "a model for use elsewhere"),
+        *([(["fit-head", *named], "what the answer names, as a head that can be exported")] if named else []),
+        (["export", *named, "--format", "sentence-transformers", "--output", "model"], "a model for use elsewhere"),
         (["score", "--protocol", "leave-one-out"], "test texts against each other, without the training split"),
     ]
-    if not {42, 123, 456} <= set(options["seeds"]):
+    if seeded and not {42, 123, 456} <= set(options["seeds"]):
         steps.append((more, "three seeds: is it luck?"))
     if len(methods) > 1:
         steps.append((["compare"], "methods against each other, with tests"))

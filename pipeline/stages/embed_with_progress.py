@@ -84,7 +84,7 @@ def show_embedded(session: Session, embedded: EmbeddedTexts) -> None:
 
 
 def embed_lines(embedded: EmbeddedTexts) -> list[str]:
-    """What an embed did: texts, tokens, nodes, and where the seconds went."""
+    """What an embed did: texts, tokens, and where the seconds went."""
     report = embedded.report
     lines = [
         f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
@@ -93,9 +93,12 @@ def embed_lines(embedded: EmbeddedTexts) -> list[str]:
     if report.computed and report.nodes:  # vectors of a file or a server have no tokens here
         stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.stages.items() if seconds >= 0.05)
         padding = report.padding / (report.nodes + report.padding)
+        shared = (
+            f", {report.nodes:,} of them computed: texts that begin alike share" if report.nodes < report.tokens else ""
+        )
         lines.append(
-            f"  {report.tokens:,} tokens in {report.nodes:,} nodes, padding {padding:.1%}, "
+            f"  {report.tokens:,} tokens{shared}, padding {padding:.1%}, "
             f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
         )
         lines.append(f"  time: {stages}")
-    return lines + [f"  layer {layer.layer}: {layer.folder}" for layer in report.stores]
+    return lines + [f"  features of layer {layer.layer}: {layer.folder}" for layer in report.stores]

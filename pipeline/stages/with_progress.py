@@ -36,12 +36,15 @@ def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset())
     if not trained:
         return f"{method}: trained before with {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}, nothing to do"
     seconds = sum((float(run.record["seconds"]) for run in beside), fitted.seconds if fitted.trained else 0.0)
+    closed_form = fitted.runs[0].closed_form
+    how = "computed" if closed_form else "trained"
     epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
     which = "" if trained == len(fitted.runs) else f"{trained} of {len(fitted.runs)} "
     took = f"{seconds:,.0f} CPU-seconds" if beside else duration(seconds)
     return (
-        f"{method}, {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}: {which}trained in {took}, "
-        f"{first['head']} head, {first['parameters']:,} parameters, best epoch {epochs}"
+        f"{method}, {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}: {which}{how} in {took}, "
+        f"{first['head']} head, {first['parameters']:,} parameters"
+        + ("" if closed_form else f", best epoch {epochs}")
         + (f"; {first['chosen']['reason']}" if first.get("chosen") else "")
     )
 

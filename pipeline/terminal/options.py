@@ -165,7 +165,7 @@ embedding_options = _all_of(
         type=click.Choice(["auto", "float32", "bfloat16"]),
         default="auto",
         show_default=True,
-        help="Computing dtype; auto takes the stored one, else what the hardware multiplies natively.",
+        help="Computing dtype; auto takes the stored one, else the fastest on this hardware.",
     ),
     click.option(
         "--devices",

@@ -6,7 +6,7 @@ One run for a person: what determined it, how its training went, what it scored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from statistics import mean, stdev
 from typing import Any
@@ -151,7 +151,11 @@ def steerability_lines(scores: Sequence[Score]) -> list[str]:
         if all(term is not None for one in terms for term in one):
             total, coarse, fine = (100 * mean(map(float, column)) for column in zip(*terms, strict=True))
             lines.append(f"  {name}: S = {total:+.1f} = {coarse:+.1f} coarse gain {fine:+.1f} fine gain")
-    return ["steerability in points:", *lines] if lines else []
+    said = (
+        "steerability in points, S = coarse gain (coarsest level, shortest minus full vector) + fine gain (finest "
+        "level, full minus shortest):"
+    )
+    return [said, *lines] if lines else []
 
 
 def _cell(values: Sequence[LevelScore]) -> str:
@@ -300,14 +304,17 @@ def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 
 def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table:
     """Differences a - b in points, with the interval over seeds, Holm's p and the effect size, pair by pair.
 
-    Of pairs with an untrained method the shortest and the longest prefix are shown.
+    The shortest and the longest prefix are shown.
     """
     table = Table(title="differences a - b in points", collapse_padding=True)
     table.add_column("on", overflow="fold")
     for column in ("dims", "a - b", "95 %\nover seeds", "p\n(Holm)", "d", "95 %\nover texts"):
         table.add_column(column, justify="right", no_wrap=True)
     pair = None
-    for row in filter(_ends_of_untrained(rows), rows):
+    last = {(row.a, row.b): (row.dim, row.dim_b) for row in rows if row.dim}
+    for row in rows:
+        if row.dim and row.prefix != 1 and (row.dim, row.dim_b) != last[row.a, row.b]:
+            continue
         if (row.a, row.b) != pair:
             pair = row.a, row.b
             table.add_section()
@@ -320,12 +327,6 @@ def comparison_table(rows: Sequence[Comparison], levels: Sequence[str]) -> Table
             _points(row.ci95), p, d, _points(row.texts_ci95),
         )  # fmt: skip
     return table
-
-
-def _ends_of_untrained(rows: Sequence[Comparison]) -> Callable[[Comparison], bool]:
-    """Whether a row is shown: all of trained methods, with an untrained one the first and the last prefix."""
-    last = {(row.a, row.b): row.dim for row in rows if row.dim}
-    return lambda row: not {row.a[-1], row.b[-1]} & {"*"} or row.prefix == 1 or row.dim == last.get((row.a, row.b))
 
 
 def _dims(row: Comparison) -> str:

@@ -78,7 +78,7 @@ def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | N
     if not left:
         return said
     options = [*(["--method"] if method is None else []), *(["--seed"] if seed is None else []), "--run"]
-    return f"{said}; others there are: {listed(left)} ({', '.join(options)})"
+    return f"{said}; also trained: {listed(left)} ({', '.join(options)})"
 
 
 def listed(runs: Sequence[Run]) -> str:

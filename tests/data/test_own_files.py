@@ -73,6 +73,7 @@ def test_row_numbers_are_the_files_own_after_blank_lines_and_dropped_rows(write)
         ("t.jsonl", "\n\n", "no columns level0|no rows|cannot read", ""),
         ("t.csv", "n,level0,level1\n5,b,c\n", "no column 'text'.*it has 'n', 'level0'", "--text"),
         ("t.csv", "text,domain,intent\na,b,c\n", "it has 'text', 'domain', 'intent'", "--levels"),
+        ("t.csv", "text\na\nb\n", "holds texts and no labels", "a column per level"),
         ("t.csv", "text,level0,level2\na,b,c\n", "levels level0, level2: one is missing", "gap"),
         ("t.csv", "text,level0,level1,level1\na,b,c,d\n", "two columns 'level1'", "rename"),
         ("t.csv", GOOD + "five,01\n", "row 5: split is none", "remove the column"),

@@ -105,7 +105,7 @@ def config(change):
         ("head.safetensors", other_tensor(lambda t: t.update(extra=torch.zeros(1))), "extra"),
         ("head.safetensors", other_tensor(lambda t: t.update({"input.bias": torch.zeros(3)})), "input.bias"),
         ("head.safetensors", other_tensor(lambda t: t.update({"input.bias": t["input.bias"].half()})), "float16"),
-        ("config.json", lambda path: path.unlink(), "No such file"),
+        ("config.json", lambda path: path.unlink(), "config.json: No such file"),
         ("config.json", cut, ""),
         ("config.json", pickled, ""),
         ("config.json", lambda path: path.write_text("[]"), "format"),

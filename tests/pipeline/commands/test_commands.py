@@ -210,7 +210,10 @@ def test_compare_tests_the_difference_of_two_methods(fitted):
         assert row["n"] == 2
         assert row["mean_difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
         assert row["p_holm"] is None or row["p_holm"] >= row["p"]
-    assert "mrl" in fitted("compare").stdout
+    shown = fitted("compare")
+    assert "mrl" in shown.stdout
+    assert "│    128 │" not in shown.stdout  # only the two ends, which are read at a glance
+    assert "--json has every prefix" in shown.stderr
 
 
 def test_gallery_sizes_are_scored_by_origin(fitted):

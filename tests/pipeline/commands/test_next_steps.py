@@ -15,6 +15,12 @@ OPTIONS = {"head": "linear", "epochs": 3, "batch_size": None, "lr": 0.001, "sche
 HOSTILE = "-1 degrees; rm -rf ~ \"'$(true)"
 
 
+def steps(artifacts, methods, options, text="a text", page=True, seeded=None, advised="joint"):
+    return next_steps(
+        artifacts, methods, options, text, page=page, seeded=methods if seeded is None else seeded, advised=advised
+    )
+
+
 def words_of(lines):
     return [shlex.split(line, comments=True) for line in lines if line.startswith("  pipeline")]
 
@@ -22,7 +28,7 @@ def words_of(lines):
 @pytest.mark.parametrize("artifacts", ["artifacts", "/data/my artifacts"])
 def test_every_line_is_a_command_that_parses_with_the_same_artifacts(monkeypatch, artifacts):
     monkeypatch.delenv("PIPELINE_ARTIFACTS", raising=False)
-    found = words_of(next_steps(Path(artifacts), ("v5", "joint"), OPTIONS, HOSTILE, page=True))
+    found = words_of(steps(Path(artifacts), ("v5", "joint"), OPTIONS, HOSTILE))
     assert len(found) >= 5
     for _, name, *words in found:
         command = cli.get_command(click.Context(cli), name)
@@ -37,18 +43,14 @@ def test_every_line_is_a_command_that_parses_with_the_same_artifacts(monkeypatch
 
 def test_a_head_that_was_asked_for_is_asked_for_again():
     """Without it `joint` would choose one, and train another run."""
-    found = words_of(next_steps(Path("a"), ("joint",), {**OPTIONS, "head": "paper"}, "text", page=False))
+    found = words_of(steps(Path("a"), ("joint",), {**OPTIONS, "head": "paper"}))
     (fit,) = [words for words in found if words[1] == "fit-head"]
     assert fit[fit.index("--head") + 1] == "paper"
 
 
 def test_a_long_text_of_many_lines_is_searched_for_by_its_beginning():
     text = "The screen stays black\n\n" + "after the update\t" * 40
-    (line,) = [
-        line
-        for line in next_steps(Path("a"), ("v5",), OPTIONS, text, page=False)
-        if line.startswith("  pipeline search")
-    ]
+    (line,) = [line for line in steps(Path("a"), ("v5",), OPTIONS, text) if line.startswith("  pipeline search")]
     assert "'The screen stays black after the update" in line
     assert "\n" not in line
     assert len(line) < 180
@@ -57,10 +59,27 @@ def test_a_long_text_of_many_lines_is_searched_for_by_its_beginning():
 def test_what_was_just_done_is_not_proposed(monkeypatch):
     monkeypatch.setenv("PIPELINE_ARTIFACTS", "/elsewhere")
     options = {**OPTIONS, "seeds": (42, 123, 456)}
-    names = [words[1] for words in words_of(next_steps(Path("/elsewhere"), ("v5",), options, "text", page=False))]
+    names = [words[1] for words in words_of(steps(Path("/elsewhere"), ("v5",), options, page=False))]
     assert "fit-head" not in names
     assert "compare" not in names
     assert "report" not in names
+
+
+def test_seeds_are_proposed_for_what_has_randomness_alone():
+    found = words_of(steps(Path("a"), ("v5", "joint", "lda"), OPTIONS, seeded=("v5",)))
+    (fit,) = [words for words in found if words[1] == "fit-head"]
+    assert fit[fit.index("--method") + 1] == "v5"
+    assert "fit-head" not in [words[1] for words in words_of(steps(Path("a"), ("lda",), OPTIONS, seeded=()))]
+
+
+@pytest.mark.parametrize("advised", ["features*", "pca*"])
+def test_an_untrained_answer_is_made_a_head_before_it_is_exported(advised):
+    found = words_of(steps(Path("a"), ("v5", "lda"), OPTIONS, advised=advised))
+    fit, export = found[1:3]
+    assert fit[1:4] == ["fit-head", "--method", advised[:-1]]
+    assert export[1:4] == ["export", "--method", advised[:-1]]
+    trained = words_of(steps(Path("a"), ("v5", "lda"), OPTIONS, advised="lda"))
+    assert "--method" not in trained[1]
 
 
 def test_the_small_table_has_the_ends_and_the_best_embedding_without_training():
@@ -91,7 +110,15 @@ def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, sm
     ]
     assert places == sorted(places)
     commands = words_of(lines)
-    assert [words[1] for words in commands] == ["search", "export", "score", "fit-head", "compare", "report"]
+    assert [words[1] for words in commands] == [
+        "search",
+        "fit-head",
+        "export",
+        "score",
+        "fit-head",
+        "compare",
+        "report",
+    ]
     for words in commands:
         again = pipeline(*words[1:])
         assert again.returncode == 0, (words, again.stderr)

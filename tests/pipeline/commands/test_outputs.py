@@ -151,7 +151,7 @@ def test_a_run_is_advised_by_the_kept_scores_and_said(fitted, new_csv, tmp_path)
     best = max(mean.values())
     assert mean[taken[0]] == pytest.approx(best)
     assert taken[1] == 1
-    assert "others there are:" in done.stderr
+    assert "also trained:" in done.stderr
 
 
 def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_path):

@@ -47,6 +47,11 @@ def test_the_nearest_at_each_prefix_are_those_of_brute_force_over_what_encode_wr
             assert hit["similarity"] == pytest.approx(cosines[hit["row"]], abs=1e-6)
 
 
+def test_one_prefix_can_be_asked_for(fitted, found):
+    asked = fitted.json("search", QUERY, "--run", found["run"], "--top", "4", "--dim", "128")
+    assert asked["prefixes"] == [prefix for prefix in found["prefixes"] if prefix["dim"] == 128]
+
+
 def test_the_query_s_features_are_kept_as_encode_keeps_them(fitted, found, tmp_path):
     (tmp_path / "texts.txt").write_text(QUERY + "\n", encoding="utf-8")
     output = tmp_path / "out.parquet"
@@ -120,6 +125,7 @@ def test_more_texts_than_there_are_gives_all_of_them(fitted):
         ((QUERY, "--run", "nothing"), 1, "has an id that begins with 'nothing'"),
         ((QUERY, "--run", "a", "--seed", "1"), 2, "--run names a run by itself"),
         ((QUERY, "--top", "0"), 2, "--top"),
+        ((QUERY, "--method", "mrl", "--dim", "100"), 1, "use one of 64, 128, 192, 256"),
     ],
 )
 def test_bad_input_is_said_in_two_lines(fitted, arguments, status, said):

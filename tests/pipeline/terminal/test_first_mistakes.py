@@ -75,6 +75,27 @@ def test_labels_that_changed_since_are_said(pipeline, tmp_path):
     assert pipeline.json(*advised(said), "--epochs", "1")["runs"]
 
 
+def test_rows_are_said_to_be_counted_below_the_header(pipeline, tmp_path):
+    path = write_csv(tmp_path / "mine.csv", [("", *rows()[0][1:]), *rows()[1:]])
+    done = pipeline("data", "check", path)
+    assert "row 1: the text is empty" in done.stderr
+    assert "rows are counted from 1, below the header" in done.stderr
+    said = pipeline.fails("embed", path, "--backbone", "minilm")
+    assert "(rows are counted from 1, below the header)" in said
+
+
+def test_what_was_computed_and_not_trained_has_no_best_epoch(fitted, tmp_path):
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    shown = copy("fit-head", "--method", "lda").stdout
+    assert "lda, seed 0: computed in" in shown
+    assert "epoch" not in shown
+    assert "best epoch" in copy("fit-head", "--method", "v5", "--seeds", "9", "--epochs", "1").stdout
+
+
+def test_steerability_says_what_its_terms_are(fitted):
+    assert "coarse gain (coarsest level, shortest minus full vector)" in " ".join(fitted("score").stdout.split())
+
+
 def test_a_page_is_called_html(fitted, tmp_path):
     assert "does not end in .html" in fitted.fails("report", "--output", tmp_path / "page.pdf", status=2)
     assert not (tmp_path / "page.pdf").exists()
