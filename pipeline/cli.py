@@ -45,6 +45,7 @@ COMMANDS = {
 
 EPILOG = """\b
 Begin with:
+  pipeline run mine.csv --backbone minilm    (your file: columns text, level0, level1)
   pipeline run icd10cm --backbone minilm     (no hub, no download of data)
   pipeline embed clinc --backbone minilm     (then fit-head and score)"""
 

@@ -11,7 +11,7 @@ from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import force_option, run_options
 
 
-@command("encode", example="pipeline encode new.csv --method mrl --seed 42 --dim 64 --output new.parquet")
+@command("encode", example="pipeline encode new.csv --dim 64 --output new.parquet")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @run_options
 @click.option("--dim", type=int, help="Dimensions of the embedding, a prefix (default: all).")

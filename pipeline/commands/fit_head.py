@@ -12,7 +12,11 @@ from pipeline.terminal.options import NameList, backbone_options, fitting_option
 
 @command("fit-head", example="pipeline fit-head --method v5,mrl --seeds 42,123,456")
 @click.option(
-    "--method", "methods", type=NameList(known_methods), required=True, help="v5, mrl, joint, or an ablation."
+    "--method",
+    "methods",
+    type=NameList(known_methods),
+    required=True,
+    help="joint, lda, mrl, v5, pca, features, or an ablation.",
 )
 @fitting_options
 @backbone_options

@@ -84,6 +84,7 @@ def card_text(run: Run, scores: Sequence[Mapping[str, Any]], folder: str) -> str
         "hidden_size": f"{features['hidden_size']:,}",
         "head_module": head_class(head).rpartition(".")[2],
         "head": record["head"],
+        "closed_form": run.closed_form,
         "seed": record["seed"],
         "settings": ", ".join(
             f"{name} {markdown_text(str(value))}" for name, value in record["hyperparameters"].items()

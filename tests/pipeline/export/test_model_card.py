@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 
 from markdown_it import MarkdownIt
@@ -10,6 +11,7 @@ from markdown_it import MarkdownIt
 from pipeline.terminal.escape import one_line
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import runs_by_id
+from tests.pipeline.conftest import Pipeline
 
 
 def test_names_are_quoted_where_they_would_be_code_or_markdown(fitted, tmp_path):
@@ -37,4 +39,16 @@ def test_names_are_quoted_where_they_would_be_code_or_markdown(fitted, tmp_path)
     (title,) = (
         after.children for before, after in pairwise(tokens) if before.type == "heading_open" and before.tag == "h1"
     )
-    assert "".join(token.content for token in title) == f"<script> with a {run.method} head for *`|"
+    assert "".join(token.content for token in title) == f"<script> with the {run.method} head for *`|"
+
+
+def test_a_closed_form_is_not_said_to_be_trained(fitted, tmp_path):
+    from pipeline.export.model_card import card_text
+
+    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+    found = copy.json("fit-head", "--method", "lda")["runs"][0]["id"]
+    (run,) = runs_by_id(Artifacts(copy.artifacts), [found])
+    card = card_text(run, copy.json("score", "--method", "lda")["scores"], "model")
+    assert "computed by a formula, without seed or epochs." in card
+    assert "best epoch" not in card
+    assert "trained on" not in card
