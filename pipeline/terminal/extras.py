@@ -22,7 +22,7 @@ _PACKAGES = {
 def needed(module: str) -> Any:
     """Import an optional dependency, a key of the table above.
 
-    :raises PipelineError: if it is not installed; the remedy installs it.
+    :raises PipelineError: if it is not installed; the remedy installs what the extra holds.
     """
     try:
         return importlib.import_module(module)
@@ -30,5 +30,5 @@ def needed(module: str) -> Any:
         package, extra = _PACKAGES[module]
         raise PipelineError(
             f"this command needs the package {package} of the extra [{extra}], which cannot be imported ({error})",
-            f"pip install {package}",
+            f"pip install {' '.join(name for name, of in _PACKAGES.values() if of == extra)}",
         ) from error

@@ -200,7 +200,7 @@ def test_without_the_extra_report_names_it_and_run_goes_on(fitted, tmp_path, sma
     said = fitted.fails("report", without="altair")
     assert "altair" in said
     assert "[report]" in said
-    assert "pip install altair" in said
+    assert "pip install altair vl-convert-python" in said
     artifacts = tmp_path / "copy"
     shutil.copytree(fitted.artifacts, artifacts)
     pages = set(artifacts.rglob("*.html"))
