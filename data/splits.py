@@ -108,7 +108,7 @@ def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tup
             f"say which: {' or '.join(f'--split {column}' for column in usable)}",
         )
     if usable:
-        return usable[0], (f"splits are in column {quoted(usable[0])} (--split)",)
+        return usable[0], (f"splits are in column {quoted(usable[0])} (if not: --split)",)
     likely = [column for column in free if looks_like_split(column) or _of_flag(frame.get_column(column))]
     return None, tuple(
         f"column {quoted(column)} looks like a split and is not used: its values are no splits "

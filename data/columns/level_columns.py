@@ -179,7 +179,7 @@ def _no_labels(records: Records, taken: Sequence[str], columns: Sequence[str]) -
 
 
 def _said(levels: Sequence[str]) -> str:
-    return f"labels are in {'column' if len(levels) == 1 else 'columns'} {' > '.join(map(quoted, levels))} (--levels)"
+    return f"labels are in {'column' if len(levels) == 1 else 'columns'} {' > '.join(map(quoted, levels))} (if not: --levels)"
 
 
 def _numbered(records: Records, columns: Sequence[str]) -> tuple[str, ...]:

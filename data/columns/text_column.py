@@ -73,7 +73,9 @@ def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], 
         if names is _FIRST and not found:
             found = [column for column in columns if _plain(column) in _FIRST]
         if len(found) == 1:
-            return (found[0],), None if found[0] == "text" else f"texts are in column {quoted(found[0])} (--text)"
+            return (found[0],), None if found[
+                0
+            ] == "text" else f"texts are in column {quoted(found[0])} (if not: --text)"
         if found:
             return _longest(records, found, _MUCH_LONGER)
     able = [column for column in columns if not _named_as_labels(records, column) and _are_texts(records, column)]

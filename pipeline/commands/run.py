@@ -157,5 +157,5 @@ def next_steps(
     if len(methods) > 1:
         steps.append((["compare"], "methods against each other, with tests"))
     if page:
-        steps.append((["report"], "the page again, with accuracy by gallery size"))
+        steps.append((["report"], "the page again, with accuracy by number of indexed texts"))
     return ["", "Next:", *(f"  {shlex.join(['pipeline', *words, *place])}    # {why}" for words, why in steps)]

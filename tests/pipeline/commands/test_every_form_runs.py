@@ -34,7 +34,10 @@ def test_what_was_guessed_is_said_by_embed(pipeline, name):
     done = pipeline("embed", FORMS / name, "--backbone", "minilm", "--limit", "40")
     assert done.returncode == 0, done.stderr
     expected = {
-        "tabs.tsv": ("texts are in column 'sentence' (--text)", "splits are in column 'partition' (--split)"),
+        "tabs.tsv": (
+            "texts are in column 'sentence' (if not: --text)",
+            "splits are in column 'partition' (if not: --split)",
+        ),
         "uneven.csv": ("read as no label", "have no label of level"),
     }
     assert all(words in done.stderr for words in expected[name])

@@ -124,4 +124,4 @@ def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, sm
         assert again.returncode == 0, (words, again.stderr)
         assert again.stdout.strip(), words
     assert (tmp_path / "model").is_dir()
-    assert "advised among 2 methods" in pipeline("search", "cheap flights").stderr
+    assert "advised among 3 methods" in pipeline("search", "cheap flights").stderr
