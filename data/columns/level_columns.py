@@ -121,7 +121,6 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     several = [column for column in candidates if _holds_tags(records.frame.get_column(column))]
     if len(several) < len(candidates):
         candidates = [column for column in candidates if column not in several]
-    named = [column for column in candidates if LABEL_WORDS.search(column.lower())]
     paths = records.frame.select(candidates).unique(maintain_order=True) if candidates else pl.DataFrame()
     candidates, same = _distinct(paths, candidates)
     chains = _readings(paths, candidates)
@@ -130,7 +129,7 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         return numbered, (_said(numbered),)  # no tree, which the checks say with the rows
     found = deep or chains
     if len(found) > 1:
-        likely = [chain for chain in found if all(column in named for column in chain)]
+        likely = [chain for chain in found if all(LABEL_WORDS.search(column.lower()) for column in chain)]
         apart = deep and len(likely) == 1 and any(set(likely[0]).isdisjoint(chain) for chain in found)
         found = likely if len(likely) == 1 and not apart else found
     if not found and flags:
@@ -179,7 +178,7 @@ def _no_labels(records: Records, taken: Sequence[str], columns: Sequence[str]) -
 
 
 def _said(levels: Sequence[str]) -> str:
-    return f"labels are in {'column' if len(levels) == 1 else 'columns'} {' > '.join(map(quoted, levels))} (if not: --levels)"
+    return f"labels are in column{'s' if len(levels) > 1 else ''} {' > '.join(map(quoted, levels))} (if not: --levels)"
 
 
 def _numbered(records: Records, columns: Sequence[str]) -> tuple[str, ...]:
@@ -243,9 +242,8 @@ def _may_be_labels(records: Records, column: str, *, ids: bool = False) -> bool:
     if not len(values) or other or records.kind_of(column, "number", "truth value", "list"):
         return False
     classes = values.n_unique()
-    if mean(values.head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")) > 0.5:
-        return False
-    if mean(values.str.len_chars()) > _LONGEST:
+    fractions = values.head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")
+    if mean(fractions) > 0.5 or mean(values.str.len_chars()) > _LONGEST:
         return False
     return 1 < classes <= len(values) / 2 or (known and 1 < classes < len(values))
 
