@@ -60,22 +60,33 @@ def dequantised(path: Path) -> Path:
     digest = _digest_of(path)
     made = root / digest[:32]
     if not made.is_dir():
-        _check_packages()
-        metadata = _metadata(path)
-        root.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(made) as partial:
-            try:
-                _convert(path, partial, metadata)
-            except OSError as error:
-                raise file_error("write", partial, error) from error
-            except Exception as error:  # each reader raises its own
-                raise CacheError(
-                    f"{path} ({metadata.get('general.architecture')}) cannot be loaded through transformers: "
-                    f"{one_line(error)}",
-                    "name an architecture that transformers reads from GGUF, or the model's own folder",
-                ) from error
-            (partial / ORIGIN_FILE).write_text(json.dumps({"sha256": digest, "file": path.name}))
+        try:
+            _make(path, made, digest)
+        except CacheError:
+            if not made.is_dir():  # else another process made it meanwhile
+                raise
     return made
+
+
+def _make(path: Path, made: Path, digest: str) -> None:
+    _check_packages()
+    metadata = _metadata(path)
+    try:
+        made.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_error("create", made.parent, error) from error
+    with atomic_folder(made) as partial:
+        try:
+            _convert(path, partial, metadata)
+        except OSError as error:
+            raise file_error("write", partial, error) from error
+        except Exception as error:  # each reader raises its own
+            raise CacheError(
+                f"{path} ({metadata.get('general.architecture')}) cannot be loaded through transformers: "
+                f"{one_line(error)}",
+                "name an architecture that transformers reads from GGUF, or the model's own folder",
+            ) from error
+        (partial / ORIGIN_FILE).write_text(json.dumps({"sha256": digest, "file": path.name}))
 
 
 def _digest_of(path: Path) -> str:

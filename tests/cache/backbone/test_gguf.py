@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +140,13 @@ def test_the_fingerprint_is_that_of_the_bytes_and_the_file_is_dequantised_once(t
     (moved.parent / "second.gguf").write_bytes(b"x")
     with pytest.raises(CacheError, match="holds 2 GGUF files"):
         resolve(moved.parent)
+
+
+def test_processes_that_dequantise_one_file_at_once_all_have_it(tmp_path):
+    path = write(tmp_path / "a.gguf")
+    code = f"from cache.backbone.registry import resolve; resolve({str(path)!r})"
+    started = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [one.communicate()[1] for one in started if one.wait()] == []
 
 
 @pytest.mark.parametrize("length", [0, 3, 30, 3000])
