@@ -188,8 +188,8 @@ def _is_stale(path: Path) -> bool:
     parts = _PARTIAL.match(path.name)
     if parts is None:
         return False
-    if parts["machine"] == _machine() and not _is_alive(parts["process"]):
-        return True
+    if parts["machine"] == _machine():
+        return not _is_alive(parts["process"])
     try:
         return time.time() - path.stat().st_mtime > STALE_SECONDS
     except OSError:

@@ -101,6 +101,7 @@ def test_killed_at_every_step_it_is_absent_or_whole(tmp_path, write):
 def test_partials_of_living_processes_stay(tmp_path):
     living = _partial_name(tmp_path / "living")
     living.write_text("being written")
+    os.utime(living, (time.time() - 4000, time.time() - 4000))  # as where it was stopped for an hour
     child = os.fork()
     if child == 0:
         _partial_name(tmp_path / "dead").write_text("left behind")
