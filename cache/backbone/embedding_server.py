@@ -38,15 +38,19 @@ class EmbeddingServer:
         :param url: the base, such as http://localhost:8080/v1, or the full path of `/embeddings`.
         :raises CacheError: it is no http or https URL, or holds a user or a password.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise CacheError(f"endpoint {url!r} is no URL: {error}", "check its spelling") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or url.split() != [url]:
             raise CacheError(f"endpoint {url!r} is no http or https URL", "name one such as http://localhost:8080/v1")
         if parts.username or parts.password:
             raise CacheError(
                 "the endpoint's URL holds a user or a password", f"put the key into {KEY_VARIABLE} instead"
             )
         self.model, self.url = model, url
-        self._parts = parts
+        self._parts, self._port = parts, port
         path = parts.path.rstrip("/")
         self._path = path if path.endswith("/embeddings") else f"{path}/embeddings"
         self._path += f"?{parts.query}" if parts.query else ""
@@ -95,7 +99,7 @@ class EmbeddingServer:
     def _post(self, texts: Sequence[str]) -> tuple[int, float | None, bytes]:
         """Return status, seconds to wait as the server asks, and body of one try."""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=_SECONDS)
+        connection = kind(str(self._parts.hostname), self._port, timeout=_SECONDS)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key := os.environ.get(KEY_VARIABLE, "").strip():
             headers["Authorization"] = f"Bearer {key}"

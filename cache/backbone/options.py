@@ -39,13 +39,22 @@ def with_options(name: str, options: BackboneOptions) -> str:
     return f"{plain}?{urlencode(kept)}" if kept else plain
 
 
+def local_path(name: str) -> Path | None:
+    """Return the file or folder of this name; None where there is none, or no file can have such a name."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of a home that nobody has, with a zero byte
+        return None
+
+
 def split_options(name: str) -> tuple[str, BackboneOptions]:
     """Return a backbone's name alone, and the options behind it; a path that is there has none.
 
     :raises CacheError: an option that is not known.
     """
     plain, mark, query = name.rpartition("?")
-    if not mark or Path(name).expanduser().exists():
+    if not mark or local_path(name) is not None:
         return name, BackboneOptions()
     try:
         stated = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True))

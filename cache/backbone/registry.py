@@ -22,7 +22,7 @@ from typing import Any
 from cache.backbone.gguf import dequantised, gguf_in
 from cache.backbone.hub import HUB_ID, cached, fetch_small_files, held_files, is_reachable
 from cache.backbone.json_files import JsonObject
-from cache.backbone.options import BackboneOptions, split_options
+from cache.backbone.options import BackboneOptions, local_path, split_options
 from cache.backbone.settings import ABSOLUTE_POSITIONS, POOLINGS, leaves_out_prompt, read_settings
 from cache.errors import CacheError
 
@@ -112,13 +112,12 @@ def _resolve(name: str) -> Backbone:
             f"{name.removeprefix(GIVEN)} are vectors from a file: no encoder here computes them for other texts",
             "embed those texts where the vectors come from, and add them by `pipeline embed DATASET --embeddings FILE`",
         )
-    path = Path(name).expanduser()
-    if path.is_dir():
-        held = gguf_in(path.resolve())
-        return _of_folder(path.resolve()) if held is None else _of_gguf(held)
-    if path.is_file() and path.suffix == ".gguf":
-        return _of_gguf(path.resolve())
-    if path.exists():
+    if (path := local_path(name)) is not None:
+        if path.is_dir():
+            held = gguf_in(path.resolve())
+            return _of_folder(path.resolve()) if held is None else _of_gguf(held)
+        if path.is_file() and path.suffix == ".gguf":
+            return _of_gguf(path.resolve())
         raise CacheError(
             f"backbone {name} is a file", "name the folder that holds config.json and the weights, or a .gguf file"
         )

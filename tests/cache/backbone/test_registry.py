@@ -141,6 +141,8 @@ def test_roberta_counts_positions_from_its_padding_index(checkpoint):
         ("minilmm", "did you mean minilm"),
         ("nothing", "known: qwen3-embedding-0.6b"),
         ("./nowhere/x", "checkpoint folder"),
+        ("~nobody-of-that-name/x", "checkpoint folder"),
+        ("x" * 300, "checkpoint folder"),
     ],
 )
 def test_unknown_names_are_answered_with_the_known_ones(name, says):
