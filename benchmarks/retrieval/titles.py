@@ -24,8 +24,8 @@ import data
 from benchmarks.measured import machine
 from pipeline.claims.search import plan_for_claims, search_measurements
 from pipeline.claims.verdicts import NOT_MEASURED, judge
+from pipeline.evaluation.embeddings import run_scorable
 from pipeline.evaluation.scores import to_json
-from pipeline.retrieval.embeddings import trained
 from pipeline.retrieval.experiment import device_of, experiment
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures, labelled_features, runs_of
@@ -54,8 +54,8 @@ def main() -> None:
     runs = runs_of(artifacts, usual, ("v5", "mrl"))
     documents = len(titles.dataset.split_rows("train"))
     device = device_of("auto")
-    embedders = [trained(run, usual, device) for run in runs]
-    found = experiment(embedders, titles, (documents,), QUERIES, plan_for_claims(device, documents))
+    scorables = [run_scorable(run, usual) for run in runs]
+    found = experiment(scorables, titles, (documents,), QUERIES, plan_for_claims(device, documents))
     claims = [to_json(claim) for claim in judge({}, search_measurements([found])) if claim.verdict != NOT_MEASURED]
     for claim in claims:
         print(claim["id"], claim["measured"], claim["verdict"], claim["note"], sep="\n  ")

@@ -20,8 +20,8 @@ from heads.methods import method_named
 from pipeline.claims.published import CLAIMS, Figure, Measurement
 from pipeline.cost import head as head_products
 from pipeline.cost.backbone import QWEN3_06B, count_config
+from pipeline.cost.counts import PUBLISHED_PASSES, PUBLISHED_TOKENS, Setting
 from pipeline.cost.lengths import TextLengths
-from pipeline.cost.training import PUBLISHED_PASSES, PUBLISHED_TOKENS, Setting
 
 BATCH, CLASSES = 24, (10, 150)
 TIE = 1e-5

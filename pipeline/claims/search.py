@@ -96,7 +96,7 @@ def _storage() -> Measurement:
 def _pairs(trials: Sequence[Trial]) -> Trials:
     """Trials of v5 and mrl by seed, for the seeds that both have; empty if there are none."""
     by_method = {
-        method: {t.embedder.identity.seed: t for t in trials if t.name == method and _fits(t)}
+        method: {t.embedded.identity.seed: t for t in trials if t.name == method and _fits(t)}
         for method in ("v5", "mrl")
     }
     common = [seed for seed in by_method["v5"] if seed in by_method["mrl"]]
@@ -104,7 +104,7 @@ def _pairs(trials: Sequence[Trial]) -> Trials:
 
 
 def _fits(trial: Trial) -> bool:
-    return FILTER in trial.measured.curves and WIDER in trial.measured.curves and trial.embedder.dim == FULL
+    return FILTER in trial.measured.curves and WIDER in trial.measured.curves and trial.embedded.dim == FULL
 
 
 def _kept(trials: Trials, documents: int, where: str, level: str, beside: Sequence[tuple[int, Trials]]) -> Measurement:

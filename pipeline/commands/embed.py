@@ -67,7 +67,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...]
     A backbone may also be a .gguf file (extra [gguf]), or openai:MODEL behind --endpoint. With --embeddings nothing is
     computed: the vectors of a file become the features, and heads are trained and scored on them as on any others.
     """
-    from pipeline.stages.embed_with_progress import corpus_stage, embed_stage, given_stage
+    from pipeline.stages.embed import corpus_of, corpus_stage, embed_stage, given_stage
 
     loading, rest = split_loading(options)
     source = source_of(datasets, loading)
@@ -80,15 +80,13 @@ def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...]
         from cache.backbone import forget_hashes
 
         forget_hashes(session.artifacts.features)
-    if rest["engine"] != "ray":
-        if rest["ray_address"]:
-            raise click.UsageError("--ray-address goes with --engine ray.")
-        return embed_stage(session, source, rest, layers).summary()
-    from pipeline.stages.embed import corpus_of
-
-    corpus = corpus_of(source)
+    if rest["engine"] != "ray" and rest["ray_address"]:
+        raise click.UsageError("--ray-address goes with --engine ray.")
+    corpus = corpus_of(source) if rest["engine"] == "ray" else None
     if corpus is None:
         return embed_stage(session, source, rest, layers).summary()
+    if rest["make_coarse"] is not None:
+        raise click.UsageError("--make-coarse derives a level of labels, and these texts have none.")
     return corpus_stage(session, corpus, rest, layers).summary()
 
 

@@ -27,7 +27,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     `score --json`), not of nearest neighbours. FILE is CSV, Parquet or JSONL with a text column, whose other columns
     are kept, or .txt with one text per line. A column of FILE that is called like a level gets `_given` added.
     """
-    from pipeline.stages.embed_with_progress import rate_of
+    from pipeline.stages.embed import progress_on
     from pipeline.stages.encode import beside, encode, read_input
     from pipeline.stages.run_asked import run_asked
     from pipeline.workspace.outputs import check_output, made_by, write_table
@@ -50,7 +50,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
             given,
             dim,
             backbone=options["backbone"] if options["run_id"] else None,
-            progress=lambda p: bar.update(p.done, p.total, rate_of(p)),
+            progress=progress_on(bar),
         )
     write_table(output, encoded.frame, facts)
     console.show(f"{len(given.texts):,} texts, {dim} dims, columns {', '.join(encoded.frame.columns)}: {output}")

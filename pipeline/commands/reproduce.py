@@ -88,7 +88,7 @@ def _search(
 ) -> Mapping[str, Measurement]:
     """Measure the claims on search, shown as it goes."""
     from pipeline.claims.search import plan_for_claims, search_measurements
-    from pipeline.retrieval.embeddings import trained
+    from pipeline.evaluation.embeddings import run_scorable
     from pipeline.retrieval.experiment import device_of, experiment
 
     found = []
@@ -96,8 +96,8 @@ def _search(
     for documents in sorted({len(features.dataset.split_rows("train")), *filter(None, (corpus_size,))}):
         plan = plan_for_claims(device, documents)
         with session.console.progress(f"searching {documents:,} documents") as bar:
-            embedders = [trained(run, features, device) for run in runs]
-            found.append(experiment(embedders, features, (documents,), 1000, plan, bar.update))
+            scorables = [run_scorable(run, features) for run in runs]
+            found.append(experiment(scorables, features, (documents,), 1000, plan, bar.update))
     return search_measurements(found)
 
 

@@ -12,7 +12,7 @@ from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import NameList, NumberList, backbone_options, known_methods
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.embeddings import Embedder
+    from pipeline.evaluation.embeddings import Scorable
     from pipeline.retrieval.experiment import Plan
 
 _ENGINES = ("flat", "hnsw", "ivf")
@@ -61,7 +61,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     filter and three numbers of candidates, or those that you name; with --full all. The same object as --json prints,
     with everything, is kept in reports/retrieval-DATASET-BACKBONE.json.
     """
-    from pipeline.retrieval.embeddings import embedders
+    from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.retrieval.experiment import device_of, experiment
     from pipeline.retrieval.results import results_of
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables, sentences
@@ -71,7 +71,10 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
 
     features = features_of(session, options)
     runs, device = runs_to_judge(session, features, options["methods"]), device_of(options["device"])
-    scorables = embedders(session.artifacts, features, runs, device)
+    scorables = [run_scorable(run, features) for run in runs]
+    for one in baselines_of(session.artifacts, features):
+        if one.embedder is not None and one.identity.method != "centred":  # as full vectors they are pca's
+            scorables.append(one)
     sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
     plan = _plan(session, scorables, sizes, device, options)
     path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
@@ -89,7 +92,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
 
 
 def _plan(
-    session: Session, scorables: list[Embedder], sizes: tuple[int, ...], device: str, options: Mapping[str, Any]
+    session: Session, scorables: list[Scorable], sizes: tuple[int, ...], device: str, options: Mapping[str, Any]
 ) -> Plan:
     """What to measure; says what it chose by itself."""
     from pipeline.errors import PipelineError

@@ -46,7 +46,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     """
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.recommend import advice, answer
-    from pipeline.stages.embed_with_progress import embed_stage
+    from pipeline.stages.embed import embed_stage
     from pipeline.stages.with_progress import entries_stage, fit_stage, score_stage
     from pipeline.terminal.tables import ends_table
 

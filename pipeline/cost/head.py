@@ -21,21 +21,15 @@ CLIPPING = 3
 """Operations a parameter of clipping by the gradient's norm: square, sum, scale."""
 
 
-def head_forward(shape: HeadShape, *, as_published: bool = False) -> int:
-    """Count a text's way through the head, classifiers left out.
-
-    :param as_published: with the query and key projections that attention over one token never uses.
-    """
-    flops = sum(2 * slot.size * slot.uses for slot in shape.tensors() if _of_trunk(slot.name, slot.shape))
-    if as_published and shape.transformer:
-        flops += shape.scales * 2 * 2 * shape.width**2
-    return flops
+def head_forward(shape: HeadShape) -> int:
+    """Count a text's way through the head, classifiers left out."""
+    return sum(2 * slot.size * slot.uses for slot in shape.tensors() if _of_trunk(slot.name, slot.shape))
 
 
-def head_backward(shape: HeadShape, *, as_published: bool = False) -> int:
+def head_backward(shape: HeadShape) -> int:
     """Count a text's gradients: by weights and by inputs, but not by the features, which nothing learns from."""
     first = 2 * shape.inputs * (shape.width if shape.transformer else shape.dim + shape.mlp)
-    return 2 * head_forward(shape, as_published=as_published) - first
+    return 2 * head_forward(shape) - first
 
 
 def _of_trunk(name: str, shape: tuple[int, ...]) -> bool:

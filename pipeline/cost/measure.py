@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import cache
 from heads import fit_many
 from pipeline.cost.backbone import BackboneCount
-from pipeline.cost.inference import Search
+from pipeline.cost.counts import Search
 from pipeline.cost.lengths import TextLengths
 
 
@@ -108,8 +108,6 @@ def backbone_speed(
     counted: BackboneCount,
     texts: Sequence[str],
     lengths: TextLengths,
-    *,
-    progress: Callable[[cache.EmbedProgress], None] | None = None,
 ) -> BackboneSpeed:
     """Embed some of the texts into a folder that is thrown away; loading the weights does not count.
 
@@ -119,9 +117,7 @@ def backbone_speed(
     count = int(min(max(_BACKBONE_FLOPS / each, _LEAST_TEXTS), _MOST_TEXTS, len(lengths.distinct)))
     chosen = np.random.default_rng(0).permutation(lengths.distinct)[:count]
     with tempfile.TemporaryDirectory() as folder:
-        report = cache.embed_missing(
-            [texts[row] for row in chosen], cache.EmbedRequest(backbone, Path(folder)), progress
-        )
+        report = cache.embed_missing([texts[row] for row in chosen], cache.EmbedRequest(backbone, Path(folder)))
     seconds = report.stages["tokenizing"] + report.stages["computing"]
     return BackboneSpeed(seconds / report.computed, report.computed, report.device, report.dtype)
 
@@ -144,8 +140,6 @@ def search_seconds(search: Search) -> float | None:
 
 def machine() -> dict[str, Any]:
     """What was measured on."""
-    import platform
-
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()

@@ -13,10 +13,19 @@ import data
 from cache.backbone import is_causal
 from heads.training.sampling import Classes
 from pipeline.cost.backbone import config_of, count_backbone
-from pipeline.cost.inference import MILLION, Search, dataset_encoding, encodings, searches, storage
+from pipeline.cost.counts import (
+    MILLION,
+    Search,
+    Setting,
+    Training,
+    dataset_encoding,
+    encodings,
+    searches,
+    storage,
+    training,
+)
 from pipeline.cost.lengths import given_lengths, measured_lengths
 from pipeline.cost.measure import BackboneSpeed, backbone_speed, machine, search_seconds, step_seconds
-from pipeline.cost.training import Setting, Training, training
 
 _FEATURE_BYTES = 2
 Progress = Callable[[int, int, str], None]
@@ -26,10 +35,10 @@ def setting_of(
     dataset: data.Dataset,
     backbone: cache.backbone.Backbone,
     *,
-    head: str = "paper",
-    batch: int | None = None,
-    epochs: int | None = None,
-    tokens: int | None = None,
+    head: str,
+    batch: int | None,
+    epochs: int | None,
+    tokens: int | None,
 ) -> Setting:
     """Put together what is counted.
 
@@ -56,7 +65,7 @@ def cost(
     methods: Sequence[str],
     *,
     measure: bool,
-    told: Progress = lambda done, total, what: None,
+    told: Progress,
 ) -> dict[str, Any]:
     """Count everything, and measure what takes a second or two.
 
@@ -79,7 +88,7 @@ def cost(
         "classes": list(setting.classes),
         "tokens": setting.lengths.summary(),
         "training": [_with_seconds(one, measured) for one in trained],
-        "encoding": [asdict(row) for row in encodings(setting, shape)],
+        "encoding": encodings(setting, shape),
         "dataset_encoding": dataset_encoding(setting, trained[0].batch),
         "search": [{**asdict(row), "seconds": measured.searches.get(row)} for row in found],
         "storage": storage(shape, counted.hidden, _FEATURE_BYTES),

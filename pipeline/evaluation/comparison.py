@@ -80,6 +80,12 @@ class Comparison:
         """1 if a is ahead, -1 if b is, 0 if there is no significant difference."""
         return statistics.sign(self.interval)
 
+    @property
+    def against_a(self) -> str:
+        """The name of b, and what it has more than a, in points with the interval over seeds and texts."""
+        turned = self.seen_from(self.b)
+        return f"{self.b} {points(turned.mean_difference, turned.interval)}"
+
     def seen_from(self, method: str) -> Comparison:
         """The row with `method`, one of the two, as a."""
         if method == self.a:

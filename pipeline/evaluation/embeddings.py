@@ -39,6 +39,7 @@ DIMS = (64, 128, 192, 256)
 FLAT = "logistic"
 """Method name of the flat classifier."""
 Split = Callable[[str], tuple[Vectors, Ints]]
+Embed = Callable[[Vectors], Singles]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Scorable:
     `hierarchy`: the tree of the labels. `folder`: where its scores are kept, None if nowhere. `classify`: accuracies
     [J, L] of its own classifiers on the test split, if it has any, decoded to paths of the tree as `encode` does.
     `predict`: labels [n, L] of the test split from a flat classifier, which searches no neighbours and so is scored in
-    the training gallery alone.
+    the training gallery alone. `embedder`: from a device to the map from features [n, H] to these vectors, where there
+    is one: it embeds texts that the dataset does not have.
     """
 
     identity: Identity
@@ -59,6 +61,12 @@ class Scorable:
     folder: Path | None = None
     classify: Callable[[], list[list[float | None]]] | None = None
     predict: Callable[[], Ints] | None = None
+    embedder: Callable[[str], Embed] | None = None
+
+    @property
+    def dim(self) -> int:
+        """Length of the longest prefix."""
+        return self.dims[-1]
 
     def answers(self, protocol: str) -> bool:
         """Whether it can be scored under a protocol."""
@@ -95,7 +103,10 @@ def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
         run.id, features.dataset.id, features.backbone, features.layer, run.method, run.record["head"], run.seed,
         run.record["hyperparameters"],
     )  # fmt: skip
-    return Scorable(identity, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify)
+    return Scorable(
+        identity, tuple(run.record["dims"]), split, features.dataset.hierarchy, run.folder, classify,
+        embedder=lambda device: load().to(device).embed,
+    )  # fmt: skip
 
 
 _BLOCK = 1 << 16
@@ -111,10 +122,11 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scora
     dataset = features.dataset.id
     folder = artifacts.runs / dataset / features.backbone / "untrained"
     untrained = [
-        Scorable(
+        _untrained(
+            name,
             Identity(None, dataset, features.backbone, features.layer, name, None, None, untrained=True),
             baseline_dims(_rank(features.dataset, width) if name == "pca" else width),
-            _untrained(name, features.split),
+            features.split,
             features.dataset.hierarchy,
             folder / f"{name}-{features.fingerprint[:12]}",
         )
@@ -174,7 +186,7 @@ def external_scorables(
     components = replace(given, method="pca", untrained=True)
     return [
         Scorable(given, chosen, split, dataset.hierarchy),
-        Scorable(components, _within(chosen, _rank(dataset, width)), _untrained("pca", split), dataset.hierarchy),
+        _untrained("pca", components, _within(chosen, _rank(dataset, width)), split, dataset.hierarchy),
     ]
 
 
@@ -199,7 +211,11 @@ def _within(dims: Sequence[int], most: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(min(dim, most) for dim in dims))
 
 
-def _untrained(name: str, features: Split) -> Split:
+def _untrained(
+    name: str, identity: Identity, dims: tuple[int, ...], features: Split, hierarchy: data.Hierarchy,
+    folder: Path | None = None,
+) -> Scorable:  # fmt: skip
+    """A baseline, made of the training texts' features when it is asked for."""
     make = cache(lambda: untrained(name, features("train")[0]))
     kept: dict[str, tuple[Vectors, Ints]] = {}
 
@@ -212,7 +228,9 @@ def _untrained(name: str, features: Split) -> Split:
             kept[name] = made
         return made
 
-    return split
+    return Scorable(
+        identity, dims, split, hierarchy, folder, embedder=lambda device: lambda rows: make()(rows)[:, : dims[-1]]
+    )
 
 
 def _check_belongs(run: Run, features: LabelledFeatures) -> None:
@@ -234,7 +252,7 @@ def baseline_dims(width: int) -> tuple[int, ...]:
     return (*(dim for dim in DIMS if dim < width), width)
 
 
-def untrained(name: str, train: Vectors) -> Callable[[Vectors], Singles]:
+def untrained(name: str, train: Vectors) -> Embed:
     """Make the embedding that a baseline is, from what the training texts are without their labels.
 
     :param name: a key of BASELINES.
@@ -247,16 +265,16 @@ def untrained(name: str, train: Vectors) -> Callable[[Vectors], Singles]:
     return BASELINES[name](train)
 
 
-def _features(train: Vectors) -> Callable[[Vectors], Singles]:
+def _features(train: Vectors) -> Embed:
     return _by_blocks(_normalised)
 
 
-def _centred(train: Vectors) -> Callable[[Vectors], Singles]:
+def _centred(train: Vectors) -> Embed:
     centre = _centre(train)
     return _by_blocks(lambda features: (_normalised(features) - centre).astype(np.float32))
 
 
-def _pca(train: Vectors) -> Callable[[Vectors], Singles]:
+def _pca(train: Vectors) -> Embed:
     """Principal components of the normalised features, as a head would receive them, largest variance first."""
     centre = _centre(train)
     scatter = np.zeros((len(centre), len(centre)))
@@ -282,7 +300,7 @@ def _blocks(rows: Vectors) -> Iterator[Vectors]:
     return (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
 
 
-def _by_blocks(function: Callable[[Vectors], Singles]) -> Callable[[Vectors], Singles]:
+def _by_blocks(function: Embed) -> Embed:
     """The same function, a block of rows at a time."""
 
     def whole(rows: Vectors) -> Singles:
@@ -302,7 +320,7 @@ def _normalised(features: Vectors) -> Singles:
     return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-BASELINES: Mapping[str, Callable[[Vectors], Callable[[Vectors], Singles]]] = {
+BASELINES: Mapping[str, Callable[[Vectors], Embed]] = {
     "features": _features,
     "centred": _centred,
     "pca": _pca,

@@ -37,21 +37,24 @@ _SCHEMA = {
 }
 
 
-def errors_of(predictions: Predictions, hierarchy: data.Hierarchy, worst: int = 50) -> tuple[PrefixErrors, ...]:
+_WORST = 50
+"""How many of the most frequent confusions are listed."""
+
+
+def errors_of(predictions: Predictions, hierarchy: data.Hierarchy) -> tuple[PrefixErrors, ...]:
     """Judge the errors on the finest level, a record per prefix."""
     labels = predictions.labels[predictions.query_index, -1]
     return tuple(
-        prefix_errors(labels, predicted, hierarchy, dim, worst)
+        prefix_errors(labels, predicted, hierarchy, dim)
         for dim, predicted in zip(predictions.dims, predictions.predicted[:, :, -1], strict=True)
     )
 
 
-def prefix_errors(labels: Ints, predicted: Ints, hierarchy: data.Hierarchy, dim: int, worst: int = 50) -> PrefixErrors:
+def prefix_errors(labels: Ints, predicted: Ints, hierarchy: data.Hierarchy, dim: int) -> PrefixErrors:
     """Judge the errors made on the finest level by the tree above it.
 
     :param labels: [q], classes of the finest level; -1, no label, is left out.
     :param predicted: [q]; -1, no label, is as far off as can be.
-    :param worst: how many of the most frequent confusions to list.
     """
     level, names = hierarchy.depth - 1, hierarchy.classes[-1]
     labels, predicted = labels[labels >= 0], predicted[labels >= 0]
@@ -61,7 +64,7 @@ def prefix_errors(labels: Ints, predicted: Ints, hierarchy: data.Hierarchy, dim:
     by_distance = np.bincount(distances, weights=counts, minlength=level + 2)[1:].astype(np.int64)
     total = int(counts.sum())
     within = int(by_distance[0]) if level else 0
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:worst]
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:_WORST]
     return PrefixErrors(
         dim=dim,
         level=level,

@@ -24,12 +24,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.knn import Neighbours, prefix_lengths, prefix_neighbours, vote
+from heads.knn import prefix_lengths, prefix_neighbours, vote
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictions import Ints, Origin, Predictions
 
@@ -120,8 +120,6 @@ def gallery_grid(
     draws: int = 5,
     scale_dim: int | Sequence[int] = BLOCK,
     k: int = NEIGHBOURS,
-    seed: int = 0,
-    device: str | None = None,
 ) -> tuple[Predictions, ...]:
     """Ask the same texts of galleries of every size, drawn from training rows and from held-out rows.
 
@@ -133,7 +131,6 @@ def gallery_grid(
     :param held_out: [n, D], embeddings that it was not trained on; `held_out_labels` int64 [n, L].
     :param sizes: rows of a gallery, by default `grid_sizes(g, n)`; a size that one origin alone has gives one cell.
     :param draws: galleries drawn per cell, the same for every run; one where the gallery is all that there is.
-    :param seed: of the bootstrap, not of the draws.
     :returns: one cell each, by size, training rows before held-out ones; `gallery` and `origin` name it.
     :raises PipelineError: if embeddings and labels do not go together, or a size is more than either origin has.
     :raises heads.HeadsError: if the embeddings cannot be searched.
@@ -149,20 +146,20 @@ def gallery_grid(
                 f"{len(held_out):,} held-out rows but one",
                 f"give sizes from 1 to {max(most.values())}",
             )
-    search = _Search(scale_dim, k, device)
+    search = _Search(scale_dim, k, None)
     cells = []
     for size in wanted:
         for origin in (name for name, rows in most.items() if size <= rows):
-            count = 1 if size == most[origin] else draws
-            if origin == "train":
-                found = [
-                    search.classify_by_subset(held_out, held_out_labels, train, train_labels, size, draw)
-                    for draw in range(count)
-                ]
-            else:
-                found = [search.classify_all_by_subset(held_out, held_out_labels, size, draw) for draw in range(count)]
+            count, found = 1 if size == most[origin] else draws, []
+            for draw in range(count):
+                order = _order(len(train if origin == "train" else held_out), draw)
+                if origin == "train":
+                    chosen = np.sort(order[:size])
+                    found.append(search.classify(held_out, held_out_labels, train[chosen], train_labels[chosen]))
+                else:
+                    found.append(search.classify_by_some(held_out, held_out_labels, size, order))
             rows = [np.arange(len(held_out))] * count
-            cells.append(search.predictions("gallery-grid", size, held_out, held_out_labels, rows, found, seed, origin))
+            cells.append(search.predictions("gallery-grid", size, held_out, held_out_labels, rows, found, 0, origin))
     return tuple(cells)
 
 
@@ -201,28 +198,28 @@ class _Search:
     k: int
     device: str | None
 
-    def classify(self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints) -> _Votes:
-        """Label queries [q, D] by a gallery [g, D] with labels [g, L]."""
-        found = prefix_neighbours(queries, gallery, self.scale_dim, self.k, device=self.device)
-        return _votes_of(found, query_labels, labels)
+    def classify(
+        self,
+        queries: Vectors,
+        query_labels: Ints,
+        gallery: Vectors,
+        labels: Ints,
+        exclude: Literal["same-row"] | None = None,
+    ) -> _Votes:
+        """Let a gallery [g, D] with labels [g, L] vote on queries [q, D], and count who has the query's own label."""
+        found = prefix_neighbours(queries, gallery, self.scale_dim, self.k, exclude=exclude, device=self.device)
+        matching = [
+            (column[found.indices] == own[:, None]).sum(axis=2)
+            for column, own in zip(labels.T, query_labels.T, strict=True)
+        ]
+        return _Votes(vote(*found, labels), np.stack(matching, axis=2))
 
     def classify_each_other(self, embeddings: Vectors, labels: Ints) -> _Votes:
         """Label each row [n, D] by all the others."""
-        found = prefix_neighbours(
-            embeddings, embeddings, self.scale_dim, self.k, exclude="same-row", device=self.device
-        )
-        return _votes_of(found, labels, labels)
+        return self.classify(embeddings, labels, embeddings, labels, exclude="same-row")
 
-    def classify_by_subset(
-        self, queries: Vectors, query_labels: Ints, gallery: Vectors, labels: Ints, size: int, draw: int
-    ) -> _Votes:
-        """Label queries by the first `size` rows of the draw's shuffle of a gallery."""
-        rows = np.sort(_order(len(gallery), draw)[:size])
-        return self.classify(queries, query_labels, gallery[rows], labels[rows])
-
-    def classify_all_by_subset(self, embeddings: Vectors, labels: Ints, size: int, draw: int) -> _Votes:
-        """Label all rows by the first `size` of their shuffle; for each of these the next row takes its place."""
-        order = _order(len(embeddings), draw)
+    def classify_by_some(self, embeddings: Vectors, labels: Ints, size: int, order: Ints) -> _Votes:
+        """Label all rows by the first `size` in an order; for each of these the next row takes its place."""
         gallery, inside, outside = np.sort(order[:size]), np.sort(order[: size + 1]), order[size + 1 :]
         parts = [(inside, self.classify_each_other(embeddings[inside], labels[inside]))]
         if len(outside):
@@ -259,15 +256,6 @@ class _Search:
             origin=origin,
             seed=seed,
         )
-
-
-def _votes_of(found: Neighbours, query_labels: Ints, labels: Ints) -> _Votes:
-    """Let neighbours vote, and count those that share the query's label [q, L], of gallery labels [g, L]."""
-    matching = [
-        (column[found.indices] == own[:, None]).sum(axis=2)
-        for column, own in zip(labels.T, query_labels.T, strict=True)
-    ]
-    return _Votes(vote(*found, labels), np.stack(matching, axis=2))
 
 
 def _check(embeddings: Vectors, labels: Ints, name: str) -> None:

@@ -47,6 +47,9 @@ def layer_sentences(runs: Iterable[Run]) -> list[str]:
     :param runs: of one dataset and backbone, whatever the layer; those without a validated history are left out.
     """
     groups: dict[Group, dict[int, list[float]]] = {}
+    runs = list(runs)
+    if len({run.record["layer"] for run in runs}) < 2:  # no history has to be read
+        return []
     for run in runs:
         accuracy = _validated(run)
         if accuracy is not None:
@@ -190,24 +193,44 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
     if nothing_told(entries):
         return None
     entries = [entry for entry in entries if entry.method != FLAT]
-    methods, free = by_method(entries), free_of_training(entries)
-    took, pays, rival = entries[0].method, None, None
-    if len(methods) > 1:
-        rows = overall(entries)
-        found = ranking(rows)
-        took = found.best
-        if free and not free >= methods.keys():
-            pays = not free & set(found.first)
-            took = took if pays else _did_not_pay(rows, found, free)[1]
-        means = _means(rows)
-        rival = min((name for name in means if name != took), key=lambda name: _place(name, means[name]))
+    methods, picked = by_method(entries), _pick(entries)
+    took, means = picked.method, _means(picked.rows)
+    rival = min((name for name in means if name != took), key=lambda name: _place(name, means[name]), default=None)
     dims = next(iter(methods[took].values())).dims
     curves = np.mean([predictions.accuracy for predictions in methods[took].values()], axis=0)
     dim = max(smallest_prefix(curve, dims) for curve in curves.T)
     at = tuple(map(float, curves[dims.index(dim)]))
     closed_form = any(entry.method == took and entry.closed_form for entry in entries)
     width = next((entry.predictions.dims[-1] for entry in entries if entry.method == "features*"), None)
-    return Answer(took, pays, dim, dims[-1], at, _gains(methods[took], dims.index(dim)), rival, closed_form, width)
+    gains = _gains(methods[took], dims.index(dim))
+    return Answer(took, picked.pays, dim, dims[-1], at, gains, rival, closed_form, width)
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """The method to take, whether training `pays` (as in `Answer`), the sentence that says so, and the rows behind it.
+
+    There is neither sentence nor row where one method stands alone.
+    """
+
+    method: str
+    pays: bool | None
+    sentence: str
+    rows: list[Comparison]
+
+
+def _pick(entries: Sequence[Entry]) -> _Pick:
+    """The best of these, or the best of what takes no training where that is as good."""
+    methods, free = by_method(entries), free_of_training(entries)
+    if len(methods) < 2:
+        return _Pick(entries[0].method, None, "", [])
+    rows = overall(entries)
+    found = ranking(rows)
+    both_kinds = bool(free) and not free >= methods.keys()
+    if both_kinds and free & set(found.first):
+        sentence, cheap = _did_not_pay(rows, found, free)
+        return _Pick(cheap, False, sentence, rows)
+    return _Pick(found.best, True if both_kinds else None, _choice(found), rows)
 
 
 def _gains(runs: Runs, place: int) -> tuple[Estimate, ...]:
@@ -234,20 +257,10 @@ def advice(entries: Sequence[Entry], levels: Sequence[str], compared: Sequence[C
     methods = by_method(entries)
     if len(methods) == 1:
         return [_prefixes(entries[0].method, next(iter(methods.values())), levels)]
-    embeddings = [entry for entry in entries if entry.method != FLAT]
-    free = free_of_training(embeddings)
     ranked = rankings(compare(entries) if compared is None else compared, levels)
-    rows = overall(embeddings) if len({entry.method for entry in embeddings}) > 1 else []
-    took, said = entries[0].method, []
-    if rows:
-        found = ranking(rows)
-        took = found.best
-        if free & set(found.first) and not free >= {entry.method for entry in embeddings}:
-            did_not_pay, took = _did_not_pay(rows, found, free)
-            said.append(did_not_pay)
-        else:
-            said.append(_choice(found))
-    said.append(_prefixes(took, methods[took], levels))
+    picked = _pick([entry for entry in entries if entry.method != FLAT])
+    said = [picked.sentence] if picked.sentence else []
+    said.append(_prefixes(picked.method, methods[picked.method], levels))
     shortest = min(dim for runs in methods.values() for dim in next(iter(runs.values())).dims)
     said.append(_at(ranked, shortest, f"At {shortest} dims", levels))
     if FLAT in methods:
@@ -291,16 +304,12 @@ def _choice(found: Ranking) -> str:
     """Which method to take, and by how much the others are behind."""
     mean_of = f"mean accuracy over all prefixes and levels {_printed(found.value)}"
     if found.equal:
-        others = ", ".join(f"{row.b} {points(-row.mean_difference, _turned(row))}" for row in found.equal)
+        others = ", ".join(row.against_a for row in found.equal)
         head = f"no significant difference between {joined(found.first)} ({found.best}: {mean_of}; {others})"
     else:
         head = f"take {found.best} ({mean_of})"
-    worse = ", ".join(f"{row.b} {points(-row.mean_difference, _turned(row))}" for row in found.worse)
+    worse = ", ".join(row.against_a for row in found.worse)
     return f"One embedding for every level: {head}" + (f"; worse: {worse}." if worse else ".")
-
-
-def _turned(row: Comparison) -> tuple[float, float]:
-    return -row.interval[1], -row.interval[0]
 
 
 def _did_not_pay(rows: Sequence[Comparison], found: Ranking, free: set[str]) -> tuple[str, str]:

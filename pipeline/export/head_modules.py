@@ -48,10 +48,10 @@ def write_head(folder: Path, head: FractalHead, first: int) -> list[dict[str, An
         (folder / path).mkdir()
         rows.append({"idx": number, "name": str(number), "path": path, "type": kind})
     for row in (rows[0], rows[2]):
-        _write(folder / row["path"] / "config.json", {"module_input_name": "sentence_embedding"})
+        write_json(folder / row["path"] / "config.json", {"module_input_name": "sentence_embedding"})
     config, tensors = _WRITERS[head_class(head)](head)
     place = folder / rows[1]["path"]
-    _write(place / "config.json", config)
+    write_json(place / "config.json", config)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place / "model.safetensors")
     if not is_linear(head):
         shutil.copyfile(Path(__file__).with_name(FILE), folder / FILE)
@@ -110,5 +110,6 @@ _WRITERS: dict[str, Callable[[FractalHead], tuple[dict[str, Any], dict[str, Tens
 }  # fmt: skip
 
 
-def _write(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that a person may read."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -25,10 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.backbone import Backbone, identity, locate, quiet_transformers, read_content, weight_files
+from cache.backbone import Backbone, identity, locate, quiet_transformers, read_content, read_json, weight_files
 from pipeline.errors import PipelineError
-from pipeline.export.head_modules import POOLING, TRANSFORMER, write_head
-from pipeline.export.tokenizer import carry_end_token
+from pipeline.export.head_modules import POOLING, TRANSFORMER, write_head, write_json
 from pipeline.terminal import extras
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.runs import Run
@@ -105,28 +104,28 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     :raises PipelineError: if its tokenizer cannot carry the end token.
     """
     _copy_backbone(files, folder, backbone)
-    carry_end_token(folder, backbone)
+    _carry_end_token(folder, backbone)
     description = run.record["features"]
-    _write(
+    write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": backbone.max_length, "model_kwargs": {"dtype": "float32"}},
     )
-    _write(folder / "config_sentence_transformers.json", _settings(run.record["prompt"]))
+    write_json(folder / "config_sentence_transformers.json", _settings(run.record["prompt"]))
     (folder / POOLING_FOLDER).mkdir()
     pooling = {
         "word_embedding_dimension": int(description["hidden_size"]),
         **{f"pooling_mode_{mode}": name == backbone.pooling for name, mode in _POOLINGS.items()},
         "include_prompt": True,
     }
-    _write(folder / POOLING_FOLDER / "config.json", pooling)
+    write_json(folder / POOLING_FOLDER / "config.json", pooling)
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": TRANSFORMER},
         {"idx": 1, "name": "1", "path": POOLING_FOLDER, "type": POOLING},
         *write_head(folder, run.load(), first=2),
     ]
-    _write(folder / "modules.json", modules)
+    write_json(folder / "modules.json", modules)
     # a local path is nobody else's business
-    _write(folder / RECORD, {**run.record, "backbone_source": run.record["backbone"]})
+    write_json(folder / RECORD, {**run.record, "backbone_source": run.record["backbone"]})
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -137,6 +136,42 @@ def _copy_backbone(source: Path, folder: Path, backbone: Backbone) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
+def _carry_end_token(folder: Path, backbone: Backbone) -> None:
+    """Make the tokenizer in `folder` append the backbone's end token, unless it does.
+
+    `cache` appends it by itself, once, whether the tokenizer file does or not; whoever else reads the folder knows
+    nothing of that. The file's post-processor gets the token as a template, which truncation leaves room for. The class
+    that transformers would pick for the architecture builds its tokenizer anew, without the template, so the
+    configuration names the one that takes the file as it is.
+
+    :raises PipelineError: if there is no tokenizer.json.
+    """
+    from tokenizers import Tokenizer, processors
+
+    path = folder / "tokenizer.json"
+    if backbone.end_token is None:
+        return
+    if not path.is_file():
+        raise PipelineError(
+            f"backbone {backbone.name} has no tokenizer.json to put its end token into",
+            "save its tokenizer with transformers' save_pretrained, and embed again",
+        )
+    tokenizer = Tokenizer.from_file(str(path))
+    if tokenizer.encode("a").ids[-1:] != [backbone.end_token]:
+        token = tokenizer.id_to_token(backbone.end_token)
+        template = processors.TemplateProcessing(
+            single=f"$A {token}", pair=f"$A {token} $B {token}", special_tokens=[(token, backbone.end_token)]
+        )
+        before = tokenizer.post_processor
+        tokenizer.post_processor = template if before is None else processors.Sequence([before, template])
+        tokenizer.save(str(path))
+    config: dict[str, Any] = read_json(folder / "tokenizer_config.json") or {}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for name in ("add_eos_token", "add_bos_token"):
+        config.pop(name, None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
 def _settings(prompt: str) -> dict[str, Any]:
     return {
         "__version__": {"sentence_transformers": extras.needed("sentence_transformers").__version__},
@@ -145,10 +180,6 @@ def _settings(prompt: str) -> dict[str, Any]:
         "default_prompt_name": "document" if prompt else None,
         "similarity_fn_name": "cosine",
     }
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_folder(folder: Path, run: Run, texts: list[str], features: NDArray[np.float32]) -> Checked:

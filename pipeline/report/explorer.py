@@ -129,11 +129,11 @@ def _common_dims(scorables: Mapping[str, Scorable]) -> tuple[int, ...]:
     return min(scorables.values(), key=lambda scorable: scorable.identity.untrained).dims
 
 
-def shown_rows(total: int, most: int = MOST_TEXTS) -> Ints:
+def shown_rows(total: int) -> Ints:
     """Which of `total` rows are shown, ascending: all, or a sample that depends on their number alone."""
-    if total <= most:
+    if total <= MOST_TEXTS:
         return np.arange(total)
-    return np.sort(np.random.default_rng(0).permutation(total)[:most])
+    return np.sort(np.random.default_rng(0).permutation(total)[:MOST_TEXTS])
 
 
 def cut(texts: Sequence[str], budget: int) -> list[str]:

@@ -17,7 +17,7 @@ from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, bullets, escaped, numbers, table, tag, typed
 from pipeline.workspace.features import is_layer
-from pipeline.workspace.run_names import grouped
+from pipeline.workspace.run_names import names
 from pipeline.workspace.runs import Run
 
 _PACKAGES = ("semantic-zoom", "torch", "transformers", "numpy", "polars", "h5py", "altair", "vl-convert-python")
@@ -104,11 +104,10 @@ def commands(report_data: ReportData) -> list[str]:
 
 def _groups(report_data: ReportData) -> list[list[Run]]:
     """Runs that differ in their seed alone."""
-    by_id = {run.id: run for run in report_data.runs}
-    return [
-        [by_id[str(record["id"])] for record in group]
-        for group in grouped([run.record for run in report_data.runs]).values()
-    ]
+    groups: dict[str, list[Run]] = {}
+    for name, run in zip(names([run.record for run in report_data.runs]), report_data.runs, strict=True):
+        groups.setdefault(name, []).append(run)
+    return list(groups.values())
 
 
 def _fit_command(group: list[Run]) -> list[str]:

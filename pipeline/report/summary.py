@@ -117,9 +117,8 @@ def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str],
             first = of.row(-1, named=True) if dim is None else of.row(by_predicate=pl.col("dim") == dim, named=True)
             need = f"{name} from {'whole vectors' if dim is None else f'{dim} dims'}"
             take = found.best if not found.equal else f"no significant difference: {', '.join(found.first)}"
-            behind = [f"worse: {row.b} {points(-row.mean_difference, _turned(row))}" for row in found.worse]
-            equal = [f"{row.b} {points(-row.mean_difference, _turned(row))}" for row in found.equal]
-            rows.append((need, take, figure(first), "; ".join([*equal, *behind])))
+            others = [row.against_a for row in found.equal] + [f"worse: {row.against_a}" for row in found.worse]
+            rows.append((need, take, figure(first), "; ".join(others)))
     caption = (
         f"Which method for which need: {report_data.features.backbone}, gallery protocol, accuracy in % with its 95 % "
         f"interval, {_seeds_of(report_data)}"
@@ -179,10 +178,6 @@ def sample_sentence(report_data: ReportData) -> str:
 def figure(row: Mapping[str, Any]) -> str:
     """An accuracy in percent with its interval."""
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
-
-
-def _turned(row: Comparison) -> tuple[float, float]:
-    return -row.interval[1], -row.interval[0]
 
 
 def _protocols(report_data: ReportData) -> str:

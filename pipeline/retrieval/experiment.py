@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from cache.workers import choose_devices
+from pipeline.evaluation.embeddings import Scorable
 from pipeline.retrieval.documents import Corpus
-from pipeline.retrieval.embeddings import Embedder
 from pipeline.retrieval.engines import Engine, disk_bytes, time_engines
 from pipeline.retrieval.knn import search, two_stage
 from pipeline.retrieval.metrics import TOP, Measured, Question, measure
@@ -59,7 +59,7 @@ class Trial:
     """One embedding searched in one corpus."""
 
     name: str
-    embedder: Embedder
+    embedded: Scorable
     documents: int
     measured: Measured
 
@@ -87,7 +87,7 @@ def flops_per_query(dim: int, documents: int, candidates: int | None, full: int)
 
 
 def experiment(
-    embedders: Sequence[Embedder],
+    scorables: Sequence[Scorable],
     features: LabelledFeatures,
     sizes: Sequence[int],
     queries: int,
@@ -96,19 +96,20 @@ def experiment(
 ) -> Experiment:
     """Measure embeddings in corpora of these sizes, made of the training split; queries are of the test split.
 
+    :param scorables: such as have an `embedder`.
     :param queries: texts asked, drawn with a fixed seed where the test split has more.
     :raises PipelineError: if texts were not embedded.
     """
     test, labels = features.split("test")
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:queries])
-    bench = _Bench(plan, _Meter(progress, sum(sizes) * len(embedders)))
+    bench = _Bench(plan, _Meter(progress, sum(sizes) * len(scorables)))
     trials = []
     for size in sizes:
         corpus = Corpus(*features.split("train"), size)
         bench.corpora.append((size, corpus.simulated))
-        for name, embedder in zip(names([e.identity.to_json() for e in embedders]), embedders, strict=True):
-            measured = bench.search(name, embedder, corpus, (test[chosen], labels[chosen]))
-            trials.append(Trial(name, embedder, size, measured))
+        for name, scorable in zip(names([one.identity.to_json() for one in scorables]), scorables, strict=True):
+            measured = bench.search(name, scorable, corpus, (test[chosen], labels[chosen]))
+            trials.append(Trial(name, scorable, size, measured))
     found = Experiment(features.dataset.levels, len(chosen), tuple(bench.corpora), tuple(trials))
     return replace(found, timings=bench.timings, disk=bench.disk, engines=tuple(bench.engines))
 
@@ -123,15 +124,17 @@ class _Bench:
         self.disk: dict[tuple[int, int, str], int] = {}
         self.engines: list[Engine] = []
 
-    def search(self, name: str, embedder: Embedder, corpus: Corpus, asked: tuple[Any, Any]) -> Measured:
+    def search(self, name: str, scorable: Scorable, corpus: Corpus, asked: tuple[Any, Any]) -> Measured:
         """Search for `asked`, features and labels of the queries, in every way of the plan."""
         plan, meter = self._plan, self._meter
         meter.begin(f"{name}, {corpus.size:,} documents")
-        full = corpus.embedded(embedder.embed(), embedder.dim, plan.device, meter.embedded)
-        question = Question.of(embedder.embed()(asked[0]), asked[1], corpus.document_labels, full.device)
-        filters = tuple(dim for dim in plan.filters if dim < embedder.dim)
+        assert scorable.embedder is not None
+        embed = scorable.embedder(plan.device)
+        full = corpus.embedded(embed, scorable.dim, plan.device, meter.embedded)
+        question = Question.of(embed(asked[0]), asked[1], corpus.document_labels, full.device)
+        filters = tuple(dim for dim in plan.filters if dim < scorable.dim)
         counts = plan.counts(corpus.size)
-        singles = embedder.dims if plan.timed else ()
+        singles = scorable.dims if plan.timed else ()
         measured = measure(question, full, filters, singles, counts, plan.formats, meter.note)
         if plan.timed and not any((corpus.size, full.dim) == key[:2] for key in self.timings):  # of two stages
             meter.note("latency")

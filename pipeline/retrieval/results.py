@@ -270,13 +270,13 @@ def _groups(found: Experiment) -> list[list[Trial]]:
 
 
 def _method(group: Sequence[Trial]) -> Method:
-    identities = [trial.embedder.identity for trial in group]
+    identities = [trial.embedded.identity for trial in group]
     return Method(
         group[0].name,
         identities[0].untrained,
         tuple(one.paired_seed for one in identities if one.paired_seed is not None),
         tuple(one.run for one in identities if one.run is not None),
-        group[0].embedder.dims,
+        group[0].embedded.dims,
     )
 
 
@@ -289,7 +289,7 @@ def _rows(group: Sequence[Trial], found: Experiment) -> Iterator[SearchResult]:
         recall = estimate([one.recall for one in outcomes])
         precision = _by_level(outcomes, lambda one: one.precision)
         kept = None if outcome.level_recall is None else _by_level(outcomes, lambda one: one.level_recall)
-        itself = way == (first.embedder.dim, None, "float32")  # its recall is 1 by definition
+        itself = way == (first.embedded.dim, None, "float32")  # its recall is 1 by definition
         yield SearchResult(
             method=first.name,
             documents=first.documents,
@@ -323,7 +323,7 @@ def _known(value: Known, of: Estimate) -> Known | None:
 
 def _costs(way: Way, trial: Trial, found: Experiment) -> dict[str, Any]:
     dim, candidates, storage = way
-    full = trial.embedder.dim
+    full = trial.embedded.dim
     timing = found.timings.get(timing_key(trial.documents, full, way))
     timed = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_p95_ms", "queries_per_second")
     return {
@@ -354,7 +354,7 @@ def _comparisons(groups: Sequence[Sequence[Trial]]) -> Iterator[SearchComparison
     for a, b in combinations(groups, 2):
         ways = [{(o.dim, o.candidates) for o in group[0].measured.outcomes if o.candidates} for group in (a, b)]
         shared = sorted(ways[0] & ways[1])
-        seeds = [{trial.embedder.identity.paired_seed: trial for trial in group} for group in (a, b)]
+        seeds = [{trial.embedded.identity.paired_seed: trial for trial in group} for group in (a, b)]
         paired = list(seeds[0]) if None in seeds[1] else list(seeds[1]) if None in seeds[0] else []
         paired = paired or [seed for seed in seeds[0] if seed in seeds[1]]
         if a[0].documents != b[0].documents or not shared or not paired:

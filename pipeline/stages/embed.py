@@ -23,7 +23,9 @@ from cache.backbone import READING, BackboneOptions, with_options
 from cache.batching import Reading, reading_of
 from cache.store import read_description
 from pipeline.errors import PipelineError
-from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource, lasting_source
+from pipeline.terminal.command import Session
+from pipeline.terminal.console import ProgressBar, duration
+from pipeline.workspace.artifacts import BackboneSource, Current, DatasetSource, lasting_source
 from pipeline.workspace.features import LabelledFeatures
 
 _LEVEL = re.compile(r"level\d+")
@@ -64,34 +66,6 @@ def corpus_of(source: DatasetSource) -> Any | None:
         option = "--" + wrong[0].removesuffix("_rows").replace("_", "-")
         raise PipelineError(f"{option} is about labels, and {place} has none", f"leave {option} out")
     return corpus
-
-
-def embed_request(artifacts: Artifacts, options: Mapping[str, Any], layers: Sequence[int] = (-1,)) -> EmbedRequest:
-    """What the options of a command ask for (`pipeline.terminal.options.embedding_options`)."""
-    asked = BackboneOptions(**{name: options.get(name) for name in READING})
-    return EmbedRequest(
-        lasting_source(with_options(options["backbone"], asked)),
-        artifacts.features,
-        tuple(layers),
-        options["dtype"],
-        options.get("store_dtype"),
-        options["devices"],
-        engine=options.get("engine", "local"),
-        address=options.get("ray_address"),
-    )
-
-
-def embed_corpus(
-    corpus: Any, request: EmbedRequest, progress: Callable[[cache.EmbedProgress], None] | None = None
-) -> EmbeddedTexts:
-    """Computes and stores the missing features of a corpus on a Ray cluster.
-
-    :raises cache.CacheError: see `cache.cluster.embed_on_cluster`.
-    """
-    from cache.cluster import embed_on_cluster
-
-    report = embed_on_cluster(corpus, request, progress)
-    return EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), _source_of(request, report), report)
 
 
 def _source_of(request: EmbedRequest, report: cache.EmbedReport) -> BackboneSource:
@@ -150,29 +124,127 @@ class Embedded(EmbeddedTexts):
         return LabelledFeatures(self.dataset, cache.FeatureStore.open(self.report.stores[0].folder), self.backbone)
 
 
-def embed(
-    artifacts: Artifacts,
-    source: DatasetSource,
-    request: EmbedRequest,
-    progress: Callable[[cache.EmbedProgress], None] | None = None,
+def embed_stage(
+    session: Session, source: DatasetSource, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
 ) -> Embedded:
-    """Computes and stores the missing features of a dataset, and makes it and the backbone the current ones.
+    """Compute and store the missing features of a dataset, and make it and the backbone the current ones, shown.
 
     :raises data.DataError: if the dataset cannot be used.
     :raises cache.CacheError: if the backbone cannot be loaded or a feature not be stored.
     """
-    dataset = artifacts.load_dataset(source)
-    if request.engine == "ray":
-        from cache.cluster import embed_on_cluster
+    artifacts, request = session.artifacts, _request(session, options, layers)
+    with session.console.progress("embedding") as bar:
+        dataset = artifacts.load_dataset(source)
+        if request.engine == "ray":
+            from cache.cluster import embed_on_cluster
 
-        report = embed_on_cluster(dataset.texts, request, progress)
-    else:
-        report = cache.embed_missing(dataset.texts, request, progress)
-    used = _source_of(request, report)
-    stores = {str(layer.layer): layer.folder.name for layer in report.stores}
-    artifacts.remember(Current(source, dataset.id, used, stores), also_called=request.resolved.name)
-    reading = how_read(dataset.texts, request) if report.computed else None
-    return Embedded(dataset.id, dataset.warnings, used, report, dataset, reading=reading)
+            report = embed_on_cluster(dataset.texts, request, progress_on(bar))
+        else:
+            report = cache.embed_missing(dataset.texts, request, progress_on(bar))
+        used = _source_of(request, report)
+        stores = {str(layer.layer): layer.folder.name for layer in report.stores}
+        artifacts.remember(Current(source, dataset.id, used, stores), also_called=request.resolved.name)
+        reading = how_read(dataset.texts, request) if report.computed else None
+    embedded = Embedded(dataset.id, dataset.warnings, used, report, dataset, reading=reading)
+    return _shown_coarsened(session, source, embedded, options)
+
+
+def given_stage(
+    session: Session, source: DatasetSource, path: Path, name: str | None, options: Mapping[str, Any]
+) -> Embedded:
+    """Stage one for vectors that were made elsewhere, shown; raises as `given_features.store_given`."""
+    from pipeline.stages.given_features import store_given
+
+    say, bits = session.console.say, options["bits"]
+    used, dataset, report = store_given(session.artifacts, source, path, name, say, bits=bits)
+    embedded = Embedded(dataset.id, dataset.warnings, used, report, dataset)
+    return _shown_coarsened(session, source, embedded, options)
+
+
+def corpus_stage(
+    session: Session, corpus: Any, options: Mapping[str, Any], layers: Sequence[int] = (-1,)
+) -> EmbeddedTexts:
+    """Compute and store the missing features of texts without labels on a Ray cluster, shown.
+
+    :raises cache.CacheError: see `cache.cluster.embed_on_cluster`.
+    """
+    from cache.cluster import embed_on_cluster
+
+    request = _request(session, options, layers)
+    with session.console.progress("embedding") as bar:
+        report = embed_on_cluster(corpus, request, progress_on(bar))
+    embedded = EmbeddedTexts(f"{corpus.name}-{corpus.address}", (_NO_LABELS,), _source_of(request, report), report)
+    _show(session, embedded)
+    return embedded
+
+
+def _request(session: Session, options: Mapping[str, Any], layers: Sequence[int]) -> EmbedRequest:
+    """What the options of a command ask for (`pipeline.terminal.options.embedding_options`).
+
+    Without a backbone it is the default that is at hand, said if it is not the first.
+    """
+    name = options["backbone"]
+    if name is None:
+        name, why = cache.backbone.at_hand()
+        if why:
+            session.console.say(f"{why}: {name} is used instead (--backbone names another)")
+    asked = BackboneOptions(**{one: options.get(one) for one in READING})
+    return EmbedRequest(
+        lasting_source(with_options(name, asked)),
+        session.artifacts.features,
+        tuple(layers),
+        options["dtype"],
+        options.get("store_dtype"),
+        options["devices"],
+        engine=options.get("engine", "local"),
+        address=options.get("ray_address"),
+    )
+
+
+def progress_on(bar: ProgressBar) -> Callable[[cache.EmbedProgress], None]:
+    """Draws how far an embed is: texts per second, once there is a rate to speak of."""
+
+    def draw(progress: cache.EmbedProgress) -> None:
+        rate = f"{progress.texts_per_second:,.0f} texts/s" if progress.texts_per_second else progress.stage
+        bar.update(progress.done, progress.total, rate)
+
+    return draw
+
+
+def _shown_coarsened(
+    session: Session, source: DatasetSource, embedded: Embedded, options: Mapping[str, Any]
+) -> Embedded:
+    """With the coarse level that --make-coarse asks for, if it does, and shown."""
+    if options.get("make_coarse") is not None:
+        from pipeline.stages.coarse_level import with_coarse_level
+
+        embedded = with_coarse_level(session.artifacts, source, embedded, options["make_coarse"])
+    _show(session, embedded)
+    return embedded
+
+
+def _show(session: Session, embedded: EmbeddedTexts) -> None:
+    """Warnings and choices; texts and tokens, and where the seconds went."""
+    say, show, report = session.console.say, session.console.show, embedded.report
+    for line in (*embedded.warnings, *report.notes, *reading_lines(embedded.reading, embedded.backbone.name)):
+        say(line)
+    show(
+        f"{embedded.dataset_id} through {embedded.backbone.name}: {report.texts:,} texts, "
+        f"{report.computed:,} computed, {report.reused:,} reused, {duration(report.seconds)}"
+    )
+    if report.computed and report.nodes:  # vectors of a file or a server have no tokens here
+        stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.stages.items() if seconds >= 0.05)
+        padding = report.padding / (report.nodes + report.padding)
+        shared = (
+            f", {report.nodes:,} of them computed: texts that begin alike share" if report.nodes < report.tokens else ""
+        )
+        show(
+            f"  {report.tokens:,} tokens{shared}, padding {padding:.1%}, "
+            f"{report.computed / report.seconds:,.0f} texts/s on {report.device} in {report.dtype}"
+        )
+        show(f"  time: {stages}")
+    for layer in report.stores:
+        show(f"  features of layer {layer.layer}: {layer.folder}")
 
 
 def how_read(texts: Sequence[str], request: EmbedRequest) -> Reading | None:

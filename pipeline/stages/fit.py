@@ -64,18 +64,20 @@ def plan(artifacts: Artifacts, features: LabelledFeatures, request: FitRequest, 
     :raises PipelineError: if texts of the dataset were not embedded.
     :raises cache.CacheError: if the choice cannot be written.
     """
-    choice, head = None, heads.head_of(request.method, request.head)
-    hyperparameters: dict[str, Any] = heads.hyperparameters(request.method, **request.settings)
+    settings, choice = request.settings, None
+    hyperparameters: dict[str, Any] = heads.hyperparameters(request.method, **settings)
+    head = heads.head_of(request.method, request.head)
     if heads.is_chosen(request.method, request.head, request.epochs):
         choice = _choice(artifacts, features, request, hyperparameters, device)
         head = choice.head
         # it keeps its last epoch, not its best: another run than the same settings spelled out
         hyperparameters = {**hyperparameters, "epochs": choice.epochs, "chosen": True}
     nothing_trained = heads.is_closed_form(request.method) or (choice is not None and choice.closed_form)
+    dataset, fingerprint, backbone = features.dataset.id, features.fingerprint, features.backbone
     keys = tuple(
         RunKey(
-            dataset=features.dataset.id,
-            fingerprint=features.fingerprint,
+            dataset=dataset,
+            fingerprint=fingerprint,
             method=request.method,
             head=head,
             seed=seed,
@@ -83,7 +85,7 @@ def plan(artifacts: Artifacts, features: LabelledFeatures, request: FitRequest, 
         )
         for seed in ((0,) if nothing_trained else request.seeds)
     )
-    return FitPlan(choice, keys, tuple(run_folder(artifacts, key, features.backbone) for key in keys))
+    return FitPlan(choice, keys, tuple(run_folder(artifacts, key, backbone) for key in keys))
 
 
 def _choice(

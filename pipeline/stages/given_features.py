@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import data
+from cache import EmbedReport
 from cache.backbone import BACKBONES, GIVEN
 from cache.store import store_vectors
 from pipeline.errors import PipelineError
 from pipeline.evaluation.external_embeddings import read_embeddings
-from pipeline.stages.embed import Embedded
 from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource
 
 
@@ -32,7 +32,7 @@ def store_given(
     say: Callable[[str], None],
     *,
     bits: bool = False,
-) -> Embedded:
+) -> tuple[BackboneSource, data.Dataset, EmbedReport]:
     """Stores the vectors of a file as features of a dataset's texts, and makes both the current ones.
 
     :param name: what to call them; by default the file's name without its ending.
@@ -50,7 +50,7 @@ def store_given(
     report = store_vectors(artifacts.features, called, dataset.texts, vectors)
     used = BackboneSource(called, f"{GIVEN}{called}", "")
     artifacts.remember(Current(source, dataset.id, used, {"0": report.stores[0].folder.name}))
-    return Embedded(dataset.id, dataset.warnings, used, report, dataset)
+    return used, dataset, report
 
 
 def _refuse_two_for_one(path: Path, dataset: data.Dataset, vectors: NDArray[np.float32]) -> None:

@@ -42,7 +42,7 @@ _MOST = 8
 
 @dataclass(frozen=True)
 class Training:
-    """One seed of one method, the id of its run, and the floating-point operations of training it, 0 if it is alone."""
+    """One seed of one method, the id of its run, and the floating-point operations of training it."""
 
     request: FitRequest
     run: str
@@ -74,8 +74,6 @@ def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequen
             for key, folder in zip(planned.keys, planned.folders, strict=True)
             if not is_run(folder)
         ]
-    if len(found) == 1:  # nothing to order or to share
-        return [Training(request, run, 0.0) for request, run, _ in found]
     counted = [Training(request, run, _work(features, request, choice)) for request, run, choice in found]
     return sorted(counted, key=lambda training: -training.work)
 
@@ -100,7 +98,7 @@ def fit_at_once(
     :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `cache.workers.Scheduler.run`.
     """
     scheduler = _FitScheduler(todo, on_news)
-    given = (artifacts.root, features.dataset, features.store.folder, features.source)
+    given = (artifacts, features.dataset, features.store.folder, features.source)
     threads = max(1, threads_each(1) // processes)
     scheduler.run(_serve, ["cpu"] * processes, lambda device, started: (*given, threads))
     return tuple(scheduler.notes)
@@ -128,7 +126,7 @@ class _FitScheduler(Scheduler[Training]):
 
 def _serve(
     channel: Channel,
-    root: Path,
+    artifacts: Artifacts,
     dataset: data.Dataset,
     store: Path,
     source: BackboneSource,
@@ -144,7 +142,7 @@ def _serve(
         channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
 
     for number, training in iter(channel.request, None):
-        fit(Artifacts(root), features, training.request, device="cpu", progress=send)
+        fit(artifacts, features, training.request, device="cpu", progress=send)
         channel.send(Acknowledged(number))
 
 
@@ -173,7 +171,7 @@ def _named(training: Training) -> str:
 
 
 def do_points(
-    artifacts: Path,
+    artifacts: Artifacts,
     points: Sequence[Point],
     devices: Sequence[str],
     on_done: Callable[[int, str], None] = lambda done, what: None,
@@ -201,14 +199,14 @@ class _PointScheduler(Scheduler[Point]):
         self._done += 1
 
 
-def _serve_points(channel: Channel, artifacts: Path, device: str, threads: int) -> None:
+def _serve_points(channel: Channel, artifacts: Artifacts, device: str, threads: int) -> None:
     """Do points until no more come."""
     import torch
 
     torch.set_num_threads(threads)
-    loaded = LoadedFeatures(Artifacts(artifacts))
+    loaded = LoadedFeatures(artifacts)
     for number, point in iter(channel.request, None):
-        do_point(artifacts, point, device, features=loaded.of(point))
+        do_point(artifacts, point, device, loaded.of(point))
         channel.send(Acknowledged(number))
 
 

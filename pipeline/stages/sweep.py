@@ -77,27 +77,18 @@ class LoadedFeatures:
         return self._known[wanted]
 
 
-def do_point(
-    artifacts: Path,
-    point: Point,
-    device: str = "auto",
-    *,
-    features: LabelledFeatures | None = None,
-) -> PointDone:
+def do_point(artifacts: Artifacts, point: Point, device: str, features: LabelledFeatures) -> PointDone:
     """Fit a point's seeds together and score them, as far as that is not done yet.
 
-    :param artifacts: the artifacts folder.
     :param device: "auto", "cpu", "cuda" or "cuda:N", for the fit and the search for neighbours.
-    :param features: the point's, where they are at hand (`LoadedFeatures`); else they are read.
+    :param features: the point's (`LoadedFeatures`).
     :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
-    :raises PipelineError: if no store or several fit, or texts of the dataset were not embedded.
+    :raises PipelineError: if texts of the dataset were not embedded.
     """
-    where = Artifacts(artifacts)
-    features = features or LoadedFeatures(where).of(point)
-    folders = plan(where, features, point.fit).folders
+    folders = plan(artifacts, features, point.fit).folders
     # a device is not asked for, which may be lost by now, where there is nothing to do
     with contextlib.nullcontext() if _is_done(folders) else current(device):
-        fitted = fit(where, features, point.fit, device=device)
+        fitted = fit(artifacts, features, point.fit, device=device)
         searching = device if device.startswith("cuda") else None
         scores = [score(run_scorable(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
     return PointDone(fitted.runs, scores, fitted.trained)

@@ -54,8 +54,8 @@ def sweep_on_cluster(session: Session, grid: Grid, devices: str, ray_address: st
 def do_points_on_cluster(
     artifacts: Path,
     todo: Sequence[Point],
-    devices: str = "auto",
-    ray_address: str | None = None,
+    devices: str,
+    ray_address: str | None,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> str:
     """Do every point, one task each; return a line that says where.
@@ -141,7 +141,7 @@ def fit_and_score(artifacts: str, point: Point, device: str, threads: int) -> tu
 
     torch.set_num_threads(threads)
     try:
-        do_point(Path(artifacts), point, device, features=_at_hand(artifacts).of(point))
+        do_point(Artifacts(Path(artifacts)), point, device, _at_hand(artifacts).of(point))
     except Exception as error:
         remedy = getattr(error, "remedy", None)
         if remedy is None:

@@ -1,6 +1,6 @@
-"""The three stages as the command line shows them: each with its progress bar, its choices said and its one line.
+"""Fitting and scoring as the command line shows them: each with its progress bar, its choices said and its one line.
 
-`embed`, `fit-head`, `score` and `run` are these functions in different company, so they can only agree.
+`fit-head`, `score`, `sweep` and `run` are these functions in different company, so they can only agree.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset())
     """
     seeds = ", ".join(str(run.seed) for run in fitted.runs)
     first = fitted.runs[0].record
-    beside = [run for run in fitted.runs if run.id in at_once]
+    beside = [run for run in fitted.runs if run.id in at_once] if at_once else []
     trained = len(fitted.trained) + len(beside)
     if not trained:
         return f"{method}: trained before with {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}, nothing to do"
@@ -86,6 +86,8 @@ def fit_stage(
 
 def _fit_at_once(session: Session, features: LabelledFeatures, requests: Sequence[FitRequest]) -> frozenset[str]:
     """Train what is lacking in several processes, where that is faster; return the ids of the runs trained."""
+    if sum(len(request.seeds) for request in requests) < 2:
+        return frozenset()
     todo = untrained(session.artifacts, features, requests)
     processes = processes_for(todo)
     if processes == 1:
@@ -189,7 +191,7 @@ def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)
     with session.console.progress("sweeping") as bar:
         for done, point in enumerate(todo):
             bar.update(done, len(todo), f"{point.fit.method}, {point.fit.head}")
-            here = do_point(session.artifacts.root, point, devices[0], features=at_hand.of(point))
+            here = do_point(session.artifacts, point, devices[0], at_hand.of(point))
             trained |= here.trained
             runs += here.runs
             scores += here.scores
@@ -202,7 +204,7 @@ def _sweep_at_once(session: Session, lacking: ToDo, devices: Sequence[str]) -> f
         return frozenset()
     with session.console.progress("sweeping") as bar:
         lost = do_points(
-            session.artifacts.root,
+            session.artifacts,
             lacking.points,
             devices,
             lambda done, what: bar.update(done, len(lacking.points), what),

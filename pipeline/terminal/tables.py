@@ -281,7 +281,7 @@ def _weighted(values: Sequence[float | None], rows: Sequence[PrefixErrors]) -> f
     return total / sum(row.errors for row in rows)
 
 
-def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 5) -> list[str]:
+def confusion_lines(scores: Sequence[Score], levels: Sequence[str]) -> list[str]:
     """The most frequent confusions of each method at its shortest prefix and in full, all seeds together.
 
     They are counted from each seed's fifty most frequent.
@@ -295,7 +295,7 @@ def confusion_lines(scores: Sequence[Score], levels: Sequence[str], most: int = 
                 counts[one.truth, one.predicted, one.distance] += one.count
             found = (
                 f"{truth} > {predicted} {count}{'' if distance == 1 else ' (another ' + levels[-distance] + ')'}"
-                for (truth, predicted, distance), count in counts.most_common(most)
+                for (truth, predicted, distance), count in counts.most_common(5)
             )
             lines.append(f"  {name}, {errors[0][j].dim} dims: {', '.join(found) or 'no error'}")
     return [f"most frequent confusions on {levels[-1]}, truth > prediction and how often:", *lines]

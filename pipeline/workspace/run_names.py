@@ -25,11 +25,3 @@ def _name(record: Record, alike: Sequence[Record]) -> str:
         f"{fact} {value}" for fact, value in _facts(record).items() if any(_facts(o).get(fact) != value for o in alike)
     ]
     return f"{record['method']} ({', '.join(varying)})" if varying else str(record["method"])
-
-
-def grouped(scores: Sequence[Record]) -> dict[str, list[Record]]:
-    """Scores of the seeds of one name side by side, in the order met."""
-    groups: dict[str, list[Record]] = {}
-    for name, score in zip(names(scores), scores, strict=True):
-        groups.setdefault(name, []).append(score)
-    return groups

@@ -14,7 +14,7 @@ from rich.console import Console
 from pipeline.claims.published import DIFFERENCE
 from pipeline.claims.search import plan_for_claims, search_measurements
 from pipeline.claims.verdicts import judge
-from pipeline.retrieval.embeddings import Embedder
+from pipeline.evaluation.embeddings import Scorable
 from pipeline.retrieval.experiment import Experiment, Trial
 from pipeline.retrieval.metrics import Measured, Outcome
 from pipeline.retrieval.results import RetrievalResults
@@ -198,8 +198,8 @@ def trial(method, seed, *, shift, labels, kept=0.9, documents=1_000_000):
 
     plan = plan_for_claims("cpu", documents)
     outcomes = [outcome(dim, count) for dim in (64, 128) for count in plan.counts(documents)]
-    embedder = Embedder(identity(method, seed), (64, 128, 192, 256), lambda: lambda rows: rows)
-    return Trial(method, embedder, documents, Measured(tuple(outcomes), {64: curve, 128: curve}))
+    scorable = Scorable(identity(method, seed), (64, 128, 192, 256), dict.__getitem__, None)
+    return Trial(method, scorable, documents, Measured(tuple(outcomes), {64: curve, 128: curve}))
 
 
 def found_in(v5, mrl, seeds=(1, 2, 3), documents=1_000_000, simulated=0):

@@ -11,5 +11,5 @@ def dies_at_mrl(channel, artifacts, device, threads):
     for number, point in iter(channel.request, None):
         if point.fit.method == "mrl":
             os.kill(os.getpid(), signal.SIGKILL)
-        (artifacts / f"{point.fit.method}-{point.fit.head}-{point.fit.lr}").touch()
+        (artifacts.root / f"{point.fit.method}-{point.fit.head}-{point.fit.lr}").touch()
         channel.send(Acknowledged(number))

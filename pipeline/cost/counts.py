@@ -1,8 +1,9 @@
-"""What training a head costs: a step and a whole fit, with the backbone in the loop and with the cache.
+"""What training a head and using it costs, counted: with the backbone in the loop and with the cache.
 
 In the loop every step sends its texts through the frozen backbone again: published are four passes for each anchor
 (two terms, an anchor and a positive each), so 4 x epochs a training text. With the cache what remains is one pass a
 distinct text of the dataset, once, whatever is trained on it later. A step's own products and its optimiser stay.
+What is used later is the backbone and the head for each text, a search per query, and the bytes of each document.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost import head as head_products
 from pipeline.cost.backbone import BackboneCount
-from pipeline.cost.lengths import Padded, TextLengths, padded
+from pipeline.cost.lengths import TextLengths, padded
 
 PUBLISHED_PASSES = 4
 PUBLISHED_METHODS = ("v5", "mrl")
@@ -26,6 +27,7 @@ PUBLISHED_TOKENS = 128
 OPTIMISER_BYTES = 16
 """Bytes a parameter while training: weight, gradient and AdamW's two moments, float32 each."""
 FEATURE_BYTES, BACKBONE_BYTES = 4, 2
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def training(setting: Setting, method: str) -> Training:
     passes = PUBLISHED_PASSES * batch if method in PUBLISHED_METHODS else step.rows
     tokens, backbone = setting.lengths.tokens, setting.backbone
     own = backbone.products(tokens[setting.train]) / len(setting.train)
-    with_padding = padding(setting, batch)
+    with_padding = padded(backbone, tokens[setting.train], batch)
     head = steps * step.total
     distinct = setting.lengths.distinct
     return Training(
@@ -138,6 +140,63 @@ def training(setting: Setting, method: str) -> Training:
     )
 
 
-def padding(setting: Setting, batch: int) -> Padded:
-    """What a text costs in a padded random batch of training texts."""
-    return padded(setting.backbone, setting.lengths.tokens[setting.train], batch)
+def encodings(setting: Setting, shape: HeadShape) -> list[dict[str, Any]]:
+    """Count texts of the dataset's typical lengths, and of the published one, through backbone and head.
+
+    `other` are the backbone's operations that are no products.
+    """
+    backbone, summary = setting.backbone, setting.lengths.summary()
+    chosen = {name: round(summary[name]) for name in ("mean", "p95", "max")} | {"published": PUBLISHED_TOKENS}
+    return [
+        {
+            "text": name,
+            "tokens": tokens,
+            "backbone": backbone.products(tokens),
+            "head": head_products.head_forward(shape),
+            "attention_share": backbone.attention_share(tokens),
+            "other": backbone.other.count(tokens),
+        }
+        for name, tokens in chosen.items()
+    ]
+
+
+def dataset_encoding(setting: Setting, batch: int) -> dict[str, Any]:
+    """Positions and products of all distinct texts: their own tokens, padded in random batches, shared beginnings."""
+    own = setting.lengths.tokens[setting.lengths.distinct]
+    in_batches = padded(setting.backbone, own, batch)
+    return {
+        "texts": len(own),
+        "tokens": int(own.sum()),
+        "products": setting.backbone.products(own),
+        "padded_tokens": round(in_batches.positions * len(own)),
+        "padded_products": round(in_batches.products * len(own)),
+        "nodes": setting.lengths.nodes,
+        "batch": batch,
+    }
+
+
+@dataclass(frozen=True)
+class Search:
+    """One query against `documents` embeddings of `dim` dimensions: products, and bytes read in float32."""
+
+    documents: int
+    dim: int
+    flops: int
+    bytes_read: int
+
+
+def searches(shape: HeadShape, documents: tuple[int, ...]) -> list[Search]:
+    """Count an exact search at each prefix: 2 d N."""
+    dims = [shape.scale_dim * (j + 1) for j in range(shape.scales)]
+    return [Search(n, dim, 2 * dim * n, 4 * dim * n) for n in documents for dim in dims]
+
+
+def storage(shape: HeadShape, hidden: int, feature_bytes: int) -> dict[str, Any]:
+    """Bytes per document of each prefix and number format, and of the stored feature."""
+    dims = [shape.scale_dim * (j + 1) for j in range(shape.scales)]
+    return {
+        "embedding": [{"dim": dim, "float32": 4 * dim, "float16": 2 * dim, "int8": dim} for dim in dims],
+        "feature": {"dim": hidden, "bytes": hidden * feature_bytes},
+        "key": 16,
+        "checksum": 8,
+    }
