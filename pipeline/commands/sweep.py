@@ -36,7 +36,7 @@ from pipeline.terminal.options import NameList, NumberList, force_option, known_
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="ray: a task a combination on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
+    help="ray: one task per combination on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
 )
 @click.option(
     "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."

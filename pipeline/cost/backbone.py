@@ -9,7 +9,7 @@ where `linear` are the linear maps of the layers as often as they are applied, `
 and `once` is the pooler, if there is one. The three are learnt from torch's flop counter at three lengths and must
 foretell a fourth. It counts T^2 pairs for a causal backbone too, as a kernel that masks computes; needed are
 T (T + 1) / 2. A formula over the modules would miss what an architecture does otherwise (ALBERT applies one layer
-twelve times); 2 x parameters a token counts the embedding table, which is looked up and not multiplied, and forgets
+twelve times); 2 x parameters per token counts the embedding table, which is looked up and not multiplied, and forgets
 attention. What asks for a number while it runs (DeBERTa, mixtures of experts) cannot be counted so, and is refused.
 
 Torch's counter knows products alone. What it leaves out (additions, norms, activations, softmax) is counted beside:
@@ -79,7 +79,7 @@ class Elementwise:
     c: float
 
     def count(self, lengths: NDArray[np.int64] | int) -> int:
-        """Count texts of these lengths, a text each."""
+        """Count texts of these lengths."""
         tokens = np.atleast_1d(np.asarray(lengths, np.float64))
         return round(float((self.a + self.b * tokens + self.c * tokens * tokens).sum()))
 
@@ -118,7 +118,7 @@ _LENGTHS = (_STEP, 2 * _STEP, 3 * _STEP, 4 * _STEP)
 
 @dataclass(frozen=True)
 class BackboneCount:
-    """Products of a backbone: `linear` a token, `attention` a pair of tokens, `once` a text.
+    """Products of a backbone: `linear` per token, `attention` per pair of tokens, `once` per text.
 
     `hidden` is the length H of a feature; `parameters` counts all weights, `embedding` those that are looked up.
     `other` counts what is no product (norms, activations, softmax).
@@ -136,7 +136,7 @@ class BackboneCount:
     other: Elementwise
 
     def products(self, lengths: NDArray[np.int64] | int, *, masked: bool = False) -> int:
-        """Count texts of these lengths, a text each, without padding.
+        """Count texts of these lengths, without padding.
 
         :param masked: count the pairs that a causal backbone masks too.
         """

@@ -1,7 +1,7 @@
 """What training a head and using it costs, counted: with the backbone in the loop and with the cache.
 
 In the loop every step sends its texts through the frozen backbone again: published are four passes for each anchor
-(two terms, an anchor and a positive each), so 4 x epochs a training text. With the cache what remains is one pass a
+(two terms, an anchor and a positive each), so 4 x epochs per training text. With the cache what remains is one pass per
 distinct text of the dataset, once, whatever is trained on it later. A step's own products and its optimiser stay.
 What is used later is the backbone and the head for each text, a search per query, and the bytes of each document.
 """
@@ -25,7 +25,7 @@ PUBLISHED_PASSES = 4
 PUBLISHED_METHODS = ("v5", "mrl")
 PUBLISHED_TOKENS = 128
 OPTIMISER_BYTES = 16
-"""Bytes a parameter while training: weight, gradient and AdamW's two moments, float32 each."""
+"""Bytes per parameter while training: weight, gradient and AdamW's two moments, float32 each."""
 FEATURE_BYTES, BACKBONE_BYTES = 4, 2
 MILLION = 1_000_000
 
@@ -71,9 +71,9 @@ class Fit:
 class Training:
     """A method's training, counted.
 
-    `passes`: backbone passes a step with the backbone in the loop; `published_backbone`, `loop_backbone` and
-    `padded_backbone` are their products with 128 tokens a text, with the texts' own lengths, and with the padding of a
-    random batch. `cached` needs the features of every distinct text of the dataset. `bytes` of memory: the head's
+    `passes`: backbone passes per step with the backbone in the loop; `published_backbone`, `loop_backbone` and
+    `padded_backbone` are their products with 128 tokens per text, with the texts' own lengths, and with the padding of
+    a random batch. `cached` needs the features of every distinct text of the dataset. `bytes` of memory: the head's
     weights with gradients and optimiser, the training features in float32, the backbone's weights in bfloat16.
     """
 

@@ -15,10 +15,10 @@ from heads.methods import Method, Supervision, View
 from heads.presets import HeadShape
 
 ADAMW = 15
-"""Operations a parameter of AdamW (Loshchilov and Hutter, 2019, algorithm 2): 2 decay, 3 and 4 the two moments (the
+"""Operations per parameter of AdamW (Loshchilov and Hutter, 2019, algorithm 2): 2 decay, 3 and 4 the two moments (the
 square included), 2 their corrections, root, epsilon, quotient and the step itself."""
 CLIPPING = 3
-"""Operations a parameter of clipping by the gradient's norm: square, sum, scale."""
+"""Operations per parameter of clipping by the gradient's norm: square, sum, scale."""
 
 
 def head_forward(shape: HeadShape) -> int:

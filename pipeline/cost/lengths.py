@@ -85,7 +85,7 @@ def _nodes(sequences: Sequences) -> int:
 
 @dataclass(frozen=True)
 class Padded:
-    """What a random batch padded to its longest text costs a text, on average: positions and products."""
+    """What a random batch padded to its longest text costs per text, on average: positions and products."""
 
     positions: float
     products: float

@@ -65,17 +65,17 @@ def cost(
     methods: Sequence[str],
     *,
     measure: bool,
-    told: Progress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Count everything, and measure what takes a second or two.
 
-    :param told: what is being measured, and how many of how many measurements are done.
+    :param progress: told what is being measured, and how many of how many measurements are done.
     :raises heads.HeadsError: if a method or a setting cannot be used.
     """
     trained = [training(setting, method) for method in methods]
     shape = setting.shape(methods[0])
     found = searches(shape, (len(setting.train), MILLION))
-    measured = _measured(setting, dataset, backbone, trained, found, told) if measure else _NOTHING
+    measured = _measured(setting, dataset, backbone, trained, found, progress) if measure else _NOTHING
     counted = setting.backbone
     return {
         "dataset": dataset.id,
@@ -117,19 +117,19 @@ def _measured(
     backbone: cache.backbone.Backbone,
     trained: Sequence[Training],
     found: Sequence[Search],
-    told: Progress,
+    progress: Progress,
 ) -> _Measured:
     total = len(trained) + 2
-    told(0, total, "search")  # first: threads that the others leave waiting would slow it
+    progress(0, total, "search")  # first: threads that the others leave waiting would slow it
     queries = {row: search_seconds(row) for row in found}
     steps = {}
     for done, one in enumerate(trained, start=1):
-        told(done, total, f"steps of {one.method}")
+        progress(done, total, f"steps of {one.method}")
         labels = dataset.labels[setting.train]
         steps[one.method] = step_seconds(
             one.method, labels, setting.backbone.hidden, head=setting.head, batch=one.batch
         )
-    told(total - 1, total, backbone.name)
+    progress(total - 1, total, backbone.name)
     try:
         speed = backbone_speed(backbone, setting.backbone, dataset.texts, setting.lengths)
     except cache.CacheError as error:

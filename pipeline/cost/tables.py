@@ -46,7 +46,7 @@ def _row(table: Table, name: str, records: Sequence[Record], cell: Callable[[Rec
 
 def step_table(trainings: Sequence[Record]) -> Table:
     """One training step of each method: with the backbone in the loop above, what the cache leaves below."""
-    table = _columns("one training step, counted", "FLOP a step", trainings)
+    table = _columns("one training step, counted", "FLOP per step", trainings)
     for name, cell in (
         ("anchors", lambda r: f"{r['batch']:,}"),
         ("backbone passes in the loop", lambda r: f"{r['passes']:,}"),
@@ -111,7 +111,7 @@ def encoding_table(encodings: Sequence[Record], speed: Record | None) -> Table:
         )  # fmt: skip
     if speed is not None:
         table.caption = (
-            f"measured: {seconds(speed['seconds_per_text'])} a text over {speed['texts']:,} of the dataset's, "
+            f"measured: {seconds(speed['seconds_per_text'])} per text over {speed['texts']:,} of the dataset's, "
             f"{speed['device']}, {speed['dtype']}"
         )
         table.caption_justify = "left"
@@ -136,7 +136,7 @@ def search_table(searches: Sequence[Record], storage: Record) -> Table:
 def claims_table(claims: Sequence[Record]) -> Table:
     """The published figures beside the counts for the published setting."""
     table = Table(
-        title="published claims recounted: Qwen3-0.6B, 24 anchors, 128 tokens a text,\n10 > 150 classes",
+        title="published claims recounted: Qwen3-0.6B, 24 anchors, 128 tokens per text,\n10 > 150 classes",
         title_justify="left",
         show_lines=True,
     )
@@ -163,12 +163,12 @@ def notes(result: Record) -> list[str]:
         lines[-1] += f"; every token prefix once: {1 - whole['nodes'] / whole['tokens']:.0%} fewer positions"
     lines.append(
         f"{backbone['name']}: {backbone['parameters'] / 1e6:,.1f} M parameters, of which "
-        f"{backbone['embedding'] / 1e6:,.1f} M are looked up, {flop(backbone['linear'])} a token"
+        f"{backbone['embedding'] / 1e6:,.1f} M are looked up, {flop(backbone['linear'])} per token"
     )
     feature = result["storage"]["feature"]
     lines.append(
         f"cache: {quantity((feature['bytes'] + 24) * whole['texts'], 'B')} of features, keys and checksums "
-        f"({feature['bytes']:,} + 24 a text)"
+        f"({feature['bytes']:,} + 24 per text)"
     )
     lines.append(_measured_note(result))
     return lines
@@ -180,6 +180,6 @@ def _measured_note(result: Record) -> str:
     if result["speed"] is None:
         return f"Seconds of a step are measured here; those of the backbone are not: {result['not_measured']}."
     return (
-        "Seconds per step, a text and a query are measured on this machine; those of a fit are steps and passes times "
-        "these, without validation."
+        "Seconds per step, per text and per query are measured on this machine; those of a fit are steps and passes "
+        "times these, without validation."
     )

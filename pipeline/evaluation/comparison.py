@@ -298,8 +298,8 @@ def _rows(pairs: Sequence[tuple[Method, Method, Sequence[_Column]]]) -> list[Com
     texts = statistics.bootstrap_interval(
         np.stack(differences, axis=1), first.query_index, span=(-span, span), seed=first.seed
     )
-    told = [(a, b, column) for a, b, columns in pairs for column in columns]
-    return [_row(*of, *figures) for of, *figures in zip(told, means, texts, strict=True)]
+    compared = [(a, b, column) for a, b, columns in pairs for column in columns]
+    return [_row(*of, *figures) for of, *figures in zip(compared, means, texts, strict=True)]
 
 
 def _row(a: Method, b: Method, column: _Column, means: Sequence[Floats], texts: Floats) -> Comparison:

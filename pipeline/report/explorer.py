@@ -154,7 +154,7 @@ class _Map(NamedTuple):
 
 
 def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[int, int, str], None]) -> dict[str, _Map]:
-    """A map a subject: neighbours one after another (the search takes every core), layouts side by side."""
+    """One map per scorable: neighbours one after another (the search takes every core), layouts side by side."""
     dims = _common_dims(scorables)
     maps: dict[str, _Map] = {}
     drawn = {}

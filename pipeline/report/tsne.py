@@ -5,7 +5,7 @@ all others, the push falling off as 1 / (1 + d^2)^2. The push is minus half the 
 all points of 1 / (1 + d^2): one convolution on a grid, done by FFT (the idea of Linderman et al. 2019), not n^2
 pairs. The neighbours are the exact ones that the page shows anyway, all weighted alike: no perplexity to search.
 
-It costs about 1.5 ms a step for 4,000 points. The alternatives: the first two principal components, free but one blob
+It costs about 1.5 ms per step for 4,000 points. The alternatives: the first two principal components, free but one blob
 of 150 intents; UMAP or scikit-learn's t-SNE, a dependency each and ten times the seconds. A map is for the eye:
 distances in it mean little, and no figure of the report is taken from one.
 """
@@ -28,7 +28,7 @@ MOVES = 70
 """Steps of a map that begins at another one."""
 _EARLY_PULL = 12.0
 _COARSE, _FINE = 96, 192
-"""Cells of the grid a side: fine ones matter once groups have found their places."""
+"""Cells per side of the grid: fine ones matter once groups have found their places."""
 
 
 def layout(neighbours: Ints, start: Points, steps: int = STEPS, early: int = EARLY) -> Points:

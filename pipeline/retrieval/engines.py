@@ -1,7 +1,7 @@
 """Engines for the filter side by side: our exact search, FAISS's flat index, HNSW and IVF.
 
 For each the whole two-stage search with that engine as its filter: what building takes, bytes on disk, how long a query
-waits, queries a second in a batch, the share of the exact candidates that the engine finds, recall@10 and label
+waits, queries per second in a batch, the share of the exact candidates that the engine finds, recall@10 and label
 precision@10 after re-ranking. An approximate filter loses documents before re-ranking can find them; how many is what
 its speed costs. Methods are compared through the exact one, or an index's losses would be taken for theirs.
 
@@ -112,7 +112,7 @@ def _hnsw(faiss: Any, units: np.ndarray) -> Any:
 
 
 def _ivf(faiss: Any, units: np.ndarray) -> Any:
-    cells = max(1, min(round(4 * math.sqrt(len(units))), len(units) // 39))  # 39 rows a cell: what its k-means wants
+    cells = max(1, min(round(4 * math.sqrt(len(units))), len(units) // 39))  # 39 rows per cell: what its k-means wants
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(units.shape[1]), units.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
     index.train(units)
     index.add(units)

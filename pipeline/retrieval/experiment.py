@@ -82,7 +82,7 @@ class Experiment:
 
 
 def flops_per_query(dim: int, documents: int, candidates: int | None, full: int) -> int:
-    """Multiplications and additions of a query: 2 d N to filter, 2 D a candidate to re-rank."""
+    """Multiplications and additions of a query: 2 d N to filter, 2 D per candidate to re-rank."""
     return 2 * dim * documents + (0 if candidates is None else 2 * full * candidates)
 
 

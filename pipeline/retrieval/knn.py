@@ -55,7 +55,7 @@ def search(queries: Array, documents: Stored, k: int) -> Found:
     """Find the k documents nearest to each query by cosine of the stored prefix.
 
     :param queries: real [q, D], D at least the prefix; cut and normalised here.
-    :param k: documents a query; all of them where there are fewer.
+    :param k: documents per query; all of them where there are fewer.
     :raises PipelineError: if k is less than 1, a query is shorter than the prefix, there is no document, or more than
         2^32.
     """
@@ -91,7 +91,7 @@ def two_stage(queries: Array, filtering: Stored, full: Stored, candidates: int, 
 
     :param queries: real [q, D].
     :param candidates: documents that the filter lets through for each query.
-    :param k: documents a query, at most `candidates`.
+    :param k: documents per query, at most `candidates`.
     :raises PipelineError: as `search`, or if k exceeds the candidates, or the two hold other numbers of documents.
     """
     if len(filtering) != len(full):

@@ -1,6 +1,6 @@
-"""What a search is worth, a query at a time: labels first, agreement with one's own full vector second.
+"""What a search is worth, by query: labels first, agreement with one's own full vector second.
 
-- Label precision@10: share of the ten documents that carry the query's own label, a level each. It asks what a reader
+- Label precision@10: share of the ten documents that carry the query's own label, by level. It asks what a reader
   asks, and means the same for every embedding. A class with fewer than ten documents cannot reach 1.
 - recall@10: share of the ten nearest by the full vector that a cheaper search returns too. It rewards redundancy: an
   embedding whose full vector says no more than its prefix agrees with itself perfectly.

@@ -2,7 +2,7 @@
 
 A prefix is normalised once, when it is stored, so that a cosine is one dot product. float16 is that, rounded. int8
 gives each document its own step (its largest magnitude / 127) and then forgets it: a cosine needs the codes alone and
-their length, one float32 a document, so that rounding shortens no vector. A shared step for each dimension would save
+their length, one float32 per document, so that rounding shortens no vector. A shared step for each dimension would save
 these 4 bytes and need the corpus before the first document can be stored.
 """
 

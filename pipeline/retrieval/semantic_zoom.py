@@ -3,7 +3,7 @@
 The query takes the path of `pipeline encode`, by the same function, so its features are the same bits; the neighbours
 are found by the search that scores (`heads.knn`), all prefixes in one pass. What would take longest is mapping
 the corpus through the head again for every question, so its embedding is kept beside the run, with the id of the
-dataset whose texts these are: rows may have changed since the run was trained. 4 bytes a dimension and text.
+dataset whose texts these are: rows may have changed since the run was trained. 4 bytes per dimension and text.
 
 In the terminal it is one table, texts x prefixes, whose cells are ranks.
 """
@@ -104,7 +104,7 @@ def nearest(run: Run, features: LabelledFeatures, query: np.ndarray, top: int) -
     """Find the training texts nearest to a query at each prefix of a run's head.
 
     :param query: features [1, H].
-    :param top: texts a prefix; all of them where there are fewer.
+    :param top: texts per prefix; all of them where there are fewer.
     :raises PipelineError: if texts of the dataset were not embedded.
     :raises heads.HeadsError: if the checkpoint is damaged.
     """

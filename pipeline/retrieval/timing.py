@@ -19,7 +19,7 @@ from torch import Tensor
 
 BATCH = 256
 ROUNDS = 5
-_SECONDS, _LEAST, _MOST = 0.5, 4, 20  # of all rounds together; queries a round
+_SECONDS, _LEAST, _MOST = 0.5, 4, 20  # of all rounds together; queries per round
 _REPEATS = 3
 
 

