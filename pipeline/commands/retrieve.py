@@ -62,6 +62,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     with everything, is kept in reports/retrieval-DATASET-BACKBONE.json.
     """
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
+    from pipeline.report.collect import retrieval_path
     from pipeline.retrieval.experiment import device_of, experiment
     from pipeline.retrieval.results import results_of
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables, sentences
@@ -77,7 +78,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
             scorables.append(one)
     sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
     plan = _plan(session, scorables, sizes, device, options)
-    path = session.artifacts.root / "reports" / f"retrieval-{features.dataset.id}-{features.backbone}.json"
+    path = retrieval_path(session.artifacts, features)
     check_output(path, own=True)
     with session.console.progress("retrieving") as bar:
         found = experiment(scorables, features, sizes, options["queries"], plan, bar.update)

@@ -133,6 +133,7 @@ def next_steps(
     :param advised: what the answer names; an untrained one, such as ``pca*``, is no run yet.
     """
     import heads
+    from cache.backbone import SERVED
 
     place = (
         [] if artifacts == Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts")) else ["--artifacts", str(artifacts)]
@@ -143,13 +144,15 @@ def next_steps(
         if options[name] is not None
         for word in (f"--{name.replace('_', '-')}", str(options[name]))
     ]
+    served = (options.get("backbone") or "").startswith(SERVED)  # no file of it is here that a model could hold
+    kind = ["parquet", "--output", "vectors.parquet"] if served else ["sentence-transformers", "--output", "model"]
     more = ["fit-head", "--method", ",".join(seeded), "--seeds", "42,123,456", *settings]
     untrained = (advised or "").removesuffix("*")
     named = ["--method", untrained] if advised != untrained and untrained in heads.METHODS else []
     steps: list[tuple[list[str], str]] = [
         (["search", " ".join(text.split())[:_SHOWN].rstrip()], "semantic zoom: the nearest texts at each prefix"),
         *([(["fit-head", *named], "what the answer names, as a head that can be exported")] if named else []),
-        (["export", *named, "--format", "sentence-transformers", "--output", "model"], "a model for use elsewhere"),
+        (["export", *named, "--format", *kind], f"{'the vectors' if served else 'a model'} for use elsewhere"),
         (["score", "--protocol", "leave-one-out"], "test texts against each other, without the training split"),
     ]
     if seeded and not {42, 123, 456} <= set(options["seeds"]):

@@ -79,11 +79,7 @@ def cost(
     counted = setting.backbone
     return {
         "dataset": dataset.id,
-        "backbone": {
-            "name": counted.name, "parameters": counted.parameters, "embedding": counted.embedding,
-            "linear": counted.linear, "attention": counted.attention, "once": counted.once, "causal": counted.causal,
-            "layers": counted.layers, "hidden": counted.hidden, "other": asdict(counted.other),
-        },
+        "backbone": asdict(counted),
         "head": setting.head,
         "classes": list(setting.classes),
         "tokens": setting.lengths.summary(),
@@ -95,7 +91,7 @@ def cost(
         "speed": None if measured.backbone is None else asdict(measured.backbone),
         "not_measured": measured.reason,
         "machine": machine() if measure else None,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)

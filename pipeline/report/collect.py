@@ -134,6 +134,11 @@ def reproduced_path(artifacts: Artifacts, features: LabelledFeatures) -> Path:
     return artifacts.root / "reports" / f"reproduced-{page_name(features)}.json"
 
 
+def retrieval_path(artifacts: Artifacts, features: LabelledFeatures) -> Path:
+    """Where `pipeline retrieve` leaves what it measured."""
+    return artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
+
+
 def page_name(features: LabelledFeatures) -> str:
     """What files about one dataset and backbone are called in `reports/`."""
     return f"{features.dataset.id}-{features.backbone}"
@@ -144,7 +149,7 @@ def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> Retrieva
 
     A damaged one is named and left out: a page lacks a section, not the command its page.
     """
-    path = artifacts.root / "reports" / f"retrieval-{page_name(features)}.json"
+    path = retrieval_path(artifacts, features)
     try:
         found = read_record(path, dict[str, Any])
         if found is None:

@@ -48,6 +48,12 @@ def test_a_head_that_was_asked_for_is_asked_for_again():
     assert fit[fit.index("--head") + 1] == "paper"
 
 
+def test_of_a_backbone_behind_a_server_the_vectors_are_exported_there_is_no_model():
+    found = words_of(next_steps(Path("a"), ("v5",), {**OPTIONS, "backbone": "openai:small"}, "text", page=False))
+    (export,) = [words for words in found if words[1] == "export"]
+    assert export[export.index("--format") + 1] == "parquet"
+
+
 def test_a_long_text_of_many_lines_is_searched_for_by_its_beginning():
     text = "The screen stays black\n\n" + "after the update\t" * 40
     (line,) = [line for line in steps(Path("a"), ("v5",), OPTIONS, text) if line.startswith("  pipeline search")]

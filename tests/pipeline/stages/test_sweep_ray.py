@@ -121,10 +121,23 @@ def test_parquet_without_labels_is_embedded_alone(joining, tmp_path):
     assert here("embed", "corpus", "--ray-address", address).returncode == 2
 
 
-def test_what_has_labels_is_no_corpus_and_options_about_labels_are_refused(tmp_path):
+def test_what_has_labels_is_no_corpus_and_options_about_labels_are_refused(tmp_path, pipeline):
     folder = tmp_path / "corpus"
     folder.mkdir()
     pl.DataFrame({"text": ["a"]}).write_parquet(folder / "a.parquet")
+    asked = (
+        "embed",
+        folder,
+        "--backbone",
+        "minilm",
+        "--engine",
+        "ray",
+        "--ray-address",
+        "nowhere:1",
+        "--make-coarse",
+        "2",
+    )
+    assert "--make-coarse derives a level of labels" in pipeline.fails(*asked, status=2)
     assert corpus_of(DatasetSource(str(folder))).rows == 1
     assert corpus_of(DatasetSource(str(folder / "*.parquet"))).rows == 1
     assert corpus_of(DatasetSource(str(folder), levels=("a", "b"))) is None
