@@ -87,7 +87,7 @@ def _weights(session: Session) -> Iterator[Finding]:
 def _extras(session: Session) -> Iterator[Finding]:
     for name, extra in EXTRAS.items():
         there = all(importlib.util.find_spec(module) is not None for module in extra.packages)
-        remedy = "" if there else f"for {extra.purpose}: pip install {' '.join(extra.packages.values())}"
+        remedy = "" if there else f"for {extra.purpose}: {extra.command}"
         yield Finding(f"[{name}]", True if there else None, "installed" if there else "absent", remedy)
 
 

@@ -41,6 +41,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     run = run_asked(session, options)
     dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
     facts = {"command": "encode", "run": run.id, "dim": dim, "input": file_digest(file.read_bytes())}
+    facts |= {"text": options["text"]} if options["text"] != "text" else {}
     check_output(output, force=options["force"], inputs=[file], own=made_by(output) == facts)
     given = beside(given, run.record["levels"], file)
     with console.progress("embedding") as bar:

@@ -72,6 +72,8 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
         session.console.show(sentence)
     result = {
         "dataset": features.dataset.id,
+        "fingerprint": features.fingerprint,
+        "layer": features.layer,
         "claims": [to_json(claim) for claim in claims],
         "gallery_size": [to_json(effect) for effect in effects],
     }
@@ -111,8 +113,6 @@ def _about(features: LabelledFeatures, head: str, seeds: Sequence[int]) -> dict[
 
     return {
         "backbone": features.backbone,
-        "fingerprint": features.fingerprint,
-        "layer": features.layer,
         "head": head,
         "seeds": list(seeds),
         "commit": commit(),

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 import data
-from pipeline.claims.verdicts import Judged, judge
+from pipeline.claims.verdicts import NOT_MEASURED, Judged, judge
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Comparison, Entry, compare
 from pipeline.evaluation.embeddings import Scorable, baselines_of, run_scorable
 from pipeline.evaluation.recommend import answer, layer_sentences
 from pipeline.evaluation.score import PROTOCOLS
-from pipeline.evaluation.scores import Score, method_names
+from pipeline.evaluation.scores import Score, from_json, method_names
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.frames import accuracy_frame, history_frame
 from pipeline.report.html import isolated
@@ -119,7 +119,7 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         entries=entries,
         comparisons={name: _compared(found) for name, found in entries.items()},
         cells=_galleries(session, scorables, galleries),
-        claims=_judged(entries, runs) if reproduced_path(session.artifacts, features).is_file() else (),
+        claims=_judged(session.artifacts, features, entries, runs),
         layers=layer_sentences(
             runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
         ),
@@ -174,15 +174,29 @@ def _compared(entries: Sequence[Entry]) -> list[Comparison]:
         return []
 
 
-def _judged(entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]) -> Sequence[Judged]:
-    """The published claims, if v5 and mrl share a seed; on search those that are counted: the others take minutes."""
+def _judged(
+    artifacts: Artifacts, features: LabelledFeatures, entries: Mapping[str, Sequence[Entry]], runs: Sequence[Run]
+) -> Sequence[Judged]:
+    """The published claims, if `reproduce` was run and v5 and mrl share a seed.
+
+    On search, which takes minutes to measure, they are those that it left, if they are of these features.
+    """
+    path = reproduced_path(artifacts, features)
     seeds = [{entry.seed for entry in entries[PROTOCOLS[0]] if entry.method == name} for name in ("v5", "mrl")]
-    if not seeds[0] & seeds[1]:
+    if not path.is_file() or not seeds[0] & seeds[1]:
         return ()
     from pipeline.claims.cost import cost_measurements  # these two count by torch, which no other section needs
     from pipeline.claims.search import search_measurements
 
-    return judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(())})
+    found = judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(())})
+    try:
+        left = read_record(path, dict[str, Any]) or {}
+        same = left.get("fingerprint") == features.fingerprint
+        known = {row["id"]: from_json(Judged, row) for row in left["claims"]} if same else {}
+    except (PipelineError, TypeError, KeyError) as error:
+        tell(f"{path}: {error}; left out: `pipeline reproduce` writes it again")
+        known = {}
+    return [known.get(claim.id, claim) if claim.verdict == NOT_MEASURED else claim for claim in found]
 
 
 def _galleries(session: Session, scorables: Sequence[Scorable], measure: bool) -> list[Score]:

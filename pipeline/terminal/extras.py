@@ -17,6 +17,11 @@ class Extra:
     purpose: str
     packages: Mapping[str, str]
 
+    @property
+    def command(self) -> str:
+        """What installs all of it."""
+        return f"pip install {' '.join(self.packages.values())}"
+
 
 EXTRAS = {
     "offline": Extra(
@@ -44,8 +49,9 @@ def needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        extra, package = next((e, row.packages[module]) for e, row in EXTRAS.items() if module in row.packages)
+        name, extra = next(row for row in EXTRAS.items() if module in row[1].packages)
         raise PipelineError(
-            f"this command needs the package {package} of the extra [{extra}], which cannot be imported ({error})",
-            f"pip install {' '.join(name for name, of in _PACKAGES.values() if of == extra)}",
+            f"this command needs the package {extra.packages[module]} of the extra [{name}], which cannot be imported "
+            f"({error})",
+            extra.command,
         ) from error

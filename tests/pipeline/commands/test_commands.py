@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -289,7 +290,8 @@ def test_galleries_of_a_run_are_searched_once(fitted, tmp_path):
 def test_reproduce_judges_every_claim(fitted, tmp_path):
     written = tmp_path / "reproduce.json"
     call = ("reproduce", "--seeds", "1,2", "--epochs", "2", "--corpus-size", "1000", "--output", written)
-    found = copied(fitted, tmp_path).json(*call)
+    copy = copied(fitted, tmp_path)
+    found = copy.json(*call)
     kept = json.loads(written.read_text())
     assert {name: kept[name] for name in found} == found
     assert kept["seeds"] == [1, 2]
@@ -308,6 +310,9 @@ def test_reproduce_judges_every_claim(fitted, tmp_path):
     assert claims["two-stage"]["seeds"] == 2
     assert "72 real documents" in claims["two-stage"]["protocol"]
     assert "v5 - mrl, 1,000 documents, simulated" in claims["two-stage"]["measured"]
+    page = Path(copy.json("report")["path"]).read_text("utf-8")
+    assert "72 real documents" in page
+    assert "take minutes to measure" not in page
 
 
 def test_a_sweep_does_only_what_is_left_and_a_second_does_nothing(pipeline, small_csv, tmp_path):
@@ -388,6 +393,7 @@ def _write(path, text):
 
 COMMANDS = """
 import sys
+from pathlib import Path
 from pipeline.cli import main
 for words in (["score"], ["compare"], ["fit-head", "--method", "v5", "--seeds", "77", "--epochs", "1"]):
     sys.argv[1:] = words

@@ -49,7 +49,7 @@ def test_a_head_that_was_asked_for_is_asked_for_again():
 
 
 def test_of_a_backbone_behind_a_server_the_vectors_are_exported_there_is_no_model():
-    found = words_of(next_steps(Path("a"), ("v5",), {**OPTIONS, "backbone": "openai:small"}, "text", page=False))
+    found = words_of(steps(Path("a"), ("v5",), {**OPTIONS, "backbone": "openai:small"}))
     (export,) = [words for words in found if words[1] == "export"]
     assert export[export.index("--format") + 1] == "parquet"
 

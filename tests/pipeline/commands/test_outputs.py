@@ -79,6 +79,7 @@ def test_nothing_is_replaced_unasked_and_a_rerun_is_known_as_its_own(fitted, new
     again = fitted.json("encode", new_csv, "--method", "v5", "--output", output)
     assert again["texts"] == 2
     assert "--force" in fitted.fails("encode", new_csv, "--method", "mrl", "--output", output)
+    assert "--force" in fitted.fails("encode", new_csv, "--method", "v5", "--text", "id", "--output", output)
     assert "is what is read" in fitted.fails("encode", output, "--method", "v5", "--output", output, "--force")
 
 
