@@ -20,7 +20,6 @@ from scipy.cluster.hierarchy import cut_tree, linkage
 import cache
 import data
 from pipeline.errors import PipelineError
-from pipeline.stages.embed import Embedded
 from pipeline.workspace.artifacts import Artifacts, Current, DatasetSource
 from pipeline.workspace.features import LabelledFeatures
 
@@ -55,7 +54,9 @@ def class_centroids(
     return found, sums / np.bincount(places)[:, None]
 
 
-def with_coarse_level(artifacts: Artifacts, source: DatasetSource, embedded: Embedded, count: int) -> Embedded:
+def with_coarse_level(
+    artifacts: Artifacts, source: DatasetSource, features: LabelledFeatures, count: int
+) -> data.Dataset:
     """Derive `count` coarse classes from the training rows' features, write them down, and take them as hierarchy.
 
     The dataset with the made level becomes the current one; no feature is computed again.
@@ -64,7 +65,7 @@ def with_coarse_level(artifacts: Artifacts, source: DatasetSource, embedded: Emb
 
     :raises PipelineError: if the dataset has several levels, or too few classes with training rows.
     """
-    dataset = embedded.dataset
+    dataset = features.dataset
     if len(dataset.levels) > 1:
         raise PipelineError(
             f"{dataset.id} has {len(dataset.levels)} levels: {' > '.join(dataset.levels)}",
@@ -72,14 +73,13 @@ def with_coarse_level(artifacts: Artifacts, source: DatasetSource, embedded: Emb
         )
     if source.source in data.BUILT_IN:
         raise PipelineError(f"{source.source} is built in with its levels", "leave --make-coarse out")
-    features = embedded.features()
     path = artifacts.datasets / "coarse" / f"{dataset.id}-{count}-{features.store.folder.name}.json"
     if not path.exists():
         _write(path, dataset, features, count)
     made = replace(source, description=replace(source.description, hierarchy=str(path.resolve())))
     whole = artifacts.load_dataset(made)
-    artifacts.remember(Current(made, whole.id, embedded.backbone, artifacts.current().stores))
-    return replace(embedded, dataset=whole, dataset_id=whole.id, warnings=whole.warnings)
+    artifacts.remember(Current(made, whole.id, features.source, artifacts.current().stores))
+    return whole
 
 
 def _write(path: Path, dataset: data.Dataset, features: LabelledFeatures, count: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,8 @@ def _shown_coarsened(
     if options.get("make_coarse") is not None:
         from pipeline.stages.coarse_level import with_coarse_level
 
-        embedded = with_coarse_level(session.artifacts, source, embedded, options["make_coarse"])
+        whole = with_coarse_level(session.artifacts, source, embedded.features(), options["make_coarse"])
+        embedded = replace(embedded, dataset=whole, dataset_id=whole.id, warnings=whole.warnings)
     _show(session, embedded)
     return embedded
 
