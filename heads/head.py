@@ -207,7 +207,8 @@ class FractalHead(torch.nn.Module):
         """Normalised prefixes, some rows at a time."""
         dim = self.shape.dim if dim is None else dim
         if dim not in self.dims or not is_whole(dim):
-            raise HeadsError(f"dim is {dim!r}, which is no prefix", f"use one of {', '.join(map(str, self.dims))}")
+            known = ", ".join(map(str, self.dims))
+            raise HeadsError(f"dim is {dim!r}, which is no prefix: there are {known}", "use one of these")
         rows = checked_features(features, "features")
         if rows.shape[1] != self.shape.inputs:
             raise HeadsError(

@@ -304,7 +304,7 @@ class Zoom:
     def _check_dim(self, dim: int | None) -> None:
         if dim is not None and dim not in self.dims:
             known = ", ".join(map(str, self.dims))
-            raise heads.HeadsError(f"dim is {dim!r}, which is no prefix", f"use one of {known}")
+            raise heads.HeadsError(f"dim is {dim!r}, which is no prefix: there are {known}", "use one of these")
 
     def _level(self, level: int | str) -> int:
         count = len(self.levels)

@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused_by_row_or_name(store, texts, labels, words
 
 
 def test_no_prefix_is_refused(zoom):
-    with pytest.raises(HeadsError, match="65"):
+    with pytest.raises(HeadsError, match="65, which is no prefix: there are 64, 128, 192, 256"):
         zoom.encode(NEW, dim=65)
 
 
