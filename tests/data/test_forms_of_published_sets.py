@@ -62,7 +62,7 @@ def test_lines_that_begin_with_their_label(write):
     with pytest.raises(DataError, match="more than one label per text"):
         read(both)
     plain = write("e.txt", "".join(f"{text}\n" for text, *_ in ROWS))
-    with pytest.raises(DataError, match="nor others that look like labels"):
+    with pytest.raises(DataError, match="holds texts and no labels"):
         read(plain)
 
 
