@@ -25,6 +25,7 @@ from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import stored
 from pipeline.terminal.escape import shown
 from pipeline.workspace.artifacts import lasting_source
+from pipeline.workspace.runs import file_digest
 from semantic_zoom.columns import label_frame, text_list
 
 GALLERY = "gallery.parquet"
@@ -254,9 +255,10 @@ class Zoom:
         :raises cache.CacheError: if it is there already, or cannot be written.
         """
         with cache.store.atomic_folder(Path(folder)) as partial:
-            heads.save(self.head, partial, self.record)
             vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.dims[-1]))
             self.gallery.with_columns(vectors).write_parquet(partial / GALLERY)
+            digests = {GALLERY: file_digest((partial / GALLERY).read_bytes())}
+            heads.save(self.head, partial, {**self.record, "files": digests})
 
     @classmethod
     def load(cls, folder: str | Path, *, store: str | Path | None = None) -> Zoom:
@@ -275,7 +277,10 @@ class Zoom:
         if not path.is_file():
             return cls(head, record, pl.DataFrame({"text": []}), np.zeros((0, width), np.float32), where)
         try:
-            frame = pl.read_parquet(path)
+            content = path.read_bytes()
+            if record.get("files", {}).get(GALLERY, file_digest(content)) != file_digest(content):
+                raise DataError(f"{path} is not what was saved", "copy it again from where it was saved, or fit again")
+            frame = pl.read_parquet(content)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"{path} cannot be read ({error})", "save it again") from error
         if frame.columns != ["text", *record["levels"], "embedding"] or frame["embedding"].dtype != pl.Array(

@@ -94,8 +94,9 @@ def _read_with_certainty(
     if quotes is not None:
         return _Reading(stream, separator, quotes, first).fields(checked=False), None
     if _in_single_quotes(stream, separator):
-        fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
-        return fields, f"{stream.source}: fields stand between single quotation marks"
+        with contextlib.suppress(DataError):  # not all of them, so that the marks are characters
+            fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
+            return fields, f"{stream.source}: fields stand between single quotation marks"
     ways: dict[Quotes, str | None] = {"doubled": None}
     if stream.backslashes:
         ways["backslash"] = f'{stream.source}: quotation marks in fields are escaped by backslashes (\\")'

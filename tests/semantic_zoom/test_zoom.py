@@ -202,3 +202,13 @@ def test_the_example_of_the_readme_runs(store, tmp_path, monkeypatch):
     names = {"texts": TEXTS, "labels": PATHS, "new_texts": NEW, "new_labels": [list(row[1:3]) for row in TEST]}
     exec(example, names)
     assert (tmp_path / "zoom").is_dir()
+
+
+def test_a_changed_bit_of_the_saved_vectors_is_found(zoom, tmp_path):
+    zoom.save(tmp_path / "zoom")
+    path = tmp_path / "zoom" / "gallery.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"gallery\.parquet is not what was saved"):
+        Zoom.load(tmp_path / "zoom")

@@ -196,3 +196,9 @@ def test_bytes_of_a_parquet_file_are_texts_where_they_are_utf_8(tmp_path):
     pl.DataFrame({**columns, "text": [b"\xff", b"\xfe"]}).write_parquet(path)
     with pytest.raises(DataError, match="not a text"):
         load(path)
+
+
+def test_single_quotation_marks_that_do_not_hold_are_characters(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,level0,split\n'tis one,'a',train\n'it's' two,'b',test\n", encoding="utf-8")
+    assert load(path).frame.rows() == [("'tis one", "'a'", "train"), ("'it's' two", "'b'", "test")]
