@@ -335,7 +335,7 @@ class Zoom:
 
 
 def _store_folder(store: str | Path | None) -> Path:
-    return Path(store or Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "features"))
+    return Path(store or Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts", "features"))
 
 
 def _features(

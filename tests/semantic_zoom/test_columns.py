@@ -168,3 +168,10 @@ def test_a_zoom_that_is_not_there_is_named_once(tmp_path):
 
 def test_a_zoom_shows_no_control_characters(zoom):
     assert "\x1b" not in repr(Zoom.fit(TEXTS, {"a\x1b[31m": LABELS["area"]}, method="lda", store=zoom.store))
+
+
+def test_an_empty_variable_names_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIPELINE_ARTIFACTS", "")
+    monkeypatch.chdir(tmp_path)
+    Zoom.fit(TEXTS[:30], LABELS[:30], method="lda")
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
