@@ -28,7 +28,8 @@ from cache.errors import CacheError, file_error
 
 STALE_SECONDS = 3600.0
 _ERROR_NUMBER = re.compile(r"(?:os error|errno ?=?|Errno) (\d+)")  # as Rust, HDF5 and Python write it
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_REFUSALS = {*_OF_WRITING, errno.EIO, errno.EACCES, errno.EPERM}
 _PARTIAL = re.compile(r"^\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.partial$")
 
 
@@ -111,12 +112,15 @@ def _refusal_in(error: Exception, partial: Path) -> OSError | None:
     """Return the operating system's error that a library's exception (of safetensors, polars, HDF5) speaks of.
 
     Of a missing file only where the folder is gone: it may be another file, which the body reads. Where a message
-    has no number, a disk without room tells.
+    has no number, its words or a disk without room tell.
     """
     if found := _ERROR_NUMBER.search(str(error)):
         number = int(found[1])
         known = number in _REFUSALS or (number == errno.ENOENT and not partial.parent.exists())
         return OSError(number, os.strerror(number)) if known else None
+    for number in _OF_WRITING:
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number))
     with contextlib.suppress(OSError):
         if os.statvfs(partial.parent).f_bavail == 0:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -180,7 +184,7 @@ def _partial_name(path: Path) -> Path:
 
 def _concerns_another_file(error: OSError, partial: Path, path: Path) -> bool:
     """Return whether `error` comes from a file that the body of the `with` block read or wrote besides."""
-    name = str(error.filename or partial)
+    name = str(error.filename2 or error.filename or partial)  # of a copy the second is written
     return not name.startswith((str(partial), str(path))) and name != str(path.parent)
 
 

@@ -1,5 +1,6 @@
 """A file or folder is whole or absent: after an exception, a full disk, a kill at any of its steps."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -217,3 +218,21 @@ def test_a_folder_that_is_there_is_named_and_kept(when, tmp_path):
         (path / "mine").touch()
     assert [entry.name for entry in path.iterdir()] == ["mine"]
     assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("void write_index(): write error in .it.partial: 12206 != 110592 (No space left on device)"),
+        OSError(errno.ENOSPC, "No space left on device", "/elsewhere/tokenizer.json", None, "COPY"),
+    ],
+)
+def test_a_full_disk_is_explained_whatever_a_library_says_of_it(error, tmp_path):
+    with (
+        pytest.raises(CacheError, match=r"cannot write .*/it: No space left"),
+        atomic_folder(tmp_path / "it") as partial,
+    ):
+        if isinstance(error, OSError):
+            error.filename2 = str(partial / "tokenizer.json")
+        raise error
+    assert names(tmp_path) == []
