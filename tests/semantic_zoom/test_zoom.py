@@ -15,7 +15,7 @@ import torch
 from data import DataError
 from heads import HeadsError
 from semantic_zoom import Zoom
-from tests.pipeline.small_dataset import rows
+from tests.pipeline.small_dataset import rows, write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, TEST = ([row for row in rows() if (row[3] == "test") is held] for held in (False, True))
@@ -199,8 +199,8 @@ def test_the_example_of_the_readme_runs(store, tmp_path, monkeypatch):
     assert len(example.splitlines()) <= 8
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIPELINE_ARTIFACTS", str(store.parent))
-    names = {"texts": TEXTS, "labels": PATHS, "new_texts": NEW, "new_labels": [list(row[1:3]) for row in TEST]}
-    exec(example, names)
+    write_csv(tmp_path / "mine.csv", TRAIN)
+    exec(example, {})
     assert (tmp_path / "zoom").is_dir()
 
 
