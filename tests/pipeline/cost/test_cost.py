@@ -24,6 +24,9 @@ from pipeline.cost.measure import _rows, step_seconds
 from pipeline.cost.tables import quantity, seconds
 from tests.pipeline.small_dataset import rows, write_csv
 
+ANGLES = 128
+"""Of a text's positions: a matrix product in transformers up to 5.17, none in 5.24."""
+
 
 @pytest.fixture(scope="module")
 def measured():
@@ -37,7 +40,8 @@ def figures(measured, claim):
 def test_qwen3s_published_shape_has_its_published_size():
     made = count_config("qwen3-0.6b", QWEN3_06B)
     assert made.parameters == 596_049_920  # 0.6B; 0.44B of them multiply
-    assert made.linear == 2 * 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072) + 128  # angles of positions
+    layers = 2 * 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072)
+    assert made.linear in (layers, layers + ANGLES)
     assert made.attention == 28 * 4 * 16 * 128
 
 
@@ -129,7 +133,7 @@ def test_cost_counts_without_weights_and_without_an_embed(pipeline, small_csv, t
     (folder / "config.json").write_text(json.dumps({**QWEN3_06B, "architectures": ["Qwen3Model"]}))
     given = ("--dataset", small_csv, "--tokens", "128", "--no-measure")
     found = pipeline.json("cost", "--backbone", folder, *given)
-    assert found["backbone"]["linear"] == 880_803_840 + 128
+    assert found["backbone"]["linear"] in (880_803_840, 880_803_840 + ANGLES)
     v5, mrl, joint = found["training"]
     assert (v5["method"], mrl["method"], joint["method"]) == ("v5", "mrl", "joint")
     assert v5["passes"] == mrl["passes"] == 96

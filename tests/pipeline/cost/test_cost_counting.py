@@ -80,11 +80,12 @@ CONFIGS = {
 }  # fmt: skip
 LAYERS = 3 * 2 * (4 * 32 * 32 + 2 * 32 * 48)  # of an encoder: query, key, value, output, up and down
 BY_HAND = {  # linear, attention, once
-    "qwen3": (3 * 2 * (2 * 32 * 64 + 2 * 32 * 32 + 3 * 32 * 48) + 16, 3 * 4 * 64, 0),  # 16: angles of the positions
+    "qwen3": (3 * 2 * (2 * 32 * 64 + 2 * 32 * 32 + 3 * 32 * 48), 3 * 4 * 64, 0),
     "bert": (LAYERS, 3 * 4 * 32, 2 * 32 * 32),
     "albert": (LAYERS + 2 * 16 * 32, 3 * 4 * 32, 2 * 32 * 32),
     "mpnet": (LAYERS, 3 * 4 * 32, 2 * 32 * 32),
 }
+ANGLES = {"qwen3": 16}  # of the positions: a matrix product in transformers up to 5.17, none in 5.24
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -100,7 +101,9 @@ def test_real_modules_of_each_architecture_cost_what_is_counted(name):
 @pytest.mark.parametrize("name", list(BY_HAND))
 def test_an_architecture_costs_what_its_shapes_multiply(name):
     made = count_config(name, CONFIGS[name])
-    assert (made.linear, made.attention, made.once) == BY_HAND[name]
+    linear, *others = BY_HAND[name]
+    assert made.linear in (linear, linear + ANGLES.get(name, 0))
+    assert [made.attention, made.once] == others
 
 
 @pytest.mark.parametrize(
