@@ -22,6 +22,7 @@ from scipy import optimize
 from torch import Tensor
 
 from heads.errors import HeadsError
+from heads.products import linear
 from heads.training.inputs import Inputs, checked_inputs, folds_of
 from heads.training.validation import FEWEST
 
@@ -166,15 +167,13 @@ class _Problem:
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
             both = torch.from_numpy(flat.reshape(start.shape)).float().to(device)
             weights, bias = both[:-1], both[-1] * bias_scale
-            scores = torch.addmm(bias, rows, weights).log_softmax(1)
+            scores = linear(rows, weights.mT, bias).log_softmax(1)
             penalty = ridge * weights
             value = float(-scores[index, self._targets].double().mean() + (penalty * weights).double().sum())
             scores = scores.exp_()
             scores[index, self._targets] -= 1
-            gradient = torch.empty_like(both)
-            torch.matmul(rows.T, scores, out=gradient[:-1])
-            gradient[:-1].div_(n).add_(penalty, alpha=2)
-            gradient[-1] = scores.sum(0) * (bias_scale / n)
+            by_weights = linear(rows.mT, scores.mT).div_(n).add_(penalty, alpha=2)
+            gradient = torch.vstack([by_weights, scores.sum(0) * (bias_scale / n)])
             return value, gradient.double().cpu().numpy().reshape(-1)
 
         options = {"maxiter": steps, "maxcor": 10, "ftol": _TOLERANCE, "gtol": 0.0}

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from heads.presets import HeadShape
+from heads.products import linear
 from heads.training.sampling import Streams
 
 _MLP_START = 0.1  # what the MLP's last layer is multiplied by at the start
@@ -105,7 +106,7 @@ def logits(weights: Mapping[str, Tensor], shape: HeadShape, level: int, prefixes
 def _linear(weights: Mapping[str, Tensor], name: str, rows: Tensor) -> Tensor:
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     if weight.dim() == 2:
-        return functional.linear(rows, weight, bias)
+        return linear(rows, weight, bias)
     return torch.baddbmm(bias[:, None], rows, weight.mT)
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from heads.products import linear
+
 TEMPERATURE = 0.07
 MARGIN = 0.2
 NO_SCORE = -1e9  # of a row with itself: its share of a softmax is zero, and times zero it is a number, as -inf is not
@@ -66,8 +68,12 @@ def prefix_cosines(left: Tensor, right: Tensor, scales: int, temperature: float)
     :param left: float32 [S, n, D], D = J blocks.
     :param right: float32 [S, m, D].
     """
-    first, *others = zip(left.chunk(scales, 2), right.mT.chunk(scales, 1), strict=True)
-    products = accumulate(others, lambda total, blocks: torch.baddbmm(total, *blocks), initial=torch.bmm(*first))
+    if len(left) == 1 and left.device.type == "cpu":
+        blocks = zip(left.chunk(scales, 2), right[0].chunk(scales, 1), strict=True)
+        products = accumulate(linear(*pair) for pair in blocks)
+    else:
+        first, *others = zip(left.chunk(scales, 2), right.mT.chunk(scales, 1), strict=True)
+        products = accumulate(others, lambda total, blocks: torch.baddbmm(total, *blocks), initial=torch.bmm(*first))
     by_left, by_right = _inverse_lengths(left, scales) / temperature, _inverse_lengths(right, scales)
     return torch.stack(list(products), 1) * by_left[..., None] * by_right[:, :, None]
 
