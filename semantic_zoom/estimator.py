@@ -86,13 +86,20 @@ class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
         return np.asarray([self.values_[prediction.path[0]] for prediction in found], self.classes_.dtype)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy on the finest level, weighted where weights are given."""
+        """Accuracy on the finest level over the texts that have a label of it, weighted where weights are given."""
         texts = text_list(X, "X")
         check_is_fitted(self)
         truth = label_frame(y, len(texts), self.zoom_.levels).to_series(-1).to_list()
         found = self.zoom_.predict(texts, dim=self.dim)
-        correct = [a == b.path[-1] and len(b.path) == len(self.zoom_.levels) for a, b in zip(truth, found, strict=True)]
-        return float(np.average(correct, weights=sample_weight))
+        known = [row for row, label in enumerate(truth) if label is not None]
+        if not known:
+            raise DataError("no text has a label of the finest level", "pass texts with labels of that level")
+        if sample_weight is not None and len(sample_weight) != len(truth):
+            raise DataError(f"{len(sample_weight)} weights for {len(truth)} texts", "give each text a weight")
+        correct = [
+            truth[row] == found[row].path[-1] and len(found[row].path) == len(self.zoom_.levels) for row in known
+        ]
+        return float(np.average(correct, weights=None if sample_weight is None else np.asarray(sample_weight)[known]))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the embedding's dimensions: zoom0, zoom1, ..."""

@@ -244,7 +244,7 @@ class Zoom:
         found = search(self.encode([query] if single else query), self._stored(dim or self.dims[-1]), top)
         texts, paths = self.gallery["text"], self.gallery.drop("text").rows()
         hits = [
-            [Hit(texts[row], paths[row], cosine, row) for row, cosine in zip(*each, strict=True)]
+            [Hit(texts[row], paths[row], min(cosine, 1.0), row) for row, cosine in zip(*each, strict=True)]
             for each in zip(found.rows.tolist(), found.similarities.tolist(), strict=True)
         ]
         return hits[0] if single else hits

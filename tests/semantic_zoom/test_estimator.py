@@ -103,3 +103,14 @@ def test_the_grid_of_the_guide_runs(zoom, monkeypatch):
     grid = names["grid"]
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
     assert set(grid.predict(TEXTS[1::4])) <= set(INTENTS)
+
+
+def test_a_text_without_a_finest_label_does_not_count(zoom):
+    paths = [(row[1], row[2] if number % 4 else None) for number, row in enumerate(rows())]
+    model = clone(zoom).set_params(method="lda").fit(TEXTS, paths)
+    assert model.score(TEXTS, paths) == model.zoom_.score(TEXTS, paths) > 0.9
+    assert model.score(TEXTS, paths, sample_weight=range(len(TEXTS))) > 0.9
+    with pytest.raises(DataError, match="1 weights for 108 texts"):
+        model.score(TEXTS, paths, sample_weight=[1])
+    with pytest.raises(DataError, match="no text has a label of the finest level"):
+        model.score(TEXTS[:1], [("money", None)])

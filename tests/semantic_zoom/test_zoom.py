@@ -212,3 +212,8 @@ def test_a_changed_bit_of_the_saved_vectors_is_found(zoom, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"gallery\.parquet is not what was saved"):
         Zoom.load(tmp_path / "zoom")
+
+
+def test_a_text_is_no_nearer_to_itself_than_a_cosine_can_be(zoom):
+    hits = [hit for found in zoom.search(TEXTS, top=1) for hit in found]
+    assert max(hit.similarity for hit in hits) == 1.0
