@@ -14,7 +14,7 @@ another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -157,6 +157,9 @@ def fit_many(
     """
     row = method_named(method)
     settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule)
+    if not isinstance(seeds, Iterable):
+        raise HeadsError(f"seeds is {seeds!r}", "give a list of seeds")
+    seeds = [seed.item() if hasattr(seed, "item") else seed for seed in seeds]  # of numpy or torch
     if not seeds:
         raise HeadsError("no seeds", "give at least one seed")
     where = _device(device)

@@ -243,3 +243,12 @@ def test_features_that_mostly_point_one_way_are_centred_and_the_head_keeps_the_c
     assert np.allclose(centre, units.mean(axis=0), atol=1e-6)
     assert chosen["centred"]
     assert shifted > plain - 0.05
+
+
+def test_seeds_of_numpy_are_seeds_and_one_number_is_no_list(two_levels):
+    (features, labels), _ = two_levels
+    results = fit_many(features, labels, seeds=np.array([5, 9]), method="mrl", epochs=1)
+    assert [result.seed for result in results] == [5, 9]
+    assert all(type(result.seed) is int for result in results)
+    with pytest.raises(HeadsError, match="seeds is 3"):
+        fit_many(features, labels, seeds=3, method="mrl", epochs=1)
