@@ -1,4 +1,4 @@
-"""The lines of the README's "From Python", as they stand there, on real MiniLM weights."""
+"""The functions of the packages `cache` and `heads` from Python, on real MiniLM weights."""
 
 import numpy as np
 import pytest
