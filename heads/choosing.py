@@ -31,6 +31,7 @@ from heads.training import validation
 from heads.training.inputs import Inputs, folds_of, part_of_inputs
 
 ROWS = 5000  # training rows up to which every candidate is fitted
+_ROWS_AT_A_TIME = 1 << 16  # through a head
 SEEN = 140  # times that each finest class is seen in a fit of more, in between so many epochs:
 _EPOCHS = (3, 16)
 _SHORT = ("mlp", 1)
@@ -145,12 +146,17 @@ def _correct(splits: list[_Split], candidate: tuple[str, int], train: Train) -> 
     for part, voters in splits:
         head = train(part, *candidate)
         assert part.validation is not None and part.validation_labels is not None
-        gallery, queries = head(part.features), head(part.validation)
+        gallery, queries = _embedded(head, part.features), head(part.validation)
         correct = validation.gallery_accuracies(
             gallery, part.labels, queries, part.validation_labels, head.dims, voters
         )
         found.append(correct.cpu())
     return torch.cat(found, 2)
+
+
+def _embedded(head: FractalHead, features: Tensor) -> Tensor:
+    """Unit vectors of features [n, H], some at a time: the hidden layer of a million rows would take 8 GB."""
+    return torch.cat([head(rows) for rows in torch.split(features, _ROWS_AT_A_TIME)])
 
 
 def _mean(correct: Tensor) -> float:

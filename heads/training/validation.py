@@ -24,6 +24,7 @@ _ALONE = 0.01  # of rows, the only ones of their class: from there on rows look 
 FEWEST = 200  # texts that can tell
 NEIGHBOURS = 5
 _LABEL_BITS, _SUM_BITS = 24, 32
+_CELLS = 1 << 26  # similarities at a time, 256 MB: a gallery of a million rows is asked by 67 texts at a time
 
 
 def chosen_rows(total: int) -> np.ndarray:
@@ -107,12 +108,30 @@ def gallery_accuracies(
     :param voters: neighbours that vote.
     """
     k = min(voters, len(gallery))
+    lengths = [torch.linalg.vector_norm(gallery[:, :dim], dim=1).clamp_(min=1e-12) for dim in dims]
+    step = max(1, _CELLS // len(gallery))
+    parts = [
+        _answered(gallery, labels, queries[i : i + step], asked[i : i + step], dims, lengths, k)
+        for i in range(0, max(1, len(queries)), step)
+    ]
+    return torch.cat(parts, 2)
+
+
+def _answered(
+    gallery: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    asked: Tensor,
+    dims: Sequence[int],
+    lengths: Sequence[Tensor],
+    k: int,
+) -> Tensor:
+    """The same of some queries, with the lengths [g] of the gallery's prefixes."""
     products, first, found = torch.zeros(len(queries), len(gallery), device=gallery.device), 0, []
-    for dim in dims:
+    for dim, length in zip(dims, lengths, strict=True):
         products.addmm_(queries[:, first:dim], gallery[:, first:dim].T)
-        lengths = torch.linalg.vector_norm(gallery[:, :dim], dim=1).clamp_(min=1e-12)
         scale = torch.linalg.vector_norm(queries[:, :dim], dim=1, keepdim=True).clamp_(min=1e-12)
-        nearest, places = (products / lengths).topk(k, 1)
+        nearest, places = (products / length).topk(k, 1)
         units = ((nearest / scale) * (GRID >> 4)).round().long()
         answers = torch.stack([_elected(labels[places, level], units) for level in range(labels.shape[1])])
         found.append(torch.where(asked.T < 0, torch.nan, (answers == asked.T).float()))

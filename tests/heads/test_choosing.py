@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads import Choice, choose, fit_many
+from heads import Choice, FractalHead, choose, choosing, fit_many
 from heads.choosing import _epochs_for, _is_better
 from heads.choosing import choose as choose_among
 from heads.closed_form import closed_form_head
@@ -137,3 +137,18 @@ def knn_labels(head, features, labels, queries):
     """Labels by five neighbours on the full vector."""
     found = prefix_neighbours(head.embed(queries), head.embed(features), head.scale_dim, 5)
     return vote(*found, labels[:, None])[-1, :, 0]
+
+
+def test_a_few_rows_go_through_a_candidate_at_a_time(monkeypatch):
+    """The hidden layer of a million rows would take 8 GB."""
+    (features, labels), validation = clusters(240), clusters(250, seed=1)
+    at_once, sizes, forward = choose(features, labels, validation=validation), [], FractalHead.forward
+
+    def noted(head, rows):
+        sizes.append(len(rows))
+        return forward(head, rows)
+
+    monkeypatch.setattr(FractalHead, "forward", noted)
+    monkeypatch.setattr(choosing, "_ROWS_AT_A_TIME", 100)
+    assert choose(features, labels, validation=validation).scores == pytest.approx(at_once.scores, abs=0.005)
+    assert set(sizes) == {100, 40, 250}

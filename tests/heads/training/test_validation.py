@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heads.knn import prefix_neighbours, vote
+from heads.training import validation
 from heads.training.validation import NEIGHBOURS, accuracies, chosen_rows
 
 
@@ -28,3 +29,24 @@ def test_the_texts_that_select_are_the_same_every_time_and_a_thousand_at_most():
     assert chosen_rows(7).tolist() == list(range(7))
     assert len(chosen_rows(5000)) == 1000
     assert chosen_rows(5000).tolist() == chosen_rows(5000).tolist()
+
+
+def test_queries_in_blocks_are_answered_as_at_once(monkeypatch):
+    """The similarities of a million rows to 1,000 queries would take 4 GB."""
+    generator = torch.Generator().manual_seed(0)
+    gallery, queries = (torch.randn(n, 8, generator=generator) for n in (50, 23))
+    labels, asked = (torch.randint(-1, 4, (n, 2), generator=generator) for n in (50, 23))
+    whole = validation.gallery_accuracies(gallery, labels, queries, asked, (4, 8))
+    shapes, zeros = [], torch.zeros
+
+    def noted(*shape, **options):
+        shapes.append(shape)
+        return zeros(*shape, **options)
+
+    monkeypatch.setattr(torch, "zeros", noted)
+    monkeypatch.setattr(validation, "_CELLS", 500)
+    torch.testing.assert_close(
+        validation.gallery_accuracies(gallery, labels, queries, asked, (4, 8)), whole, rtol=0, atol=0, equal_nan=True
+    )
+    assert shapes == [(10, 50), (10, 50), (3, 50)]
+    assert validation.gallery_accuracies(gallery, labels, queries[:0], asked[:0], (4, 8)).shape == (2, 2, 0)
