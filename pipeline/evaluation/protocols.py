@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.knn import prefix_lengths, prefix_neighbours, vote
+from heads.knn import Neighbours, prefix_lengths, prefix_neighbours, vote
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictions import Ints, Origin, Predictions
 
@@ -37,6 +37,8 @@ Vectors = NDArray[np.floating[Any]]
 
 BLOCK = 64
 NEIGHBOURS = 5
+_SPARE = 5  # times the neighbours that a sample is expected to need
+_FEW = 2  # samples' worth of rows, up to which looking for their neighbours once costs less than sample by sample
 
 
 def score_embeddings(
@@ -106,7 +108,7 @@ def leave_one_out(
     _check(embeddings, labels, "embeddings")
     search = _Search(scale_dim, k, device)
     rows = list(sample_rows(len(labels), sample, samples))
-    found = [search.classify_each_other(embeddings[chosen], labels[chosen]) for chosen in rows]
+    found = search.classify_samples(embeddings, labels, rows)
     return search.predictions("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
 
 
@@ -208,15 +210,36 @@ class _Search:
     ) -> _Votes:
         """Let a gallery [g, D] with labels [g, L] vote on queries [q, D], and count who has the query's own label."""
         found = prefix_neighbours(queries, gallery, self.scale_dim, self.k, exclude=exclude, device=self.device)
-        matching = [
-            (column[found.indices] == own[:, None]).sum(axis=2)
-            for column, own in zip(labels.T, query_labels.T, strict=True)
-        ]
-        return _Votes(vote(*found, labels), np.stack(matching, axis=2))
+        return _votes_of(found, query_labels, labels)
 
     def classify_each_other(self, embeddings: Vectors, labels: Ints) -> _Votes:
         """Label each row [n, D] by all the others."""
         return self.classify(embeddings, labels, embeddings, labels, exclude="same-row")
+
+    def classify_samples(self, embeddings: Vectors, labels: Ints, samples: Sequence[Ints]) -> list[_Votes]:
+        """Label each row of every sample by the sample's others.
+
+        Samples of few rows overlap: the neighbours of all rows are then found once, more than a sample is expected to
+        need, and a sample's are the first of these that are in it. A sample that needs more is searched by itself.
+        """
+        size, total = len(samples[0]), len(embeddings)
+        depth = min(_SPARE * self.k * total // size, total - 1)
+        if len(samples) == 1 or total > _FEW * size or depth < self.k:
+            return [self.classify_each_other(embeddings[rows], labels[rows]) for rows in samples]
+        near = prefix_neighbours(embeddings, embeddings, self.scale_dim, depth, exclude="same-row", device=self.device)
+        return [self._votes_within(near, embeddings, labels, rows) for rows in samples]
+
+    def _votes_within(self, near: Neighbours, embeddings: Vectors, labels: Ints, rows: Ints) -> _Votes:
+        """Label each row of a sample by its neighbours among all rows that are in the sample."""
+        sampled = np.zeros(len(embeddings), np.bool_)
+        sampled[rows] = True
+        indices, similarities = near.indices[:, rows], near.similarities[:, rows]
+        counted = sampled[indices].cumsum(axis=2)
+        if counted[:, :, -1].min() < self.k:
+            return self.classify_each_other(embeddings[rows], labels[rows])
+        places = np.argmax(counted[..., None] == np.arange(1, self.k + 1), axis=2)
+        found = Neighbours(*(np.take_along_axis(one, places, axis=2) for one in (indices, similarities)))
+        return _votes_of(found, labels[rows], labels)
 
     def classify_by_some(self, embeddings: Vectors, labels: Ints, size: int, order: Ints) -> _Votes:
         """Label all rows by the first `size` in an order; for each of these the next row takes its place."""
@@ -256,6 +279,15 @@ class _Search:
             origin=origin,
             seed=seed,
         )
+
+
+def _votes_of(found: Neighbours, query_labels: Ints, labels: Ints) -> _Votes:
+    """Let neighbours vote, and count those that share the query's label [q, L], of gallery labels [g, L]."""
+    matching = [
+        (column[found.indices] == own[:, None]).sum(axis=2)
+        for column, own in zip(labels.T, query_labels.T, strict=True)
+    ]
+    return _Votes(vote(*found, labels), np.stack(matching, axis=2))
 
 
 def _check(embeddings: Vectors, labels: Ints, name: str) -> None:

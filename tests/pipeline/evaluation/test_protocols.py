@@ -10,9 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from heads.knn import prefix_neighbours
 from pipeline.errors import PipelineError
+from pipeline.evaluation import protocols
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.protocols import gallery_grid, grid_sizes, leave_one_out, sample_rows, score_embeddings
+from pipeline.evaluation.protocols import (
+    _Search,
+    gallery_grid,
+    grid_sizes,
+    leave_one_out,
+    sample_rows,
+    score_embeddings,
+)
 from pipeline.evaluation.scores import Score
 from tests.pipeline.evaluation.predicted import identity
 
@@ -131,6 +140,21 @@ class TestLeaveOneOut:
         np.testing.assert_array_equal(scores.query_index, np.concatenate(samples))
         shares = [(part == labels[rows]).mean(axis=1) for part, rows in zip(expected, samples, strict=True)]
         np.testing.assert_allclose(scores.accuracy, np.mean(shares, axis=0))
+
+    def test_samples_that_overlap_are_searched_once_and_answer_as_each_by_itself(self, monkeypatch):
+        vectors, labels = made(60)
+        each = [_Search(4, 5, None).classify_each_other(vectors[rows], labels[rows]) for rows in sample_rows(60, 40)]
+        searches = []
+
+        def counted(*arguments, **options):
+            searches.append(arguments)
+            return prefix_neighbours(*arguments, **options)
+
+        monkeypatch.setattr(protocols, "prefix_neighbours", counted)
+        found = leave_one_out(vectors, labels, sample=40, scale_dim=4)
+        assert len(searches) == 1
+        np.testing.assert_array_equal(found.predicted, np.concatenate([part.predicted for part in each], axis=1))
+        np.testing.assert_array_equal(found.matching, np.concatenate([part.matching for part in each], axis=1))
 
     def test_samples_are_fixed_whatever_is_scored(self):
         one = leave_one_out(*made(80), sample=20, scale_dim=4, seed=1)
