@@ -12,7 +12,7 @@ Intervals cover another seed and other texts at once (`pipeline.evaluation.stati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,25 +114,28 @@ def _below(figure: Figure, bound: float = 0.0) -> bool:
     return figure.interval is not None and figure.interval[1] < bound
 
 
-def _coarse_64(runs: Mapping[str, Runs]) -> Measurement | None:
-    if not _has(runs, 64):
-        return None
-    figures = _measure(runs, lambda predictions: _accuracy(predictions, 64, 0))
-    return Measurement(figures, _above(figures[DIFFERENCE]))
+def _tested(
+    dims: Sequence[int], quantity: Quantity, test: Callable[[Mapping[str, Figure]], bool], span: Range = (0.0, 1.0)
+) -> Callable[[Mapping[str, Runs]], Measurement | None]:
+    """How a claim about one quantity is measured: where these prefixes were scored, by a test of its figures."""
+
+    def measure(runs: Mapping[str, Runs]) -> Measurement | None:
+        if not _has(runs, *dims):
+            return None
+        figures = _measure(runs, quantity, span)
+        return Measurement(figures, test(figures))
+
+    return measure
 
 
-def _fine_64(runs: Mapping[str, Runs]) -> Measurement | None:
-    if not _has(runs, 64):
-        return None
-    figures = _measure(runs, lambda predictions: _accuracy(predictions, 64, -1))
-    return Measurement(figures, _below(figures[DIFFERENCE]))
-
-
-def _coarse_loss(runs: Mapping[str, Runs]) -> Measurement | None:
-    if not _has(runs, 64, 256):
-        return None
-    figures = _measure(runs, lambda found: _accuracy(found, 256, 0) - _accuracy(found, 64, 0), (-1.0, 1.0))
-    return Measurement(figures, _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]))
+_coarse_64 = _tested((64,), lambda found: _accuracy(found, 64, 0), lambda figures: _above(figures[DIFFERENCE]))
+_fine_64 = _tested((64,), lambda found: _accuracy(found, 64, -1), lambda figures: _below(figures[DIFFERENCE]))
+_coarse_loss = _tested(
+    (64, 256),
+    lambda found: _accuracy(found, 256, 0) - _accuracy(found, 64, 0),
+    lambda figures: _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]),
+    (-1.0, 1.0),
+)
 
 
 def _steering(runs: Mapping[str, Runs]) -> Measurement | None:

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.report.collect import read_retrieval
+from pipeline.stages.run_asked import runs_asked
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
-from pipeline.workspace.select_run import runs_asked
 
 
 def test_fit_head_says_which_layer_is_ahead_on_validation(pipeline, small_csv):

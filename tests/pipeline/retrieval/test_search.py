@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from pipeline.retrieval.semantic_zoom import KEPT, Hit, PrefixHits, zoom_table
+from pipeline.stages.run_asked import first_run, matching, runs_asked
 from pipeline.workspace.artifacts import Artifacts
-from pipeline.workspace.select_run import first_run, runs_asked
 from tests.pipeline.small_dataset import rows, write_csv
 
 QUERY = "how do I move money to savings"
@@ -153,5 +153,5 @@ def test_of_several_seeds_the_lowest_is_taken(fitted, small_csv):
     artifacts = Artifacts(fitted.artifacts)
     runs = runs_asked(artifacts, None, None)
     assert runs_asked(artifacts, str(small_csv), "minilm") == runs_asked(artifacts, "small", None) == runs
-    assert (first_run(runs, None, None).method, first_run(runs, None, None).seed) == ("v5", 1)
-    assert (first_run(runs, None, 2).method, first_run(runs, None, 2).seed) == ("v5", 2)
+    for seed, left in ((1, runs), (2, matching(runs, None, 2))):
+        assert (first_run(left).method, first_run(left).seed) == ("v5", seed)
