@@ -22,6 +22,7 @@ from pipeline.evaluation.embeddings import Scorable, baselines_of, run_scorable
 from pipeline.evaluation.recommend import answer, layer_sentences
 from pipeline.evaluation.score import PROTOCOLS
 from pipeline.evaluation.scores import Score, from_json, method_names
+from pipeline.report.charts import Style, styles
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.frames import accuracy_frame, history_frame
 from pipeline.report.html import isolated
@@ -80,6 +81,16 @@ class ReportData:
     def accuracies(self) -> pl.DataFrame:
         """`accuracy_frame` of every method under both protocols."""
         return accuracy_frame(self.entries, self.levels)
+
+    @cached_property
+    def looks(self) -> dict[str, Style]:
+        """Colour and shape of every method and baseline on the page."""
+        return styles([*self.methods, *self.untrained])
+
+    @property
+    def trained_looks(self) -> dict[str, Style]:
+        """Those of the trained methods."""
+        return {name: self.looks[name] for name in self.methods}
 
     @property
     def options(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 from markupsafe import Markup
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.scores import by_method
 from pipeline.report import charts
-from pipeline.report.charts import Spec, Style
+from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import parent_confusions, parent_errors
 from pipeline.report.html import Section, chart, grid, legend, numbers, table, tag
@@ -20,7 +20,7 @@ from pipeline.report.summary import GALLERY
 MOST_PARENTS = 24
 
 
-def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
+def confusion(report_data: ReportData) -> Section:
     """Where the finest level goes wrong: below the right parent or not, for which parents, and between which."""
     entries = [entry for entry in report_data.entries[GALLERY] if entry.method in report_data.methods]
     hierarchy = report_data.dataset.hierarchy
@@ -41,7 +41,7 @@ def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     short = frame.filter(dim=report_data.dims[0])
     order = short.group_by("parent").agg(pl.col("wrong").mean()).sort("wrong", "parent", descending=[True, False])
     worst = order["parent"].to_list()[:MOST_PARENTS]
-    made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), looks, worst)
+    made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), report_data.looks, worst)
     figures = [chart("parents", f"Wrong on {fine} by {coarse}, at {report_data.dims[0]} dims",
                        f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.")]  # fmt: skip
     if hierarchy.depth > 1 and short["stranger"].max():
@@ -63,7 +63,7 @@ def confusion(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     ]
     head = ("method", coarse, "dims", "texts", "wrong, %", f"right {coarse}, %", f"other {coarse}, %")
     body = tag(
-        "div", tag("p", words), key, grid(kinds), legend({n: looks[n] for n in report_data.methods}), grid(figures),
+        "div", tag("p", words), key, grid(kinds), legend(report_data.trained_looks), grid(figures),
         numbers(
             _pairs_table(report_data), table(f"Wrong answers on {fine} by {coarse}", head, rows, text=range(2)),
             summary="The numbers as tables, and the most frequent confusions",

@@ -25,11 +25,10 @@ from markupsafe import Markup
 
 import cache
 from pipeline.report import provenance
-from pipeline.report.answer import answer_section
 from pipeline.report.collect import ReportData, gather, page_name
 from pipeline.report.html import Section, tag
-from pipeline.report.sections import looks_of, sections
-from pipeline.report.summary import summary
+from pipeline.report.sections import sections
+from pipeline.report.summary import answer_section, summary
 from pipeline.terminal import extras
 from pipeline.terminal.command import Session
 from pipeline.terminal.escape import shown_on_page
@@ -118,7 +117,7 @@ def page(report_data: ReportData, vega: str) -> str:
     shown = [
         answer_section(report_data),
         explorer_section(report_data),
-        summary(report_data, looks_of(report_data)),
+        summary(report_data),
         *sections(report_data),
         provenance.claims(report_data),
         provenance.settings(report_data),

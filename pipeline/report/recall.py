@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pipeline.report import charts
-from pipeline.report.charts import Style
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
 
@@ -18,12 +17,13 @@ if TYPE_CHECKING:
 TITLE = "What it costs to search"
 
 
-def recall(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
+def recall(report_data: ReportData) -> Section:
     """Recall and label precision against candidates and operations, of the largest corpus searched."""
     if not report_data.retrieval:
         return not_yet("recall", TITLE, "Retrieval was not measured yet", "retrieve", report_data.options)
     frame, finest = retrieval_frame(report_data.retrieval), report_data.levels[-1]
-    looks = {**charts.styles([*looks, *frame["method"].unique(maintain_order=True)]), **looks}
+    known = report_data.looks
+    looks = {**charts.styles([*known, *frame["method"].unique(maintain_order=True)]), **known}
     shown = {name: look for name, look in looks.items() if name in frame["method"].to_list()}
     filters = sorted(frame["dims"].unique().to_list())
     plans = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 from markupsafe import Markup
@@ -10,7 +10,6 @@ from markupsafe import Markup
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.gallery_size import crossing, size_effects
 from pipeline.report import charts
-from pipeline.report.charts import Style
 from pipeline.report.collect import ReportData
 from pipeline.report.confusion import confusion
 from pipeline.report.frames import gallery_frame, steerability_frame
@@ -32,24 +31,11 @@ def spoken(report_data: ReportData, protocol: str) -> str:
 
 def sections(report_data: ReportData) -> list[Section]:
     """Every section about the figures, in reading order."""
-    looks = looks_of(report_data)
-    made = [
-        accuracy(report_data, looks),
-        galleries(report_data, looks),
-        steerability(report_data, looks),
-        confusion(report_data, looks),
-        recall(report_data, looks),
-        training(report_data, looks),
-    ]
-    return [section for section in made if section is not None]
+    makers = (accuracy, galleries, steerability, confusion, recall, training)
+    return [section for section in (make(report_data) for make in makers) if section is not None]
 
 
-def looks_of(report_data: ReportData) -> dict[str, Style]:
-    """Colour and shape of every method and baseline on the page."""
-    return charts.styles([*report_data.methods, *report_data.untrained])
-
-
-def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
+def accuracy(report_data: ReportData) -> Section:
     """What each prefix knows of each level, under both protocols, untrained baselines beside."""
     frame = report_data.accuracies
     made, body = {}, []
@@ -59,7 +45,7 @@ def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
             here = frame.filter(protocol=protocol, level=level)
             reach = charts.reach_of(here["low"], here["high"])
             place = f"accuracy-{protocol}-{i}"
-            made[place] = charts.accuracy_chart(here, looks, reach)
+            made[place] = charts.accuracy_chart(here, report_data.looks, reach)
             alt = f"{protocol}: accuracy on {level} by dimensions kept. {_ends(here)}"
             figures.append(chart(place, f"{level}. {axis_note(reach)}", alt))
         body += [
@@ -73,11 +59,14 @@ def accuracy(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
         "their principal components. Every chart has its own upright scale, said above it."
     )
     return Section(
-        "accuracy", "How small: accuracy against dims", tag("div", tag("p", words), legend(looks), *body), made
+        "accuracy",
+        "How small: accuracy against dims",
+        tag("div", tag("p", words), legend(report_data.looks), *body),
+        made,
     )
 
 
-def galleries(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
+def galleries(report_data: ReportData) -> Section:
     """How accuracy at the shortest prefix depends on the gallery's size and origin."""
     title = "How many indexed texts: accuracy against the gallery's size"
     if not report_data.cells:
@@ -89,7 +78,7 @@ def galleries(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     for i in dict.fromkeys((0, len(report_data.levels) - 1)):
         here = frame.filter(level=report_data.levels[i], dim=dim)
         reach = charts.reach_of(here["low"], here["high"])
-        made[f"galleries-{i}"] = charts.gallery_chart(here, looks, reach)
+        made[f"galleries-{i}"] = charts.gallery_chart(here, report_data.looks, reach)
         alt = f"Accuracy on {report_data.levels[i]} at {dim} dims by size of the gallery. {_sizes(here)}"
         figures.append(chart(f"galleries-{i}", f"{report_data.levels[i]} at {dim} dims. {axis_note(reach)}", alt))
     words = (
@@ -109,13 +98,13 @@ def galleries(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
         for (name, origin, size, width), part in frame.group_by("method", "rows", "gallery", "dim", maintain_order=True)
     ]
     body = tag(
-        "div", tag("p", words), *_crossings(report_data), legend({n: looks[n] for n in report_data.methods}),
+        "div", tag("p", words), *_crossings(report_data), legend(report_data.trained_looks),
         grid(figures), numbers(table("Accuracy in % [95 %] by gallery", head, rows, text=range(2))),
     )  # fmt: skip
     return Section("galleries", title, body, made)
 
 
-def steerability(report_data: ReportData, looks: Mapping[str, Style]) -> Section | None:
+def steerability(report_data: ReportData) -> Section | None:
     """S and its two terms; nothing where there is one level or one prefix."""
     trained = {
         name: [entry for entry in found if entry.method in report_data.methods]
@@ -134,7 +123,7 @@ def steerability(report_data: ReportData, looks: Mapping[str, Style]) -> Section
     made, figures = {}, []
     for i, (term, caption) in enumerate(captions.items()):
         here = frame.filter(term=term)
-        made[f"steerability-{i}"] = charts.steerability_chart(here, looks, reach)
+        made[f"steerability-{i}"] = charts.steerability_chart(here, report_data.looks, reach)
         figures.append(chart(f"steerability-{i}", caption, f"{caption}, in points. {_steers(here)}"))
     words = (
         "A method can have a high S by losing fine accuracy at short prefixes, so S is never shown without its terms. "
@@ -145,16 +134,15 @@ def steerability(report_data: ReportData, looks: Mapping[str, Style]) -> Section
         for (name, protocol), part in frame.group_by("method", "protocol", maintain_order=True)
     ]
     data = table("Steerability in points [95 %]", ("method", "protocol", *captions), rows, text=range(2))
-    shown = {name: looks[name] for name in report_data.methods}
     return Section(
         "steerability",
         "How steerable: coarse and fine gain",
-        tag("div", tag("p", words), legend(shown), grid(figures), numbers(data)),
+        tag("div", tag("p", words), legend(report_data.trained_looks), grid(figures), numbers(data)),
         made,
     )
 
 
-def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | None:
+def training(report_data: ReportData) -> Section | None:
     """Loss and validation accuracies by epoch; nothing where no run has a history."""
     frame = report_data.histories
     if frame.is_empty():
@@ -165,7 +153,7 @@ def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | N
         here = frame.filter(quantity=quantity)
         reach = None if quantity == "loss" else charts.reach_of(here["value"])
         title = "mean loss of the epoch" if reach is None else "accuracy, % of validation texts"
-        made[f"training-{i}"] = charts.training_chart(here, looks, title, reach)
+        made[f"training-{i}"] = charts.training_chart(here, report_data.looks, title, reach)
         caption = (
             "Training loss. Methods minimise different sums: compare its course, not its height."
             if reach is None
@@ -184,8 +172,7 @@ def training(report_data: ReportData, looks: Mapping[str, Style]) -> Section | N
         for r in frame.to_dicts()
     ]
     data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, text=range(3)))
-    shown_looks = {name: looks[name] for name in report_data.methods}
-    body = tag("div", tag("p", words), legend(shown_looks), grid(figures), data)
+    body = tag("div", tag("p", words), legend(report_data.trained_looks), grid(figures), data)
     return Section("training", "How it was trained", body, made)
 
 

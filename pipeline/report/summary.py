@@ -1,4 +1,7 @@
-"""How sure the answer is: methods against the advised one, which one for which need, what a small gallery hides.
+"""The first screen, and how sure its answer is.
+
+First what to use in one sentence, one chart that shows it, and what that rests on. Then methods against the advised
+one, which one for which need, and what a small gallery hides.
 
 "Ahead" and "worse" mean that the 95 % interval of the paired difference over seeds and texts excludes zero
 (`Comparison.leader`): each figure by itself. `pipeline compare` adjusts for reading many at once, and says "beats" less
@@ -7,7 +10,7 @@ often.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -16,10 +19,10 @@ from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Comparison, points
 from pipeline.evaluation.metrics import smallest_prefix
-from pipeline.evaluation.recommend import Ranking, advice, answer, rankings
+from pipeline.evaluation.recommend import Answer, Ranking, advice, answer, nothing_told, rankings
 from pipeline.evaluation.scores import by_method
 from pipeline.report import charts
-from pipeline.report.charts import Spec, Style
+from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import difference_frame
 from pipeline.report.html import Section, chart, grid, numbers, table, tag
@@ -28,11 +31,82 @@ GALLERY, PUBLISHED = "gallery", "leave-one-out"
 _MOST = 6
 
 
-def summary(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
+_ONE_ROW = 4
+"""Charts that stand side by side on a wide screen."""
+
+
+def answer_section(report_data: ReportData) -> Section:
+    """The headline, accuracy against dims per level for the advised method and what competes with it, and the basis."""
+    entries = report_data.entries[GALLERY]
+    found = answer(entries)
+    frame = report_data.accuracies.filter(protocol=GALLERY)
+    if found is None:
+        headline = nothing_told(entries, report_data.levels) or ""
+        shown = tuple(dict.fromkeys(frame["method"]))[:3]
+    else:
+        headline = found.sentence(report_data.levels)
+        shown = shown_methods(report_data, found)
+    specs, figures = _charts(frame.filter(pl.col("method").is_in(shown)), shown, report_data)
+    rests = tag("p", basis(report_data), class_="note")
+    shown_first = [rests, grid(figures)] if len(figures) > _ONE_ROW else [grid(figures), rests]  # on the first screen
+    body = tag(
+        "div", tag("p", headline, class_="headline"), *shown_first,
+        numbers(_table(frame.filter(pl.col("method").is_in(shown)), report_data.levels)), class_="answer",
+    )  # fmt: skip
+    return Section("answer", "Which to use", body, specs)
+
+
+def shown_methods(report_data: ReportData, found: Answer) -> tuple[str, ...]:
+    """The advised method first, then the best of the others, then the best of what takes no training."""
+    free = [name for name in report_data.untrained if name not in (found.method, found.rival)]
+    frame = report_data.accuracies.filter(protocol=GALLERY)
+    means = dict(frame.group_by("method").agg(pl.col("value").mean()).iter_rows())
+    free.sort(key=lambda name: -means.get(name, 0.0))
+    return tuple(dict.fromkeys(name for name in (found.method, found.rival, *free[:1]) if name is not None))
+
+
+def basis(report_data: ReportData) -> str:
+    """What the figures rest on, in one line."""
+    first = report_data.entries[GALLERY][0].predictions
+    sizes = " > ".join(
+        f"{size:,} {name}" for size, name in zip(report_data.dataset.hierarchy.sizes, report_data.levels, strict=True)
+    )
+    seeds = report_data.seeds
+    several = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed" if seeds else "closed forms, which have no seed"
+    return (
+        f"{report_data.dataset.name} through {report_data.features.backbone}: {first.queries:,} test texts, each "
+        f"compared with {first.gallery:,} training texts (the vote of its {first.k} nearest); classes: {sizes}; "
+        f"{several}. Bands are 95 % intervals."
+    )
+
+
+def _table(frame: pl.DataFrame, levels: Sequence[str]) -> Markup:
+    rows = [
+        (name, dim, *(figure(row) for row in part.to_dicts()))
+        for (name, dim), part in frame.group_by("method", "dim", maintain_order=True)
+    ]
+    return table("Accuracy in % [95 %], gallery", ("method", "dims", *levels), rows)
+
+
+def _charts(frame: pl.DataFrame, shown: Sequence[str], report_data: ReportData) -> tuple[dict[str, Spec], list[Markup]]:
+    specs, figures = {}, []
+    for place, level in enumerate(report_data.levels):
+        here = frame.filter(level=level)
+        reach = charts.reach_of(here["low"], here["high"])
+        specs[f"answer-{place}"] = charts.answer_chart(here, {name: report_data.looks[name] for name in shown}, reach)
+        ends = "; ".join(
+            f"{name}: {part['value'][0]:.1f} % at {part['dim'][0]}, {part['value'][-1]:.1f} % at {part['dim'][-1]}"
+            for (name,), part in here.group_by("method", maintain_order=True)
+        )
+        figures.append(chart(f"answer-{place}", level, f"Accuracy on {level} by dimensions kept. {ends}."))
+    return specs, figures
+
+
+def summary(report_data: ReportData) -> Section:
     """How sure the answer is: every method against the advised one, and what a small gallery makes of it."""
     sentences = advice(report_data.entries[GALLERY], report_data.levels, report_data.comparisons[GALLERY] or None)
     ranked = rankings(report_data.comparisons[GALLERY], report_data.levels)
-    specs, figures, against = _against(report_data, looks)
+    specs, figures, against = _against(report_data)
     lost, undone = _undone(report_data)
     body = tag(
         "div",
@@ -49,7 +123,7 @@ def summary(report_data: ReportData, looks: Mapping[str, Style]) -> Section:
     return Section("summary", "How sure", body, {**specs, **lost})
 
 
-def _against(report_data: ReportData, looks: Mapping[str, Style]) -> tuple[dict[str, Spec], list[Markup], str]:
+def _against(report_data: ReportData) -> tuple[dict[str, Spec], list[Markup], str]:
     """A chart per level of the differences from the advised method, at the shortest prefix and in full."""
     found = answer(report_data.entries[GALLERY])
     name = report_data.methods[0] if found is None else found.method
@@ -61,7 +135,7 @@ def _against(report_data: ReportData, looks: Mapping[str, Style]) -> tuple[dict[
     for place, level in enumerate(report_data.levels):
         here = frame.filter(level=level)
         said = "; ".join(f"{r['method']} {r['value']:+.1f} ({r['vectors']})" for r in here.to_dicts())
-        specs[f"against-{place}"] = charts.difference_chart(here, looks, reach)
+        specs[f"against-{place}"] = charts.difference_chart(here, report_data.looks, reach)
         figures.append(chart(f"against-{place}", level, f"Difference from {name} on {level} in points. {said}."))
     return specs, figures, name
 
