@@ -78,6 +78,8 @@ def _make(path: Path, made: Path, digest: str) -> None:
     with atomic_folder(made) as partial:
         try:
             _convert(path, partial, metadata)
+        except CacheError:
+            raise
         except OSError as error:
             raise file_error("write", partial, error) from error
         except Exception as error:  # each reader raises its own
@@ -133,10 +135,17 @@ def _convert(path: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
     """Write configuration, weights in float32, tokenizer and pooling of a GGUF file into `folder`."""
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer, __version__
 
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
-        model = AutoModel.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True)
+        model, report = AutoModel.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+        if unread := sorted(report["missing_keys"]):  # transformers draws them at random
+            raise CacheError(
+                f"transformers {__version__} finds no {unread[0]} in {path} ({len(unread)} missing)",
+                "pip install -U transformers gguf; if they find none either, download the file again",
+            )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     config = {key: value for key, value in model.config.to_dict().items() if key not in _LEFT_OUT}
     (folder / "config.json").write_text(json.dumps(config, indent=2))

@@ -28,8 +28,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
-def write(path, **metadata):
-    """A llama of two layers with a byte-level vocabulary; `metadata` of kinds bool and int."""
+def write(path, without="", **metadata):
+    """A llama of two layers with a byte-level vocabulary, but for one tensor; `metadata` of kinds bool and int."""
     from tokenizers import pre_tokenizers
 
     tokens = ["<|endoftext|>", "<|im_start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "cd"]
@@ -70,6 +70,7 @@ def write(path, **metadata):
     }
     shapes = {f"blk.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in layer.items()}
     shapes |= {"token_embd.weight": (len(tokens), HIDDEN), "output_norm.weight": (HIDDEN,)}
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         weight = generator.normal(1.0 if "norm" in name else 0.0, 0.3, shape).astype(np.float32)
         matrix = len(shape) == 2 and name != "token_embd.weight"
@@ -108,6 +109,13 @@ def test_features_are_those_of_transformers_reading_the_same_file(tmp_path):
         for pooling, expected in alone.items():
             other = found[pooling][i] - expected.numpy()
             assert np.linalg.norm(other) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_weights_that_transformers_does_not_find_are_an_error_and_not_drawn_at_random(tmp_path):
+    path = write(tmp_path / "part.gguf", without="blk.1.ffn_up.weight")
+    with pytest.raises(CacheError, match=r"finds no layers\.1\.mlp\.up_proj\.weight .*\(1 missing\)") as caught:
+        features(path, tmp_path / "store")
+    assert "download the file again" in caught.value.remedy
 
 
 def test_tokens_ends_and_pooling_are_those_of_the_metadata(tmp_path):
