@@ -26,7 +26,7 @@ class Description:
     splits. `path_separator`: what separates a path in a label cell, "none" for no paths, "list" for lists.
     `code`, `digits`: a column of codes and how many of their characters each level has. `names`: files that give ids
     their names, ``FILE`` or ``LEVEL=FILE``. `hierarchy`: a file with the parents of labels.
-    `label`: "first" takes the first of several labels.
+    `label`: the column of labels, or "first" for the first of several labels.
     """
 
     text: tuple[str, ...] | None = None
@@ -69,12 +69,14 @@ class Description:
 
         :raises DataError: if some are and some are not.
         """
-        of_splits = (*self.train, *self.val, *self.test)
-        others = [file for file in (source, *self.files) if file not in of_splits]
+        of_splits = {_place(file) for file in (*self.train, *self.val, *self.test)}
+        others = [file for file in (source, *self.files) if _place(file) not in of_splits]
+        if of_splits and source in others and not is_url(source) and (local(source) / "dataset.toml").is_file():
+            others.remove(source)  # a folder whose description names the files
         if others and of_splits:
             raise DataError(
-                f"{listed(others, len(others))} of no split, beside files that are one split each",
-                "say which split it is with --train, --val or --test, or leave it out",
+                f"{listed(others, len(others))}: no split is given, while other files are given as one split each",
+                "name its split too, with --train, --val or --test, or leave it out",
             )
         return others
 
@@ -118,6 +120,11 @@ class Description:
     def over(self, other: Description) -> Description:
         """Return this description where it says something, else `other`."""
         return replace(other, **self.said)
+
+
+def _place(file: str) -> str:
+    """One spelling of a file's name."""
+    return file if is_url(file) else str(local(file).resolve())
 
 
 def described(source: str, given: Description) -> tuple[str, Description, tuple[str, ...]]:

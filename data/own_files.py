@@ -51,6 +51,8 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     if levels.width == 1 and known.hierarchy is None and not known.names:
         said_levels += found_beside(source, levels.to_series())
     names = tuple(levels.columns)
+    if fault := level_fault(source, names):
+        raise fault
     frame, said_missing = _missing_below(pl.DataFrame({"text": texts, **levels.to_dict()}), names)
     frame, said_numbers = _numbers_alike(frame, names)
     numbers = records.numbers

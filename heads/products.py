@@ -21,7 +21,8 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # builds for som
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return rows [..., k] times weight.mT plus bias: [..., m], for weight [m, k] and bias [m], float32."""
-    if _ONEDNN is None or rows.device.type != "cpu" or rows.dtype != torch.float32 or not rows.numel():
+    plain = rows.device.type != "cpu" or rows.dtype != torch.float32 or rows.dim() < 2 or not rows.numel()
+    if _ONEDNN is None or plain:
         return functional.linear(rows, weight, bias)
     found: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
     return found

@@ -68,7 +68,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
     """
     there = CacheError(f"{path} is there already", "name another folder, or remove it first")
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    try:
+        filled = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    if filled:
         raise there
     with _written(path if path.name else path.absolute()) as partial:
         partial.mkdir()

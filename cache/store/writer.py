@@ -211,8 +211,11 @@ class ShardWriter:
 
         :raises CacheError: if the file system refuses it; the rows wait no longer then.
         """
-        self._swap()
-        self._wait()
+        try:
+            self._wait()
+        finally:  # what a shard before it met does not keep these rows
+            self._swap()
+            self._wait()
 
     def _swap(self) -> None:
         self._wait()

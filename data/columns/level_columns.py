@@ -138,12 +138,13 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         raise _no_labels(records, taken, columns)
     if len(found) > 1:
         shown = found[:3]
-        more = "COARSE,FINE" if deep else f"{','.join(one for (one,) in shown)} names rows"
+        more = "COARSE,FINE" if deep else ",".join(one for (one,) in shown)
         raise DataError(
             f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}"
             f"{'' if deep else ', which are no tree'}",
             f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}"
-            f"; or {'others' if deep else 'several'}, coarsest first: --levels {more}",
+            f"; or {'others' if deep else 'several'}, coarsest first: --levels {more}"
+            f"{'' if deep else ' (its error then names rows that are no tree)'}",
         )
     levels = tuple(found[0])
     known = [

@@ -44,7 +44,7 @@ def obtain(file: PublishedFile, folder: Path | None = None) -> Path:
         if path.is_file():
             _check(path, file)
             return path
-    folder = folder if folder is not None else Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts"), "data")
+    folder = folder if folder is not None else Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts", "data")
     kept = folder / file.dataset / file.name
     if not (kept.is_file() and _sha256(kept) == file.sha256):
         _download(file, kept)

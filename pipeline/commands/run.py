@@ -135,9 +135,8 @@ def next_steps(
     import heads
     from cache.backbone import SERVED
 
-    place = (
-        [] if artifacts == Path(os.environ.get("PIPELINE_ARTIFACTS", "artifacts")) else ["--artifacts", str(artifacts)]
-    )
+    usual = Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts")
+    place = [] if artifacts == usual else ["--artifacts", str(artifacts)]
     settings = [
         word
         for name in ("head", "epochs", "batch_size", "lr", "schedule")

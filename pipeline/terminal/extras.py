@@ -36,6 +36,8 @@ EXTRAS = {
         {"sentence_transformers": "sentence-transformers", "onnx": "onnx", "onnxruntime": "onnxruntime"},
     ),
     "serve": Extra("a run as a server", {"starlette": "starlette", "uvicorn": "uvicorn"}),
+    "excel": Extra("Excel files as data", {"fastexcel": "fastexcel"}),
+    "sklearn": Extra("the estimator in scikit-learn", {"sklearn": "scikit-learn"}),
     "ray": Extra("embedding on a cluster", {"ray": "'ray[data]'"}),
 }
 """By name, as in pyproject.toml."""

@@ -199,8 +199,25 @@ def test_a_file_of_no_split_beside_files_of_splits_is_refused(write, train):
         for name in "abc"
     )
     said = Description(files=(b,), train=(str(Path(a).with_name(train)),), test=(c,))
-    with pytest.raises(DataError, match=r"b\.csv of no split"):
+    with pytest.raises(DataError, match=r"b\.csv: no split is given"):
         load(a, description=said)
+
+
+def test_a_folder_or_a_path_spelled_otherwise_is_no_file_of_no_split(write, tmp_path):
+    a, b = (
+        write(f"{name}.csv", "text,label\n" + "".join(f"{name} text {i},l{i % 2}\n" for i in range(8))) for name in "ab"
+    )
+    spelled = str(tmp_path / "." / ".." / tmp_path.name / "a.csv")
+    by_hand = load(spelled, description=Description(train=(a,), test=(b,)))
+    write("dataset.toml", 'train = ["a.csv"]\ntest = ["b.csv"]\n')
+    for found in (by_hand, load(str(tmp_path))):
+        assert [len(found.split_rows(split)) for split in ("train", "test")] == [8, 8]
+
+
+def test_a_level_that_is_guessed_may_not_be_called_text(write):
+    source = write("t.csv", "sentence,text\n" + "".join(f"words of row {i},label {i % 2}\n" for i in range(8)))
+    with pytest.raises(DataError, match="a level is called text"):
+        load(source, text="sentence")
 
 
 def test_flags_of_a_toml_file_hold_beside_options(write):

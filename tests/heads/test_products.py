@@ -18,10 +18,12 @@ def operands(shape: str):
         rows, weight = torch.randn(96, 33, generator=generator).mT, torch.randn(96, 130, generator=generator).mT
     elif shape == "no rows":
         rows = rows[:, :0]
+    elif shape == "one row":
+        rows = rows[0, 0]
     return rows, weight, torch.randn(130, generator=generator)
 
 
-@pytest.mark.parametrize("shape", ["whole", "parts of wider ones", "transposed", "no rows"])
+@pytest.mark.parametrize("shape", ["whole", "parts of wider ones", "transposed", "no rows", "one row"])
 @pytest.mark.parametrize("biased", [True, False])
 def test_products_and_gradients_are_torchs(shape, biased):
     found = []
