@@ -70,10 +70,12 @@ class Description:
         :raises DataError: if some are and some are not.
         """
         of_splits = {_place(file) for file in (*self.train, *self.val, *self.test)}
+        if not of_splits:
+            return [source, *self.files]
         others = [file for file in (source, *self.files) if _place(file) not in of_splits]
-        if of_splits and source in others and not is_url(source) and (local(source) / "dataset.toml").is_file():
+        if source in others and not is_url(source) and (local(source) / "dataset.toml").is_file():
             others.remove(source)  # a folder whose description names the files
-        if others and of_splits:
+        if others:
             raise DataError(
                 f"{listed(others, len(others))}: no split is given, while other files are given as one split each",
                 "name its split too, with --train, --val or --test, or leave it out",
@@ -123,8 +125,11 @@ class Description:
 
 
 def _place(file: str) -> str:
-    """One spelling of a file's name."""
-    return file if is_url(file) else str(local(file).resolve())
+    """One spelling of a file's name; one that no file can have is told where it is read."""
+    try:
+        return file if is_url(file) else str(local(file).resolve())
+    except (OSError, ValueError):
+        return file
 
 
 def described(source: str, given: Description) -> tuple[str, Description, tuple[str, ...]]:
