@@ -247,12 +247,12 @@ def test_what_becomes_of_a_task_is_one_line_and_what_to_do(name):
 def test_one_of_two_nodes_is_killed_and_nothing_is_lost(tmp_path):
     """The script that the README names, on few texts."""
     command = [sys.executable, ROOT / "benchmarks" / "cache" / "kill_node.py", "--json", tmp_path / "report.json"]
-    options = ["--texts", "800", "--commit-seconds", "0.3", "--patience", "1"]
+    options = ["--texts", "3000", "--commit-seconds", "0.3", "--patience", "1"]
     done = subprocess.run([*map(str, command), *options], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, (done.stdout, done.stderr)
     (seen,) = json.loads((tmp_path / "report.json").read_text())["rounds"]
     assert seen["processes killed"] > 2
-    assert 400 <= seen["committed at the kill"] < 800 <= seen["rows before compaction"]
+    assert 1500 <= seen["committed at the kill"] < 3000 <= seen["rows before compaction"]
 
 
 @pytest.mark.slow
