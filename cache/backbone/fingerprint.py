@@ -33,6 +33,7 @@ from cache.store.atomic import atomic_file
 
 REMEMBERED = ".hashes.json"
 _HASHING_THREADS = 4
+_HASHED_BYTES = 8 << 20  # at once: between two pieces a thread waits for Python's lock, which importing torch holds
 _EVERY_BYTE = "read every byte"
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 4096
 _VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype", "use_cache"}
@@ -307,8 +308,11 @@ def _recall(path: Path) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
+    digest, block = hashlib.sha256(), bytearray(_HASHED_BYTES)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(block):
+                digest.update(memoryview(block)[:count])
+        return digest.hexdigest()
     except OSError as error:
         raise file_error("read", path, error) from error

@@ -7,6 +7,7 @@ where enough is to come, features that travel to the host while the next batch i
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from cache.backbone.json_files import read_json, text_config
 from cache.batching.packing import Packing, pack
+from cache.devices import current
 from cache.errors import CacheError, one_line
 from cache.model.native.config import FAMILIES, unknown_settings
 from cache.model.native.decoder import Decoder
@@ -134,13 +136,12 @@ class Encoder:
         if not isinstance(model, Decoder):
             return
         sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
-        expected = self.features(sample)
+        # side by side, since either pass first loads libraries for the better part of a second
+        with ThreadPoolExecutor(1) as thread:
+            fused = thread.submit(self._fused_features, model, sample)
+            expected = self.features(sample)
         try:
-            from cache.model.native.triton_ops import FusedKernels
-
-            model.fused = FusedKernels()
-            laid_out = sample.with_block_lists(windowed=model.windowed)
-            if within_tolerance(self.features(laid_out), expected, self._dtype):
+            if within_tolerance(fused.result(), expected, self._dtype):
                 self._compiled = True
                 return
             reason = "the fused kernels' results differ"
@@ -148,6 +149,13 @@ class Encoder:
             reason = f"{type(error).__name__}: {one_line(error, 120)}"
         model.fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
+
+    def _fused_features(self, model: Decoder, sample: Batch) -> Tensor:
+        from cache.model.native.triton_ops import FusedKernels
+
+        model.fused = FusedKernels()
+        with current(self.device):
+            return self.features(sample.with_block_lists(windowed=model.windowed))
 
     def _read_dense(self, folder: Path) -> torch.nn.Module | None:
         """Read the Dense modules behind the last layer's pooling, where that layer is asked for."""
