@@ -15,7 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from data.checks import SEEN, Rows, level_fault
-from data.columns.label_forms import is_list, levels_of_codes, paths_of_lists, split_paths, with_single_labels
+from data.columns.codes import levels_of_codes
+from data.columns.label_forms import is_list, paths_of_lists, split_paths, with_single_labels
 from data.columns.label_tree import ancestors, derivation, distinct_names, found_beside, named, read_tree
 from data.columns.level_columns import LEVEL, MISSING, NAME, find_levels, from_indicators, indicators
 from data.columns.text_column import columns_meant, find_text, joined, with_texts_of_lists

@@ -1,4 +1,4 @@
-"""Label cells into levels: a path in one cell, a list, a code whose first characters are the coarser labels.
+"""Label cells into levels: a path in one cell, or a list.
 
 A path is split unasked only if its mark can hardly mean anything else (``>``, ``>>``, ``::``, an arrow), or if every
 row has the same depth and the parts form a tree with fewer parents than children: 'and/or', 'v1.2' and 'Food/Drink' are
@@ -21,8 +21,9 @@ from data.errors import DataError, quoted
 from data.files.records import Records, mean
 from data.hierarchy import find_conflicts
 
-STRONG = (" >> ", ">>", " > ", ">", " » ", "»", " → ", "→", " -> ", "->", "::", "|||")
-"""Marks that are split unasked."""
+_ARROWS = (" -> ", "->", " => ", "=>")
+STRONG = (*_ARROWS, " >> ", ">>", " > ", ">", " » ", "»", " \u203a ", "\u203a", " → ", "→", "::", "|||")
+"""Marks that are split unasked; one that ends in another stands before it."""
 
 WEAK = (" / ", "/", "\\", ".", "|", ";", ":", "--")
 """Marks that are split unasked only if every row has the same depth and the parts form a tree."""
@@ -112,8 +113,7 @@ def split_paths(
     said = f"labels in column {quoted(cells.name)} are paths separated by"
     if mark is None and distinct.str.contains(r"^(<[^<>]+>)+$").all() and len(distinct):
         raise _several(cells.name, place, f"{quoted(distinct[0])} holds tags", "><")
-    strong = next((one for one in STRONG if mean(distinct.str.contains(one, literal=True)) >= 0.5), None)
-    if certain := mark or strong:
+    if certain := mark or _strong_mark(distinct):
         frame = _levels(cells.name, [_parts(cell, certain) for cell in cells])
         if frame.width > 1:
             frame, root = _without_root(frame)
@@ -130,6 +130,22 @@ def split_paths(
         note = f"labels in column {quoted(cells.name)} hold {quoted(likely)} and are not split"
         return cells.to_frame(), (f"{note} (--path-separator {likely!r}: they are paths)",)
     return cells.to_frame(), ()
+
+
+def _strong_mark(distinct: pl.Series) -> str | None:
+    """Return the mark that parts at least half of the labels; without its blanks, if others that lack these agree.
+
+    Of ``a > b`` and ``a>c`` both are paths; of ``a > b`` and ``size >5`` the second is a label.
+    """
+    mark = next((one for one in STRONG if mean(distinct.str.contains(one, literal=True)) >= 0.5), None)
+    if mark is None or mark == mark.strip():
+        return mark
+    spaced = distinct.str.contains(mark, literal=True)
+    bare = distinct.filter(~spaced & distinct.str.contains(mark.strip(), literal=True))
+    first = pl.col(distinct.name).str.split(mark.strip()).list.first().str.strip_chars()
+    coarsest = distinct.filter(spaced).to_frame().select(first).to_series()
+    agree = bare.to_frame().select(first.is_in(coarsest.unique().implode())).to_series()
+    return mark.strip() if mean(agree) > 0.5 else mark
 
 
 def _without_ids(cells: pl.Series, mark: str | None) -> pl.Series:
@@ -234,46 +250,3 @@ def _several(column: str, place: str, why: str, mark: str) -> DataError:
         f"{place}: column {column} holds more than one label per text ({why}), which is out of scope",
         f"take the first: --label first; if they are paths: --path-separator {mark!r}",
     )
-
-
-def digits_for(codes: pl.Series) -> str:
-    """Return digits that would make levels of `codes`: three at most whose classes repeat and grow."""
-    plain = codes.drop_nulls().str.replace_all(r"[^\p{L}\p{N}]", "")
-    sizes = {n: plain.str.slice(0, n).n_unique() for n in range(1, 1 + int(plain.str.len_chars().min() or 0))}  # type: ignore[arg-type]
-    good = [n for n, size in sizes.items() if 1 < size <= len(plain) / 2 and size > sizes.get(n - 1, 1)]
-    return ",".join(map(str, [good[0], good[len(good) // 2], good[-1]] if len(good) > 3 else good)) or "2,4,6"
-
-
-def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return one level per number in `digits`: the first so many letters and digits of each code.
-
-    Codes of digits alone that lost their leading zero get it back. A shorter code has no label on the finer levels.
-
-    :raises DataError: if `digits` do not grow.
-    """
-    if not digits:
-        raise DataError(
-            f"{place}: --code says no levels by itself",
-            f"say how many characters each has: --digits {digits_for(cells)}",
-        )
-    if any(one >= other for one, other in pairwise(digits)) or digits[0] < 1:
-        raise DataError(
-            f"--digits {','.join(map(str, digits))} do not grow", "give them coarsest first: --digits 2,4,6"
-        )
-    codes = cells.str.replace_all(r"[^\p{L}\p{N}]", "")
-    lengths = codes.str.len_chars()
-    lost = codes.str.contains(r"^\d+$") & ~lengths.is_in(list(digits)) & (lengths + 1).is_in(list(digits))
-    notes: tuple[str, ...] = ()
-    if lost.any():
-        codes = codes.zip_with(~lost.fill_null(False), "0" + codes)
-        notes = (f"{int(lost.sum()):,} codes in {quoted(cells.name)} lost a leading zero, which is put back",)
-    made = {
-        f"{cells.name}{number}": codes.to_frame("code")
-        .select(pl.when(pl.col("code").str.len_chars() >= number).then(pl.col("code").str.slice(0, number)))
-        .to_series()
-        for number in digits
-    }
-    short = int((codes.str.len_chars() < digits[0]).sum())
-    if short:
-        raise DataError(f"{place}: {short:,} codes have fewer than {digits[0]} characters", "give smaller --digits")
-    return pl.DataFrame(made), notes

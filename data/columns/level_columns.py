@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from data.columns.label_forms import digits_for
+from data.columns.codes import digits_for
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
 from data.hierarchy import find_conflicts
