@@ -61,8 +61,10 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     made = splits_of(records.frame.get_column(split)).alias("split") if split else None
     if known.drop_incomplete:
         frame, numbers, made, dropped = _complete(frame, names, numbers, made)
-    if known.qualify_labels:
+    if known.qualify_labels and len(names) > 1:
         frame = qualified(frame, names)
+    elif known.qualify_labels:
+        notes += ("--qualify-labels changes nothing: one level is read (of several: --levels COARSE,FINE)",)
     notes += (*said_levels, *said_missing, *said_numbers, *said_splits, *dropped)
     if made is None:
         made = pl.Series("split", assign_splits(value or "" for value in frame.get_column("text")), dtype=pl.String)

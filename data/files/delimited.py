@@ -32,6 +32,7 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 
 _NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _CHUNK = 20_000
+_SINGLE = "fields stand between single quotation marks"
 _SAMPLE = 300
 _ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 _CLOSED = re.compile(r'(?<!\\)((?:\\\\)+)"')
@@ -96,7 +97,7 @@ def _read_with_certainty(
     if _in_single_quotes(stream, separator):
         with contextlib.suppress(DataError):  # not all of them, so that the marks are characters
             fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
-            return fields, f"{stream.source}: fields stand between single quotation marks"
+            return fields, f"{stream.source}: {_SINGLE}"
     ways: dict[Quotes, str | None] = {"doubled": None}
     if stream.backslashes:
         ways["backslash"] = f'{stream.source}: quotation marks in fields are escaped by backslashes (\\")'
@@ -113,6 +114,10 @@ def _read_with_certainty(
         if way == "backslash":
             reading.refuse_mixed()
         return fields, note
+    with contextlib.suppress(DataError):
+        fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
+        if fields.columns.select(pl.any_horizontal(pl.all().str.contains(separator, literal=True).any())).item():
+            return fields, f"{stream.source}: {_SINGLE}"  # a separator in a field proves the marks around it
     raise failed[0]
 
 
@@ -307,6 +312,9 @@ def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
     sample = list(islice(stream.lines(), _SAMPLE))
     widths = {mark: [len(record) for record in _sampled(sample, mark)[0] if record] for mark in SEPARATORS}
     even = [mark for mark, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
+    if not even:
+        single = {mark: {len(record) for record in _sampled(sample, mark, "'")[0] if record} for mark in SEPARATORS}
+        even = [mark for mark, found in single.items() if len(found) == 1 and found != {1}]
     if usual in even:
         return usual, None
     if usual and widths[usual] and widths[usual][0] > 1 and not even:
@@ -323,9 +331,9 @@ def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
     return even[0], f"{stream.source}: fields are separated by {SEPARATORS[even[0]]}"
 
 
-def _sampled(sample: list[str], separator: str) -> tuple[list[list[str]], list[int]]:
+def _sampled(sample: list[str], separator: str, mark: str = '"') -> tuple[list[list[str]], list[int]]:
     """Return the first records and the lines they end in, but for what the end of the sample may have cut."""
-    reader = csv.reader(sample, delimiter=separator)
+    reader = csv.reader(sample, delimiter=separator, quotechar=mark)
     records, ends = [], []
     with contextlib.suppress(csv.Error):
         for record in reader:

@@ -198,9 +198,19 @@ def _all_without_header(parts: list[Records]) -> list[Records] | None:
     return [first_line_as_row(part, FILE_SPLIT) for part in parts] if any(map(has_no_header, parts)) else None
 
 
+def _said_once(parts: list[Records]) -> tuple[str, ...]:
+    """Return the notes of all parts: what is said of several files is one note that names them."""
+    said: dict[tuple[bool, str], list[str]] = {}
+    for part in parts:
+        for note in part.notes:
+            rest = note.removeprefix(part.source)
+            said.setdefault((rest != note, rest), []).append(part.source)
+    return tuple(listed(sources) + rest if of_file else rest for (of_file, rest), sources in said.items())
+
+
 def _one_after_another(parts: list[Records], notes: tuple[str, ...]) -> Records:
     """Return the records of all parts, numbered by file where there are several."""
-    notes += tuple(note for part in parts for note in part.notes)
+    notes += _said_once(parts)
     if len(parts) == 1:
         return replace(parts[0], notes=notes)
     if rows := _all_without_header(parts):

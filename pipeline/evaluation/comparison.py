@@ -136,9 +136,12 @@ class Comparison:
 
 
 def points(value: float, interval: Interval) -> str:
-    """A difference of shares in points with its interval."""
-    middle, low, high = (round(share * 100, 1) + 0.0 for share in (value, *interval))  # no minus before a zero
-    return f"{middle:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    """A difference of shares in points with its interval, with so many decimals that it says what it said unrounded."""
+    for decimals in (1, 2, 3):
+        middle, low, high = (round(share * 100, decimals) + 0.0 for share in (value, *interval))  # no minus before 0
+        if statistics.sign((low, high)) == statistics.sign(interval):
+            break
+    return f"{middle:+.{decimals}f} points [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def compare(entries: Sequence[Entry]) -> list[Comparison]:

@@ -304,3 +304,22 @@ def test_columns_that_are_no_tree_may_both_be_named(tmp_path):
     with pytest.raises(DataError, match="no tree") as caught:
         load(str(path))
     assert "--levels area,topic" in caught.value.remedy
+
+
+def test_what_is_said_of_several_files_is_said_once(tmp_path):
+    for name in "abcdefgh":
+        rows = "".join(f"text {n} of {name} about {'xyz'[n % 3]};{'xyz'[n % 3]}\n" for n in range(20))
+        (tmp_path / f"{name}.csv").write_text("text;label\n" + rows)
+    said = [note for note in load(str(tmp_path)).warnings if "semicolons" in note]
+    assert len(said) == 1 and "a.csv" in said[0] and "and 3 more" in said[0]
+
+
+def test_an_option_for_several_levels_says_that_it_changes_nothing_of_one(write):
+    rows = "".join(f"text {n},{'ab'[n % 2]},{'xyz'[n % 3]}\n" for n in range(60))
+    path = write("a.csv", "text,mood,label\n" + rows)
+    assert any(
+        "--qualify-labels changes nothing" in note
+        for note in load(str(path), description=Description(qualify_labels=True)).warnings
+    )
+    both = load(str(path), description=Description(qualify_labels=True, levels=("mood", "label")))
+    assert both.hierarchy.sizes == (2, 6) and not any("changes nothing" in note for note in both.warnings)

@@ -182,6 +182,18 @@ def test_fields_between_single_quotation_marks(tmp_path):
     assert load(path).frame["text"].to_list() == ["'tis one", "'two'"]
 
 
+def test_single_quotation_marks_where_a_separator_asks_for_them(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f'{"ab"[n % 2]};"Number" {n}, so, is it' for n in range(50)] + ["a;'one; it''s \"two\"'"]
+    path.write_text("level0;text\n" + "\n".join(rows), encoding="utf-8")
+    dataset = load(path)
+    assert dataset.frame["text"][50] == 'one; it\'s "two"' and dataset.frame["text"][0] == '"Number" 0, so, is it'
+    assert any("single quotation marks" in note for note in dataset.warnings)
+    path.write_text("level0;text\n" + "\n".join(rows[:50]), encoding="utf-8")  # nothing proves single marks
+    with pytest.raises(DataError, match="quotation mark"):
+        load(path)
+
+
 def test_a_blank_behind_every_separator_belongs_to_no_field(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('text, level0, split\none, a, train\n"two, or so", "b", test\n', encoding="utf-8")

@@ -8,7 +8,7 @@ import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.comparison import Entry, compare
+from pipeline.evaluation.comparison import Entry, compare, points
 from tests.pipeline.evaluation.predicted import DIMS, predicted
 
 
@@ -112,3 +112,10 @@ def test_what_cannot_be_compared_is_refused(given, problem):
     with pytest.raises(PipelineError, match=problem) as caught:
         compare(given)
     assert caught.value.remedy
+
+
+def test_rounding_changes_no_verdict():
+    assert points(0.0171, (0.0004, 0.032)) == "+1.71 points [+0.04, +3.20]"
+    assert points(-0.0171, (-0.032, -0.00004)) == "-1.710 points [-3.200, -0.004]"
+    assert points(0.017, (-0.0004, 0.032)) == "+1.7 points [+0.0, +3.2]"
+    assert points(0.017, (0.004, 0.032)) == "+1.7 points [+0.4, +3.2]"
