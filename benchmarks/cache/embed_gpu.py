@@ -32,12 +32,19 @@ WORDS = (
     *("one", "two", "three", "four", "five", "six", "red", "blue", "green", "old", "new", "big"),
 )
 """One goes before every text of CLINC, so that there are enough different texts for start-up not to count."""
+READY = 90_000
+"""So many of those texts also go in batches that are ready, the rate that `embed_missing` is compared with."""
 
 
 def clinc(folder: Path) -> list[str]:
     """Return the 22,500 in-scope texts."""
     data = json.loads((folder / "data_full.json").read_text())
     return [row[0] for split in ("train", "val", "test") for row in data[split]]
+
+
+def with_words(texts: list[str]) -> list[str]:
+    """Return every text once with each of `WORDS` before it."""
+    return [f"{word} {text}" for word in WORDS for text in texts]
 
 
 def timed(function: Callable[[], Any], repeats: int = 3) -> float:
@@ -134,6 +141,9 @@ def resident(texts: list[str], options: argparse.Namespace, results: Results) ->
     if "exact" in options.parts:
         exactness(gpu, some, options.checkpoint, results)
     shapes(gpu, everything, results)
+    rate, share, nodes = gpu.ready(gpu.tokenizer.encode(with_words(texts)[:READY]))
+    what = f"CLINC plain x {len(WORDS)}, the first {READY:,}, batches ready"
+    results.add(what, rate, "texts/s", f"{share:.1%} of peak, {nodes:,} nodes")
     if "profile" in options.parts:
         profile(gpu, results)
 
@@ -238,7 +248,7 @@ def steady(
 ) -> None:
     """Whole calls of `embed_missing`, features in the store at the end, start-up not counted."""
     corpora = {
-        "plain": [f"{word} {text}" for word in WORDS for text in texts],
+        "plain": with_words(texts),
         "instruction": [INSTRUCTION.format(i) + text for i in range(len(WORDS)) for text in texts],
     }
     for what, corpus in corpora.items():
