@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import secrets
@@ -63,7 +64,7 @@ def _ask(nodes: Sequence[Node], mine: Path, token: str) -> None:
     ray = import_ray()
     task = ray.remote(look_here)
     asked = {
-        task.options(num_cpus=0, max_retries=0, scheduling_strategy=on_node(node)).remote(
+        task.options(num_cpus=0, max_retries=0, scheduling_strategy=on_node(node.id)).remote(
             str(mine), token, str(_answer_of(mine, node.id))
         ): node
         for node in nodes
@@ -167,11 +168,12 @@ def connected(address: str | None = None) -> Iterator[str]:
     folder = None if address else _own_folder()
     try:
         _start(ray, address, folder)
-        try:
-            with _stdout_of_our_own():
+        with _stdout_of_our_own():
+            try:
                 yield f"the cluster at {address}" if address else "a cluster on this machine"
-        finally:
-            ray.shutdown()
+            finally:
+                with contextlib.redirect_stdout(io.StringIO()):  # for what Ray held back as repetitions
+                    ray.shutdown()
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -187,7 +189,7 @@ class _Stdout:
         return getattr(self._out, name)
 
     def write(self, text: str) -> int:
-        from_ray = threading.current_thread().name.startswith("ray_") or "(raylet)" in text[:16]
+        from_ray = threading.current_thread().name.startswith("ray_")
         return len(text) if from_ray else int(self._out.write(text))
 
 
@@ -283,10 +285,10 @@ def living_nodes() -> list[Node]:
     return sorted(found, key=lambda node: node.id)
 
 
-def on_node(node: Node) -> Any:
-    """Return the scheduling strategy of work that is to run on `node` or nowhere."""
+def on_node(node: str) -> Any:
+    """Return the scheduling strategy of work that is to run on the node with this id or nowhere."""
     strategies = import_ray("ray.util.scheduling_strategies")
-    return strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
+    return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def reason_of(error: BaseException) -> BaseException:

@@ -23,6 +23,7 @@ from cache.cluster.connection import (
     connected,
     import_ray,
     living_nodes,
+    on_node,
     quiet_data,
     reason_of,
 )
@@ -101,7 +102,8 @@ def _embed(
     texts_done, tally, nodes_of = 0, Tally(), dict[str, str]()
     meter = Meter(total, progress, lambda: total - todo + texts_done - tally.computed)
     meter.count(0, "starting")
-    attempts = ray.remote(Attempts).options(num_cpus=0).remote()
+    here = on_node(ray.get_runtime_context().get_node_id())  # elsewhere its node might be lost, and the work with it
+    attempts = ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
     job = Job(plan, todo, pool.device, pool.threads, min(pool.size, todo), pool.per_node)
     done = source.map_batches(
         Embedder,

@@ -246,6 +246,27 @@ except CacheError as error:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_standard_output_is_ours_until_the_cluster_is_left():
+    """Ray's listener prints the first of what it is told, and shutting down what came again."""
+    code = """
+import threading
+from cache.cluster.connection import connected, import_ray
+def listen():
+    for node in range(3):
+        line = {"lines": [f"node {node} is lost"], "pid": "raylet", "is_err": False}
+        import_ray("ray._private.worker").print_to_stdstream(line, ignore_prefix=False)
+with connected():
+    listener = threading.Thread(target=listen, name="ray_listen_error_messages")
+    listener.start()
+    listener.join()
+    print("ours")
+print("and ours")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "ours\nand ours\n"
+
+
 def test_without_the_extra_one_line_names_it(tmp_path):
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('no ray here')")
