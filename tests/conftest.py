@@ -9,6 +9,7 @@ through it (half a second with torch, polars and statsmodels, and statsmodels co
 import gc
 import json
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
@@ -16,6 +17,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import settings
 
+# A shell's job in the background ignores interrupts, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ENVIRONMENT = dict(os.environ)  # of this process as it began: libraries set variables when they are imported
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")

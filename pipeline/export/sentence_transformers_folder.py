@@ -163,8 +163,10 @@ def _carry_end_token(folder: Path, backbone: Backbone) -> None:
             single=f"$A {token}", pair=f"$A {token} $B {token}", special_tokens=[(token, backbone.end_token)]
         )
         before = tokenizer.post_processor
-        tokenizer.post_processor = template if before is None else processors.Sequence([before, template])
-        tokenizer.save(str(path))
+        both = template if before is None else processors.Sequence([before, template])
+        content = json.loads(path.read_text(encoding="utf-8"))  # of a vocabulary with holes, save() writes to stdout
+        content["post_processor"] = json.loads(both.__getstate__())
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     config: dict[str, Any] = read_json(folder / "tokenizer_config.json") or {}
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     for name in ("add_eos_token", "add_bos_token"):
