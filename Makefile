@@ -12,7 +12,7 @@ demo: $(VENV)/.demo  ## install, then the whole pipeline on the embedded default
 	$(BIN)/pipeline run icd10cm --backbone minilm
 	@echo '  . $(VENV)/bin/activate    first: it puts `pipeline` on your path'
 
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 test: $(VENV)/.dev  ## install, then every test but the slow ones, as many files at a time as there are cores
 	$(PYTEST) -m 'not slow'

@@ -20,8 +20,27 @@ from hypothesis import settings
 # A shell's job in the background ignores interrupts, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ENVIRONMENT = dict(os.environ)  # of this process as it began: libraries set variables when they are imported
+REPORT, DATA = "tests/pipeline/report/", "tests/data/"
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file at a time, in the order below; those of the report as one, so that their page is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return REPORT if nodeid.startswith(REPORT) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The largest part first and the shortest files last, so that the workers end together."""
+    items.sort(key=lambda item: 0 if item.nodeid.startswith(REPORT) else 2 if item.nodeid.startswith(DATA) else 1)
 
 
 def pytest_collection_finish() -> None:

@@ -35,7 +35,7 @@ def test_notebooks_are_small_and_hold_their_outputs_alone(path):
     ("name", "has"),
     [
         ("your-own-csv", "topic 'late' under 'billing' (row 2), 'delivery' (row 1)"),
-        ("two-stage-search", "2116 candidates: recall@10 100.0%"),
+        pytest.param("two-stage-search", "2116 candidates: recall@10 100.0%", marks=pytest.mark.slow),
         ("clinc-in-five-minutes", "(1, 64)"),
     ],
 )

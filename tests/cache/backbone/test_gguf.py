@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +12,7 @@ from cache.backbone.hub import locate
 from cache.backbone.registry import resolve
 from cache.batching.tokenizer import TextTokenizer
 from cache.errors import CacheError
+from tests.cache.store.killing import together
 
 gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
 pytest.importorskip("accelerate", reason="the extra [gguf] is not installed")
@@ -152,9 +150,7 @@ def test_the_fingerprint_is_that_of_the_bytes_and_the_file_is_dequantised_once(t
 
 def test_processes_that_dequantise_one_file_at_once_all_have_it(tmp_path):
     path = write(tmp_path / "a.gguf")
-    code = f"from cache.backbone.registry import resolve; resolve({str(path)!r})"
-    started = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [one.communicate()[1] for one in started if one.wait()] == []
+    together((resolve, path), (resolve, path))
 
 
 @pytest.mark.parametrize("length", [0, 3, 30, 3000])

@@ -167,16 +167,6 @@ def test_a_batch_that_kills_its_actors_ends_the_work_by_name(cluster, qwen, tmp_
     assert "leave these texts out" in caught.value.remedy
 
 
-def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(cluster, qwen, tmp_path):
-    for texts in (["good", ""], ["good", None], ["good", "\ud800"]):
-        said = []
-        for embed, folder in ((embed_missing, "local"), (embed_on_cluster, "ray")):
-            with pytest.raises(CacheError) as caught:
-                embed(texts, EmbedRequest(qwen, tmp_path / folder, **FLOAT32))
-            said.append((caught.value.problem, caught.value.remedy))
-        assert said[0] == said[1]
-
-
 def test_files_that_are_no_corpus_are_refused_by_name(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.parquet").write_text("not parquet")

@@ -10,11 +10,15 @@ from data import BUILT_IN, DataError, Dataset, load, summarize
 from data.sample import limited
 from data.sources.icd10cm import DROPPED, LEAST_GROUPS, read_icd10cm
 
-icd = pytest.importorskip("simple_icd_10_cm")
+
+@pytest.fixture(scope="module")
+def icd():
+    """The package, which parses its file when it is imported: three seconds, not of every process that collects."""
+    return pytest.importorskip("simple_icd_10_cm")
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows(icd):
     return read_icd10cm()
 
 
@@ -24,7 +28,7 @@ def dataset(rows):
 
 
 @pytest.fixture(scope="module")
-def groups():
+def groups(icd):
     """Category code -> set of words -> descriptions of leaf codes, from the ancestors of each leaf."""
     found = defaultdict(lambda: defaultdict(set))
     for code in icd.get_all_codes():
@@ -83,7 +87,7 @@ def test_labels_are_code_and_title_of_the_codes_ancestors(dataset):
     assert len(single) == 1 and single[0].startswith("C50 ")
 
 
-def test_all_rows_hold_every_description_once_and_a_group_in_one_split():
+def test_all_rows_hold_every_description_once_and_a_group_in_one_split(icd):
     rows = BUILT_IN["icd10cm"].read(None, True)
     codes = [code for code in icd.get_all_codes() if icd.is_category(code) or icd.is_subcategory(code)]
     assert rows.frame.height == rows.frame["text"].n_unique() == 97_449

@@ -1,9 +1,8 @@
 """A checkpoint named by its path: Qwen3's architecture at a tiny size, through all three stages."""
 
 import json
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ END = 151643
 
 def test_embed_fit_score_and_encode_take_a_path(pipeline, small_csv, tmp_path, qwen_tokenizer):
     checkpoint = tmp_path / "Qwen3 Tiny"
-    script = [sys.executable, str(ROOT / "scripts" / "make_qwen3_checkpoint.py"), "--size", "tiny"]
-    subprocess.run([*script, "--tokenizer", qwen_tokenizer, "--output", checkpoint], check=True, capture_output=True)
+    runpy.run_path(ROOT / "scripts" / "make_qwen3_checkpoint.py")["write_checkpoint"](checkpoint, qwen_tokenizer)
 
     embedded = pipeline.json("embed", small_csv, "--backbone", checkpoint, "--dtype", "float32")
     pipeline.json("fit-head", "--method", "v5", "--epochs", "1")

@@ -135,6 +135,7 @@ def test_what_is_done_needs_no_device(alone):
         do_point(artifacts, replace(point, fit=replace(point.fit, seeds=(3,))), "cuda:99", features)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fitted_ends_all_in_two_lines(embedded):
     grid = Grid(methods=("v5", "mrl"), heads=("linear",), lrs=(1e30,), epochs=(1,))
     with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cache import FeatureStore, text_keys
+from cache import CacheError, EmbedRequest, FeatureStore, embed_missing, text_keys
+from cache.cluster import embed_on_cluster
 from data import Description
 from pipeline.errors import PipelineError
 from pipeline.stages.embed import corpus_of
@@ -83,6 +84,16 @@ def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, joining, tm
     assert close(rows_of(ray["store"], TEXTS), rows_of(other["store"], TEXTS))
     # it became what later commands take, and a cluster that is somebody else's is still there
     assert json.loads((here.artifacts / "current.json").read_text())["dataset_id"] == ray["dataset"]
+
+
+def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(address, tmp_path):
+    for texts in (["good", ""], ["good", None], ["good", "\ud800"]):
+        said = []
+        for embed, folder in ((embed_missing, "local"), (embed_on_cluster, "ray")):
+            with pytest.raises(CacheError) as caught:
+                embed(texts, EmbedRequest("minilm", tmp_path / folder))
+            said.append((caught.value.problem, caught.value.remedy))
+        assert said[0] == said[1]
 
 
 @pytest.mark.slow
