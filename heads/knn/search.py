@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ from heads.knn.resident import resident
 from heads.knn.tile_scan import GRID, NOTHING, ROW_BITS, Array, Queries, TooShortPrefixError, scan, units_of
 
 _QUERIES = 4608  # searched for in one pass
+_BALLOTS = 1 << 19  # neighbours whose labels are counted at once: their arrays stay in the processor's cache
+_PAIRED = {"cpu": 1 << 18, "cuda": 1 << 22}  # float64 multiplied at once: a cache holds the fewer
 _SPARE = 4  # rows kept beyond k at lower precision
 _ROUNDINGS = {torch.float32: 1, torch.float16: 6}  # of 2^-24 per dimension, at most, in a similarity
 
@@ -114,21 +116,36 @@ def vote(indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray) -> n
     k = indices.shape[-1]
     ballots, weights = indices.reshape(-1, k), similarities.reshape(-1, k).astype(np.float64)
     winners = np.empty((len(ballots), labels.shape[1]), np.int64)
-    step = max(1, (1 << 22) // (k * k))
+    step = max(1, _BALLOTS // k)
     for start in range(0, len(ballots), step):
         part = slice(start, start + step)
         for level in range(labels.shape[1]):
-            winners[part, level] = _winners(labels[ballots[part], level], weights[part])
+            winners[part, level] = _winners(labels[ballots[part].T, level], weights[part].T)
     return winners.reshape(*indices.shape[:-1], labels.shape[1])
 
 
 def _winners(candidates: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Elect one label per row, of labels [n, k] with weights [n, k]."""
-    same = (candidates[:, :, None] == candidates[:, None, :]) & (candidates >= 0)[:, :, None]
-    votes, sums = same.sum(axis=2), np.where(same, weights[:, None, :], 0.0).sum(axis=2)
-    last = np.where(candidates < 0, np.iinfo(np.int64).max, candidates)
-    first = np.lexsort((last, -sums, -votes))[:, :1]
-    return np.take_along_axis(candidates, first, axis=1)[:, 0]
+    """Elect one label per query, of labels [k, n] with weights [k, n].
+
+    Neighbours are few and queries many: so one pair of neighbours at a time, of all queries at once.
+    """
+    known = candidates >= 0
+    votes, sums = known.astype(np.int32), np.where(known, weights, 0.0)
+    own = sums.copy()
+    for i, j in combinations(range(len(candidates)), 2):
+        same = candidates[i] == candidates[j]
+        votes[i] += same & known[j]
+        votes[j] += same & known[i]
+        sums[i] += np.where(same, own[j], 0.0)
+        sums[j] += np.where(same, own[i], 0.0)
+    label: np.ndarray = candidates[0]
+    count, total = votes[0], sums[0]
+    for other, its_count, its_total in zip(candidates[1:], votes[1:], sums[1:], strict=True):
+        heavier = (its_total > total) | ((its_total == total) & (other < label))
+        wins = (its_count > count) | ((its_count == count) & heavier)
+        label = np.where(wins, other, label)
+        count, total = np.where(wins, its_count, count), np.where(wins, its_total, total)
+    return label
 
 
 def _checked_k(k: int) -> int:
@@ -186,7 +203,7 @@ def _nearest(queries: Queries, gallery: Array, lengths: tuple[int, ...], k: int,
 def _exact(queries: Array, gallery: Array, query: torch.Tensor, row: torch.Tensor, dim: int) -> torch.Tensor:
     """Keys int64 [m] of pairs of a query and a gallery row, by the cosine of their first `dim` dimensions."""
     keys = torch.empty_like(row)
-    step = max(1, (1 << 22) // queries.shape[1])
+    step = max(1, _PAIRED[row.device.type] // queries.shape[1])
     for i in range(0, len(row), step):
         part = slice(i, i + step)
         a, b = (

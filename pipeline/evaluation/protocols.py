@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, product, takewhile
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +37,7 @@ Vectors = NDArray[np.floating[Any]]
 
 BLOCK = 64
 NEIGHBOURS = 5
+_OUT = -2.0  # a similarity below all: of a row that is not to be found
 _SPARE = 5  # times the neighbours that a sample is expected to need
 _FEW = 2  # samples' worth of rows, up to which looking for their neighbours once costs less than sample by sample
 
@@ -149,20 +150,20 @@ def gallery_grid(
                 f"give sizes from 1 to {max(most.values())}",
             )
     search = _Search(scale_dim, k, None)
-    cells = []
-    for size in wanted:
-        for origin in (name for name, rows in most.items() if size <= rows):
-            count, found = 1 if size == most[origin] else draws, []
-            for draw in range(count):
-                order = _order(len(train if origin == "train" else held_out), draw)
-                if origin == "train":
-                    chosen = np.sort(order[:size])
-                    found.append(search.classify(held_out, held_out_labels, train[chosen], train_labels[chosen]))
-                else:
-                    found.append(search.classify_by_some(held_out, held_out_labels, size, order))
-            rows = [np.arange(len(held_out))] * count
-            cells.append(search.predictions("gallery-grid", size, held_out, held_out_labels, rows, found, 0, origin))
-    return tuple(cells)
+    found: dict[tuple[int, Origin], list[_Votes]] = {(size, name): [] for size in wanted for name in most}
+    for (origin, rows), draw in product(most.items(), range(draws)):
+        fitting = [size for size in wanted if size < rows or (size == rows and draw == 0)]
+        if origin == "train":
+            near, labels = search.growing(held_out, train, _order(rows, draw), fitting), train_labels
+        else:
+            near, labels = search.growing_without_self(held_out, _order(rows + 1, draw), fitting), held_out_labels
+        for size, one in zip(fitting, near, strict=True):
+            found[size, origin].append(_votes_of(one, held_out_labels, labels))
+    return tuple(
+        search.predictions("gallery-grid", size, held_out, held_out_labels, [np.arange(len(held_out))] * len(votes),
+                           votes, 0, origin)
+        for (size, origin), votes in found.items() if votes
+    )  # fmt: skip
 
 
 def grid_sizes(train: int, held_out: int) -> list[int]:
@@ -241,18 +242,36 @@ class _Search:
         found = Neighbours(*(np.take_along_axis(one, places, axis=2) for one in (indices, similarities)))
         return _votes_of(found, labels[rows], labels)
 
-    def classify_by_some(self, embeddings: Vectors, labels: Ints, size: int, order: Ints) -> _Votes:
-        """Label all rows by the first `size` in an order; for each of these the next row takes its place."""
-        gallery, inside, outside = np.sort(order[:size]), np.sort(order[: size + 1]), order[size + 1 :]
-        parts = [(inside, self.classify_each_other(embeddings[inside], labels[inside]))]
-        if len(outside):
-            votes = self.classify(embeddings[outside], labels[outside], embeddings[gallery], labels[gallery])
-            parts.append((outside, votes))
-        shape = (len(parts[0][1].predicted), *labels.shape)
-        whole = _Votes(np.empty(shape, np.int64), np.empty(shape, np.int64))
-        for rows, part in parts:
-            whole.predicted[:, rows], whole.matching[:, rows] = part
-        return whole
+    def growing(
+        self, queries: Vectors, gallery: Vectors, order: Ints, sizes: Sequence[int], spare: int = 0
+    ) -> Iterator[Neighbours]:
+        """The k nearest, and `spare` more, among the first rows of an order, as many as each size says.
+
+        Sizes ascend, so that a gallery holds the one before: what it adds is searched, and the nearest of both kept.
+        """
+        found = None
+        for start, stop in pairwise((0, *sizes)):
+            rows = np.sort(order[start:stop])
+            near = prefix_neighbours(queries, gallery[rows], self.scale_dim, self.k + spare, device=self.device)
+            near = Neighbours(rows[near.indices], near.similarities)
+            found = near if found is None else _nearest(found, near, self.k + spare)
+            yield found
+
+    def growing_without_self(self, embeddings: Vectors, order: Ints, sizes: Sequence[int]) -> Iterator[Neighbours]:
+        """The same for rows that are queries too: one that is in its gallery is replaced there by the next row."""
+        own = np.arange(len(embeddings))
+        place = np.argsort(order)
+        for size, near in zip(sizes, self.growing(embeddings, embeddings, order, sizes, spare=1), strict=True):
+            rows = order[size : size + 1]
+            following = prefix_neighbours(embeddings, embeddings[rows], self.scale_dim, 1, device=self.device)
+            alone = near.similarities.copy()
+            alone[near.indices == own[:, None]] = _OUT
+            beside = np.where((place < size)[:, None], following.similarities, np.float32(_OUT))
+            yield _nearest(
+                Neighbours(near.indices, alone),
+                Neighbours(rows[following.indices], beside),
+                min(self.k, size),
+            )
 
     def predictions(
         self,
@@ -279,6 +298,13 @@ class _Search:
             origin=origin,
             seed=seed,
         )
+
+
+def _nearest(some: Neighbours, others: Neighbours, k: int) -> Neighbours:
+    """The k nearest of two lists [J, q, .], of equal similarities the lower row first."""
+    indices, similarities = (np.concatenate(pair, axis=2) for pair in zip(some, others, strict=True))
+    first = np.lexsort((indices, -similarities))[:, :, :k]
+    return Neighbours(*(np.take_along_axis(one, first, axis=2) for one in (indices, similarities)))
 
 
 def _votes_of(found: Neighbours, query_labels: Ints, labels: Ints) -> _Votes:

@@ -78,7 +78,7 @@ def _kept_at(folder: Path, protocol: str, k: int) -> Path:
 def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> list[Score]:
     """The 2 x 2: scores with galleries of these sizes, drawn from training rows and from held-out rows.
 
-    :param sizes: by default `protocols.grid_sizes`.
+    :param sizes: by default `protocols.grid_sizes`, at the shortest prefix and in full: what page and claims show.
     :raises PipelineError: if a size is more than there are rows.
     """
     spelled = "all" if sizes is None else "-".join(map(str, sorted(set(sizes))))
@@ -90,7 +90,8 @@ def score_grid(scorable: Scorable, sizes: Sequence[int] | None, k: int = 5) -> l
 
     train, train_labels = scorable.split("train")
     test, test_labels = scorable.split("test")
-    cells = gallery_grid(train, train_labels, test, test_labels, sizes=sizes, scale_dim=scorable.dims, k=k)
+    dims = scorable.dims if sizes is not None else tuple(dict.fromkeys((scorable.dims[0], scorable.dims[-1])))
+    cells = gallery_grid(train, train_labels, test, test_labels, sizes=sizes, scale_dim=dims, k=k)
     scores = [cell.score(scorable.identity) for cell in cells]
     if kept is not None:
         _write_scores(kept, scores)

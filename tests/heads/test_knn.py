@@ -298,6 +298,7 @@ class TestVote:
             assert won.tolist() == [[[winner]]]
 
     def test_many_neighbours_are_counted_in_parts(self, monkeypatch):
+        monkeypatch.setattr(knn, "_BALLOTS", 7 * 30)
         rng = np.random.default_rng(5)
         indices, labels = rng.integers(0, 50, (2, 40, 30)), rng.integers(0, 5, (50, 2))
         similarities = np.round(rng.random((2, 40, 30)) * GRID).astype(np.float32) / np.float32(GRID)

@@ -178,18 +178,21 @@ class TestLeaveOneOut:
 
 class TestGrid:
     @settings(deadline=None, max_examples=25)
-    @given(train=tied_texts(), held_out=tied_texts(), size=st.integers(1, 13), k=st.integers(1, 6))
-    def test_equals_the_double_loop(self, train, held_out, size, k):
+    @given(
+        train=tied_texts(), held_out=tied_texts(), sizes=st.sets(st.integers(1, 13), min_size=1), k=st.integers(1, 6)
+    )
+    def test_equals_the_double_loop(self, train, held_out, sizes, k):
         vectors = held_out[0]
-        if size > max(len(train[0]), len(vectors) - 1):
-            return
-        for cell in gallery_grid(*train, *held_out, sizes=[size], draws=2, scale_dim=2, k=k):
-            expected = []
+        sizes = [size for size in sizes if size <= max(len(train[0]), len(vectors) - 1)]
+        cells = gallery_grid(*train, *held_out, sizes=sizes, draws=2, scale_dim=2, k=k) if sizes else ()
+        assert {cell.gallery for cell in cells} == {*sizes}
+        for cell in cells:
+            size, expected = cell.gallery, []
             for draw in range(cell.samples):
                 source = train if cell.origin == "train" else held_out
                 order = np.random.default_rng(draw).permutation(len(source[0]))
 
-                def gallery(i, source=source, order=order, origin=cell.origin):
+                def gallery(i, source=source, order=order, origin=cell.origin, size=size):
                     if origin == "train":
                         return np.sort(order[:size])
                     others = [row for row in order[: size + 1] if row != i]
@@ -205,7 +208,6 @@ class TestGrid:
                     )
                 )
             np.testing.assert_array_equal(cell.predicted, np.concatenate(expected, axis=1))
-            assert cell.gallery == size
 
     def test_every_cell_asks_every_held_out_text_in_every_draw(self):
         cells = gallery_grid(*made(90), *made(40, seed=1), sizes=[10, 39, 60, 90], draws=3, scale_dim=4)
