@@ -2,7 +2,7 @@
 
 Candidates are the closed forms (`lda`, `pca`, `features`), a linear map begun at `lda`, and the MLP begun at it. Each
 is fitted on the training rows and judged by what is reported, neighbours among them, at every prefix and level: on
-validation rows (1,000 at most), or, where those are fewer than 200, on training rows left out in turn: three folds
+validation rows (1,000 at most), or, where those are fewer than 200, in cross-validation on training rows: three folds
 that leave each class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than
 200, ten folds of all rows; of each fold 1,000 rows at most, and those of small classes by one neighbour
 (`validation.voters_of_left_out_rows`).
@@ -93,11 +93,11 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     scores = {_name(candidate): _mean(found) for candidate, found in results.items()}
     gain = (scores[_name(standing)] - scores[_name(closed)]) * 100
     rows = results[closed].shape[2]
-    where = f"{rows:,} {'validation rows' if len(splits) == 1 else 'training rows left out in turn'}"
+    where = f"on {rows:,} validation rows" if len(splits) == 1 else f"in cross-validation on {rows:,} training rows"
     if standing == closed:
-        reason = f"no candidate is better than {closed[0]} on {where}: training does not pay here"
+        reason = f"no candidate is better than {closed[0]} {where}: training does not pay here"
         return Choice("linear", 0, reason, scores, closed[0])
-    reason = f"{_name(standing)}, gains {gain:.1f} points on the closed form {closed[0]} on {where}"
+    reason = f"{_name(standing)}, gains {gain:.1f} points on the closed form {closed[0]} {where}"
     if many:
         standing = (standing[0], _epochs_for(inputs))
         reason += f"; trained for {standing[1]}, so that each of {inputs.classes[-1]:,} classes is seen {SEEN} times"

@@ -43,7 +43,7 @@ def test_classes_of_three_texts_are_not_trained_on():
     features = rng.normal(size=(30, 24))[labels] + 1.5 * rng.normal(size=(90, 24))
     choice = choose(features.astype(np.float32), np.stack([labels // 6, labels], 1))
     assert choice.closed_form
-    assert "90 training rows left out in turn" in choice.reason
+    assert "in cross-validation on 90 training rows" in choice.reason
     untrained = {name: choice.scores[name] for name in ("lda", "pca", "features")}
     assert choice.closed == max(untrained, key=untrained.__getitem__)
 
@@ -89,7 +89,7 @@ def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(mon
 def test_of_many_rows_left_out_only_some_are_judged(monkeypatch):
     """What judges is a matrix of left-out by kept rows: of 100,000 rows it would not fit."""
     monkeypatch.setattr("heads.training.validation.LIMIT", 20)
-    assert "60 training rows left out in turn" in choose(*clusters(400)).reason
+    assert "in cross-validation on 60 training rows" in choose(*clusters(400)).reason
 
 
 def test_two_rows_per_class_are_judged_as_a_gallery_of_two_would():
