@@ -81,7 +81,7 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
         seeds = sorted({run.seed for run in runs})
         _write(output, {**_about(features, str(runs[0].record["head"]), seeds), **result})
         session.console.say(f"written: {output}")
-    write_record(reproduced_path(session.artifacts, features), result)
+    write_record(reproduced_path(session.artifacts, features), {**result, "runs": [run.id for run in runs]})
     return result
 
 

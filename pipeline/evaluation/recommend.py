@@ -28,6 +28,9 @@ from pipeline.workspace.runs import Run
 FEW = 10
 """Test texts below which nothing is advised: one text is then worth more than ten points."""
 
+_MUCH = 0.05
+"""A difference in accuracy that one would not want to overlook."""
+
 _MOST_LEVELS = 3
 """Levels whose figures one sentence holds."""
 _IN_WORDS = {
@@ -70,7 +73,7 @@ def _validated(run: Run) -> float | None:
 def _sentence(group: Group, layers: dict[int, list[float]]) -> str:
     means = {layer: mean(scores) for layer, scores in layers.items()}
     ranked = sorted(means, key=lambda layer: (-means[layer], layer))
-    each = ", ".join(f"layer {layer} {means[layer]:.1%} (n = {len(layers[layer])})" for layer in ranked)
+    each = ", ".join(f"layer {layer} {_printed(means[layer])} (n = {len(layers[layer])})" for layer in ranked)
     return f"{group[0]}, {group[1]} head, on validation (mean of the first and the finest level): {each}"
 
 
@@ -145,7 +148,8 @@ class Answer:
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
     two kinds was compared. `accuracies`: mean over seeds per level, of that prefix. `gains`: per level, what the full
     vector adds to it, by the interval over seeds and texts. `rival`: the best of the others. `closed_form`: whether a
-    head without a gradient step is advised. `width`: dimensions of the features, if they are a candidate.
+    head without a gradient step is advised. `width`: dimensions of the features, if they are a candidate. `few`: how
+    many test texts there are, where so few that training may pay or cost more than five points unseen.
     """
 
     method: str
@@ -157,12 +161,14 @@ class Answer:
     rival: str | None
     closed_form: bool = False
     width: int | None = None
+    few: int | None = None
 
     def sentence(self, levels: Sequence[str]) -> str:
         """The answer as one reads it first: of many levels the coarsest and the finest."""
         shown = range(len(levels)) if len(levels) <= _MOST_LEVELS else (0, len(levels) - 1)
         figures = " / ".join(_whole_percent(self.accuracies[level]) for level in shown)
-        said = "Training did not pay here. " if self.pays is False else ""
+        told = "" if self.few is None else f", as far as {self.few} test texts can tell"
+        said = f"Training did not pay here{told}. " if self.pays is False else ""
         said += f"Use {self._named()} at {self.dim} dims: {figures} % "
         said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
@@ -195,7 +201,8 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
     entries = [entry for entry in entries if entry.method != FLAT]
     methods, picked = by_method(entries), _pick(entries)
     took, means = picked.method, _means(picked.rows)
-    rival = min((name for name in means if name != took), key=lambda name: _place(name, means[name]), default=None)
+    others = [name for name in means if name != took and not _says_the_same(methods[name], methods[took])]
+    rival = min(others, key=lambda name: _place(name, means[name]), default=None)
     dims = next(iter(methods[took].values())).dims
     curves = np.mean([predictions.accuracy for predictions in methods[took].values()], axis=0)
     dim = max(smallest_prefix(curve, dims) for curve in curves.T)
@@ -203,20 +210,31 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
     closed_form = any(entry.method == took and entry.closed_form for entry in entries)
     width = next((entry.predictions.dims[-1] for entry in entries if entry.method == "features*"), None)
     gains = _gains(methods[took], dims.index(dim))
-    return Answer(took, picked.pays, dim, dims[-1], at, gains, rival, closed_form, width)
+    few = entries[0].predictions.queries if picked.unsure else None
+    return Answer(took, picked.pays, dim, dims[-1], at, gains, rival, closed_form, width, few)
+
+
+def _says_the_same(some: Runs, others: Runs) -> bool:
+    """Whether two methods are one, such as `joint` where it chose a closed form: every text's neighbours are alike."""
+    first, *rest = *some.values(), *others.values()
+    return all(
+        np.array_equal(first.predicted, one.predicted) and np.array_equal(first.matching, one.matching) for one in rest
+    )
 
 
 @dataclass(frozen=True)
 class _Pick:
     """The method to take, whether training `pays` (as in `Answer`), the sentence that says so, and the rows behind it.
 
-    There is neither sentence nor row where one method stands alone.
+    There is neither sentence nor row where one method stands alone. `unsure`: whether training may pay, or cost, more
+    than `_MUCH` although it was not seen to.
     """
 
     method: str
     pays: bool | None
     sentence: str
     rows: list[Comparison]
+    unsure: bool = False
 
 
 def _pick(entries: Sequence[Entry]) -> _Pick:
@@ -228,8 +246,7 @@ def _pick(entries: Sequence[Entry]) -> _Pick:
     found = ranking(rows)
     both_kinds = bool(free) and not free >= methods.keys()
     if both_kinds and free & set(found.first):
-        sentence, cheap = _did_not_pay(rows, found, free)
-        return _Pick(cheap, False, sentence, rows)
+        return _did_not_pay(rows, found, free)
     return _Pick(found.best, True if both_kinds else None, _choice(found), rows)
 
 
@@ -297,7 +314,7 @@ def _whole_percent(value: float) -> str:
 
 
 def _printed(value: float) -> str:
-    return f"{value:.1%}"
+    return f"{value * 100:.1f} %"
 
 
 def _choice(found: Ranking) -> str:
@@ -312,8 +329,8 @@ def _choice(found: Ranking) -> str:
     return f"One embedding for every level: {head}" + (f"; worse: {worse}." if worse else ".")
 
 
-def _did_not_pay(rows: Sequence[Comparison], found: Ranking, free: set[str]) -> tuple[str, str]:
-    """Say that the best of what costs no training is as good as the best that was trained; and name it."""
+def _did_not_pay(rows: list[Comparison], found: Ranking, free: set[str]) -> _Pick:
+    """Take the best of what costs no training, which is as good as the best that was trained, and say so."""
     cheap = next(name for name in found.first if name in free)
     against = [row.seen_from(cheap) for row in rows if cheap in (row.a, row.b)]
     trained = min((row for row in against if row.b not in free), key=lambda row: _place(row.b, row.mean_b))
@@ -324,7 +341,8 @@ def _did_not_pay(rows: Sequence[Comparison], found: Ranking, free: set[str]) -> 
         + ("significantly better." if trained.leader > 0 else "no significant difference.")
     )
     worse = [row.b for row in against if row.leader > 0 and row.b not in free and row.b != trained.b]
-    return said + (f" {joined(worse)} {'is' if len(worse) == 1 else 'are'} worse than {cheap}." if worse else ""), cheap
+    said += f" {joined(worse)} {'is' if len(worse) == 1 else 'are'} worse than {cheap}." if worse else ""
+    return _Pick(cheap, False, said, rows, max(map(abs, trained.interval)) > _MUCH)
 
 
 def _prefixes(method: str, runs: Runs, levels: Sequence[str]) -> str:

@@ -73,6 +73,12 @@ class ReportData:
         return isolated(self.dataset.levels)
 
     @property
+    def sizes(self) -> str:
+        """How many classes each level has, such as "chapter (21) > block (200)"."""
+        counts = zip(self.levels, self.dataset.hierarchy.sizes, strict=True)
+        return " > ".join(f"{level} ({size:,})" for level, size in counts)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that was trained; closed forms have none."""
         return tuple(sorted({run.seed for run in self.runs if not run.closed_form}))
@@ -94,8 +100,15 @@ class ReportData:
 
     @property
     def options(self) -> str:
-        """The options by which commands find this dataset and backbone."""
-        return f"--dataset {self.dataset.id} --backbone {self.features.backbone}"
+        """The options by which commands find this dataset, backbone and layer."""
+        layer = self.features.other_layer
+        named = f"--dataset {self.dataset.id} --backbone {self.features.backbone}"
+        return named if layer is None else f"{named} --layer {layer}"
+
+    @property
+    def title(self) -> str:
+        """The page's title."""
+        return page_title(self.features)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -116,9 +129,7 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
     called, untrained = named[: len(scorables)], tuple(named[len(scorables) :])
     methods = tuple(dict.fromkeys(called))
     firsts = dict(reversed(list(zip(called, scorables, strict=True))))
-    mapped = {
-        name: one for name, one in zip(untrained, beside, strict=True) if one.predict is None and name != "centred*"
-    }
+    mapped = {name: one for name, one in zip(untrained, beside, strict=True) if one.predict is None}
     shown = {**{name: firsts[name] for name in methods}, **mapped}
     return ReportData(
         features=features,
@@ -151,8 +162,15 @@ def retrieval_path(artifacts: Artifacts, features: LabelledFeatures) -> Path:
 
 
 def page_name(features: LabelledFeatures) -> str:
-    """What files about one dataset and backbone are called in `reports/`."""
-    return f"{features.dataset.id}-{features.backbone}"
+    """What files about one dataset, backbone and layer are called in `reports/`."""
+    layer = "" if features.other_layer is None else f"-layer-{features.layer}"
+    return f"{features.dataset.id}-{features.backbone}{layer}"
+
+
+def page_title(features: LabelledFeatures) -> str:
+    """What a page is about: with it, a page knows another of the same features again."""
+    layer = "" if features.other_layer is None else f", layer {features.layer}"
+    return f"{features.dataset.id} through {features.backbone}{layer}"
 
 
 def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> RetrievalResults | None:
@@ -190,7 +208,7 @@ def _judged(
 ) -> Sequence[Judged]:
     """The published claims, if `reproduce` was run and v5 and mrl share a seed.
 
-    On search, which takes minutes to measure, they are those that it left, if they are of these features.
+    On search, which takes minutes to measure, they are those that it left, if they are of these features and runs.
     """
     path = reproduced_path(artifacts, features)
     seeds = [{entry.seed for entry in entries[PROTOCOLS[0]] if entry.method == name} for name in ("v5", "mrl")]
@@ -202,7 +220,8 @@ def _judged(
     found = judge(entries, {**cost_measurements(str(runs[0].record["head"])), **search_measurements(())})
     try:
         left = read_record(path, dict[str, Any]) or {}
-        same = left.get("fingerprint") == features.fingerprint
+        measured = {*left.get("runs", ())}
+        same = left.get("fingerprint") == features.fingerprint and measured and measured <= {run.id for run in runs}
         known = {row["id"]: from_json(Judged, row) for row in left["claims"]} if same else {}
     except (PipelineError, TypeError, KeyError) as error:
         tell(f"{path}: {error}; left out: `pipeline reproduce` writes it again")
@@ -218,11 +237,14 @@ def _galleries(session: Session, scorables: Sequence[Scorable], measure: bool) -
 
 
 def _advised_first(shown: Mapping[str, Scorable], entries: Sequence[Entry]) -> dict[str, Scorable]:
-    """The advised method and the best of the others first: the explorer opens on these two."""
+    """The advised method and the best of the others first: the explorer opens on these two.
+
+    Features less their mean have a map only as one of these: their maps look like those of the features.
+    """
     found = answer(entries)
     named = () if found is None else (found.method, found.rival)
     first = [name for name in named if name is not None and name in shown]
-    return {name: shown[name] for name in (*first, *(name for name in shown if name not in first))}
+    return {name: shown[name] for name in (*first, *(name for name in shown if name not in {*first, "centred*"}))}
 
 
 def _explored(session: Session, features: LabelledFeatures, scorables: Mapping[str, Scorable]) -> Explorer | None:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 import cache
 from pipeline.report import provenance
-from pipeline.report.collect import ReportData, gather, page_name
+from pipeline.report.collect import ReportData, gather, page_name, page_title
 from pipeline.report.html import Section, tag
 from pipeline.report.sections import sections
 from pipeline.report.summary import answer_section, summary
@@ -48,7 +48,7 @@ def report_stage(
 ) -> dict[str, Any]:
     """Write the page about these runs and say where it is.
 
-    :param output: by default `reports/<dataset id>-<backbone>.html` in the artifacts folder.
+    :param output: by default `reports/<page name>.html` in the artifacts folder (`collect.page_name`).
     :param galleries: whether galleries that were not measured yet are.
     :returns: what `report --json` prints.
     :raises PipelineError: if the libraries of the extra `report` are not installed.
@@ -102,9 +102,9 @@ def check_extra() -> None:
 
 
 def is_page_of(path: Path, features: LabelledFeatures) -> bool:
-    """Whether a file is a page about the same dataset and backbone: a rerun replaces it unasked."""
+    """Whether a file is a page about the same dataset, backbone and layer: a rerun replaces it unasked."""
     try:
-        return f"<title>{features.dataset.id} through {features.backbone}" in path.read_text("utf-8", errors="replace")
+        return f"<title>{page_title(features)}</title>" in path.read_text("utf-8", errors="replace")
     except OSError:
         return False
 
@@ -144,15 +144,19 @@ def explorer_section(report_data: ReportData) -> Section | None:
     coarse, fine = report_data.levels[0], report_data.levels[-1]
     sampled = "" if explorer.total == len(explorer.texts) else f", a seeded sample of the {explorer.total:,} there are"
     seeds = {view.seed for view in explorer.views if view.seed is not None}
+    kinds = f"what shares its {fine}, what only its {coarse}, and what nothing"
+    if len(report_data.levels) == 1:
+        kinds = f"what shares its {fine} and what does not"
     words = (
         f"Each point is one of {len(explorer.texts):,} test texts{sampled}; texts whose embeddings are neighbours lie "
         "together. Choose one (click, search, or the arrow keys on a map) and see its ten nearest others at the prefix "
-        f"that the slider says: what shares its {fine}, what only its {coarse}, and what nothing."
+        f"that the slider says: {kinds}."
     )
     if seeds:
         words += f" Heads of seed {', '.join(map(str, sorted(seeds)))}."
     if explorer.left_out:
-        words += f" Left out for want of room: {', '.join(explorer.left_out)} (--methods chooses)."
+        chosen = " (--methods chooses)" if {*explorer.left_out} - {*report_data.untrained} else ""
+        words += f" Left out for want of room: {', '.join(explorer.left_out)}{chosen}."
     note = (
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
         "are exact, by cosine of the prefixes."

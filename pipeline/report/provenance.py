@@ -16,7 +16,6 @@ from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, bullets, escaped, numbers, table, tag, typed
-from pipeline.workspace.features import is_layer
 from pipeline.workspace.run_names import names
 from pipeline.workspace.runs import Run
 
@@ -56,10 +55,9 @@ def settings(report_data: ReportData) -> Section:
     """Settings, runs, versions, seeds, and the commands that made the page."""
     features, dataset = report_data.features, report_data.dataset
     splits = ", ".join(f"{name} {len(dataset.split_rows(name)):,}" for name in ("train", "val", "test"))
-    sizes = " > ".join(f"{n:,} {name}" for n, name in zip(dataset.hierarchy.sizes, report_data.levels, strict=True))
     facts = (
         ("dataset", f"{dataset.id}: {len(dataset):,} rows ({splits})"),
-        ("hierarchy", sizes),
+        ("classes", report_data.sizes),
         *(("level", note) for note in dataset.warnings if " is derived: " in note),
         ("backbone", f"{features.backbone}, layer {features.layer}"),
         ("features", f"fingerprint {features.fingerprint}"),
@@ -85,7 +83,7 @@ def settings(report_data: ReportData) -> Section:
 def commands(report_data: ReportData) -> list[str]:
     """What to type to make the page again: embed, a fit for each group of runs, the report."""
     features, source = report_data.features, report_data.source
-    last, description = is_layer(features.store.description, -1), features.store.description
+    last, description = features.other_layer is None, features.store.description
     options = ["--dtype", str(description["compute_dtype"])]
     if description["store_dtype"] != ("float16" if last else "float32"):
         options += ["--store-dtype", str(description["store_dtype"])]
@@ -98,7 +96,7 @@ def commands(report_data: ReportData) -> list[str]:
     return [
         shlex.join(["pipeline", "embed", source.source, *source.description.files, *read]),
         *(shlex.join([*_fit_command(group), *layer]) for group in _groups(report_data)),
-        shlex.join(["pipeline", "report", *report_data.options.split(), *layer]),
+        shlex.join(["pipeline", "report", *report_data.options.split()]),
     ]
 
 

@@ -68,15 +68,12 @@ def shown_methods(report_data: ReportData, found: Answer) -> tuple[str, ...]:
 def basis(report_data: ReportData) -> str:
     """What the figures rest on, in one line."""
     first = report_data.entries[GALLERY][0].predictions
-    sizes = " > ".join(
-        f"{size:,} {name}" for size, name in zip(report_data.dataset.hierarchy.sizes, report_data.levels, strict=True)
-    )
     seeds = report_data.seeds
     several = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed" if seeds else "closed forms, which have no seed"
     return (
         f"{report_data.dataset.name} through {report_data.features.backbone}: {first.queries:,} test texts, each "
-        f"compared with {first.gallery:,} training texts (the vote of its {first.k} nearest); classes: {sizes}; "
-        f"{several}. Bands are 95 % intervals."
+        f"compared with {first.gallery:,} training texts (the vote of its {first.k} nearest); classes: "
+        f"{report_data.sizes}; {several}. Bands are 95 % intervals."
     )
 
 

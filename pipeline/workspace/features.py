@@ -41,6 +41,11 @@ class LabelledFeatures:
         """Absolute index of the layer."""
         return int(self.store.description["layer"])
 
+    @property
+    def other_layer(self) -> int | None:
+        """The layer if it is not the backbone's last, which is the usual one and goes without saying."""
+        return None if is_layer(self.store.description, -1) else self.layer
+
     def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features [n, H] float32 and labels [n, L] of one split, in the dataset's order.
 

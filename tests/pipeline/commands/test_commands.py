@@ -314,6 +314,12 @@ def test_reproduce_judges_every_claim(fitted, tmp_path):
     assert "72 real documents" in page
     assert "take minutes to measure" not in page
 
+    first = next(run for run in copy.json("runs", "list")["runs"] if run["method"] == "v5")
+    shutil.rmtree(first["path"])
+    without_it = Path(copy.json("report")["path"]).read_text("utf-8")
+    assert "72 real documents" not in without_it, "claims on search are of runs that are no longer on the page"
+    assert "take minutes to measure" in without_it
+
 
 def test_a_sweep_does_only_what_is_left_and_a_second_does_nothing(pipeline, small_csv, tmp_path):
     pipeline.json("embed", small_csv, "--backbone", "minilm")

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.report.collect import read_retrieval
+from pipeline.report.collect import page_name, read_retrieval
+from pipeline.report.page import is_page_of
 from pipeline.stages.run_asked import runs_asked
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
@@ -26,7 +27,7 @@ def test_fit_head_says_which_layer_is_ahead_on_validation(pipeline, small_csv):
         means[result["runs"][0]["layer"]] = sum(scores) / 2
     assert set(means) == {6, 3}
     ahead, behind = sorted(means, key=lambda layer: (-means[layer], layer))
-    expected = f"layer {ahead} {means[ahead]:.1%} (n = 2), layer {behind} {means[behind]:.1%} (n = 2)"
+    expected = ", ".join(f"layer {layer} {means[layer] * 100:.1f} % (n = 2)" for layer in (ahead, behind))
     assert sentence.endswith(expected), sentence
     assert sentence.startswith("mrl, linear head")
     assert expected in pipeline("fit-head", *options).stdout
@@ -45,6 +46,12 @@ def test_what_is_of_one_layer_is_not_taken_for_another(pipeline, small_csv):
         runs_asked(artifacts, None, None, -1)
     assert wrong.value.remedy.endswith("--layer 3")
     assert [found.id for found in runs_asked(artifacts, None, None, -4)] == [run["id"]]
+
+    page = Path(pipeline.json("report", "--layer", "-4")["path"])
+    features = {layer: labelled_features(artifacts, layer=layer) for layer in (-4, -1)}
+    assert page.name == f"{page_name(features[-4])}.html" != f"{page_name(features[-1])}.html"
+    assert [is_page_of(page, features[layer]) for layer in (-4, -1)] == [True, False]
+    assert "--layer 3" in page.read_text("utf-8").partition("pipeline retrieve ")[2].splitlines()[0]
 
     pipeline.json("retrieve", "--layer", "-4", "--candidates", "10", "--queries", "10", "--engines", "flat")
     left = {layer: read_retrieval(artifacts, labelled_features(artifacts, layer=layer)) for layer in (-4, -1)}
