@@ -19,7 +19,7 @@ Spec = dict[str, Any]
 Reach = tuple[float, float]
 """Where an axis begins and ends."""
 
-_PLACES = {"v5": 0, "mrl": 1, "joint": 2, "inverted": 3, "no-prefix": 4, "uniform": 5}
+_PLACES = {"v5": 0, "mrl": 1, "joint": 2, "inverted": 3, "no-prefix": 4, "uniform": 5, "logistic": 7}
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
 _UNTRAINED = {"features*": ("u0", "stroke"), "pca*": ("u1", "cross")}
 _COLOURS = 8
@@ -115,6 +115,7 @@ def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach
     dims = sorted(frame["dim"].unique().to_list())
     apart = (dims[-1] - dims[0]) / 100 if len(dims) > 1 else 1
     aside = {name: (place - (len(looks) - 1) / 2) * apart for place, name in enumerate(looks)}
+    room = (len(looks) / 2 + 1) * apart
     moved = frame.with_columns(
         (pl.col("dim") + pl.col("method").replace_strict(aside, return_dtype=pl.Float64)).alias("x")
     )
@@ -122,7 +123,7 @@ def accuracy_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach
         "x:Q",
         title="dimensions kept",
         axis=alt.Axis(values=dims, grid=False),
-        scale=alt.Scale(domain=[dims[0] - 4 * apart, dims[-1] + 4 * apart], nice=False),
+        scale=alt.Scale(domain=[dims[0] - room, dims[-1] + room], nice=False),
     )
     return _spec(_line_with_intervals(moved, x, reach, looks), height=260)
 
@@ -135,7 +136,7 @@ def answer_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: Reach) 
     room = (dims[-1] - dims[0]) * 0.42 if len(dims) > 1 else 1
     x = alt.X(
         "dim:Q", title="dimensions kept", axis=alt.Axis(values=dims, grid=False),
-        scale=alt.Scale(domain=[dims[0], dims[-1] + room], nice=False),
+        scale=alt.Scale(domain=[dims[0] - room / 15, dims[-1] + room], nice=False),
     )  # fmt: skip
     base = alt.Chart(frame).encode(x=x, color=_colour(looks), tooltip=_tips("dim"))
     bands = base.mark_area(opacity=0.16, clip=True).encode(y=_percent("low", reach, "accuracy, %"), y2="high:Q")
@@ -180,7 +181,8 @@ def steerability_chart(frame: pl.DataFrame, looks: Mapping[str, Style], reach: t
     """One term of steerability, in points: filled points of the gallery protocol, hollow ones of leave-one-out."""
     import altair as alt
 
-    x = alt.X("value:Q", title="points of accuracy", scale=alt.Scale(domain=list(reach), nice=False))
+    x = alt.X("value:Q", title="points of accuracy", scale=alt.Scale(domain=list(reach), nice=False),
+              axis=alt.Axis(tickCount=5))  # fmt: skip
     low = alt.X("low:Q", title="points of accuracy", scale=alt.Scale(domain=list(reach), nice=False))
     y = alt.Y("method:N", title=None, sort=list(looks), axis=alt.Axis(labelLimit=130))
     offset = alt.YOffset("protocol:N", sort=["gallery", "leave-one-out"])
@@ -260,7 +262,7 @@ def parents_chart(frame: pl.DataFrame, looks: Mapping[str, Style], parents: Sequ
     return _spec(points, height=max(120, 20 * len(parents)))
 
 
-def confusion_chart(frame: pl.DataFrame, parents: Sequence[str]) -> Spec:
+def confusion_chart(frame: pl.DataFrame, parents: Sequence[str], level: str) -> Spec:
     """Which other parent's label texts are given, in percent of the true parent's texts."""
     import altair as alt
 
@@ -268,10 +270,10 @@ def confusion_chart(frame: pl.DataFrame, parents: Sequence[str]) -> Spec:
     x = alt.X(
         "answer:N",
         sort=list(parents),
-        title="answered below",
+        title=f"{level} of the answer",
         axis=alt.Axis(labelAngle=-90, labelLimit=110, grid=False),
     )
-    y = alt.Y("truth:N", sort=list(parents), title="truly below", axis=alt.Axis(labelLimit=110, grid=False))
+    y = alt.Y("truth:N", sort=list(parents), title=f"true {level}", axis=alt.Axis(labelLimit=110, grid=False))
     scale = alt.Scale(domainMin=0, range=["theme:sunk", "theme:far"], interpolate="rgb")
     cells = (
         alt.Chart(frame)

@@ -98,9 +98,9 @@ def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence
     frame = parent_confusions(entries, report_data.dataset.hierarchy, method, dim)
     top = frame.sort("share", descending=True, maintain_order=True).row(0, named=True) if len(frame) else None
     frame = frame.filter(pl.col("truth").is_in(parents), pl.col("answer").is_in(parents))
-    caption = f"{method} at {dim} dims: which other {coarse} texts are answered below"
+    caption = f"{method} at {dim} dims: the wrong {coarse} that texts are given"
     most = "" if top is None else f" Most: {top['truth']} taken for {top['answer']}, {top['share']:.1f} % of its texts."
-    return charts.confusion_chart(frame, parents), chart("matrix", caption, f"{caption}.{most}")
+    return charts.confusion_chart(frame, parents, coarse), chart("matrix", caption, f"{caption}.{most}")
 
 
 def _pairs_table(report_data: ReportData) -> Markup:

@@ -5,6 +5,7 @@ What every section is made of: a heading with its body, charts in their places, 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ _SHORT = 26
 
 
 Content = str | Iterable[str]
+_PERCENT = re.compile(r"(?<=\d) %")
+"""Where a line is not to end: before the sign of a number."""
 
 
 def escaped(content: Content) -> Markup:
@@ -94,7 +97,10 @@ def tag(name: str, *content: Content, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup("<{0}{1}>{2}</{0}>").format(name, spelled, Markup().join(map(escaped, content)))
+    inner = Markup().join(map(escaped, content))
+    if name in ("p", "figcaption", "caption"):
+        inner = Markup(_PERCENT.sub("\u00a0%", inner))
+    return Markup("<{0}{1}>{2}</{0}>").format(name, spelled, inner)
 
 
 def table(

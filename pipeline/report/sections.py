@@ -172,7 +172,8 @@ def training(report_data: ReportData) -> Section | None:
         for r in frame.to_dicts()
     ]
     data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, text=range(3)))
-    body = tag("div", tag("p", words), legend(report_data.trained_looks), grid(figures), data)
+    drawn = {name: report_data.looks[name] for name in frame["method"].unique(maintain_order=True)}
+    body = tag("div", tag("p", words), legend(drawn), grid(figures), data)
     return Section("training", "How it was trained", body, made)
 
 

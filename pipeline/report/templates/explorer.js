@@ -338,7 +338,7 @@
   const describe = (panel) => {
     const { view } = panel, dims = view.dims[stepOf(view)], shares = view.shares[stepOf(view)];
     const ends = [...new Set([0, depth - 1])];
-    panel.shares.textContent = `${dims} dims, all ${count.toLocaleString("en")} texts: ${ends.map((level, i) => `${(shares[level] * 100).toFixed(1)} % ${i ? "" : `of the ${near} nearest share `}the ${data.levels[level]}`).join(", ")}`;
+    panel.shares.textContent = `${dims} dims, all ${count.toLocaleString("en")} texts: ${ends.map((level, i) => `${(shares[level] * 100).toFixed(1)}\u00a0% ${i ? "" : `of the ${near} nearest share `}the ${data.levels[level]}`).join(", ")}`;
     panel.canvas.setAttribute("aria-label", `Map of ${count} texts by ${view.name} at ${dims} dims. Arrow keys choose the nearest text in that direction, plus and minus zoom, 0 shows all.`);
   };
 
@@ -523,7 +523,7 @@
   byId("zoom-close").addEventListener("click", () => {
     for (const panel of panels) { panel.zoom = 4; panel.centre = placeOf(panel, state.chosen); move(panel, true); }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => panels.forEach(draw));
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => panels.forEach((panel) => move(panel, false)));
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; panels.forEach((panel) => move(panel, false)); } });
   slider.value = state.step;

@@ -53,3 +53,22 @@ def test_the_contrast_check_sees_a_text_that_is_too_pale(made, visit):
     page = visit(made.path).page
     page.evaluate("document.querySelector('.headline').style.color = '#999'")
     assert len(page.evaluate(CONTRAST)) == 1
+
+
+DARKEST = """() => {
+  const map = document.querySelector("#zoom canvas");
+  const dots = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
+  let least = 765;
+  for (let i = 0; i < dots.length; i += 4)
+    if (dots[i + 3] === 255) least = Math.min(least, dots[i] + dots[i + 1] + dots[i + 2]);
+  return least;
+}"""
+
+
+def test_a_dark_page_is_printed_dark_on_white(made, visit):
+    page = visit(made.path, color_scheme="dark").page
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 23, 27)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(CONTRAST) == []
+    page.wait_for_function(f"({DARKEST})() === 26 + 31 + 37")  # names and rings of the map in the ink of the light page
