@@ -63,7 +63,7 @@ def size_effects(cells: Sequence[Score], a: str, b: str) -> list[SizeEffect]:
 def crossing(effects: Sequence[SizeEffect], a: str, b: str, levels: Sequence[str]) -> list[str]:
     """Say for each level and origin at which sizes a leads, and at which b, with 95 % confidence over seeds each."""
     if any(effect.n < 2 for effect in effects):
-        return ["One seed tells no lead from luck: give several, such as --seeds 42,123,456."]
+        return ["With one seed a lead may be luck: fit several, such as --seeds 42,123,456."]
     sentences = []
     for origin, level in dict.fromkeys((effect.origin, effect.level) for effect in effects):
         of = [effect for effect in effects if (effect.origin, effect.level) == (origin, level)]

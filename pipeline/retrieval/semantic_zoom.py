@@ -48,8 +48,15 @@ def zoom_table(query: str, found: Sequence[PrefixHits], levels: Sequence[str], w
     for hit in dict.fromkeys(hit.row for prefix in found for hit in prefix.hits):
         ranks = [next((str(r) for r, h in enumerate(z.hits, 1) if h.row == hit), "-") for z in found]
         first = next(h for z in found for h in z.hits if h.row == hit)
-        table.add_row(*ranks, Text(shown(first.text)), Text(shown(" > ".join(filter(None, first.labels)))))
+        table.add_row(*ranks, Text(shown(first.text)), Text(shown(_path(first.labels, 28 if width < _WIDE else 50))))
     yield table
+
+
+def _path(labels: Sequence[str], most: int) -> str:
+    """The finest label in full, those above it cut to so many characters: a row of long ones would take nine lines."""
+    known = [label for label in labels if label]
+    above = (name if len(name) <= most else f"{name[: most - 1].rstrip()}…" for name in known[:-1])
+    return " > ".join([*above, *known[-1:]])
 
 
 def _summary(prefix: PrefixHits, levels: Sequence[str]) -> str:

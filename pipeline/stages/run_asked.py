@@ -129,7 +129,8 @@ def first_run(runs: Sequence[Run]) -> Run:
 def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | None, why: str) -> str:
     """One line: the run that is taken, why, and what else the options left."""
     left = [other for other in matching(runs, method, seed) if other.id != run.id]
-    said = f"run {run.id}: {run.method}, {run.record['head']} head, seed {run.seed}, of {run.record['dataset']}"
+    seeded = "" if run.closed_form else f", seed {run.seed}"
+    said = f"run {run.id}: {run.method}, {run.record['head']} head{seeded}, of {run.record['dataset']}"
     said += f" ({why})" if why else ""
     if not left:
         return said
@@ -138,12 +139,12 @@ def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | N
 
 
 def listed(runs: Sequence[Run]) -> str:
-    """Runs by name with their seeds, such as `v5 (head linear) seeds 1, 2`."""
+    """Runs by name with their seeds, such as `v5 (head linear) seeds 1, 2`; closed forms have none."""
     seeds: dict[str, list[int]] = {}
     for name, run in zip(names([run.record for run in runs]), runs, strict=True):
-        seeds.setdefault(name, []).append(run.seed)
+        seeds.setdefault(name, []).extend([] if run.closed_form else [run.seed])
     return "; ".join(
-        f"{name} seed{'s' if len(found) > 1 else ''} {', '.join(map(str, sorted(found)))}"
+        f"{name} seed{'s' if len(found) > 1 else ''} {', '.join(map(str, sorted(found)))}" if found else name
         for name, found in seeds.items()
     )
 

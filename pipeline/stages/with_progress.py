@@ -29,20 +29,20 @@ def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset())
 
     :param at_once: ids of runs trained just before, several at a time: their seconds add up to CPU-seconds.
     """
-    seeds = ", ".join(str(run.seed) for run in fitted.runs)
-    first = fitted.runs[0].record
+    first, closed_form = fitted.runs[0].record, fitted.runs[0].closed_form
+    seeds = f"seed{'' if len(fitted.runs) == 1 else 's'} {', '.join(str(run.seed) for run in fitted.runs)}"
+    named = method if closed_form else f"{method}, {seeds}"  # a closed form has no seed
     beside = [run for run in fitted.runs if run.id in at_once] if at_once else []
     trained = len(fitted.trained) + len(beside)
     if not trained:
-        return f"{method}: trained before with {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}, nothing to do"
+        return f"{method}: {'computed before' if closed_form else f'trained before with {seeds}'}, nothing to do"
     seconds = sum((float(run.record["seconds"]) for run in beside), fitted.seconds if fitted.trained else 0.0)
-    closed_form = fitted.runs[0].closed_form
     how = "computed" if closed_form else "trained"
     epochs = ", ".join(str(run.record["best_epoch"]) for run in fitted.runs)
     which = "" if trained == len(fitted.runs) else f"{trained} of {len(fitted.runs)} "
     took = f"{seconds:,.0f} CPU-seconds" if beside else duration(seconds)
     return (
-        f"{method}, {'seed' if len(fitted.runs) == 1 else 'seeds'} {seeds}: {which}{how} in {took}, "
+        f"{named}: {which}{how} in {took}, "
         f"{first['head']} head, {first['parameters']:,} parameters"
         + ("" if closed_form else f", best epoch {epochs}")
         + (f"; {first['chosen']['reason']}" if first.get("chosen") else "")

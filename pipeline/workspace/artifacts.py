@@ -111,7 +111,8 @@ class Artifacts:
         current = read_record(self._current_file, Current, again=_EMBED_AGAIN)
         if current is None:
             raise PipelineError(
-                f"nothing was embedded in {self.root} yet", "run `pipeline embed DATASET` first, or name --artifacts"
+                f"nothing was embedded in {self.root} yet",
+                "begin with `pipeline run DATASET`; or name the folder where that was done: --artifacts FOLDER",
             )
         return current
 
