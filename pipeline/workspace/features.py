@@ -43,7 +43,7 @@ class LabelledFeatures:
 
     @property
     def other_layer(self) -> int | None:
-        """The layer if it is not the backbone's last, which is the usual one and goes without saying."""
+        """The layer if it is not the backbone's last, which is taken where none is named."""
         return None if is_layer(self.store.description, -1) else self.layer
 
     def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

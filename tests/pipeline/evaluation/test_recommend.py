@@ -187,7 +187,7 @@ def test_a_few_test_texts_are_named_where_they_could_hide_what_training_does():
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_equal_methods_the_plainest_is_advised_whatever_the_order_of_the_runs(turned):
-    """The closed form that joint chose where little was to be learned is lda: the simpler is named, its copy no rival."""
+    """The closed form that joint chose where little was to be learned is lda: the simpler is named, no copy a rival."""
     entries = [
         *(entry("joint", HIGH, seed=seed) for seed in (1, 2, 3)),
         closed("lda", HIGH),
