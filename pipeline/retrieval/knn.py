@@ -8,10 +8,10 @@ similarity that a further document has to beat; a tile is first reduced to the m
 runs that hold a find are looked at. Finds collect in a buffer and are merged when it is full, some ten times in a
 million documents. The queries are dealt out to the cores.
 
-On a GPU, which should wait for nothing that depends on data, and for few queries, all similarities are written. Those
-of a batch are reduced to the maxima of runs of columns; the k largest lie in the k runs of the largest maxima, and only
-these are looked through. `topk` leaves open which of equal numbers it takes, so it is asked for one more than k: only
-where the last two are equal does a second, slower look decide.
+On a GPU, which should wait for nothing that depends on data, and for few queries, all similarities are written and
+reduced to the maxima of runs of columns; the k largest lie in the k runs of the largest maxima, and only these are
+looked through. `topk` leaves open which of equal numbers it takes, so it is asked for one more than k: where none of
+them are equal, its order is the answer; only where the last two are does a second, slower look decide.
 
 Ties go to the lower document: similarity (float32, its bits ordered as an integer) and row make one 64-bit key, and
 keys have no ties. What ties is decided by the machine's float32 product; `heads.knn`, which scores, pays for
@@ -63,10 +63,9 @@ def search(queries: Array, documents: Stored, k: int) -> Found:
     units = unit_prefixes(queries, documents.dim, documents.device)
     if documents.device.type == "cuda" or len(units) <= _FEW:
         step = max(1, _DENSE[documents.device.type] // len(documents))
-        keys = torch.cat([_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)])
-    else:
-        keys = _search_tiles(units, documents, k)
-    return _found(keys)
+        found = [_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)]
+        return found[0] if len(found) == 1 else Found(*map(torch.cat, zip(*found, strict=True)))
+    return _found(_search_tiles(units, documents, k))
 
 
 def rerank(queries: Array, documents: Stored, candidates: Tensor) -> Tensor:
@@ -157,33 +156,36 @@ def _product(units: Tensor, documents: Stored, part: slice, out: Tensor | None =
     return products if documents.scales is None else products.mul_(documents.scales[part])
 
 
-def _search_dense(units: Tensor, documents: Stored, k: int) -> Tensor:
-    """Keys [q, k], all similarities of these queries at once.
+def _search_dense(units: Tensor, documents: Stored, k: int) -> Found:
+    """Search with all similarities of these queries at once.
 
-    Those of several queries are reduced to maxima of runs first: a document among the k nearest has fewer than k before
-    it, so fewer than k runs come before its own. Runs of sqrt(n / k) documents leave least to look through.
+    They are reduced to maxima of runs first, those of one query on a GPU alone: a document among the k nearest has
+    fewer than k before it, so fewer than k runs come before its own. Runs of sqrt(n / k) documents leave least to look
+    through.
     """
     similarities = _product(units, documents, slice(None))
     run = 1 << max(0, round(math.log2(len(documents) / k) / 2))
-    if len(units) == 1 or run < _LEAST_RUN:
-        keys, open_ = _largest(similarities, k)
+    if run < _LEAST_RUN or (len(units) == 1 and not units.is_cuda):
+        values, rows = similarities.topk(min(k + 1, similarities.shape[1]), dim=1)
+        open_ = _tied_last(values, k)
     else:
         similarities, grouped = _grouped(similarities, run)
-        first, open_ = _largest(grouped.amax(2), min(k, grouped.shape[1]))
-        inside, rows = _inside(grouped, _ROW_MASK - (first & _ROW_MASK))
-        keys, also = _largest(inside, k, rows)
-        open_ |= also
+        maxima, runs = grouped.amax(2).topk(min(k + 1, grouped.shape[1]), dim=1)
+        inside = grouped.gather(1, runs[:, :k, None].expand(-1, -1, run)).flatten(1)
+        values, places = inside.topk(min(k + 1, inside.shape[1]), dim=1)
+        rows = runs.gather(1, places // run) * run + places % run
+        open_ = _tied_last(values, k) | _tied_last(maxima, k)
+    if not bool((open_ | (values[:, 1:] == values[:, :-1]).any(1)).any()):  # nothing ties: the one wait of a search
+        return Found(rows[:, :k], values[:, :k])
+    keys = keys_of(values[:, :k], rows[:, :k]).sort(dim=1, descending=True).values
     if bool(open_.any()):  # equal similarities at the last place: which of them counts is left to the keys
         keys[open_] = _lowest_first(similarities[open_], k)
-    return keys
+    return _found(keys)
 
 
-def _largest(similarities: Tensor, k: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Keys [q, k] of the k largest, and for which queries a tie at the last place leaves open which they are."""
-    values, places = similarities.topk(min(k + 1, similarities.shape[1]), dim=1)
-    open_ = values[:, k - 1] == values[:, k] if values.shape[1] > k else values.new_zeros(len(values)).bool()
-    found = places if rows is None else rows.gather(1, places)
-    return keys_of(values[:, :k], found[:, :k]).sort(dim=1, descending=True).values, open_
+def _tied_last(values: Tensor, k: int) -> Tensor:
+    """For which queries a tie at the last place of the k + 1 largest leaves open which are the k largest."""
+    return values[:, k - 1] == values[:, k] if values.shape[1] > k else values.new_zeros(len(values)).bool()
 
 
 def _grouped(similarities: Tensor, run: int) -> tuple[Tensor, Tensor]:
@@ -193,13 +195,6 @@ def _grouped(similarities: Tensor, run: int) -> tuple[Tensor, Tensor]:
     if runs * run != count:
         similarities = torch.nn.functional.pad(similarities, (0, runs * run - count), value=-torch.inf)
     return similarities, similarities.view(len(similarities), runs, run)
-
-
-def _inside(grouped: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarities in the chosen runs [q, c], and their rows, each [q, c * run]."""
-    run = grouped.shape[2]
-    inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, run)).flatten(1)
-    return inside, (chosen[:, :, None] * run + torch.arange(run, device=grouped.device)).flatten(1)
 
 
 def _lowest_first(similarities: Tensor, k: int) -> Tensor:

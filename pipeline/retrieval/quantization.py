@@ -104,10 +104,10 @@ def unit_prefixes(vectors: Array, dim: int, device: torch.device) -> Tensor:
     rows = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.ascontiguousarray(vectors[:, :dim]))
     rows = rows[:, :dim].to(device, torch.float32)
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    broken = norms.isfinite().logical_not().nonzero()
-    if len(broken):
+    finite = norms.isfinite()
+    if not bool(finite.all()):
         raise PipelineError(
-            f"vector {int(broken[0, 0])} of a part holds a value that is not finite",
+            f"vector {int(finite.logical_not().nonzero()[0, 0])} of a part holds a value that is not finite",
             "look for NaN or infinity where the embeddings were made",
         )
     units: Tensor = rows / norms.where(norms > 0, 1.0)
