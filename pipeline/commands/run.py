@@ -27,6 +27,7 @@ from pipeline.terminal.options import (
 )
 
 if TYPE_CHECKING:
+    from data import Dataset
     from pipeline.evaluation.scores import PrefixScore, Score
     from pipeline.workspace.features import LabelledFeatures
 
@@ -63,6 +64,8 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     for line in ("", *([] if found is None else [found.sentence(levels)]), evidence, ""):
         show(line)
     show(ends_table(ends(scores, baselines), levels))
+    for line in outvoted(embedded.dataset):
+        show(line)
     report = _report(session, features)
     text = embedded.dataset.texts[embedded.dataset.split_rows("test")[0]]
     seeded = tuple(dict.fromkeys(run.method for run in runs if not run.closed_form))
@@ -95,6 +98,21 @@ def _report(session: Session, features: LabelledFeatures) -> dict[str, Any] | No
         session.console.say(f"no report: {absent} ({absent.remedy})")
         return None
     return report_stage(session, features, runs_to_judge(session, features, None), galleries=False)
+
+
+def outvoted(dataset: Dataset) -> list[str]:
+    """Which levels have fewer training texts per class than neighbours vote: its answers suffer."""
+    import numpy as np
+
+    from pipeline.evaluation.protocols import NEIGHBOURS
+
+    labels = dataset.labels[dataset.split_rows("train")]
+    sizes = [len(known) / len(np.unique(known)) if len(known) else 0.0 for known in (one[one >= 0] for one in labels.T)]
+    few = [f"{name} {size:.1f}" for name, size in zip(dataset.levels, sizes, strict=True) if 0 < size < NEIGHBOURS]
+    return [
+        f"training texts per class: {', '.join(few)}. {NEIGHBOURS} neighbours vote, so the right class is often "
+        "outvoted: pipeline score --k 1 asks the nearest alone"
+    ][: len(few)]
 
 
 def ends(scores: Sequence[Score], baselines: Sequence[Score]) -> list[Score]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 import pytest
 
+from data import load
 from pipeline.cli import cli
-from pipeline.commands.run import ends, next_steps
+from pipeline.commands.run import ends, next_steps, outvoted
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.evaluation.predicted import identity, predicted
 
@@ -131,3 +132,14 @@ def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, sm
         assert again.stdout.strip(), words
     assert (tmp_path / "model").is_dir()
     assert "advised among 3 methods" in pipeline("search", "cheap flights").stderr
+
+
+def test_levels_with_fewer_texts_per_class_than_neighbours_are_said(tmp_path):
+    splits = ["train"] * 8 + ["val", "test"]
+    rows = "".join(f"text {n},c{n % 2},f{n % 40:02},{splits[n // 40 % 10]}\n" for n in range(160))
+    path = tmp_path / "a.csv"
+    path.write_text("text,level0,level1,split\n" + rows + "one,c0,f00,test\n")
+    (said,) = outvoted(load(str(path)))
+    assert "level1 4.0." in said and "level0" not in said and "--k 1" in said
+    path.write_text("text,level0,split\n" + "".join(f"text {n},c{n % 2},train\n" for n in range(20)) + "x,c0,test\n")
+    assert outvoted(load(str(path))) == []
