@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--epochs", type=int, default=1, help="of joint")
-    parser.add_argument("--steps", default="build,check,lda,joint,score-lda,score-joint")
+    parser.add_argument("--steps", default="build,check,lda,joint,score-lda,score-joint,retrieve,report")
     parser.add_argument("--only-build", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only_build:
@@ -123,6 +123,8 @@ def main() -> None:
         "joint": [*command, *joint, *here],
         "score-lda": [*command, "score", "--method", "lda", *here],
         "score-joint": [*command, "score", "--method", "joint", *here],
+        "retrieve": [*command, "retrieve", "--method", "lda", *here],
+        "report": [*command, "report", *here],
     }
     for name in asked.steps.split(","):
         measured(name.replace("-", " "), steps[name])
