@@ -123,7 +123,7 @@ def main() -> None:
         "joint": [*command, *joint, *here],
         "score-lda": [*command, "score", "--method", "lda", *here],
         "score-joint": [*command, "score", "--method", "joint", *here],
-        "retrieve": [*command, "retrieve", "--method", "lda", *here],
+        "retrieve": [*command, "retrieve", "--methods", "lda", *here],
         "report": [*command, "report", *here],
     }
     for name in asked.steps.split(","):
