@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product, takewhile
+from itertools import product, takewhile
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.knn import Neighbours, prefix_lengths, prefix_neighbours, vote
+from heads.knn import Neighbours, growing_neighbours, prefix_lengths, prefix_neighbours, vote
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictions import Ints, Origin, Predictions
 
@@ -37,7 +37,6 @@ Vectors = NDArray[np.floating[Any]]
 
 BLOCK = 64
 NEIGHBOURS = 5
-_OUT = -2.0  # a similarity below all: of a row that is not to be found
 _SPARE = 5  # times the neighbours that a sample is expected to need
 _FEW = 2  # samples' worth of rows, up to which looking for their neighbours once costs less than sample by sample
 
@@ -153,10 +152,10 @@ def gallery_grid(
     found: dict[tuple[int, Origin], list[_Votes]] = {(size, name): [] for size in wanted for name in most}
     for (origin, rows), draw in product(most.items(), range(draws)):
         fitting = [size for size in wanted if size < rows or (size == rows and draw == 0)]
-        if origin == "train":
-            near, labels = search.growing(held_out, train, _order(rows, draw), fitting), train_labels
-        else:
-            near, labels = search.growing_without_self(held_out, _order(rows + 1, draw), fitting), held_out_labels
+        own = origin == "held-out"
+        gallery, labels = (held_out, held_out_labels) if own else (train, train_labels)
+        order = _order(len(gallery), draw)
+        near = growing_neighbours(held_out, gallery, order, fitting, scale_dim, k, exclude="same-row" if own else None)
         for size, one in zip(fitting, near, strict=True):
             found[size, origin].append(_votes_of(one, held_out_labels, labels))
     return tuple(
@@ -242,37 +241,6 @@ class _Search:
         found = Neighbours(*(np.take_along_axis(one, places, axis=2) for one in (indices, similarities)))
         return _votes_of(found, labels[rows], labels)
 
-    def growing(
-        self, queries: Vectors, gallery: Vectors, order: Ints, sizes: Sequence[int], spare: int = 0
-    ) -> Iterator[Neighbours]:
-        """The k nearest, and `spare` more, among the first rows of an order, as many as each size says.
-
-        Sizes ascend, so that a gallery holds the one before: what it adds is searched, and the nearest of both kept.
-        """
-        found = None
-        for start, stop in pairwise((0, *sizes)):
-            rows = np.sort(order[start:stop])
-            near = prefix_neighbours(queries, gallery[rows], self.scale_dim, self.k + spare, device=self.device)
-            near = Neighbours(rows[near.indices], near.similarities)
-            found = near if found is None else _nearest(found, near, self.k + spare)
-            yield found
-
-    def growing_without_self(self, embeddings: Vectors, order: Ints, sizes: Sequence[int]) -> Iterator[Neighbours]:
-        """The same for rows that are queries too: one that is in its gallery is replaced there by the next row."""
-        own = np.arange(len(embeddings))
-        place = np.argsort(order)
-        for size, near in zip(sizes, self.growing(embeddings, embeddings, order, sizes, spare=1), strict=True):
-            rows = order[size : size + 1]
-            following = prefix_neighbours(embeddings, embeddings[rows], self.scale_dim, 1, device=self.device)
-            alone = near.similarities.copy()
-            alone[near.indices == own[:, None]] = _OUT
-            beside = np.where((place < size)[:, None], following.similarities, np.float32(_OUT))
-            yield _nearest(
-                Neighbours(near.indices, alone),
-                Neighbours(rows[following.indices], beside),
-                min(self.k, size),
-            )
-
     def predictions(
         self,
         protocol: str,
@@ -298,13 +266,6 @@ class _Search:
             origin=origin,
             seed=seed,
         )
-
-
-def _nearest(some: Neighbours, others: Neighbours, k: int) -> Neighbours:
-    """The k nearest of two lists [J, q, .], of equal similarities the lower row first."""
-    indices, similarities = (np.concatenate(pair, axis=2) for pair in zip(some, others, strict=True))
-    first = np.lexsort((indices, -similarities))[:, :, :k]
-    return Neighbours(*(np.take_along_axis(one, first, axis=2) for one in (indices, similarities)))
 
 
 def _votes_of(found: Neighbours, query_labels: Ints, labels: Ints) -> _Votes:

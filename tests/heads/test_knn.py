@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import KNeighborsClassifier
 
 from heads.errors import HeadsError
-from heads.knn import prefix_lengths, prefix_neighbours, resident, tile_scan, vote
+from heads.knn import growing_neighbours, prefix_lengths, prefix_neighbours, resident, tile_scan, vote
 from heads.knn import search as knn
 
 GRID = 2.0**24
@@ -100,6 +100,21 @@ class TestNeighbours:
         np.testing.assert_array_equal(found.similarities, similarities)
         labels = np.stack([np.arange(len(gallery)) % 2, np.arange(len(gallery)) % 5], axis=1)
         np.testing.assert_array_equal(vote(*found, labels), slow_vote(indices, similarities, labels))
+
+    @settings(deadline=None, max_examples=60)
+    @given(problem=tied_problems(), sizes=st.sets(st.integers(1, 40), min_size=1), seed=st.integers(0, 3))
+    def test_galleries_that_grow_give_what_each_gives_by_itself(self, problem, sizes, seed):
+        queries, gallery, width, k, own = problem
+        queries, exclude = (gallery, "same-row") if own else (queries, None)
+        order = np.random.default_rng(seed).permutation(len(gallery))
+        sizes = sorted(size for size in sizes if size <= len(gallery) - own)
+        found = growing_neighbours(queries, gallery, order, sizes, width, k, exclude=exclude)
+        for size, near in zip(sizes, found, strict=True):
+            for i in range(len(queries)):
+                rows = np.sort([row for row in order[: size + own] if not (own and row == i)][:size])
+                alone = prefix_neighbours(queries[i : i + 1], gallery[rows], width, k)
+                np.testing.assert_array_equal(near.indices[:, i], rows[alone.indices[:, 0]])
+                np.testing.assert_array_equal(near.similarities[:, i], alone.similarities[:, 0])
 
     def test_equal_the_double_loop_where_vectors_are_what_heads_make(self):
         rng = np.random.default_rng(0)
