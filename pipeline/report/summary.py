@@ -195,7 +195,7 @@ def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str],
         f"interval, {_seeds_of(report_data)}"
     )
     head = ("need", "take", "accuracy of the first", "the others against it")
-    return table(caption, head, rows, text=(0, 1, 3))
+    return table(caption, head, rows, text=(0, 1, 3), stacks=True)
 
 
 def prefix_table(report_data: ReportData) -> Markup:
