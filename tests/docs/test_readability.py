@@ -38,6 +38,11 @@ def test_no_parenthesis_of_the_readme_holds_two_numbers():
     assert not [text for text in inside if len(re.findall(r"\d[\d,.]*", text)) > 1]
 
 
+def test_the_example_from_python_has_eight_lines():
+    example = README.split("## From Python\n")[1].split("```python\n")[1].split("```")[0]
+    assert len(list(filter(None, example.splitlines()))) <= 8
+
+
 def test_results_have_short_lines_outside_tables():
     lines = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8").splitlines()
     assert not [line for line in lines if len(line) > 130 and not line.startswith("|")]

@@ -143,6 +143,22 @@ class Visitor:
         self.page.keyboard.press("Enter")
 
 
+@pytest.fixture(scope="module")
+def read(browser):
+    """A page that one test after the other looks at: what they choose or open stays so."""
+    opened = {}
+
+    def once(path):
+        if path not in opened:
+            opened[path] = Visitor(browser, path)
+        return opened[path]
+
+    yield once
+    for visitor in opened.values():
+        assert visitor.trouble == []
+        visitor.page.context.close()
+
+
 @pytest.fixture
 def visit(browser):
     opened = []

@@ -29,8 +29,8 @@ def test_run_ends_with_the_page_and_report_makes_the_same_again_whose_bytes_are_
     assert dated.sub(b"", whole.path.read_bytes()) == dated.sub(b"", before)
 
 
-def test_the_commands_on_the_page_make_it_again(whole, visit):
-    lines = visit(whole.path).text("#settings pre").splitlines()
+def test_the_commands_on_the_page_make_it_again(whole, read):
+    lines = read(whole.path).text("#settings pre").splitlines()
     typed = [shlex.split(line)[1:] for line in lines]
     assert [words[0] for words in typed] == ["embed", "fit-head", "fit-head", "report"]
     assert whole.pipeline.json(*typed[0])["computed"] == 0
@@ -38,8 +38,8 @@ def test_the_commands_on_the_page_make_it_again(whole, visit):
     assert ids == set(whole.result["runs"])
 
 
-def test_the_figures_are_those_of_score(made, visit):
-    page = visit(made.path).page
+def test_the_figures_are_those_of_score(made, read):
+    page = read(made.path).page
     scores = {(score["method"], score["seed"]): score for score in made.result["scores"]}
     for method in ("v5", "mrl"):
         cell = page.locator("#accuracy details").first.locator("tr", has=page.get_by_role("rowheader", name=method))
@@ -91,8 +91,8 @@ def test_a_phone_needs_no_sideways_scrolling(whole, visit):
 
 
 @pytest.mark.parametrize("typed", [SCRIPT, QUOTES, HEBREW])
-def test_texts_and_labels_show_as_typed_and_harm_nothing(whole, visit, typed):
-    visitor = visit(whole.path)
+def test_texts_and_labels_show_as_typed_and_harm_nothing(whole, read, typed):
+    visitor = read(whole.path)
     visitor.choose(typed)
     assert visitor.text("#zoom-text") == typed
     labels = next(row[1:3] for row in hostile_rows() if row[0] == typed)
@@ -104,7 +104,7 @@ def test_texts_and_labels_show_as_typed_and_harm_nothing(whole, visit, typed):
     assert LEVELS[0] in visitor.text("main")
 
 
-def test_control_characters_are_shown_as_the_terminal_shows_them(whole, visit):
+def test_control_characters_are_shown_as_the_terminal_shows_them(whole, read):
     """Also where a cell, a legend or a chart holds them: only isolates around a whole name stay as they are."""
     spelled = whole.path.read_text("utf-8")
     data_of_page = spelled[: spelled.index("</main>")] + "".join(
@@ -113,7 +113,7 @@ def test_control_characters_are_shown_as_the_terminal_shows_them(whole, visit):
     )
     assert not set(re.sub("\u2068[^\u2066-\u2069]*\u2069", "", data_of_page)) & set("\x1b\u202e\u202c\u2068\u2069")
     assert "\\u001b" not in data_of_page
-    visitor = visit(whole.path)
+    visitor = read(whole.path)
     visitor.choose(r"\x1b[31mhow warm\x1b[0m is it in \u202eamil\u202c")
     assert visitor.text("#zoom-path") == r"kitchen › calories\u202e\x1b[7m"
     assert r"calories\u202e\x1b[7m" in visitor.page.locator("main").text_content()
@@ -175,8 +175,8 @@ def test_without_scripts_every_number_is_there(made, browser):
     context.close()
 
 
-def test_claims_are_read_without_scrolling_sideways_a_figure_a_line(whole, visit):
-    page = visit(whole.path).page
+def test_claims_are_read_without_scrolling_sideways_a_figure_a_line(whole, read):
+    page = read(whole.path).page
     lines = page.locator("#claims .line")
     assert lines.count() > 15
     for width in (390, 1200):
@@ -189,8 +189,8 @@ def test_claims_are_read_without_scrolling_sideways_a_figure_a_line(whole, visit
     assert not re.search(r"(v5|mrl) -?0\.\d{3} ", page.locator("#claims").text_content())
 
 
-def test_what_was_not_measured_says_which_command_does(made, visit):
-    visitor = visit(made.path)
+def test_what_was_not_measured_says_which_command_does(made, read):
+    visitor = read(made.path)
     dataset = made.result["report"]["dataset"]
     assert f"pipeline report --dataset {dataset} --backbone minilm" in visitor.text("#galleries pre")
     assert f"pipeline retrieve --dataset {dataset} --backbone minilm" in visitor.text("#recall pre")

@@ -84,9 +84,10 @@ def test_processes_are_started_where_they_are_repaid(at_hand, monkeypatch):
 
 def test_a_choice_is_kept_and_one_that_is_damaged_is_made_again(at_hand):
     artifacts, features = at_hand[0]
-    made = plan(artifacts, features, FitRequest("joint", SEEDS))
+    request = FitRequest("joint", SEEDS, batch_size=64)
+    made = plan(artifacts, features, request)
     (path,) = artifacts.runs.rglob("choice-*.json")
     kept = path.read_bytes()
     path.write_bytes(kept.replace(b'"epochs": ', b'"epochs": 1'))
-    assert plan(artifacts, features, FitRequest("joint", SEEDS)) == made
+    assert plan(artifacts, features, request) == made
     assert path.read_bytes() == kept
