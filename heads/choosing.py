@@ -131,9 +131,10 @@ def _splits(inputs: Inputs) -> Iterator[_Split]:
         yield _Split(held, validation.NEIGHBOURS)
         return
     random = validation.drawn_at_random(inputs.labels)
-    folds = folds_of(inputs.labels, 5) if random else folds_of(inputs.labels, 3, keep=2)
+    texts = inputs.features, inputs.labels
+    folds = folds_of(*texts, 5) if random else folds_of(*texts, 3, keep=2)
     if not random and sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
-        folds = folds_of(inputs.labels, 10)
+        folds = folds_of(*texts, 10)
     for kept, left_out in folds:
         asked = left_out[torch.from_numpy(validation.chosen_rows(len(left_out))).to(left_out.device)]
         voters = validation.voters_of_left_out_rows(inputs.labels[kept], inputs.labels[asked])

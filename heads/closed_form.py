@@ -210,7 +210,7 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
         judge(whole, gallery, held[queries], held_labels[queries], validation.NEIGHBOURS, 1)
         reason = f"on {len(queries):,} validation rows"
     else:
-        for kept, left_out in folds_of(inputs.labels, _FOLDS):
+        for kept, left_out in folds_of(inputs.features, inputs.labels, _FOLDS):
             queries = left_out[_spread(len(left_out), _QUERIES)]
             gallery = kept[_spread(len(kept), _GALLERY)]
             voters = validation.voters_of_left_out_rows(inputs.labels[gallery], inputs.labels[queries])

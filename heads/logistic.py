@@ -112,7 +112,7 @@ def _cross_validated(
 ) -> dict[float, float]:
     """Accuracy of each C on rows left out, over all folds."""
     correct = dict.fromkeys(penalties, 0.0)
-    for kept, left_out in folds_of(inputs.labels, _FOLDS):
+    for kept, left_out in folds_of(inputs.features, inputs.labels, _FOLDS):
         for c, fit in _Problem(inputs.features[kept], own[kept], paths).path(penalties).items():
             accuracy = _accuracy(inputs.features[left_out], inputs.labels[left_out, -1], fit, finest)
             correct[c] += accuracy * len(left_out) / len(own)

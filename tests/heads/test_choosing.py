@@ -11,7 +11,7 @@ from heads.choosing import _epochs_for, _is_better
 from heads.choosing import choose as choose_among
 from heads.closed_form import closed_form_head
 from heads.knn import prefix_neighbours, vote
-from heads.training.inputs import checked_inputs
+from heads.training.inputs import checked_inputs, folds_of
 from tests.heads.conftest import clusters
 
 
@@ -152,3 +152,26 @@ def test_a_few_rows_go_through_a_candidate_at_a_time(monkeypatch):
     monkeypatch.setattr(choosing, "_ROWS_AT_A_TIME", 100)
     assert choose(features, labels, validation=validation).scores == pytest.approx(at_once.scores, abs=0.005)
     assert set(sizes) == {100, 40, 250}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_rows_that_stand_several_times_are_not_judged_by_their_doubles(times):
+    generator = np.random.default_rng(0)
+    features = np.tile(generator.normal(size=(90, 24)).astype(np.float32), (times, 1))
+    labels = np.tile(generator.integers(0, 5, 90), times)  # labels that nothing tells
+    scores = choose(features, labels).scores
+    assert all(score < 0.4 for score in scores.values())
+
+
+def test_folds_part_no_text_and_are_those_of_rows_where_all_differ():
+    generator = np.random.default_rng(0)
+    features, labels = torch.from_numpy(generator.normal(size=(60, 8))).float(), torch.arange(60)[:, None] % 4
+    doubled = torch.cat([features, features[:20]])
+    seen = []
+    for kept, left_out in folds_of(doubled, torch.cat([labels, labels[:20]]), 3):
+        assert not set(map(tuple, doubled[kept].tolist())) & set(map(tuple, doubled[left_out].tolist()))
+        assert sorted([*kept.tolist(), *left_out.tolist()]) == list(range(80))
+        seen += left_out.tolist()
+    assert sorted(seen) == list(range(80))
+    same = torch.ones(40, 8)
+    assert all(len(kept) and len(left_out) for kept, left_out in folds_of(same, labels[:40], 5))
