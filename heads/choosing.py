@@ -95,7 +95,7 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     rows = results[closed].shape[2]
     where = f"on {rows:,} validation rows" if len(splits) == 1 else f"in cross-validation on {rows:,} training rows"
     if standing == closed:
-        reason = f"no candidate is better than {closed[0]} {where}: training does not pay here"
+        reason = f"{closed[0]}, since no candidate is better {where}: training does not pay here"
         return Choice("linear", 0, reason, scores, closed[0])
     reason = f"{_name(standing)}, gains {gain:.1f} points on the closed form {closed[0]} {where}"
     if many:

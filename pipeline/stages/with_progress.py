@@ -45,7 +45,7 @@ def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset())
         f"{named}: {which}{how} in {took}, "
         f"{first['head']} head, {first['parameters']:,} parameters"
         + ("" if closed_form else f", best epoch {epochs}")
-        + (f"; {first['chosen']['reason']}" if first.get("chosen") else "")
+        + (f"; chosen: {first['chosen']['reason']}" if first.get("chosen") else "")
     )
 
 

@@ -88,6 +88,7 @@ def test_what_was_computed_and_not_trained_has_no_best_epoch(fitted, tmp_path):
     copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
     shown = copy("fit-head", "--method", "lda").stdout
     assert "lda: computed in" in shown
+    assert "; chosen: shrinkage" in shown
     assert "epoch" not in shown
     assert "best epoch" in copy("fit-head", "--method", "v5", "--seeds", "9", "--epochs", "1").stdout
 
