@@ -6,6 +6,7 @@ A TOML file is given as the dataset itself, or lies beside the file under the sa
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -162,8 +163,10 @@ def _read(path: Path) -> Description:
     known = {one.name: str(one.type) for one in fields(Description)}
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if unknown := sorted(set(values) - known.keys()):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
         raise DataError(
-            f"{path}: {quoted(unknown[0])} is no key of a description", f"use some of {listed(sorted(known), 99)}"
+            f"{path}: {quoted(unknown[0])} is no key of a description", f"{meant}keys are {', '.join(sorted(known))}"
         )
     if isinstance(values.get("hierarchy"), dict):
         values["hierarchy"] = path.name

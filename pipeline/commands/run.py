@@ -45,8 +45,9 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
 
     The report is one HTML page about every run on these features; it needs the extra [report].
     """
+    from pipeline.evaluation.comparison import compare
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
-    from pipeline.evaluation.recommend import advice, answer
+    from pipeline.evaluation.recommend import advice, answer, classifier_ahead
     from pipeline.stages.embed import embed_stage
     from pipeline.stages.with_progress import entries_stage, fit_stage, score_stage
     from pipeline.terminal.tables import ends_table
@@ -59,9 +60,13 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     scores = score_stage(session, scorables, protocols=("gallery",))
     baselines = score_stage(session, beside, protocols=("gallery",))
     entries = entries_stage(session, [*scorables, *beside], "gallery")
-    sentences, found = advice(entries, levels), answer(entries)
+    found = answer(entries)
+    compared = [] if found is None else compare(entries)
+    sentences = advice(entries, levels, compared)
     evidence = sentences[0].removeprefix("Training did not pay here: ")
-    for line in ("", *([] if found is None else [found.sentence(levels)]), evidence, ""):
+    best = [] if found is None else [found.sentence(levels)]
+    classifier = [] if found is None else classifier_ahead(compared, found.method, levels)
+    for line in ("", *best, evidence, *classifier, ""):
         show(line)
     show(ends_table(ends(scores, baselines), levels))
     for line in outvoted(embedded.dataset):

@@ -285,6 +285,19 @@ def advice(entries: Sequence[Entry], levels: Sequence[str], compared: Sequence[C
     return said
 
 
+def classifier_ahead(compared: Sequence[Comparison], method: str, levels: Sequence[str]) -> list[str]:
+    """On which levels the flat classifier is significantly better than whole vectors of `method`; nothing: on none."""
+    pairs = [row.seen_from(method) for row in compared if row.level is not None and {row.a, row.b} == {FLAT, method}]
+    behind = [(levels[row.level or 0], points(row.mean_difference, row.interval)) for row in pairs if row.leader < 0]
+    if not behind:
+        return []
+    said = ", ".join(f"{name} {gap}" for name, gap in behind)
+    return [
+        f"The vote of neighbours is behind a logistic regression on all features: {said}. `encode` labels texts by the "
+        "head's own classifiers, not by votes."
+    ]
+
+
 def nothing_told(entries: Sequence[Entry], levels: Sequence[str] = ()) -> str | None:
     """Why no advice follows from these predictions; None where it does."""
     first = entries[0].predictions

@@ -323,3 +323,11 @@ def test_an_option_for_several_levels_says_that_it_changes_nothing_of_one(write)
     )
     both = load(str(path), description=Description(qualify_labels=True, levels=("mood", "label")))
     assert both.hierarchy.sizes == (2, 6) and not any("changes nothing" in note for note in both.warnings)
+
+
+def test_a_misspelt_key_of_a_toml_file_is_told_which_is_meant(write):
+    path = write("a.csv", "text,level0\none,a\n")
+    write("a.toml", 'levls = ["level0"]\n')
+    with pytest.raises(DataError) as refused:
+        load(str(path))
+    assert refused.value.remedy.startswith("did you mean levels?") and "qualify_labels" in refused.value.remedy

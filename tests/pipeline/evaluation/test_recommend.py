@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.comparison import Entry, compare, overall
-from pipeline.evaluation.recommend import Answer, advice, answer, ranking, rankings
+from pipeline.evaluation.recommend import Answer, advice, answer, classifier_ahead, ranking, rankings
 from pipeline.evaluation.statistics import Estimate
 from tests.pipeline.evaluation.predicted import identity, predicted
 
@@ -197,3 +197,12 @@ def test_of_equal_methods_the_plainest_is_advised_whatever_the_order_of_the_runs
     found = answer(entries[::-1] if turned else entries)
     assert (found.method, found.rival) == ("lda", "v5")
     assert advice(entries[::-1] if turned else entries, LEVELS)[:2] == advice(entries, LEVELS)[:2]
+
+
+def test_a_classifier_that_labels_better_than_the_advised_vectors_is_said_with_its_levels():
+    flat = Entry("logistic", None, predicted([[0.95, 0.85]], texts=400, seed=0), True)
+    flat = replace(flat, predictions=replace(flat.predictions, dims=(384,)))
+    (said,) = classifier_ahead(compare([entry("joint", [[0.95, 0.75]] * 4), flat]), "joint", LEVELS)
+    assert "intent -10.0 points [" in said and "domain" not in said
+    assert classifier_ahead(compare([entry("joint", HIGH), flat]), "joint", LEVELS) == []
+    assert classifier_ahead(compare([entry("joint", HIGH), entry("lda", LOW)]), "joint", LEVELS) == []
