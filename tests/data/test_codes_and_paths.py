@@ -76,3 +76,9 @@ def test_paths_with_and_without_blanks_are_the_same_paths(write):
 def test_a_label_that_holds_the_mark_without_blanks_stays_one(write):
     dataset = of_paths(write, [" > ".join(path) for path in TREE] + ["size >5"])
     assert dataset.hierarchy.classes[0] == ("art", "law", "size >5")
+
+
+def test_numbers_with_and_without_leading_zeros_are_said_to_be_alike(write):
+    rows = "".join(f"text number {n} of it,{['007', '7', '11', '110', '0'][n % 5]}\n" for n in range(100))
+    said = [note for note in read(write("a.csv", "text,label\n" + rows)).warnings if "differ only" in note]
+    assert len(said) == 1 and said[0].startswith("2 classes ('007', '7')")
