@@ -6,9 +6,9 @@ AdamW one operation.
 
 On a GPU all seeds are trained together, as the leading dimension of every tensor (`heads/training/trainer.py`): ten
 cost little more than one. On a CPU, where arithmetic is what costs, nothing is won by that, so each seed has its steps
-to itself, and as many seeds are trained at once as there are cores; a single one takes two. The library's own threads
-are put aside meanwhile: it would share out each operation of some microseconds among cores that then wait for one
-another.
+to itself, and as many seeds are trained at once as there are cores; a single one takes two where its steps have many
+rows, else hardly more than one. The library's own threads are put aside meanwhile: it would share out each operation of
+some microseconds among cores that then wait for one another.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Training steps: some seeds side by side on a GPU, one seed on a CPU, by the same lines.
 
 On a GPU a run of steps is captured as a graph and replayed: the device never waits for the host, nor the host for the
-device, inside an epoch. On a CPU the rows of a step are cut in two halves that share nothing but the loss, so that two
-cores meet five times a step and not at every operation, where they would wait for each other more than they work (and
-with another program on one of the cores, nothing else). The halves are halves whether two cores are there or one, and
-two gradients add up to the same bits whichever comes first: a seed's bits depend on neither the number of cores nor the
-seeds beside it.
+device, inside an epoch. On a CPU many rows of a step are cut in two halves that share nothing but the loss, so that
+two cores meet five times a step and not at every operation, where they would wait for each other more than they work
+(and with another program on one of the cores, nothing else). Few rows, such as the 48 or 72 of the published methods,
+stay together: each half would start every operation again and read every weight again, and two cores were no faster
+with halves than one core is with all rows. The halves are halves whether two cores are there or one, and two gradients
+add up to the same bits whichever comes first: a seed's bits depend on neither the number of cores nor the seeds beside
+it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ CLIP = 1.0
 WEIGHT_DECAY = 0.01
 _STEPS_AT_A_TIME = 25  # drawn
 _CAPTURED_STEPS = 5  # replayed at once on a GPU; more take longer to capture than they save
+_MANY_ROWS = 128  # of a step: so many or more are cut in halves on a CPU
 _DRAWN_BYTES = 4 << 20  # of dropout, on a CPU: what stays in its caches
 
 Report = Callable[[int, float | None], None]
@@ -86,10 +89,11 @@ class Trainer:
         for tensor in self._weights.values():
             tensor.requires_grad_()
         self._rate = self._rates[0].clone()
-        self._in_halves = device.type == "cpu"
+        on_cpu = device.type == "cpu"
+        self._in_halves = on_cpu and self.objective.rows_for(draws.batch) >= _MANY_ROWS
         self._shares = [list(self._weights.values())]
         changed = [[self.flat]]
-        if self._in_halves and len(seeds) == 1:
+        if on_cpu and len(seeds) == 1:
             largest = sorted(self._weights.values(), key=Tensor.numel, reverse=True)
             self._shares = changed = [largest[::2], largest[1::2]]
         self._optimisers = [AdamW(weights, self._rate, WEIGHT_DECAY) for weights in changed]

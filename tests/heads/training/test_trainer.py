@@ -121,6 +121,20 @@ def test_each_seed_s_gradient_is_clipped_to_length_one_by_itself():
     assert lengths[1] < 1 < lengths[0]
 
 
+@pytest.mark.parametrize(("method", "batch", "parts"), [("v5", 24, [72]), ("joint", 24, [48]), ("joint", 64, [64, 64])])
+def test_many_rows_of_a_step_go_through_the_head_in_halves_and_few_together(method, batch, parts, monkeypatch):
+    trainer, *_ = a_trainer(method, [5], rows=batch + 9, batch=batch, epochs=1)
+    forward, seen = network.forward, []
+
+    def watched(weights, shape, inputs, dropout=None):
+        seen.append(inputs.shape[1])
+        return forward(weights, shape, inputs, dropout)
+
+    monkeypatch.setattr(network, "forward", watched)
+    trained(trainer, 1)
+    assert seen == parts
+
+
 def test_of_several_seeds_the_one_whose_loss_is_not_finite_is_named():
     trainer, *_ = a_trainer("v5", (5, 7, 9))
     trained(trainer, 1)
