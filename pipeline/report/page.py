@@ -14,6 +14,7 @@ import base64
 import datetime
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -56,8 +57,10 @@ def report_stage(
     check_extra()
     path = output or session.artifacts.root / "reports" / f"{page_name(features)}.html"
     check_output(path, own=True)
-    report_data = gather(session, features, runs, galleries=galleries)
-    content = page(report_data, vega_bundle(session.artifacts.root)).encode("utf-8")
+    with ThreadPoolExecutor(1) as beside:  # the charts' script, a second where none is kept
+        vega = beside.submit(vega_bundle, session.artifacts.root)
+        report_data = gather(session, features, runs, galleries=galleries)
+    content = page(report_data, vega.result()).encode("utf-8")
     with cache.store.atomic_file(path) as partial:
         partial.write_bytes(content)
     session.console.show(f"report: {path} ({len(content) / 1e6:.1f} MB, opens in any browser, needs no network)")
