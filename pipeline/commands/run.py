@@ -48,6 +48,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     from pipeline.evaluation.comparison import compare
     from pipeline.evaluation.embeddings import baselines_of, run_scorable
     from pipeline.evaluation.recommend import advice, answer, classifier_ahead
+    from pipeline.evaluation.score import PROTOCOLS
     from pipeline.stages.embed import embed_stage
     from pipeline.stages.with_progress import entries_stage, fit_stage, score_stage
     from pipeline.terminal.tables import ends_table
@@ -55,7 +56,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     loading, rest = split_loading(options)
     embedded = embed_stage(session, source_of(datasets, loading), rest)
     features, levels, show = embedded.features(), embedded.dataset.levels, session.console.show
-    runs = fit_stage(session, features, methods, rest)
+    runs = fit_stage(session, features, methods, rest, PROTOCOLS)
     scorables, beside = [run_scorable(run, features) for run in runs], baselines_of(session.artifacts, features)
     scores = score_stage(session, scorables, protocols=("gallery",))
     baselines = score_stage(session, beside, protocols=("gallery",))

@@ -1,9 +1,10 @@
 """Several fits on a CPU: one process per core, which takes the next method and seed whenever it is free.
 
-Two cores that share one fit meet eight times per step and wait for each other each time; two fits on one core each
-never do, nor do they share Python's lock, as threads of one process would. A seed's bits are the same either way
-(`heads.training.trainer`). What it costs: a process takes two or three seconds to start, so that little work is done
-here, and the last fit may have a core all to itself; the longest therefore begin first.
+Two cores that share one fit wait for each other, if both find something to do at all; two fits on one core each never
+do, nor do they share Python's lock, as threads of one process would. A seed's bits are the same either way
+(`heads.training.trainer`). Where everything is to be scored anyway, the process that trained a head scores it too, and
+untrained baselines are work like a fit. What it costs: a process takes two or three seconds to start, so that little
+work is done here, and the last fit may have a core all to itself; the longest therefore begin first.
 
 A sweep on several devices: a process per device, which takes the next point of the grid whenever it is free.
 
@@ -14,10 +15,11 @@ few small points do not repay.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import data
 import heads
@@ -27,17 +29,23 @@ from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost.head import step
 from pipeline.errors import PipelineError
+from pipeline.evaluation.embeddings import FLAT, Scorable, baselines_of, run_scorable
+from pipeline.evaluation.score import kept_predictions, score
 from pipeline.stages.fit import FitRequest, fit, plan
 from pipeline.stages.sweep import LoadedFeatures, Point, do_point
 from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
 
-WORTH = 2e12
-"""Floating-point operations, some 20 CPU-seconds, from which on processes repay their start."""
+WORTH = 5e11
+"""Floating-point operations, some 7 CPU-seconds, from which on processes repay their start."""
 
 _MOST = 8
 """Processes at most: each holds torch and the features, and a container may have less memory than cores."""
+
+
+_PASSES = 60
+"""Passes over the training rows in which a logistic regression is fitted, its choice included; rather fewer."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,26 @@ class Training:
     run: str
     work: float
 
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"{self.request.method} {self.request.seeds[0]}"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An untrained baseline to be scored, or the flat classifier, and the operations of that."""
+
+    name: str
+    work: float
+
+
+Job: TypeAlias = Training | Baseline
+
 
 @dataclass(frozen=True)
 class _Step:
-    """How far a process is with its fit, from 0 to 1, and how far that is in words."""
+    """How far a process is with what it does, from 0 to 1, and how far that is in words."""
 
     share: float
     shown: str
@@ -78,9 +102,25 @@ def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequen
     return sorted(counted, key=lambda training: -training.work)
 
 
-def processes_for(todo: Sequence[Training]) -> int:
-    """How many processes to share the fits; 1 where a GPU trains, or where they would not be repaid."""
-    if len(todo) < 2 or sum(training.work for training in todo) < WORTH or choose_devices("auto") != ["cpu"]:
+def unscored(artifacts: Artifacts, features: LabelledFeatures, protocols: Sequence[str]) -> list[Baseline]:
+    """The baselines whose predictions under some protocol are not kept yet."""
+    rows, hierarchy = len(features.dataset.split_rows("train")), features.dataset.hierarchy
+    product = 2.0 * rows * int(features.store.description["hidden_size"])
+    return [
+        Baseline(
+            one.identity.method,
+            2 * _PASSES * product * hierarchy.sizes[-1]
+            if one.identity.method == FLAT
+            else product * len(features.dataset.split_rows("test")),
+        )
+        for one in baselines_of(artifacts, features)
+        if any(kept_predictions(one.folder, name) is None for name in protocols if one.folder and one.answers(name))
+    ]
+
+
+def processes_for(todo: Sequence[Job]) -> int:
+    """How many processes to share the work; 1 where a GPU trains, or where they would not be repaid."""
+    if len(todo) < 2 or sum(job.work for job in todo) < WORTH or choose_devices("auto") != ["cpu"]:
         return 1
     return min(len(todo), threads_each(1), _MOST)
 
@@ -88,39 +128,41 @@ def processes_for(todo: Sequence[Training]) -> int:
 def fit_at_once(
     artifacts: Artifacts,
     features: LabelledFeatures,
-    todo: Sequence[Training],
+    todo: Sequence[Job],
     processes: int,
     on_news: Callable[[float, str], None],
+    protocols: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Train everything in `todo`; return a line for each process that failed, whose fit another took.
+    """Do everything in `todo`; return a line for each process that failed, whose work another took.
 
+    :param protocols: under which heads that were trained are scored, and baselines.
     :param on_news: called now and then with the share of all work that is done, and what is being done.
     :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `cache.workers.Scheduler.run`.
     """
     scheduler = _FitScheduler(todo, on_news)
-    given = (artifacts, features.dataset, features.store.folder, features.source)
+    given = (artifacts, features.dataset, features.store.folder, features.source, tuple(protocols))
     threads = max(1, threads_each(1) // processes)
     scheduler.run(_serve, ["cpu"] * processes, lambda device, started: (*given, threads))
     return tuple(scheduler.notes)
 
 
-class _FitScheduler(Scheduler[Training]):
-    """Adds up how far every fit is."""
+class _FitScheduler(Scheduler[Job]):
+    """Adds up how far everything is."""
 
-    def __init__(self, todo: Sequence[Training], on_news: Callable[[float, str], None]) -> None:
-        super().__init__(todo, lambda fits: ", ".join(map(_named, fits)), PipelineError)
-        self._steps: dict[Training, _Step] = {}
-        self._total, self._on_news = sum(training.work for training in todo), on_news
+    def __init__(self, todo: Sequence[Job], on_news: Callable[[float, str], None]) -> None:
+        super().__init__(todo, lambda jobs: ", ".join(job.name for job in jobs), PipelineError)
+        self._steps: dict[Job, _Step] = {}
+        self._total, self._on_news = sum(job.work for job in todo), on_news
 
     def received(self, worker: int, message: Any) -> None:
         if isinstance(message, _Step):
-            for training in self.held_by(worker):
-                self._steps[training] = message
-        done = sum(training.work * step.share for training, step in self._steps.items()) / self._total
-        begun = [training for training in self.in_progress if training in self._steps]
-        self._on_news(done, "; ".join(f"{_named(training)} {self._steps[training].shown}" for training in begun[:2]))
+            for job in self.held_by(worker):
+                self._steps[job] = message
+        done = sum(job.work * step.share for job, step in self._steps.items()) / self._total
+        begun = [job for job in self.in_progress if job in self._steps]
+        self._on_news(done, "; ".join(f"{job.name} {self._steps[job].shown}" for job in begun[:2]))
 
-    def acknowledged(self, worker: int, item: Training, result: Any) -> None:
+    def acknowledged(self, worker: int, item: Job, result: Any) -> None:
         self._steps[item] = _Step(1.0, "done")
 
 
@@ -130,9 +172,10 @@ def _serve(
     dataset: data.Dataset,
     store: Path,
     source: BackboneSource,
+    protocols: tuple[str, ...],
     threads: int,
 ) -> None:
-    """Train seeds until no more come."""
+    """Train seeds and score until no more come."""
     import torch
 
     torch.set_num_threads(threads)
@@ -141,8 +184,21 @@ def _serve(
     def send(p: heads.FitProgress) -> None:
         channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
 
-    for number, training in iter(channel.request, None):
-        fit(artifacts, features, training.request, device="cpu", progress=send)
+    def scorables_of(job: Job) -> list[Scorable]:
+        if isinstance(job, Baseline):
+            return [one for one in baselines_of(artifacts, features) if one.identity.method == job.name]
+        return [
+            run_scorable(run, features)
+            for run in fit(artifacts, features, job.request, device="cpu", progress=send).runs
+        ]
+
+    for number, job in iter(channel.request, None):
+        found = scorables_of(job)
+        if protocols:
+            channel.send(_Step(0.0 if isinstance(job, Baseline) else 1.0, "scored"))
+        for protocol, one in itertools.product(protocols, found):
+            if one.answers(protocol):
+                score(one, protocol)
         channel.send(Acknowledged(number))
 
 
@@ -164,10 +220,6 @@ def _work(features: LabelledFeatures, request: FitRequest, choice: heads.Choice 
     rows = len(features.dataset.split_rows("train"))
     batch = min(chosen["batch_size"], rows)
     return float(chosen["epochs"] * (rows // batch) * step(row, shape, batch).total)
-
-
-def _named(training: Training) -> str:
-    return f"{training.request.method} {training.request.seeds[0]}"
 
 
 def do_points(

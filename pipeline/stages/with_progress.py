@@ -15,7 +15,7 @@ from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import FitRequest, Fitted, fit
-from pipeline.stages.parallel import do_points, fit_at_once, processes_for, untrained
+from pipeline.stages.parallel import do_points, fit_at_once, processes_for, unscored, untrained
 from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
 from pipeline.terminal.command import Session
 from pipeline.terminal.console import duration
@@ -59,15 +59,23 @@ def features_of(session: Session, options: Mapping[str, Any]) -> LabelledFeature
 
 
 def fit_stage(
-    session: Session, features: LabelledFeatures, methods: Sequence[str], options: Mapping[str, Any]
+    session: Session,
+    features: LabelledFeatures,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+    protocols: Sequence[str] = (),
 ) -> list[Run]:
-    """Stage two, shown: the seeds of each method trained together."""
+    """Stage two, shown: the seeds of each method trained together.
+
+    :param protocols: under which heads and baselines will be scored next: done beside the fits where processes share
+        them.
+    """
     requests = [
         FitRequest(method, tuple(options["seeds"]), options["head"], options["epochs"], options["batch_size"],
                    options["lr"], options["schedule"])
         for method in methods
     ]  # fmt: skip
-    trained = _fit_at_once(session, features, requests)
+    trained = _fit_at_once(session, features, requests, protocols)
     runs = []
     for request in requests:
         with session.console.progress(f"fitting {request.method}") as bar:
@@ -84,21 +92,30 @@ def fit_stage(
     return runs
 
 
-def _fit_at_once(session: Session, features: LabelledFeatures, requests: Sequence[FitRequest]) -> frozenset[str]:
+def _fit_at_once(
+    session: Session, features: LabelledFeatures, requests: Sequence[FitRequest], protocols: Sequence[str]
+) -> frozenset[str]:
     """Train what is lacking in several processes, where that is faster; return the ids of the runs trained."""
     if sum(len(request.seeds) for request in requests) < 2:
         return frozenset()
-    todo = untrained(session.artifacts, features, requests)
+    trainings = untrained(session.artifacts, features, requests)
+    todo = [*trainings, *(unscored(session.artifacts, features, protocols) if trainings and protocols else ())]
     processes = processes_for(todo)
     if processes == 1:
         return frozenset()
-    with session.console.progress(f"fitting {len(todo)} heads, {processes} at a time") as bar:
+    what = f"fitting {len(trainings)} heads" + (", scoring" if protocols else "")
+    with session.console.progress(f"{what}, {processes} at a time") as bar:
         lost = fit_at_once(
-            session.artifacts, features, todo, processes, lambda share, what: bar.update(share, 1.0, what)
+            session.artifacts,
+            features,
+            sorted(todo, key=lambda job: -job.work),
+            processes,
+            lambda share, what: bar.update(share, 1.0, what),
+            protocols,
         )
     for line in lost:
         session.console.say(line)
-    return frozenset(training.run for training in todo)
+    return frozenset(training.run for training in trainings)
 
 
 def score_stage(session: Session, scorables: Sequence[Scorable], protocols: Sequence[str], k: int = 5) -> list[Score]:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.embeddings import baselines_of, run_scorable
+from pipeline.evaluation.score import PROTOCOLS, kept_predictions, score, stored_scores
 from pipeline.stages.fit import FitRequest, fit, plan
-from pipeline.stages.parallel import WORTH, fit_at_once, processes_for, untrained
+from pipeline.stages.parallel import WORTH, fit_at_once, processes_for, unscored, untrained
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import labelled_features
 
@@ -53,6 +55,20 @@ def test_heads_trained_at_once_are_those_trained_one_by_one_though_a_process_is_
     assert heads_of(one).keys() == {training.run for training in todo}
     assert untrained(two, same, REQUESTS) == []
     assert heard[-1][0] <= 1 and any("v5 7" in what for _, what in heard)
+
+
+def test_what_is_scored_beside_the_fits_has_the_scores_of_one_after_the_other(at_hand):
+    (one, features), (two, same) = at_hand
+    runs = [run for request in REQUESTS for run in fit(one, features, request, device="cpu").runs]
+    todo = [*untrained(two, same, REQUESTS), *unscored(two, same, PROTOCOLS)]
+    assert [job.name for job in todo[4:]] == ["features", "centred", "pca", "logistic"]
+    assert fit_at_once(two, same, todo, 2, lambda share, what: None, PROTOCOLS) == ()
+    assert unscored(two, same, PROTOCOLS) == []
+    for scorable in (*(run_scorable(run, features) for run in runs), *baselines_of(one, features)):
+        folder = two.root / scorable.folder.relative_to(one.root)
+        asked = [name for name in PROTOCOLS if scorable.answers(name)]
+        assert stored_scores(folder) == [score(scorable, name) for name in asked], scorable.identity
+        assert all(kept_predictions(folder, name) is not None for name in asked)
 
 
 def processes_of_ours() -> list[int]:
