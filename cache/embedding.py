@@ -80,11 +80,14 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
     What another process stores while this one works is not seen: both compute it, and the first row counts.
 
     :param texts: read once, some thousands at a time; may be longer than memory.
-    :raises CacheError: no such device, layer or number format; weights or tokenizer missing or damaged; several stores
-        that "auto" would have to choose between; an empty text, by row; a feature that is not finite, by row.
+    :raises CacheError: an engine other than "local"; no such device, layer or number format; weights or tokenizer
+        missing or damaged; several stores that "auto" would have to choose between; an empty text, by row; a feature
+        that is not finite, by row.
     """
     began = time.perf_counter()
     texts = _column(texts)
+    if request.engine != "local":
+        raise CacheError(f"engine {request.engine!r}", "use cache.cluster.embed_on_cluster, or engine='local'")
     if request.resolved.endpoint is not None:
         total = len(texts) if isinstance(texts, Sized) else 0
         return embed_from_endpoint(texts, request, total=total, progress=progress)

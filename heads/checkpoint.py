@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch import Tensor
 from heads.checkpoint_files import CONFIG, FORMAT, WEIGHTS, check_digest, damaged, digest_of, file_bytes, read_config
 from heads.errors import HeadsError
 from heads.head import FractalHead, Labelling
+from heads.network import named
 from heads.presets import HeadShape
 
 _CENTRE, _SCALE = "input.centre", "input.scale"
@@ -36,7 +36,7 @@ def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> No
     :raises HeadsError: if a file cannot be written, or a value of the record or a label is no JSON.
     """
     folder = Path(folder)
-    tensors = {name: tensor.float().cpu().contiguous() for name, tensor in head.named().items()}
+    tensors = {name: tensor.float().cpu().contiguous() for name, tensor in named(head.weights, head.shape).items()}
     if head.centre is not None:
         tensors[_CENTRE] = head.centre.float().cpu().contiguous()
         tensors[_SCALE] = torch.tensor([head.scale], dtype=torch.float32)
@@ -45,7 +45,7 @@ def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> No
         "format": FORMAT,
         "method": head.method,
         "preset": head.preset,
-        "shape": asdict(head.shape),
+        "shape": head.shape.to_json(),
         "supervised": list(head.labelling.supervised),
         "parents": [parents.tolist() for parents in head.labelling.parents],
         "names": None if head.labelling.names is None else [list(names) for names in head.labelling.names],
@@ -89,7 +89,6 @@ def load(folder: str | Path) -> FractalHead:
             None if names is None else tuple(tuple(level) for level in names),
         )
         about = {"method": config["method"], "preset": config["preset"], "record": config["record"]}
-        shape.tensors()  # a number that is none shows here
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"lacks or garbles {error}") from error
     if not _fits(labelling, shape.classes):
@@ -115,7 +114,7 @@ def _weights(path: Path, content: bytes, shape: HeadShape) -> tuple[Tensor, Tens
         tensors = load_tensors(content)
     except SafetensorError as error:
         raise damaged(path, str(error)) from error
-    wanted = {slot.name: slot.shape for slot in shape.tensors()}
+    wanted = {slot.name: slot.shape for slot in shape.tensors}
     if _CENTRE in tensors:
         wanted |= {_CENTRE: (shape.inputs,), _SCALE: (1,)}
     if tensors.keys() != wanted.keys():
@@ -127,7 +126,7 @@ def _weights(path: Path, content: bytes, shape: HeadShape) -> tuple[Tensor, Tens
                 path, f"holds {name} as {tensors[name].dtype} {tuple(tensors[name].shape)}, not float32 {dims}"
             )
     flat = torch.empty(shape.parameters)
-    for slot in shape.tensors():
-        flat[slot.offset : slot.offset + slot.size] = tensors[slot.name].flatten()
+    for name, place in named(flat, shape).items():
+        place.copy_(tensors[name])
     scale = float(tensors[_SCALE][0]) if _SCALE in tensors else 1.0
     return flat, tensors.get(_CENTRE), scale

@@ -5,7 +5,7 @@ is fitted on the training rows and judged by what is reported, neighbours among 
 validation rows (1,000 at most), or, where those are fewer than 200, in cross-validation on training rows: three folds
 that leave each class two rows, since a class of one has no pair to learn from, or, where that leaves out fewer than
 200, ten folds of all rows; of each fold 1,000 rows at most, and those of small classes by one neighbour
-(`validation.voters_of_left_out_rows`).
+(`validation.Split`).
 
 The best closed form stands until a candidate is better: its mean gain must exceed its standard error, and no prefix and
 level may lose more than a point, or what its own standard error allows. So where too few rows can tell, nothing is
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from heads.head import FractalHead
 from heads.training import validation
-from heads.training.inputs import Inputs, folds_of, part_of_inputs
+from heads.training.inputs import Inputs, fixed_sample, part_of_inputs
 
 ROWS = 5000  # training rows up to which every candidate is fitted
 _ROWS_AT_A_TIME = 1 << 16  # through a head
@@ -76,12 +76,11 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     """
     many = len(inputs.features) > ROWS
     splits = list(_splits(inputs))
-    fair = len(splits) == 1 or validation.drawn_at_random(inputs.labels)
     results = {(name, 0): _correct(splits, (name, 0), train) for name in (CLOSED_FORMS[:1] if many else CLOSED_FORMS)}
     closed = (CLOSED_FORMS[0], 0)
     for candidate in results:
         gained = _mean(results[candidate]) > _mean(results[closed])
-        if gained and (fair or _is_better(results[candidate], results[closed], every_cell=True)):
+        if gained and (splits[0].fair or _is_better(results[candidate], results[closed], every_cell=True)):
             closed = candidate
     standing = closed
     for candidate in (_SHORT, (_SHORT[0], _epochs_for(inputs))) if many else CANDIDATES:
@@ -115,36 +114,39 @@ def _name(candidate: tuple[str, int]) -> str:
     return f"{head}, {epochs} {'epoch' if epochs == 1 else 'epochs'}" if epochs else head
 
 
-class _Split(NamedTuple):
-    """Training rows with the rows that judge what is fitted on them, and how many neighbours vote."""
+class _Judged(NamedTuple):
+    """Training rows with the rows that judge what is fitted on them, and how many neighbours vote.
+
+    `fair`: whether what judges stands for new rows, so that a closed form is what it looks like.
+    """
 
     inputs: Inputs
     voters: int
+    fair: bool
 
 
-def _splits(inputs: Inputs) -> Iterator[_Split]:
+def _splits(inputs: Inputs) -> Iterator[_Judged]:
     """The validation rows as one split, or splits of the training rows."""
     if inputs.validation is not None and len(inputs.validation) >= validation.FEWEST:
-        rows = torch.from_numpy(validation.chosen_rows(len(inputs.validation))).to(inputs.features.device)
+        rows = fixed_sample(len(inputs.validation))
         labels = None if inputs.validation_labels is None else inputs.validation_labels[rows]
         held = replace(inputs, validation=inputs.validation[rows], validation_labels=labels)
-        yield _Split(held, validation.NEIGHBOURS)
+        yield _Judged(held, validation.NEIGHBOURS, fair=True)
         return
     random = validation.drawn_at_random(inputs.labels)
     texts = inputs.features, inputs.labels
-    folds = folds_of(*texts, 5) if random else folds_of(*texts, 3, keep=2)
-    if not random and sum(len(left_out) for _, left_out in folds) < validation.FEWEST:
-        folds = folds_of(*texts, 10)
-    for kept, left_out in folds:
-        asked = left_out[torch.from_numpy(validation.chosen_rows(len(left_out))).to(left_out.device)]
-        voters = validation.voters_of_left_out_rows(inputs.labels[kept], inputs.labels[asked])
-        yield _Split(part_of_inputs(inputs, kept, asked), voters)
+    folds = validation.folds_of(*texts, 5 if random else 3, keep=0 if random else 2, random=random)
+    if not random and sum(len(fold.left_out) for fold in folds) < validation.FEWEST:
+        folds = validation.folds_of(*texts, 10, random=random)
+    for fold in folds:
+        asked = fold.left_out[fixed_sample(len(fold.left_out))]
+        yield _Judged(part_of_inputs(inputs, fold.kept, asked), fold.voters, fair=random)
 
 
-def _correct(splits: list[_Split], candidate: tuple[str, int], train: Train) -> Tensor:
+def _correct(splits: list[_Judged], candidate: tuple[str, int], train: Train) -> Tensor:
     """Whether each judging row is right at each prefix and level, [J, L, q], NaN where its label is not known."""
     found = []
-    for part, voters in splits:
+    for part, voters, _ in splits:
         head = train(part, *candidate)
         assert part.validation is not None and part.validation_labels is not None
         gallery, queries = _embedded(head, part.features), head(part.validation)

@@ -19,15 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from heads.head import FractalHead, Labelling
+from heads.network import named
 from heads.presets import HeadShape, preset
 from heads.training import validation
-from heads.training.inputs import Inputs, folds_of
+from heads.training.inputs import Inputs, fixed_sample
 from heads.training.scatter import Scatter, scatter_of
 
 SHRINKAGES = (0.1, 0.3, 0.7, 0.9)
@@ -146,9 +146,9 @@ def closed_form_head(method: str, inputs: Inputs) -> tuple[FractalHead, LinearMa
     shape = HeadShape.of(row, inputs.features.shape[1], inputs.classes, proxy_temperature=temperature)
     tensors = {"input.weight": found.weight} | class_proxies(embeddings, inputs)
     weights = torch.zeros(shape.parameters)
-    for slot in shape.tensors():
-        if slot.name in tensors:
-            weights[slot.offset : slot.offset + slot.size] = tensors[slot.name].cpu().flatten()
+    for name, place in named(weights, shape).items():
+        if name in tensors:
+            place.copy_(tensors[name])
     # a coarse class is many clusters, which no one mean stands for: it takes the sum of its children's probabilities
     supervised = tuple(not inputs.complete or level == len(inputs.classes) - 1 for level in range(len(inputs.classes)))
     labelling = Labelling(inputs.parents, supervised, inputs.names)
@@ -172,8 +172,7 @@ def class_proxies(embeddings: Tensor, inputs: Inputs) -> dict[str, Tensor]:
 
 def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
     """Temperature at which the cosine to class means, a row's own left out, predicts best: the least mean loss."""
-    sample = validation.chosen_rows(len(embeddings))
-    rows = torch.from_numpy(sample).to(embeddings.device)
+    rows = fixed_sample(len(embeddings)).to(embeddings.device)
     totals = dict.fromkeys(TEMPERATURES, 0.0)
     for level, count in enumerate(classes):
         own = labels[:, level]
@@ -206,26 +205,19 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
             scores[shrinkage] += float(accuracy.nanmean()) / times
 
     if held is not None and held_labels is not None and len(held) >= validation.FEWEST:
-        gallery, queries = _spread(len(inputs.features), _GALLERY), _spread(len(held), _QUERIES)
+        gallery, queries = fixed_sample(len(inputs.features), _GALLERY), fixed_sample(len(held), _QUERIES)
         judge(whole, gallery, held[queries], held_labels[queries], validation.NEIGHBOURS, 1)
         reason = f"on {len(queries):,} validation rows"
     else:
-        for kept, left_out in folds_of(inputs.features, inputs.labels, _FOLDS):
-            queries = left_out[_spread(len(left_out), _QUERIES)]
-            gallery = kept[_spread(len(kept), _GALLERY)]
-            voters = validation.voters_of_left_out_rows(inputs.labels[gallery], inputs.labels[queries])
-            part = whole.minus(scatter_of(inputs.features[left_out], inputs.labels[left_out], inputs.classes))
-            judge(part, gallery, inputs.features[queries], inputs.labels[queries], voters, _FOLDS)
+        for split in validation.folds_of(inputs.features, inputs.labels, _FOLDS):
+            out = split.left_out
+            part = whole.minus(scatter_of(inputs.features[out], inputs.labels[out], inputs.classes))
+            queries = out[fixed_sample(len(out), _QUERIES)]
+            gallery = split.kept[fixed_sample(len(split.kept), _GALLERY)]
+            judge(part, gallery, inputs.features[queries], inputs.labels[queries], split.voters, _FOLDS)
         reason = f"by {_FOLDS}-fold cross-validation on {len(inputs.features):,} training rows"
     best = max(SHRINKAGES, key=lambda one: (round(scores[one], 6), one))
     return best, scores, f"shrinkage {best:g} {reason}"
-
-
-def _spread(rows: int, most: int) -> Tensor:
-    """At most so many row numbers, a fixed sample, in order."""
-    if rows <= most:
-        return torch.arange(rows)
-    return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(rows)[:most]))
 
 
 def _mapped(scatter: Scatter, directions: Tensor, dim: int, chosen: dict[str, Any], reason: str) -> LinearMap:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import Any
-
 
 class HeadsError(ValueError):
     """Bad input to a head, its training or its checkpoint.
@@ -15,8 +12,3 @@ class HeadsError(ValueError):
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.remedy = remedy
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a setting is a whole number, of Python or numpy."""
-    return isinstance(value, Integral) and not isinstance(value, bool)

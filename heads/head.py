@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from heads import network
-from heads.errors import HeadsError, is_whole
+from heads.errors import HeadsError
+from heads.methods import is_whole
 from heads.presets import HeadShape
 
 _ROWS = 8192  # rows that go through the head at a time
@@ -49,6 +50,8 @@ class FractalHead(torch.nn.Module):
 
     A feature goes in L2-normalised, then, where the head has a `centre`, float32 [H], less that and times `scale`.
     `method` and `preset` are the names it was trained with; `record` is what a checkpoint carries besides.
+    `dims` are the lengths of the prefixes, the full embedding last; `levels` counts the hierarchy's, `parameters_count`
+    the trained parameters, classifiers included.
     """
 
     weights: Tensor
@@ -66,37 +69,15 @@ class FractalHead(torch.nn.Module):
         centre: Tensor | None = None,
         scale: float = 1.0,
     ) -> None:
-        """Hold weights, float32 [P] in the order of `shape.tensors()`."""
+        """Hold weights, float32 [P] in the order of `shape.tensors`."""
         super().__init__()
         self.shape, self.labelling, self.method, self.preset = shape, labelling, method, preset
         self.record, self.scale = dict(record or {}), scale
+        self.scales, self.scale_dim, self.levels = shape.scales, shape.scale_dim, len(shape.classes)
+        self.dims = tuple(shape.scale_dim * (j + 1) for j in range(shape.scales))
+        self.parameters_count = shape.parameters
         self.register_buffer("weights", weights)
         self.register_buffer("centre", centre)
-
-    @property
-    def scales(self) -> int:
-        """Number of blocks."""
-        return self.shape.scales
-
-    @property
-    def scale_dim(self) -> int:
-        """Dimensions of a block."""
-        return self.shape.scale_dim
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Lengths of the prefixes, the full embedding last."""
-        return tuple(self.scale_dim * (j + 1) for j in range(self.scales))
-
-    @property
-    def levels(self) -> int:
-        """Number of levels of the hierarchy, coarsest first."""
-        return len(self.shape.classes)
-
-    @property
-    def parameters_count(self) -> int:
-        """Number of trained parameters, classifiers included."""
-        return self.shape.parameters
 
     def named(self) -> dict[str, Tensor]:
         """Name the weight tensors: views of the flat vector, without a seed dimension."""

@@ -22,9 +22,9 @@ from scipy import optimize
 from torch import Tensor
 
 from heads.errors import HeadsError
-from heads.products import linear
-from heads.training.inputs import Inputs, checked_inputs, folds_of
-from heads.training.validation import FEWEST
+from heads.network import linear
+from heads.training.inputs import Inputs, checked_inputs
+from heads.training.validation import FEWEST, folds_of
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Values of C that are tried, each penalty weaker than the last."""
@@ -112,7 +112,8 @@ def _cross_validated(
 ) -> dict[float, float]:
     """Accuracy of each C on rows left out, over all folds."""
     correct = dict.fromkeys(penalties, 0.0)
-    for kept, left_out in folds_of(inputs.features, inputs.labels, _FOLDS):
+    for split in folds_of(inputs.features, inputs.labels, _FOLDS):
+        kept, left_out = split.kept, split.left_out
         for c, fit in _Problem(inputs.features[kept], own[kept], paths).path(penalties).items():
             accuracy = _accuracy(inputs.features[left_out], inputs.labels[left_out, -1], fit, finest)
             correct[c] += accuracy * len(left_out) / len(own)

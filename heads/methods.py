@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
-from heads.errors import HeadsError, is_whole
+from heads.errors import HeadsError
 
 Table: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -225,6 +225,11 @@ def is_chosen(name: str, head: str | None, epochs: int | None) -> bool:
     :raises HeadsError: if there is no such method.
     """
     return method_named(name).chooses and head is None and epochs is None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a setting is a whole number, of Python or numpy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def hyperparameters(

@@ -1,7 +1,7 @@
 """The heads one can ask for by name, and what such a head is made of: every tensor, its shape, how often it is used.
 
 A preset is a row of a table; `HeadShape` is a row with the numbers filled in that the data decide (length of a feature,
-classes a level). All parameters of a head lie in one flat vector, in the order of `HeadShape.tensors()`: the optimiser
+classes a level). All parameters of a head lie in one flat vector, in the order of `HeadShape.tensors`: the optimiser
 and the gradient norm then are one operation each instead of one a tensor, which is what makes a step cheap. The price
 is that a tensor is a view at an offset; checkpoints store the tensors by name.
 """
@@ -9,8 +9,9 @@ is that a tensor is a view at an offset; checkpoints store the tensors by name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from math import prod
+from typing import Any
 
 from heads.errors import HeadsError
 
@@ -61,18 +62,14 @@ def preset(name: str) -> Preset:
 
 @dataclass(frozen=True)
 class TensorSlot:
-    """One parameter tensor: its place in the flat vector, its fan-in (0: a norm's), uses in a forward pass."""
+    """One parameter tensor: place and size in the flat vector, fan-in (0: a norm's), uses in a forward pass."""
 
     name: str
     shape: tuple[int, ...]
     offset: int
     fan_in: int
     uses: int
-
-    @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return prod(self.shape)
+    size: int
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,10 @@ class HeadShape:
     `inputs` is the length H of a feature; `classes` are the class counts per level, coarsest first; `mlp` is the width
     of the hidden layer beside a linear map. With a `proxy_temperature`, a level's classifier is the cosine to one
     vector a class (its proxy), divided by that, instead of LayerNorm + Linear.
+
+    What follows from these is worked out once: the length `dim` of the full embedding; the transformer `blocks` with
+    weights of their own; the width `hidden` of a hidden layer, and the number `hidden_layers` that a row passes, each
+    with dropout; all `tensors` in the order of the flat vector, whose length is the number of trained `parameters`.
     """
 
     inputs: int
@@ -95,6 +96,12 @@ class HeadShape:
     dropout: float
     proxy_temperature: float | None = None
     mlp: int = 0
+    dim: int = field(init=False, compare=False, repr=False)
+    blocks: int = field(init=False, compare=False, repr=False)
+    hidden: int = field(init=False, compare=False, repr=False)
+    hidden_layers: int = field(init=False, compare=False, repr=False)
+    tensors: tuple[TensorSlot, ...] = field(init=False, compare=False, repr=False)
+    parameters: int = field(init=False, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -115,43 +122,30 @@ class HeadShape:
             mlp=row.mlp,
         )
 
-    @property
-    def dim(self) -> int:
-        """Length of the full embedding."""
-        return self.scales * self.scale_dim
+    def __post_init__(self) -> None:
+        hidden_layers = self.scales if self.transformer else int(self.mlp > 0)
+        for name, value in (
+            ("dim", self.scales * self.scale_dim),
+            ("blocks", (1 if self.shared else self.scales) if self.transformer else 0),
+            ("hidden", self.mlp or self.width * self.ffn_ratio),
+            ("hidden_layers", hidden_layers),
+        ):
+            object.__setattr__(self, name, value)
+        slots: list[TensorSlot] = []
+        offset = 0
+        for name, shape, fan_in, uses in self._described():
+            slots.append(TensorSlot(name, shape, offset, fan_in, uses, prod(shape)))
+            offset += slots[-1].size
+        object.__setattr__(self, "tensors", tuple(slots))
+        object.__setattr__(self, "parameters", offset)
 
-    @property
-    def blocks(self) -> int:
-        """Number of transformer blocks with weights of their own."""
-        return (1 if self.shared else self.scales) if self.transformer else 0
-
-    @property
-    def hidden(self) -> int:
-        """Width of a hidden layer: of a block's feed-forward part, or of the MLP."""
-        return self.mlp or self.width * self.ffn_ratio
-
-    @property
-    def hidden_layers(self) -> int:
-        """Number of hidden layers that a row passes, each with dropout."""
-        return self.scales if self.transformer else int(self.mlp > 0)
+    def to_json(self) -> dict[str, Any]:
+        """What the shape was made of, from which it is made again."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     def residual(self, scale: int) -> float:
         """Weight of the projected input that is added after the block of a scale, 0-based."""
         return 0.1 / (1 + 0.3 * scale)
-
-    def tensors(self) -> tuple[TensorSlot, ...]:
-        """Every tensor in the order of the flat vector."""
-        slots: list[TensorSlot] = []
-        offset = 0
-        for name, shape, fan_in, uses in self._described():
-            slots.append(TensorSlot(name, shape, offset, fan_in, uses))
-            offset += slots[-1].size
-        return tuple(slots)
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters, the length of the flat vector."""
-        return sum(slot.size for slot in self.tensors())
 
     def _described(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         if not self.transformer:
@@ -207,8 +201,7 @@ def count(shape: HeadShape, *, as_published: bool = False) -> Count:
     :param as_published: count the query and key projections too, which attention over a single token never uses: its
         softmax over one score is 1.
     """
-    slots = shape.tensors()
-    parameters = sum(slot.size for slot in slots)
+    slots, parameters = shape.tensors, shape.parameters
     flops = 2 * sum(slot.size * slot.uses for slot in slots if len(slot.shape) == 2)
     if as_published and shape.transformer:
         square = shape.width * shape.width

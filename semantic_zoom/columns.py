@@ -6,7 +6,6 @@ a list of texts and a polars frame of labels, one column per level, coarsest fir
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from data import DataError
+from data.checks import SEEN
 
 
 def text_list(texts: Any, what: str = "texts") -> list[str]:
@@ -35,10 +35,13 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
     elif isinstance(texts, np.ndarray) and texts.ndim == 2 and texts.shape[1] == 1:
         texts = texts[:, 0]
     found = [_plain(text) for text in texts]
-    for row, text in enumerate(found):
-        if not isinstance(text, str) or not any(map(_is_seen, text)):
-            raise DataError(f"row {row} of {what} is {text!r}, not a text", "drop the row, or give it a text")
-    return [str(text) for text in found]  # numpy's own strings become plain ones
+    # numpy's own strings become plain ones; half a surrogate, which polars does not take, is told where it is hashed
+    words = [text.encode(errors="replace").decode() if isinstance(text, str) else None for text in found]
+    seen = pl.Series(words, dtype=pl.String).str.contains(SEEN).fill_null(False)
+    if not seen.all():
+        row = int((~seen).arg_true()[0])
+        raise DataError(f"row {row} of {what} is {found[row]!r}, not a text", "drop the row, or give it a text")
+    return [str(text) for text in found]
 
 
 def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> pl.DataFrame:
@@ -118,11 +121,6 @@ def _column_names(frame: Any) -> list[Any] | None:
     if names is None:
         names = getattr(frame, "columns", None)
     return None if names is None or callable(names) else list(names)
-
-
-def _is_seen(character: str) -> bool:
-    """Whether it is neither white space nor a control or format character; `data` refuses texts without any as well."""
-    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _name_of(labels: Any) -> list[str] | None:

@@ -25,7 +25,7 @@ from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import stored
 from pipeline.terminal.escape import shown
 from pipeline.workspace.artifacts import lasting_source
-from pipeline.workspace.runs import file_digest
+from pipeline.workspace.records import file_digest
 from semantic_zoom.columns import label_frame, text_list
 
 GALLERY = "gallery.parquet"

@@ -1,10 +1,10 @@
 """A GGUF file as a backbone: dequantised once, through transformers, into an ordinary checkpoint folder.
 
-That folder lies in the user's cache under the SHA-256 of the file, so it is made once wherever the file lies, and every
-later call is as fast as for any checkpoint. Tokens, end token, pooling and maximum length come from the file's own
-metadata; the fingerprint from its bytes. The weights are kept in float32, which holds every dequantised value exactly:
-eight times the size of a 4-bit file. The alternative, dequantising in every process, takes as long as embedding some
-thousand texts, each time.
+That folder lies in the user's cache under the SHA-256 of the file and the versions of what made it, so it is made once
+wherever the file lies, and every later call is as fast as for any checkpoint. Tokens, end token, pooling and maximum
+length come from the file's own metadata; the fingerprint from its bytes. The weights are kept in float32, which holds
+every dequantised value exactly: eight times the size of a 4-bit file. The alternative, dequantising in every process,
+takes as long as embedding some thousand texts, each time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cache.errors import CacheError, file_error, one_line
 from cache.store.atomic import atomic_folder
 
 ORIGIN_FILE = "gguf.json"
+_CONVERTER = 1  # to be raised where `_convert` writes something else than before
 _POOLINGS = {1: "pooling_mode_mean_tokens", 2: "pooling_mode_cls_token", 3: "pooling_mode_lasttoken"}
 _LEFT_OUT = {"quantization_config", "_name_or_path", "_model_name_or_path"}
 _DIGITS = (
@@ -58,7 +60,7 @@ def dequantised(path: Path) -> Path:
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semantic-zoom" / "gguf"
     digest = _digest_of(path)
-    made = root / digest[:32]
+    made = root / f"{digest[:32]}-{_CONVERTER}-{version('transformers')}"
     if not made.is_dir():
         try:
             _make(path, made, digest)

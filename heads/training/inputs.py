@@ -18,10 +18,9 @@ from torch.nn import functional
 from heads.errors import HeadsError
 from heads.head import checked_features, labels_of
 from heads.training.scatter import Scatter
-from heads.training.validation import chosen_rows
 
+JUDGING = 1000  # validation rows that judge, at most
 _MOST_CLASSES = 10_000_000  # a classifier of so many takes gigabytes
-_ROWS_HASHED = 1 << 16  # at once
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def checked_inputs(
     if held is not None:
         held_labels = numbered[len(own) :]
         if not every_held_row:
-            chosen = chosen_rows(len(held))
+            chosen = fixed_sample(len(held)).numpy()
             held, held_labels = held[chosen], held_labels[chosen]
     return Inputs(
         features=_units(rows, device),
@@ -120,43 +119,10 @@ def part_of_inputs(inputs: Inputs, kept: Tensor, held: Tensor) -> Inputs:
     )
 
 
-def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Split rows into folds: the kept and the left-out rows of each, int64.
-
-    The rows of a deepest class are dealt out in turn, so that each fold leaves out about its share of every class. Rows
-    of equal features are one text that stands several times, and go together: else each would be found by its double.
-
-    :param keep: rows of each class that no fold leaves out: what trains on pairs is else judged without them.
-    """
-    first, text_of = _distinct(features)
-    if len(first) < 2 * folds:  # too few to part
-        first = text_of = np.arange(len(features))
-    deepest = labels.cpu().numpy()[first]
-    order = np.random.default_rng(0).permutation(len(deepest))
-    order = order[np.lexsort(deepest[order].T)]
-    begins = np.r_[True, (np.diff(deepest[order], axis=0) != 0).any(axis=1)]
-    rank = np.arange(len(order)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
-    spare = order[rank >= keep]
-    dealt = np.full(len(order), folds)
-    dealt[spare] = np.arange(len(spare)) % folds
-    dealt = dealt[text_of]
-    found = []
-    for fold in range(folds):
-        kept, left_out = (torch.from_numpy(np.flatnonzero(part)) for part in (dealt != fold, dealt == fold))
-        found.append((kept.to(labels.device), left_out.to(labels.device)))
-    return found
-
-
-def _distinct(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The first row of each that differs by a 64-bit hash, in order, int64 [u]; and for each row which it is, [n]."""
-    factors = np.random.default_rng(0).integers(1 << 62, size=features.shape[1], dtype=np.int64) * 2 + 1
-    odd = torch.from_numpy(factors).to(features.device)
-    blocks = [
-        (block.contiguous().view(torch.int32) * odd).sum(1) for block in torch.split(features.float(), _ROWS_HASHED)
-    ]
-    _, first, inverse = np.unique(torch.cat(blocks).cpu().numpy(), return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return first[order], np.argsort(order)[inverse]
+def fixed_sample(rows: int, most: int | None = None) -> Tensor:
+    """Numbers of at most so many of some rows, int64, in order: the same sample every time; by default `JUDGING`."""
+    most = JUDGING if most is None else most
+    return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(rows)[:most]))
 
 
 def _units(rows: np.ndarray, device: torch.device) -> Tensor:

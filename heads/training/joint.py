@@ -41,7 +41,8 @@ class PairBatch(NamedTuple):
 class Joint:
     """Supervised contrast + cosine proxies at every prefix on every level.
 
-    `positives` are drawn per anchor; `by_rows`: its losses are a sum over rows, so that some rows' share can be asked.
+    `positives` are drawn per anchor; `by_rows`: its losses are a sum over rows, so that some rows' share can be asked;
+    `supervised`: whether each level's classifier is trained.
     """
 
     positives, by_rows = 1, True
@@ -58,11 +59,7 @@ class Joint:
         self._level_weights = np.linspace(1.0, settings["coarse_weight"], labels.shape[1])[::-1].tolist()
         if settings.get("finest_only"):
             self._level_weights[:-1] = [0.0] * (labels.shape[1] - 1)
-
-    @property
-    def supervised(self) -> tuple[bool, ...]:
-        """Whether each level's classifier is trained."""
-        return tuple(weight * self._proxy_weight > 0 for weight in self._level_weights)
+        self.supervised = tuple(weight * self._proxy_weight > 0 for weight in self._level_weights)
 
     def rows_for(self, batch: int) -> int:
         """Rows that go through the head in a step."""

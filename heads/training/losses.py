@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from heads.products import linear
+from heads.network import linear
 
 TEMPERATURE = 0.07
 MARGIN = 0.2

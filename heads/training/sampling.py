@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.errors import HeadsError, is_whole
+from heads.errors import HeadsError
+from heads.methods import is_whole
 
 _PURPOSES = ("weights", "order", "positives", "prefixes", "blocks", "dropout")
 _LANES = 1 << 16  # dropout compares 16 random bits with a threshold

@@ -96,11 +96,7 @@ class ThreeTerms:
             level: [one.term for one in comparisons if one.level == level]
             for level in sorted({one.level for one in comparisons})
         }
-
-    @property
-    def supervised(self) -> tuple[bool, ...]:
-        """Whether each level's classifier is trained."""
-        return tuple(level in self._of_level for level in range(len(self._shape.classes)))
+        self.supervised = tuple(level in self._of_level for level in range(len(shape.classes)))
 
     def rows_for(self, batch: int) -> int:
         """Rows that go through the head in a step."""

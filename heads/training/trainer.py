@@ -74,7 +74,16 @@ class Trainer:
         else:
             supervision = method.supervise(shape.scales, inputs.labels.shape[1])
             self.objective = ThreeTerms(supervision, shape, inputs.labels, classes)
-        draws = self._draw_shape(min(settings["batch_size"], len(classes.anchors)))
+        batch = min(settings["batch_size"], len(classes.anchors))
+        rows = self.objective.rows_for(batch)
+        draws = DrawShape(
+            batch=batch,
+            positives=self.objective.positives,
+            prefix_probabilities=prefix_probabilities(shape.scales),
+            keep_probabilities=keep_probabilities(shape.scales),
+            dropout=(shape.hidden_layers, rows, shape.hidden) if shape.hidden_layers else None,
+            rate=shape.dropout,
+        )
         self._sampler = Sampler(streams, classes.anchors, draws)
         self._steps_at_a_time = _STEPS_AT_A_TIME
         if draws.dropout is not None and device.type == "cpu":
@@ -203,17 +212,6 @@ class Trainer:
         if count not in self._graphs:
             self._graphs[count] = _Captured(self, batches, rates)
         return self._graphs[count].run(batches, rates)
-
-    def _draw_shape(self, batch: int) -> DrawShape:
-        shape, rows = self._shape, self.objective.rows_for(batch)
-        return DrawShape(
-            batch=batch,
-            positives=self.objective.positives,
-            prefix_probabilities=prefix_probabilities(shape.scales),
-            keep_probabilities=keep_probabilities(shape.scales),
-            dropout=(shape.hidden_layers, rows, shape.hidden) if shape.hidden_layers else None,
-            rate=shape.dropout,
-        )
 
     def _judge(self, number: int, epoch_losses: np.ndarray) -> None:
         """Stop at a loss that is not finite; write the history; keep the weights of seeds that are at their best."""

@@ -12,6 +12,7 @@ results are the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,19 +20,12 @@ from torch import Tensor
 
 from heads.knn.tile_scan import GRID, ROW_BITS
 
-LIMIT = 1000
 _ALONE = 0.01  # of rows, the only ones of their class: from there on rows look drawn at random
 FEWEST = 200  # texts that can tell
 NEIGHBOURS = 5
+_ROWS_HASHED = 1 << 16  # at once
 _LABEL_BITS, _SUM_BITS = 24, 32
 _CELLS = 1 << 26  # similarities at a time, 256 MB: a gallery of a million rows is asked by 67 texts at a time
-
-
-def chosen_rows(total: int) -> np.ndarray:
-    """Pick the validation rows that select: all, or a fixed sample of 1,000, in order."""
-    if total <= LIMIT:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(0).permutation(total)[:LIMIT])
 
 
 def accuracies(embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -61,20 +55,64 @@ def drawn_at_random(labels: Tensor) -> bool:
     return int((counts == 1).sum()) >= _ALONE * len(labels)
 
 
-def voters_of_left_out_rows(labels: Tensor, asked: Tensor) -> int:
-    """Neighbours that judge rows left out of a gallery: five, or one where fewer than five of their class are left.
+@dataclass(frozen=True)
+class Split:
+    """Rows that are `kept`, those `left_out` that judge what is made of the kept, int64, and how many neighbours vote.
 
-    Where rows were not drawn at random (`drawn_at_random`), what is left of a small class is outvoted by classes that
-    lost no row, and the more so the closer a map draws the rows of a class together. On CLINC with two rows per class
-    five voters preferred `pca`, which is 8.7 points behind `lda` in the whole gallery.
-
-    :param labels: int64 [g, L] of the rows that are left.
-    :param asked: int64 [q, L] of the rows left out.
+    Five vote, or one where of most of their classes fewer than five rows are kept and rows were not drawn at
+    random (`drawn_at_random`): what is left of a small class is then outvoted by classes that lost no row, and the more
+    so the closer a map draws the rows of a class together. On CLINC with two rows per class five voters preferred
+    `pca`, which is 8.7 points behind `lda` in the whole gallery.
     """
-    rows = torch.cat([labels, asked])
-    _, paths = torch.unique(rows, dim=0, return_inverse=True)
-    left = paths[: len(labels)].bincount(minlength=int(paths.max()) + 1)[paths[len(labels) :]]
-    return NEIGHBOURS if int(left.median()) >= NEIGHBOURS or drawn_at_random(rows) else 1
+
+    kept: Tensor
+    left_out: Tensor
+    voters: int
+
+
+def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, random: bool | None = None) -> list[Split]:
+    """Split rows of features [n, H] and labels int64 [n, L] into folds.
+
+    The rows of a deepest class are dealt out in turn, so that each fold leaves out about its share of every class. Rows
+    of equal features are one text that stands several times, and go together: else each would be found by its double.
+
+    :param keep: rows of each class that no fold leaves out: what trains on pairs is else judged without them.
+    :param random: what `drawn_at_random` says of the rows, where that was asked already.
+    """
+    random = drawn_at_random(labels) if random is None else random
+    first, text_of = _distinct(features)
+    if len(first) < 2 * folds:  # too few to part
+        first = text_of = np.arange(len(features))
+    deepest = labels.cpu().numpy()[first]
+    order = np.random.default_rng(0).permutation(len(deepest))
+    order = order[np.lexsort(deepest[order].T)]
+    begins = np.r_[True, (np.diff(deepest[order], axis=0) != 0).any(axis=1)]
+    path = np.cumsum(begins) - 1
+    rank = np.arange(len(order)) - np.flatnonzero(begins)[path]
+    spare = order[rank >= keep]
+    dealt = np.full(len(order), folds)
+    dealt[spare] = np.arange(len(spare)) % folds
+    dealt, class_of = dealt[text_of], path[np.argsort(order)][text_of]
+    found = []
+    for fold in range(folds):
+        kept, left_out = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
+        left = np.bincount(class_of[kept], minlength=len(order))[class_of[left_out]]  # of each one's class
+        enough = random or 2 * (left < NEIGHBOURS).sum() < len(left)
+        rows = (torch.from_numpy(part).to(labels.device) for part in (kept, left_out))
+        found.append(Split(*rows, voters=NEIGHBOURS if enough else 1))
+    return found
+
+
+def _distinct(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each that differs by a 64-bit hash, in order, int64 [u]; and for each row which it is, [n]."""
+    factors = np.random.default_rng(0).integers(1 << 62, size=features.shape[1], dtype=np.int64) * 2 + 1
+    odd = torch.from_numpy(factors).to(features.device)
+    blocks = [
+        (block.contiguous().view(torch.int32) * odd).sum(1) for block in torch.split(features.float(), _ROWS_HASHED)
+    ]
+    _, first, inverse = np.unique(torch.cat(blocks).cpu().numpy(), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[inverse]
 
 
 def _elected(candidates: Tensor, units: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def COMMAND(session: Session, file: Path, **options: Any) -> dict[str, Any]:
     from pipeline.stages.encode import beside, encode, read_input
     from pipeline.stages.run_asked import run_asked
     from pipeline.workspace.outputs import check_output, made_by, write_table
-    from pipeline.workspace.runs import file_digest
+    from pipeline.workspace.records import file_digest
 
     console = session.console
     output = options["output"] or file.with_name(f"{file.name}.encoded.parquet")

@@ -23,7 +23,7 @@ CLIPPING = 3
 
 def head_forward(shape: HeadShape) -> int:
     """Count a text's way through the head, classifiers left out."""
-    return sum(2 * slot.size * slot.uses for slot in shape.tensors() if _of_trunk(slot.name, slot.shape))
+    return sum(2 * slot.size * slot.uses for slot in shape.tensors if _of_trunk(slot.name, slot.shape))
 
 
 def head_backward(shape: HeadShape) -> int:

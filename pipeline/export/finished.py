@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.export.vectors import INDEX, rows_file
 from pipeline.workspace.outputs import made_by
-from pipeline.workspace.records import DamagedError, content_of, read_record, write_record
-from pipeline.workspace.runs import Run, file_digest
+from pipeline.workspace.records import DamagedError, content_of, file_digest, read_record, write_record
+from pipeline.workspace.runs import Run
 
 EXPORT = "export.json"
 

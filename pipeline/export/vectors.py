@@ -23,7 +23,8 @@ from pipeline.retrieval.quantization import stored
 from pipeline.terminal import extras
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.outputs import write_table
-from pipeline.workspace.runs import Run, file_digest
+from pipeline.workspace.records import file_digest
+from pipeline.workspace.runs import Run
 
 ROW, ID, KEY, EMBEDDING = "row", "id", "key", "embedding"
 INDEX = "index"

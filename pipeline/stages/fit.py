@@ -14,7 +14,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.outputs import check_writable
-from pipeline.workspace.records import keep, marked, read_kept, tell, write_record
-from pipeline.workspace.runs import DAMAGED, HISTORY, Run, RunKey, file_digest, is_run, read_run, run_folder, whole_run
+from pipeline.workspace.records import file_digest, keep, marked, read_kept, tell, write_record
+from pipeline.workspace.runs import DAMAGED, HISTORY, Run, RunKey, is_run, read_run, run_folder, whole_run
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,14 @@ def fit(
     planned = plan(artifacts, features, request, device)
     keys, folders = planned.keys, planned.folders
     began = time.monotonic()
-    todo, failures = _lacking(folders)
+    todo: list[int] = []
+    failures: list[Exception] = []
+    for place, folder in enumerate(folders):
+        try:
+            if whole_run(folder) is None:
+                todo.append(place)
+        except (PipelineError, heads.HeadsError) as error:  # one that may not be read keeps no other from training
+            failures.append(error)
     if todo:
         folders[0].parent.mkdir(parents=True, exist_ok=True)
         check_writable(folders[0])
@@ -176,19 +183,6 @@ def fit(
         raise failures[0]
     runs = [read_run(folder) for folder in folders]
     return Fitted(runs, frozenset(keys[i].id for i in todo), time.monotonic() - began)
-
-
-def _lacking(folders: Sequence[Path]) -> tuple[list[int], list[Exception]]:
-    """Places of the runs to train, and what keeps others from being read."""
-    todo: list[int] = []
-    failures: list[Exception] = []
-    for place, folder in enumerate(folders):
-        try:
-            if whole_run(folder) is None:
-                todo.append(place)
-        except (PipelineError, heads.HeadsError) as error:
-            failures.append(error)
-    return todo, failures
 
 
 def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:

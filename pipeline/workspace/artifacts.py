@@ -89,26 +89,24 @@ class Artifacts:
     features: Path = field(init=False)
     runs: Path = field(init=False)
     datasets: Path = field(init=False)
+    current_file: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, folder in (("features", "features"), ("runs", "runs"), ("datasets", "data")):
-            object.__setattr__(self, name, self.root / folder)
-
-    @property
-    def _current_file(self) -> Path:
-        return self.root / "current.json"
+        places = (("features", "features"), ("runs", "runs"), ("datasets", "data"), ("current_file", "current.json"))
+        for name, place in places:
+            object.__setattr__(self, name, self.root / place)
 
     @property
     def embedded_before(self) -> bool:
         """Whether `embed` has run here."""
-        return os.path.lexists(self._current_file)
+        return os.path.lexists(self.current_file)
 
     def current(self) -> Current:
         """What `embed` used last.
 
         :raises PipelineError: if nothing was embedded here yet, or the file is damaged.
         """
-        current = read_record(self._current_file, Current, again=_EMBED_AGAIN)
+        current = read_record(self.current_file, Current, again=_EMBED_AGAIN)
         if current is None:
             raise PipelineError(
                 f"nothing was embedded in {self.root} yet",
@@ -120,9 +118,9 @@ class Artifacts:
         """Makes `current` what later commands take by default; `also_called` is another name of its backbone."""
         if also_called not in (None, current.backbone.name):
             write_record(self._backbone_file(str(also_called)), asdict(current.backbone))
-        write_record(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
         write_record(self._backbone_file(current.backbone.name), asdict(current.backbone))
-        write_record(self._current_file, asdict(current))
+        write_record(self.datasets / f"{current.dataset_id}.json", asdict(current.dataset))
+        write_record(self.current_file, asdict(current))
 
     def _backbone_file(self, name: str) -> Path:
         return self.features / f"{name}.json"

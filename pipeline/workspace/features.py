@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,26 +20,27 @@ from pipeline.workspace.runs import Run, runs_on
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """A dataset and the store that holds its features."""
+    """A dataset and the store that holds its features.
+
+    `backbone` is the name of the one whose features these are, `layer` the absolute index of its layer, `fingerprint`
+    the content address of all that determines them.
+    """
 
     dataset: data.Dataset
     store: cache.FeatureStore
     source: BackboneSource
+    backbone: str = field(init=False)
+    layer: int = field(init=False)
+    fingerprint: str = field(init=False)
 
-    @property
-    def backbone(self) -> str:
-        """Name of the backbone whose features these are."""
-        return self.source.name
-
-    @property
-    def fingerprint(self) -> str:
-        """Content address of all that determines the features."""
-        return str(self.store.description["fingerprint"])
-
-    @property
-    def layer(self) -> int:
-        """Absolute index of the layer."""
-        return int(self.store.description["layer"])
+    def __post_init__(self) -> None:
+        known = self.store.description
+        for name, value in (
+            ("backbone", self.source.name),
+            ("layer", int(known["layer"])),
+            ("fingerprint", str(known["fingerprint"])),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def other_layer(self) -> int | None:

@@ -71,6 +71,11 @@ def digest_of(content: Any) -> str:
     return hashlib.blake2b(spelled.encode(), digest_size=16).hexdigest()
 
 
+def file_digest(content: bytes) -> str:
+    """Digest of a file's bytes, 32 hex digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def refuse_link_to_nothing(folder: Path) -> None:
     """A missing mount is not taken for an empty folder.
 

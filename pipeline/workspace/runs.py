@@ -25,6 +25,7 @@ from pipeline.workspace.records import (
     NewerError,
     check_marks,
     content_of,
+    file_digest,
     parsed,
     refuse_link_to_nothing,
     tell,
@@ -98,35 +99,23 @@ class RunKey:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained head on disk: its folder and its config.json's record."""
+    """A trained head on disk: its folder and its config.json's record.
+
+    `id` is its folder's name; `seed` that of initialisation, sampling and dropout; `closed_form`: no gradient step made
+    the head, which is the same whatever the seed.
+    """
 
     folder: Path
     record: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        """The run id, which is its folder's name."""
-        return self.folder.name
-
-    @property
-    def method(self) -> str:
-        """Name of the training method."""
-        return str(self.record["method"])
-
-    @property
-    def seed(self) -> int:
-        """The seed of initialisation, sampling and dropout."""
-        return int(self.record["seed"])
+    id: str
+    method: str
+    seed: int
+    closed_form: bool
 
     @property
     def store(self) -> str:
         """Name of the folder of the features that it was trained on, which `--backbone` takes too."""
         return f"{self.record['backbone']}-{self.record['fingerprint'][:12]}"
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether no gradient step made the head: whatever the seed, it is the same."""
-        return bool(self.record["hyperparameters"]["epochs"] == 0)
 
     def load(self) -> heads.FractalHead:
         """The trained head.
@@ -174,11 +163,6 @@ class Unreadable:
     error: PipelineError
 
 
-def file_digest(content: bytes) -> str:
-    """Digest of a file's bytes, 32 hex digits."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
 def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
     """Where the run lies."""
     return artifacts.runs / key.dataset / backbone / key.method / key.id
@@ -212,7 +196,8 @@ def read_run(folder: Path) -> Run:
             raise DamagedError(path, f"it is the record of run {record['id']}", _AGAIN)
         if not record["dims"] or len(record["levels"]) != len(record["classes"]):
             raise TypeError("record.dims, levels and classes do not belong together")
-        return Run(folder, record)
+        closed_form = record["hyperparameters"].get("epochs") == 0
+        return Run(folder, record, record["id"], record["method"], record["seed"], closed_form)
     except NewerError:
         raise
     except (DamagedError, TypeError) as error:

@@ -430,3 +430,10 @@ def test_a_layer_is_a_whole_number(tmp_path, checkpoint):
     for layer in ("-1", -1.0, None):
         with pytest.raises(CacheError, match="no whole number"):
             embed(["a"], folder, tmp_path, dtype="float32", device="cpu", layer=layer)
+
+
+def test_an_engine_that_is_asked_for_and_not_there_is_refused(tmp_path, checkpoint):
+    """A cluster is `embed_on_cluster`'s: the request would run here alone without a word."""
+    request = EmbedRequest(str(checkpoint("qwen3")), tmp_path, engine="ray")
+    with pytest.raises(CacheError, match="engine 'ray'"):
+        embed_missing(["a"], request)

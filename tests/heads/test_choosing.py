@@ -89,7 +89,7 @@ def test_training_is_given_up_only_after_the_whole_fit_gained_nothing_either(mon
 
 def test_of_many_rows_left_out_only_some_are_judged(monkeypatch):
     """What judges is a matrix of left-out by kept rows: of 100,000 rows it would not fit."""
-    monkeypatch.setattr("heads.training.validation.LIMIT", 20)
+    monkeypatch.setattr("heads.training.inputs.JUDGING", 20)
     assert "in cross-validation on 60 training rows" in choose(*clusters(400)).reason
 
 

@@ -170,3 +170,13 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     with pytest.raises(CacheError, match="needs accelerate") as caught:
         resolve(write(tmp_path / "tiny.gguf"))
     assert caught.value.remedy == "pip install accelerate"
+
+
+def test_what_another_transformers_made_is_not_taken(tmp_path, monkeypatch):
+    """A release may read weights or a tokenizer otherwise, and the file's digest would not say so."""
+    write(tmp_path / "tiny.gguf")
+    first = locate(str(tmp_path / "tiny.gguf"), "")
+    assert locate(str(tmp_path / "tiny.gguf"), "") == first
+    monkeypatch.setattr("cache.backbone.gguf.version", lambda name: "99.0")
+    again = locate(str(tmp_path / "tiny.gguf"), "")
+    assert again != first and (again / "config.json").is_file()

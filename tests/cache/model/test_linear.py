@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import gelu, linear
 
 from cache.model.native import linear as module
-from cache.model.native.linear import Linear
+from cache.model.native.bert import Linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from heads.knn import prefix_neighbours, vote
 from heads.training import validation
-from heads.training.validation import NEIGHBOURS, accuracies, chosen_rows
+from heads.training.inputs import fixed_sample
+from heads.training.validation import NEIGHBOURS, accuracies
 
 
 @settings(deadline=None, max_examples=80, database=None)
@@ -26,9 +27,9 @@ def test_accuracies_are_those_of_the_search_and_the_vote(data, rows, classes, se
 
 
 def test_the_texts_that_select_are_the_same_every_time_and_a_thousand_at_most():
-    assert chosen_rows(7).tolist() == list(range(7))
-    assert len(chosen_rows(5000)) == 1000
-    assert chosen_rows(5000).tolist() == chosen_rows(5000).tolist()
+    assert fixed_sample(7).tolist() == list(range(7))
+    assert len(fixed_sample(5000)) == 1000
+    assert fixed_sample(5000).tolist() == fixed_sample(5000).tolist()
 
 
 def test_queries_in_blocks_are_answered_as_at_once(monkeypatch):

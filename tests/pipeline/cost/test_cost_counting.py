@@ -25,7 +25,7 @@ def by_onednn(rows, weight, *others, **named) -> int:
 
 
 def counting() -> FlopCounterMode:
-    """Torch's counter, told of the operation that multiplies on a CPU (`heads.products`)."""
+    """Torch's counter, told of the operation that multiplies on a CPU (`heads.network.linear`)."""
     return FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: by_onednn})
 
 
