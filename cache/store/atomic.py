@@ -67,13 +67,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
     """
-    there = CacheError(f"{path} is there already", "name another folder, or remove it first")
+    there = f"{path} is there already", "name another folder, or remove it first"
     try:
         filled = path.is_file() or (path.is_dir() and any(path.iterdir()))
     except OSError as error:
         raise file_error("read", path, error) from error
     if filled:
-        raise there
+        raise CacheError(*there)
     with _written(path if path.name else path.absolute()) as partial:
         partial.mkdir()
         mode = partial.stat().st_mode
@@ -88,7 +88,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 partial.rename(path)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    raise there from error
+                    raise CacheError(*there) from error
                 raise
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

@@ -97,6 +97,16 @@ def list_shards(folder: Path) -> list[Path]:
         raise file_error("read", folder, error) from error
 
 
+def read_shards(folder: Path, description: Mapping[str, Any], known: Iterable[Shard]) -> tuple[Shard, ...]:
+    """Return what `list_shards` lists, reading the headers of those that are not `known`.
+
+    :raises CacheError: if the folder cannot be read, or a header is damaged.
+    :raises FileNotFoundError: if one was replaced meanwhile.
+    """
+    before = {shard.path: shard for shard in known}
+    return tuple(before.get(path) or read_header(path, description) for path in list_shards(folder))
+
+
 def successor_name(name: str) -> str:
     """Return a name for what replaces shard `name`: it sorts at `name`, before every shard that sorts after `name`."""
     return f"{'-'.join(name.removesuffix('.h5').split('-')[:3])}-{secrets.token_hex(6)}.h5"

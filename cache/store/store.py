@@ -32,7 +32,7 @@ from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, checked, r
 from cache.store.dtypes import ENCODINGS, decode
 from cache.store.hashing import BLOCK_BYTES, KEY_BYTES, as_keys, row_checksums, scratch_for
 from cache.store.index import KeyIndex
-from cache.store.shard import Rows, Shard, list_shards, mapped, read_header, rows_in_words
+from cache.store.shard import Rows, Shard, mapped, read_shards, rows_in_words
 from cache.store.writer import ShardWriter
 
 _ATTEMPTS = 100
@@ -104,11 +104,9 @@ class FeatureStore:
 
         :raises CacheError: if the folder is gone, or a shard's header is damaged.
         """
-        known = {shard.path: shard for shard in self.shards}
         for _ in range(_ATTEMPTS):
-            paths = list_shards(self.folder)
             try:
-                shards = tuple(known.get(path) or read_header(path, self.description) for path in paths)
+                shards = read_shards(self.folder, self.description, self.shards)
                 if shards and shards == self.shards:
                     return
                 keys = self._read_keys(shards)

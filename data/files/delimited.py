@@ -54,9 +54,12 @@ def open_delimited(source: str, place: str, format: FileFormat) -> Records:
         if found := labelled(lines, source):
             said = tuple(note for note in (stream.note, found[1]) if note)
             return Records(source, found[0], pl.int_range(1, len(lines) + 1, eager=True), notes=said)
-    above = _above(stream, format) if format.header is not False else 0
-    stream = replace(stream, skipped=above)
-    separator, note = _separator(stream, format.separator)
+    sample = stream.head(_SAMPLE)
+    above = _above(sample, format) if format.header is not False else 0
+    if above:
+        stream = replace(stream, skipped=above)
+        sample = stream.head(_SAMPLE)
+    separator, note = _separator(source, sample, format.separator)
     notes = [note for note in (stream.note, note) if note]
     if above:
         notes.append(f"{source}: {counted(above, 'line')} above the names of the columns left out")
@@ -65,7 +68,7 @@ def open_delimited(source: str, place: str, format: FileFormat) -> Records:
     if lines_only:
         fields = _lines(stream, 0 if header else 1)
     else:
-        fields, note = _read_with_certainty(stream, separator or ",", format.quotes, 0 if header else 1)
+        fields, note = _read_with_certainty(stream, sample, separator or ",", format.quotes, 0 if header else 1)
         notes += [note] if note else []
     return _named(stream, fields, header, notes)
 
@@ -85,7 +88,7 @@ def _lines(stream: Stream, first: int) -> _Fields:
 
 
 def _read_with_certainty(
-    stream: Stream, separator: str, quotes: Quotes | None, first: int
+    stream: Stream, sample: list[str], separator: str, quotes: Quotes | None, first: int
 ) -> tuple[_Fields, str | None]:
     """Read with each possible way of quoting until one holds; return that reading, and a note if it is not the usual.
 
@@ -94,7 +97,7 @@ def _read_with_certainty(
     """
     if quotes is not None:
         return _Reading(stream, separator, quotes, first).fields(checked=False), None
-    if _in_single_quotes(stream, separator):
+    if _in_single_quotes(sample, separator):
         with contextlib.suppress(DataError):  # not all of them, so that the marks are characters
             fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
             return fields, f"{stream.source}: {_SINGLE}"
@@ -256,9 +259,9 @@ class _Reading:
         return f"row {number:,} (line {line:,})" if number else f"the header (line {line:,})"
 
 
-def _in_single_quotes(stream: Stream, separator: str) -> bool:
+def _in_single_quotes(sample: list[str], separator: str) -> bool:
     """Whether each line below the first has a field between single quotation marks, and none a double one."""
-    lines = [line.strip() for line in islice(stream.lines(), 1, _SAMPLE) if line.strip()]
+    lines = [line.strip() for line in sample[1:] if line.strip()]
     mark = re.escape(separator)
     field = re.compile(f"(^|{mark} ?)'[^']*'({mark}|$)")
     return len(lines) > 1 and all('"' not in line and field.search(line) for line in lines)
@@ -278,10 +281,10 @@ def _unescaped(line: str) -> str:
     return _CLOSED.sub(lambda found: found[1][::2] + '"', line)
 
 
-def _above(stream: Stream, format: FileFormat) -> int:
+def _above(sample: list[str], format: FileFormat) -> int:
     """Return how many lines stand above the names of the columns: the same under each separator that may be meant."""
     given = _NAMED.get(format.separator or "", format.separator)
-    sample, found = list(islice(stream.lines(), _SAMPLE)), set()
+    found = set()
     for mark in [given] if given else SEPARATORS:
         if len(mark) != 1:
             continue
@@ -299,7 +302,7 @@ def _above(stream: Stream, format: FileFormat) -> int:
     return found.pop() if len(found) == 1 else 0
 
 
-def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
+def _separator(source: str, sample: list[str], given: str | None) -> tuple[str, str | None]:
     """Return the separator and, if it is not what the file's name says, a note; "" if the header has one column."""
     if given is not None:
         if given == "none":
@@ -308,8 +311,7 @@ def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
         if len(given) != 1 or given in '"\r\n':
             raise DataError(f"{quoted(given)} is no separator", "give one character, tab or none: --separator ';'")
         return given, None
-    usual = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(suffix_of(stream.source), "")
-    sample = list(islice(stream.lines(), _SAMPLE))
+    usual = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(suffix_of(source), "")
     widths = {mark: [len(record) for record in _sampled(sample, mark)[0] if record] for mark in SEPARATORS}
     even = [mark for mark, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
     if not even:
@@ -321,14 +323,14 @@ def _separator(stream: Stream, given: str | None) -> tuple[str, str | None]:
         return usual, None
     if len(even) > 1:
         raise DataError(
-            f"{stream.source} may be separated by {' or by '.join(SEPARATORS[mark] for mark in even)}",
+            f"{source} may be separated by {' or by '.join(SEPARATORS[mark] for mark in even)}",
             "say which: --separator " + " or --separator ".join(repr(mark) for mark in even),
         )
-    if not even and suffix_of(stream.source) != ".txt":
+    if not even and suffix_of(source) != ".txt":
         even = sorted((m for m in SEPARATORS if widths[m] and widths[m][0] > 1), key=lambda m: -widths[m][0])[:1]
     if not even:
         return "", None
-    return even[0], f"{stream.source}: fields are separated by {SEPARATORS[even[0]]}"
+    return even[0], f"{source}: fields are separated by {SEPARATORS[even[0]]}"
 
 
 def _sampled(sample: list[str], separator: str, mark: str = '"') -> tuple[list[list[str]], list[int]]:

@@ -73,18 +73,6 @@ def _similar(source: str) -> str:
     return f"did you mean {shortened(str(path.parent / near[0]))}? or " if near else ""
 
 
-def expanded(source: str) -> list[str]:
-    """Return the files that a pattern such as ``part-*.csv`` names, sorted; anything else as it is."""
-    if is_url(source) or is_there(source) or in_archive(source):
-        return [source]
-    pattern = local(source)
-    try:
-        found = sorted(str(path) for path in Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
-    except (OSError, ValueError, NotImplementedError):
-        return [source]
-    return [path for path in found if Path(path).is_file()] or [source]
-
-
 def suffix_of(source: str) -> str:
     """Return the suffix that says the kind of file, lower case, looking through a compression's; "" if none does.
 

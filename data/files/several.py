@@ -18,7 +18,7 @@ import polars as pl
 
 from data.errors import DataError, listed, quoted
 from data.files.class_folders import read_text_files, text_files
-from data.files.locate import expanded, is_there, is_url, local, stem, suffix_of
+from data.files.locate import in_archive, is_there, is_url, local, stem, suffix_of
 from data.files.read import FORMATS, open_source
 from data.files.records import FileFormat, Kind, Records, first_line_as_row, has_no_header
 from data.splits import split_of_word
@@ -47,11 +47,11 @@ def read_files(
         folder = _is_folder(source)
         if folder and len(sources) == 1 and not splits and (texts := text_files(source)):
             return read_text_files(source, texts, format)
-        found = _in_folder(source, notes) if folder or _is_archive(source) else expanded(source)
+        found = _in_folder(source, notes) if folder or _is_archive(source) else _expanded(source)
         places += zip(found, repeat(None))
     for named, files in (splits or {}).items():
         for file in files:
-            places += zip(expanded(file), repeat(named))
+            places += zip(_expanded(file), repeat(named))
     if len(places) == 1 and places[0][1] is None:
         only = open_source(places[0][0], format)
         return replace(only, notes=(*notes, *only.notes))
@@ -84,6 +84,18 @@ def common_name(sources: Sequence[str]) -> str:
         return "-".join(rest)
     folder = Path(first) if _is_folder(first) else Path(first).absolute().parent
     return folder.absolute().name if not is_url(first) else name
+
+
+def _expanded(source: str) -> list[str]:
+    """Return the files that a pattern such as ``part-*.csv`` names, sorted; anything else as it is."""
+    if is_url(source) or is_there(source) or in_archive(source):
+        return [source]
+    pattern = local(source)
+    try:
+        found = sorted(str(path) for path in Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
+    except (OSError, ValueError, NotImplementedError):
+        return [source]
+    return [path for path in found if Path(path).is_file()] or [source]
 
 
 def _is_folder(source: str) -> bool:

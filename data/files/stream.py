@@ -59,6 +59,10 @@ class Stream:
         with self._open() as binary, io.TextIOWrapper(binary, encoding=self.encoding, newline="") as text:
             yield from islice(text, self.skipped, None)
 
+    def head(self, count: int) -> list[str]:
+        """Return the first lines, at most so many."""
+        return list(islice(self.lines(), count))
+
     def text(self) -> str:
         """Return the whole text."""
         return "".join(self.lines())

@@ -361,9 +361,9 @@ def test_a_shard_s_keys_are_read_once(tmp_path, qwen, monkeypatch):
     for part in (texts[:10], texts[10:20]):
         embed_missing(part, EmbedRequest(qwen, tmp_path, devices="cpu", **EXACT))
     read: list[str] = []
-    honest = sys.modules["cache.store.store"].read_header
+    honest = sys.modules["cache.store.shard"].read_header
     monkeypatch.setattr(
-        "cache.store.store.read_header", lambda path, *rest: read.append(path.name) or honest(path, *rest)
+        "cache.store.shard.read_header", lambda path, *rest: read.append(path.name) or honest(path, *rest)
     )
     assert embed_missing(texts[:20], EmbedRequest(qwen, tmp_path, devices="cpu", **EXACT)).reused == 20
     assert len(read) == len(set(read)) == 2
