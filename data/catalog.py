@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from data.checks import Finding, Rows, findings, raise_first
 from data.dataset import Dataset
@@ -110,13 +111,13 @@ def check(
 def _description(
     given: Description | None, levels: Sequence[str] | None, text: str, qualify_labels: bool, drop_incomplete: bool
 ) -> Description:
-    own = Description(
-        text=None if text == "text" else tuple(text.split(",")),
-        levels=None if levels is None else tuple(levels),
-        qualify_labels=qualify_labels,
-        drop_incomplete=drop_incomplete,
-    )
-    return own if given is None else own.over(given)
+    said: dict[str, Any] = {
+        "text": None if text == "text" else tuple(text.split(",")),
+        "levels": None if levels is None else tuple(levels),
+        "qualify_labels": qualify_labels,
+        "drop_incomplete": drop_incomplete,
+    }
+    return replace(given or Description(), **{name: value for name, value in said.items() if value})
 
 
 def read(

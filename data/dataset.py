@@ -90,6 +90,10 @@ class Dataset:
         """The n texts, in row order."""
         return self.frame.get_column("text").to_list()
 
+    def texts_of(self, rows: Indices) -> list[str]:
+        """Return the texts of some rows, in their order."""
+        return self.frame.get_column("text").gather(rows).to_list()
+
     @cached_property
     def labels(self) -> Indices:
         """int64 [n, L], read-only: per row and level the index in ``hierarchy.classes[level]``, -1 for no label."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def save(head: FractalHead, folder: str | Path, record: Mapping[str, Any]) -> No
         "format": FORMAT,
         "method": head.method,
         "preset": head.preset,
-        "shape": head.shape.to_json(),
+        "shape": {one.name: getattr(head.shape, one.name) for one in fields(head.shape) if one.init},
         "supervised": list(head.labelling.supervised),
         "parents": [parents.tolist() for parents in head.labelling.parents],
         "names": None if head.labelling.names is None else [list(names) for names in head.labelling.names],

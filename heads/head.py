@@ -20,6 +20,7 @@ from heads import network
 from heads.errors import HeadsError
 from heads.methods import is_whole
 from heads.presets import HeadShape
+from heads.training.inputs import checked_features, labels_of
 
 _ROWS = 8192  # rows that go through the head at a time
 
@@ -230,52 +231,3 @@ class FractalHead(torch.nn.Module):
         seen = np.flatnonzero(parents >= 0)
         member[seen, parents[seen]] = 1
         return np.asarray(finer @ member, np.float32)
-
-
-def labels_of(numbers: np.ndarray, names: tuple[tuple[Any, ...], ...] | None) -> np.ndarray:
-    """Turn class numbers int64 [n, L] into the labels that the classes had; -1 stays -1.
-
-    :returns: [n, L], int64 where all labels are integers, else objects.
-    """
-    if names is None:
-        return numbers
-    whole = all(isinstance(name, int) for level in names for name in level)
-    found = np.full(numbers.shape, -1, np.int64 if whole else object)
-    for level, known in enumerate(names):
-        for row in np.flatnonzero(numbers[:, level] >= 0):
-            found[row, level] = known[numbers[row, level]]
-    return found
-
-
-_SHORTEST = 1e-20
-"""Squared length below which float32 loses digits, and normalising takes a row for a zero: the row is scaled up."""
-
-
-def checked_features(features: Any, name: str) -> np.ndarray:
-    """Check features and bring them to float32; the direction of a row is what counts, so very short ones are scaled.
-
-    :raises HeadsError: if they are no real matrix, hold NaN or infinity, or a row so long that its length is infinite
-        in float32: it would be normalised to zeros.
-    """
-    if np.ma.is_masked(features):
-        raise HeadsError(f"{name} have masked values", "fill them, or leave out their rows")
-    array = features.detach().cpu().float().numpy() if isinstance(features, Tensor) else np.asarray(features)
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
-        raise HeadsError(
-            f"{name} have shape {array.shape} and dtype {array.dtype}", "give real numbers of shape [n, H]"
-        )
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, np.float32)
-    squares = np.einsum("ij,ij->i", array, array)
-    broken = ~np.isfinite(squares)
-    if broken.any():
-        raise HeadsError(
-            f"row {int(broken.argmax())} of {name} holds NaN, infinity or values too large for float32",
-            "look for it where the features were made; `pipeline cache verify` checks a store",
-        )
-    short = squares < _SHORTEST
-    if short.any():
-        peaks = np.abs(array[short]).max(axis=1, keepdims=True)
-        array = array.copy()
-        array[short] /= np.where(peaks > 0, peaks, 1)
-    return array

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from heads.errors import HeadsError
 from heads.network import linear
-from heads.training.inputs import Inputs, checked_inputs
+from heads.training.inputs import Inputs, checked_features, checked_inputs
 from heads.training.validation import FEWEST, folds_of
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
@@ -55,8 +55,6 @@ class LogisticRegression:
 
         :param features: real [n, H], raw as pooled; they are L2-normalised here.
         """
-        from heads.head import checked_features
-
         rows = checked_features(features, "features")
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         scores = torch.from_numpy((rows / np.maximum(lengths, 1e-12)) @ self.weights + self.bias)

@@ -9,9 +9,8 @@ is that a tensor is a view at an offset; checkpoints store the tensors by name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 from heads.errors import HeadsError
 
@@ -138,10 +137,6 @@ class HeadShape:
             offset += slots[-1].size
         object.__setattr__(self, "tensors", tuple(slots))
         object.__setattr__(self, "parameters", offset)
-
-    def to_json(self) -> dict[str, Any]:
-        """What the shape was made of, from which it is made again."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     def residual(self, scale: int) -> float:
         """Weight of the projected input that is added after the block of a scale, 0-based."""

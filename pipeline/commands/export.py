@@ -117,7 +117,7 @@ def _model(
     scorable = run_scorable(run, features)
     traced = None
     with session.console.progress("exporting") as bar:
-        texts = _compared([features.dataset.texts[row] for row in features.dataset.split_rows("test")])
+        texts = _compared(features.dataset.texts_of(features.dataset.split_rows("test")))
         bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
         scores = [] if kind == "onnx" else [score(scorable, protocol).to_json() for protocol in PROTOCOLS]
         with cache.store.atomic_folder(output) as partial:

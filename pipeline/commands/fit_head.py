@@ -27,11 +27,11 @@ def COMMAND(session: Session, methods: tuple[str, ...], **options: Any) -> dict[
     """
     from pipeline.evaluation.recommend import layer_sentences
     from pipeline.stages.with_progress import features_of, fit_stage
-    from pipeline.workspace.features import runs_of_layers
+    from pipeline.workspace.runs import runs_on
 
     features = features_of(session, options)
     runs = fit_stage(session, features, methods, options)
-    layers = layer_sentences(runs_of_layers(session.artifacts, features, methods))
+    layers = layer_sentences(runs_on(session.artifacts, features.dataset.id, features.backbone, methods))
     for sentence in layers:
         session.console.show(sentence)
     return {"runs": [run.summary() for run in runs], "layers": layers}

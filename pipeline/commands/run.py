@@ -73,7 +73,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     for line in outvoted(embedded.dataset):
         show(line)
     report = _report(session, features)
-    text = embedded.dataset.texts[embedded.dataset.split_rows("test")[0]]
+    text = embedded.dataset.texts_of(embedded.dataset.split_rows("test")[:1])[0]
     seeded = tuple(dict.fromkeys(run.method for run in runs if not run.closed_form))
     advised = None if found is None else found.method
     page = report is not None

@@ -29,9 +29,9 @@ from pipeline.report.html import isolated
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts, DatasetSource
-from pipeline.workspace.features import LabelledFeatures, runs_of_layers
+from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.records import read_record, tell
-from pipeline.workspace.runs import Run
+from pipeline.workspace.runs import Run, runs_on
 
 if TYPE_CHECKING:
     from pipeline.retrieval.results import RetrievalResults
@@ -143,7 +143,7 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         cells=_galleries(session, scorables, galleries),
         claims=_judged(session.artifacts, features, entries, runs),
         layers=layer_sentences(
-            runs_of_layers(session.artifacts, features, tuple(dict.fromkeys(r.method for r in runs)))
+            runs_on(session.artifacts, features.dataset.id, features.backbone, [run.method for run in runs])
         ),
         histories=history_frame(zip(called, runs, strict=True), isolated(features.dataset.levels)),
         retrieval=read_retrieval(session.artifacts, features),

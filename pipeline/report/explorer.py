@@ -112,14 +112,13 @@ def explore(
         return None
     rows = dataset.split_rows("test")[shown]
     labels = dataset.labels[rows]
-    texts = dataset.texts
     most = max(LEAST_METHODS, min(MOST_METHODS, MOST_POINTS // len(shown)))
     kept = dict(list(scorables.items())[:most])
     maps = _maps(kept, shown, progress)
     views = [_view(name, kept[name], one, maps[next(iter(kept))].places[0], labels) for name, one in maps.items()]
     left = PAGE_BYTES - round(PACKED_BYTES * len(shown) * sum(len(view.dims) for view in views))
     return Explorer(
-        cut([texts[row] for row in rows], min(TEXT_BYTES, left)), labels, dataset.hierarchy, _common_dims(kept), views,
+        cut(dataset.texts_of(rows), min(TEXT_BYTES, left)), labels, dataset.hierarchy, _common_dims(kept), views,
         len(dataset.split_rows("test")), _telling(views, labels), tuple(scorables)[most:],
     )  # fmt: skip
 

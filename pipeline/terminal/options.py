@@ -56,7 +56,7 @@ class NameList(click.ParamType[tuple[str, ...]]):
 
 def known_methods() -> tuple[str, ...]:
     """Names of the training methods."""
-    from heads import METHODS
+    from heads.methods import METHODS
 
     return tuple(METHODS)
 

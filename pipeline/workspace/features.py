@@ -73,8 +73,7 @@ class LabelledFeatures:
         :raises PipelineError: if their texts were not embedded.
         :raises cache.CacheError: if a stored row is damaged.
         """
-        texts = self.dataset.texts
-        keys = cache.text_keys([texts[row] for row in rows], self.source.prompt)
+        keys = cache.text_keys(self.dataset.texts_of(rows), self.source.prompt)
         missing = int((~self.store.contains(keys)).sum())
         if missing:
             raise PipelineError(
@@ -152,13 +151,8 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int, *, dataset: str 
 
 def runs_of(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
     """The runs trained on these features, by method (as listed, else as in the table of methods) and seed."""
-    found = runs_of_layers(artifacts, features, methods)
+    found = runs_on(artifacts, features.dataset.id, features.backbone, methods)
     return [run for run in found if run.record["fingerprint"] == features.fingerprint]
-
-
-def runs_of_layers(artifacts: Artifacts, features: LabelledFeatures, methods: Sequence[str] | None = None) -> list[Run]:
-    """The same with those trained on any other features of this dataset and backbone, such as another layer's."""
-    return runs_on(artifacts, features.dataset.id, features.backbone, methods)
 
 
 def is_layer(description: Mapping[str, Any], layer: int) -> bool:

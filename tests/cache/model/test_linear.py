@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, linear
 
-from cache.model.native import linear as module
+from cache.model.native import bert
 from cache.model.native.bert import Linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +27,7 @@ def test_a_map_is_that_of_float64(rows, activated):
 
 def test_without_onednn_the_map_is_torchs(monkeypatch):
     inputs, weight, bias = torch.randn(5, 8), torch.randn(6, 8), torch.randn(6)
-    monkeypatch.setattr(module, "_onednn_takes", lambda dtype: False)
+    monkeypatch.setattr(bert, "_onednn_takes", lambda dtype: False)
     assert torch.equal(Linear(weight, bias, activated=True)(inputs), gelu(linear(inputs, weight, bias)))
 
 
