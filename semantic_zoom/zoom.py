@@ -25,7 +25,7 @@ from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import stored
 from pipeline.terminal.escape import shown
 from pipeline.workspace.artifacts import lasting_source
-from pipeline.workspace.records import file_digest
+from pipeline.workspace.records import file_digest, tell
 from semantic_zoom.columns import label_frame, text_list
 
 GALLERY = "gallery.parquet"
@@ -129,6 +129,8 @@ class Zoom:
             progress=None if progress is None else lambda p: progress("fit", _share(p)),
             **options,
         )
+        if result.chosen.get("epochs") == 0:
+            tell(f"{method}: {result.chosen['reason']}")
         record = {
             "backbone": source.name,
             "backbone_source": lasting_source(str(backbone)),

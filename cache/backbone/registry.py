@@ -233,7 +233,6 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
             f"backbone {source} has no config.json", "name a folder written by save_pretrained, or a hub id"
         )
     tokenizer = JsonObject.read_or_empty(folder / "tokenizer_config.json")
-    _check_padding(config, tokenizer)
     settings = read_settings(folder, source)
     causal = is_causal(config.values)
     if config.values.get("is_causal") is True and not causal:
@@ -245,7 +244,9 @@ def _from_files(folder: Path, source: str, label: str) -> Backbone:
     limit = _max_length(config, tokenizer, None if settings is None else settings.max_length)
     pooling = settings.pooling if settings is not None else "last" if causal else "mean"
     end = _end_token(folder, config, tokenizer, embeds=settings is not None) if pooling == "last" else None
-    made = Backbone(_slug(label), source, pooling, limit, end_token=end, truncation_side=_truncation_side(tokenizer))
+    _check_padding(config, tokenizer)
+    side = _side(tokenizer, "truncation_side")
+    made = Backbone(_slug(label), source, pooling, limit, end_token=end, truncation_side=side)
     ending = f"end token {end} appended" if end is not None else "no end token appended but the tokenizer's own"
     if settings is None:
         first = next(iter(config.texts("architectures")), None) or config.text("model_type")
@@ -304,19 +305,16 @@ def added_token(folder: Path, content: str) -> int | None:
     return None
 
 
-def _truncation_side(tokenizer: JsonObject) -> str | None:
-    side = tokenizer.text("truncation_side")
+def _side(tokenizer: JsonObject, name: str) -> str | None:
+    side = tokenizer.text(name)
     if side not in (None, "left", "right"):
-        raise CacheError(f"{tokenizer.where}: truncation_side is {side!r}", "use left or right")
+        raise CacheError(f"{tokenizer.where}: {name} is {side!r}", "use left or right")
     return side
 
 
 def _check_padding(config: JsonObject, tokenizer: JsonObject) -> None:
     """Refuse padding on the left where positions are absolute: a feature would depend on the batch it is padded in."""
-    side = tokenizer.text("padding_side")
-    if side not in (None, "left", "right"):
-        raise CacheError(f"{tokenizer.where}: padding_side is {side!r}", "use left or right")
-    if side == "left" and config.values.get("model_type") in ABSOLUTE_POSITIONS:
+    if _side(tokenizer, "padding_side") == "left" and config.values.get("model_type") in ABSOLUTE_POSITIONS:
         raise CacheError(
             f"{tokenizer.where}: padding_side is left, and positions of {config.values['model_type']} are absolute: "
             "an embedding of sentence-transformers would depend on its batch",

@@ -207,3 +207,10 @@ def test_a_changed_bit_of_the_saved_vectors_is_found(zoom, tmp_path):
 def test_a_text_is_no_nearer_to_itself_than_a_cosine_can_be(zoom):
     hits = [hit for found in zoom.search(TEXTS, top=1) for hit in found]
     assert max(hit.similarity for hit in hits) == 1.0
+
+
+def test_that_training_does_not_pay_is_said(store, caplog):
+    """Labels that have nothing to do with the texts: joint keeps a closed form, which looks like any other head."""
+    mixed = [PATHS[row] for row in np.random.default_rng(0).permutation(len(PATHS))]
+    Zoom.fit(TEXTS, mixed, store=store)
+    assert "training does not pay here" in caplog.text
