@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backbone.embedding_server import EmbeddingServer, as_vector
+from cache.backbone.endpoint_requests import EmbeddingServer, as_vector
 from cache.backbone.registry import Backbone
 from cache.errors import CacheError
 from cache.lookup import Lookup

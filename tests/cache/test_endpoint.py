@@ -20,8 +20,8 @@ TEXTS = [f"text number {i}" for i in range(700)]
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr("cache.backbone.embedding_server._FIRST_WAIT", 0.01)
-    monkeypatch.setattr("cache.backbone.embedding_server._PATIENCE", 0.8)
+    monkeypatch.setattr("cache.backbone.endpoint_requests._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("cache.backbone.endpoint_requests._PATIENCE", 0.8)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     made = LoopbackServer()
     yield made
@@ -85,7 +85,7 @@ def test_a_server_that_dies_loses_nothing_that_it_answered(server, tmp_path):
 
 
 def test_an_interrupt_does_not_wait_for_a_server_that_is_gone(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("cache.backbone.embedding_server._PATIENCE", 100.0)
+    monkeypatch.setattr("cache.backbone.endpoint_requests._PATIENCE", 100.0)
     server.die_after = 1  # after the probe
     # a second, should the first come just before the main thread begins to wait, which it then does to the end
     timers = [threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)) for seconds in (1.0, 5.0)]
