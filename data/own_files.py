@@ -24,9 +24,9 @@ from data.description import Description, described
 from data.errors import DataError, agreeing, counted, listed, quoted
 from data.files.locate import suffix_of
 from data.files.records import FileFormat, Records, spelled_as, without_header
-from data.files.several import FILE_SPLIT, common_name, read_files
+from data.files.several import common_name, read_files
 from data.hierarchy import qualified
-from data.splits import assign_splits, find_split, read_splits, splits_of, with_meanings
+from data.splits import FILE_SPLIT, assign_splits, read_splits, split_column, splits_of
 
 
 def read_table(source: str, description: Description | None = None) -> Rows:
@@ -47,7 +47,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     records, said_lists = with_texts_of_lists(records, text)
     texts = joined(records, text)
     notes += ((said,) if said else ()) + said_lists
-    records, split, said_splits = _split(records, text, known)
+    records, split, said_splits = split_column(records, known.split, text, known.levels or ())
     levels, said_levels = _levels(records, (*text, *([split] if split else [])), known)
     if levels.width == 1 and known.hierarchy is None and not known.names:
         said_levels += found_beside(source, levels.to_series())
@@ -142,18 +142,6 @@ def _check_columns(records: Records, wanted: Sequence[str]) -> None:
             f"{records.source} has no column {listed(quoted(column) for column in missing)}",
             f"{_meant(missing, columns)}it has {names}: name yours with --text and --levels",
         )
-
-
-def _split(records: Records, text: Sequence[str], known: Description) -> tuple[Records, str | None, tuple[str, ...]]:
-    if FILE_SPLIT in records.frame.columns and known.split is None:
-        return records, FILE_SPLIT, ()
-    taken = (*text, *(known.levels or ()), FILE_SPLIT)
-    if "split" in text:
-        raise DataError(f"{records.source}: column split is named for two things", "name each column once")
-    if known.split is not None and known.split not in records.frame.columns and ":" in known.split:
-        column, made = with_meanings(records, known.split)
-        return replace(records, frame=records.frame.with_columns(made)), column, ()
-    return records, *find_split(records, known.split, taken)
 
 
 def _levels(records: Records, taken: Sequence[str], known: Description) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -14,6 +14,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import polars as pl
 
@@ -72,6 +73,9 @@ def unit_hash(text: str, seed: int) -> float:
 NAMES = re.compile(r"split|partition|set|subset|fold|data_split|dataset_split|part|usage|phase|splits")
 """Usual names of a split column, lower case."""
 
+FILE_SPLIT = "\0split"
+"""Name of the column with the split that a record's file says."""
+
 _FLAG = re.compile(r"^(?:is|in|for)[ _.-]?(\w+)$")
 _TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "0.0": False, "1.0": True}
 
@@ -82,7 +86,27 @@ def looks_like_split(column: str) -> bool:
     return bool(NAMES.fullmatch(name)) or bool(re.match(r"split|.*[ _.-](split|fold|partition)$", name))
 
 
-def find_split(records: Records, given: str | None, taken: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+def split_column(
+    records: Records, given: str | None, text: Sequence[str], levels: Sequence[str]
+) -> tuple[Records, str | None, tuple[str, ...]]:
+    """Return the records with the column of their splits, its name, None where splits are to be made, and notes.
+
+    :param given: what was said of it: a column, "none", or ``COLUMN:0=train,1=test``.
+    :param text: the columns of texts.
+    :param levels: the columns of labels, where they were named.
+    :raises DataError: if there is no such column, or several columns may be it.
+    """
+    if FILE_SPLIT in records.frame.columns and given is None:
+        return records, FILE_SPLIT, ()
+    if "split" in text:
+        raise DataError(f"{records.source}: column split is named for two things", "name each column once")
+    if given is not None and given not in records.frame.columns and ":" in given:
+        column, made = _with_meanings(records, given)
+        return replace(records, frame=records.frame.with_columns(made)), column, ()
+    return records, *_found(records, given, (*text, *levels, FILE_SPLIT))
+
+
+def _found(records: Records, given: str | None, taken: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """Return the split column or None, and notes: which was guessed, or which looks like one and is not used.
 
     `given`: the column, or "none" for made splits. `taken`: columns that hold texts or labels.
@@ -128,7 +152,7 @@ def _columns(records: Records) -> str:
     return f"name one of {columns}; or --split none, for splits that are made here"
 
 
-def with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
+def _with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
     """Return the column that ``COLUMN:0=train,1=test`` names, and its values in the words that it gives them.
 
     :raises DataError: if there is no such column, or a part gives no meaning.

@@ -21,10 +21,7 @@ from data.files.class_folders import read_text_files, text_files
 from data.files.locate import in_archive, is_there, is_url, local, stem, suffix_of
 from data.files.read import FORMATS, open_source
 from data.files.records import FileFormat, Kind, Records, first_line_as_row, has_no_header
-from data.splits import split_of_word
-
-FILE_SPLIT = "\0split"
-"""Name of the column with the split that a record's file says."""
+from data.splits import FILE_SPLIT, split_of_word
 
 _ASIDE = re.compile(
     r"readme|licen[cs]e|citation|requirements|hierarchy|taxonomy|classes|label_?names|domains|mapping|names|.*\.out$"

@@ -148,6 +148,7 @@ def fit(
     keys, folders = planned.keys, planned.folders
     began = time.monotonic()
     todo: list[int] = []
+    trained: set[str] = set()
     failures: list[Exception] = []
     for place, folder in enumerate(folders):
         try:
@@ -177,12 +178,12 @@ def fit(
         for i, result in zip(todo, results, strict=True):
             try:
                 write_run(folders[i], result, keys[i], features)
+                trained.add(keys[i].id)
             except (OSError, ValueError) as error:  # of the file system; the other seeds' heads may still be written
                 failures.append(error)
     if failures:
         raise failures[0]
-    runs = [read_run(folder) for folder in folders]
-    return Fitted(runs, frozenset(keys[i].id for i in todo), time.monotonic() - began)
+    return Fitted([read_run(folder) for folder in folders], frozenset(trained), time.monotonic() - began)
 
 
 def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:
