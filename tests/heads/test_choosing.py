@@ -11,7 +11,8 @@ from heads.choosing import _epochs_for, _is_better
 from heads.choosing import choose as choose_among
 from heads.closed_form import closed_form_head
 from heads.knn import prefix_neighbours, vote
-from heads.training.inputs import checked_inputs, folds_of
+from heads.training.inputs import checked_inputs
+from heads.training.validation import folds_of
 from tests.heads.conftest import clusters
 
 
@@ -169,10 +170,11 @@ def test_folds_part_no_text_and_are_those_of_rows_where_all_differ():
     features, labels = torch.from_numpy(generator.normal(size=(60, 8))).float(), torch.arange(60)[:, None] % 4
     doubled = torch.cat([features, features[:20]])
     seen = []
-    for kept, left_out in folds_of(doubled, torch.cat([labels, labels[:20]]), 3):
+    for split in folds_of(doubled, torch.cat([labels, labels[:20]]), 3):
+        kept, left_out = split.kept, split.left_out
         assert not set(map(tuple, doubled[kept].tolist())) & set(map(tuple, doubled[left_out].tolist()))
         assert sorted([*kept.tolist(), *left_out.tolist()]) == list(range(80))
         seen += left_out.tolist()
     assert sorted(seen) == list(range(80))
     same = torch.ones(40, 8)
-    assert all(len(kept) and len(left_out) for kept, left_out in folds_of(same, labels[:40], 5))
+    assert all(len(split.kept) and len(split.left_out) for split in folds_of(same, labels[:40], 5))
