@@ -98,8 +98,8 @@ def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, ran
         kept, left_out = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
         left = np.bincount(class_of[kept], minlength=len(order))[class_of[left_out]]  # of each one's class
         enough = random or 2 * (left < NEIGHBOURS).sum() < len(left)
-        rows = (torch.from_numpy(part).to(labels.device) for part in (kept, left_out))
-        found.append(Split(*rows, voters=NEIGHBOURS if enough else 1))
+        rows = [torch.from_numpy(part).to(labels.device) for part in (kept, left_out)]
+        found.append(Split(rows[0], rows[1], NEIGHBOURS if enough else 1))
     return found
 
 
