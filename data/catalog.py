@@ -117,7 +117,8 @@ def _description(
         "qualify_labels": qualify_labels,
         "drop_incomplete": drop_incomplete,
     }
-    return replace(given or Description(), **{name: value for name, value in said.items() if value})
+    said = {name: value for name, value in said.items() if value is not None and value is not False}
+    return replace(given or Description(), **said)
 
 
 def read(
