@@ -320,7 +320,7 @@ def _similar_labels(rows: Rows) -> Iterator[Finding]:
 
 
 def _folded(column: pl.Expr) -> pl.Expr:
-    """What is left of texts or labels without case, spacing, width, format characters and the .0 of whole numbers."""
+    """What is left of texts or labels without case, spacing, width, format characters, and 007 or 7.0 as 7."""
     folded = column.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\p{Cf}", "")
     return folded.str.replace_all(r"\s+", " ").str.strip_chars().str.replace(r"^(-?)0*(\d+?)(\.0+)?$", "$1$2")
 
