@@ -38,6 +38,7 @@ _LEAST_COSINE = 0.999
 _AT_ONCE = 4  # requests in flight
 _TEXTS, _CHARACTERS = 128, 32_000  # of a request: about 8,000 tokens
 _COMMIT_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 
 
 def embed_from_endpoint(
@@ -162,7 +163,8 @@ def _answered(
                 waiting[pool.submit(server.answers, [prompt + text for text in request[0]])] = request
             if not waiting:
                 break
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            # not for ever: an interrupt that another thread was given is seen when this one runs again
+            for future in wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED).done:
                 texts, keys = waiting.pop(future)
                 try:
                     answers = future.result()
