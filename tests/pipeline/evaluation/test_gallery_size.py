@@ -67,7 +67,7 @@ def test_one_seed_leads_nowhere():
     assert {effect.leader for effect in effects} == {0}
     assert effects[0].ci95 is None
     (said,) = crossing(effects, "v5", "mrl", ("domain", "intent"))
-    assert said.startswith("One seed")
+    assert said.startswith("With one seed")
 
 
 def test_a_method_that_was_not_scored_is_named():

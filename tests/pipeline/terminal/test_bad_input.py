@@ -75,7 +75,7 @@ def test_an_unknown_head_preset_is_named(fitted):
 
 
 def test_fitting_before_embedding_says_so(pipeline):
-    assert "pipeline embed" in pipeline.fails("fit-head", "--method", "v5")
+    assert "pipeline run" in pipeline.fails("fit-head", "--method", "v5")
 
 
 def test_scoring_before_fitting_says_so(pipeline, small_csv):
