@@ -37,8 +37,8 @@ from pipeline.workspace.artifacts import Artifacts, BackboneSource
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.runs import is_run
 
-WORTH = 2e12
-"""Floating-point operations, some 20 CPU-seconds, from which on processes repay their start."""
+WORTH = 5e11
+"""Floating-point operations, some 7 CPU-seconds, from which on processes repay their start."""
 
 _MOST = 8
 """Processes at most: each holds torch and the features, and a container may have less memory than cores."""
