@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 from markdown_it import MarkdownIt
@@ -22,7 +23,7 @@ def test_names_are_quoted_where_they_would_be_code_or_markdown(fitted, tmp_path)
     hostile = ["a|b `c`", "\x1b]52;c;\n# d"]
     record = {**run.record, "levels": hostile, "backbone": "<script>", "prompt": "`|\n", "dataset": "*`|-1"}
     folder = 'mo del"); import os #'
-    card = card_text(type(run)(run.folder, record), scores, folder)
+    card = card_text(replace(run, record=record), scores, folder)
     assert f"SentenceTransformer({json.dumps(folder)}" in card
     assert "\x1b" not in card
     tokens = MarkdownIt("commonmark").enable("table").parse(card.split("---\n", 2)[2])
