@@ -144,8 +144,8 @@ class FractalHead(torch.nn.Module):
         paths = self._paths
         labels, confidence = [], []
         for prefix in self._prefixes(features, dim):
-            scores = self._path_scores(prefix, paths)
-            best = scores.argmax(1)
+            likelihood = self._path_likelihood(prefix, paths)
+            best, scores = likelihood.argmax(1), torch.from_numpy(likelihood).softmax(1).numpy()
             chosen = paths[best]
             through = [
                 (scores * (paths[None, :, level] == chosen[:, None, level])).sum(1) for level in range(paths.shape[1])
@@ -156,6 +156,17 @@ class FractalHead(torch.nn.Module):
         if not labels:
             return Prediction(np.zeros((0, self.levels), np.int64), np.zeros((0, self.levels), np.float32))
         return Prediction(labels_of(np.concatenate(labels), self.labelling.names), np.concatenate(confidence))
+
+    def decode(self, features: Any, dim: int | None = None) -> np.ndarray:
+        """The labels of `predict`, [n, L], without their confidences, which take as long.
+
+        :param features: real [n, H].
+        :param dim: length of the prefix, one of `dims`; the full vector by default.
+        :raises HeadsError: as `predict`.
+        """
+        paths = self._paths
+        labels = [paths[self._path_likelihood(prefix, paths).argmax(1)] for prefix in self._prefixes(features, dim)]
+        return labels_of(np.concatenate([np.zeros((0, self.levels), np.int64), *labels]), self.labelling.names)
 
     @cached_property
     def _paths(self) -> np.ndarray:
@@ -174,8 +185,8 @@ class FractalHead(torch.nn.Module):
             paths = np.concatenate([np.array(below, np.int64).reshape(-1, level + 1), ends])
         return np.pad(paths, ((0, 0), (0, self.levels - paths.shape[1])), constant_values=-1)
 
-    def _path_scores(self, prefixes: Tensor, paths: np.ndarray) -> np.ndarray:
-        """Probability of each path, float32 [n, K]."""
+    def _path_likelihood(self, prefixes: Tensor, paths: np.ndarray) -> np.ndarray:
+        """The sum of the log probabilities of each path's classes, float32 [n, K]."""
         total = np.zeros((len(prefixes), len(paths)), np.float32)
         last: np.ndarray | float = -np.inf
         for level, found in enumerate(self._probabilities(prefixes)):
@@ -183,7 +194,7 @@ class FractalHead(torch.nn.Module):
                 own = np.log(np.maximum(found, 1e-30))[:, np.maximum(paths[:, level], 0)]
                 last = np.where(paths[:, level] >= 0, own, last)
                 total += last
-        return torch.from_numpy(total).softmax(1).numpy()
+        return total
 
     def _prefixes(self, features: Any, dim: int | None) -> Iterator[Tensor]:
         """Normalised prefixes, some rows at a time."""

@@ -90,7 +90,7 @@ def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
         supervised = load().labelling.supervised
         if not any(supervised):
             return [[None] * len(supervised) for _ in run.record["dims"]]
-        paths = (load().predict(test, dim=dim).labels for dim in run.record["dims"])
+        paths = (load().decode(test, dim=dim) for dim in run.record["dims"])
         return [
             [
                 _accuracy(predicted[:, level], labels[:, level]) if trained else None

@@ -23,6 +23,7 @@ def test_the_best_path_is_what_a_walk_over_all_paths_finds(three_levels, method,
         labels[labels[:, 0] == 2, ended:] = -1
     head = fit(features, labels, method=method, epochs=2, batch_size=24)
     found = head.predict(held, 128)
+    np.testing.assert_array_equal(head.decode(held, 128), found.labels)
     columns = head.classify(held, 128)
     paths = sorted({tuple(path) for path in labels.tolist()})
     for row in range(len(held)):
@@ -53,6 +54,7 @@ def test_labels_come_back_as_they_were_given(tmp_path):
     assert torch.equal(by_word.weights, by_number.weights)
     save(by_word, tmp_path, {})
     answers = load(tmp_path).predict(features).labels
+    np.testing.assert_array_equal(load(tmp_path).decode(features), answers)
     assert set(answers[:, 0]) <= {"a", "b", "c"}
     numbers = by_number.predict(features).labels
     assert (numbers[:, 0] == labels[:, 0] * 10**9).mean() > 0.6
