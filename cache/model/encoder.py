@@ -135,8 +135,8 @@ class Encoder:
         model = self._model
         if not isinstance(model, Decoder):
             return
-        sample = next(pack(sequences, "trie", min(self.budget, _SAMPLE_NODES)))
-        # side by side, since either pass first loads libraries for the better part of a second
+        # two passes side by side, since either first loads libraries for the better part of a second: half the nodes
+        sample = next(pack(sequences, "trie", min(self.budget // 2, _SAMPLE_NODES)))
         with ThreadPoolExecutor(1) as thread:
             fused = thread.submit(self._fused_features, model, sample)
             expected = self.features(sample)

@@ -1,7 +1,8 @@
 """Codes whose first characters are the coarser labels, as of customs, industries and occupations, into levels.
 
 A code is its letters and digits. A file that was once read as numbers has lost leading zeros, which move a code under
-another label: 010121 is of chapter 01, 10121 looks like 10. They are put back where that is certain, and said.
+another label: 010121 is of chapter 01, 10121 looks like 10. They are put back where a level says how long a code is,
+and said; where nothing does, that is refused.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def _refuse_sections(cells: pl.Series, place: str) -> None:
     )
 
 
-def _lost_a_zero(codes: pl.Series, digits: Sequence[int]) -> pl.Series:
-    """Whether each code lost its leading zero: one digit short of a level, or of the other codes' whole length.
+def _lost_a_zero(codes: pl.Series, digits: Sequence[int], place: str) -> pl.Series:
+    """Whether each code lost its leading zero: it is one digit short of a level.
 
-    Codes of six digits by 2,4 have rows of five, if the file was read as numbers once. They are no coarser labels where
-    most of them begin none of the longer codes.
+    :raises DataError: if codes are longer than every level and some of them a digit shorter than the others. They lost
+        a zero if the file was read as numbers once, as those of customs; of industries they are labels of a coarser
+        level. They are taken as such only where most of them begin a longer code.
     """
     numeric = codes.str.contains(r"^\d+$").fill_null(False)
     lengths = codes.str.len_chars()
@@ -53,8 +55,15 @@ def _lost_a_zero(codes: pl.Series, digits: Sequence[int]) -> pl.Series:
         return lost
     short = numeric & (lengths == beyond[0])
     begun = codes.filter(lengths == beyond[1]).str.slice(0, beyond[0]).unique()
-    coarser = codes.filter(short).unique().is_in(begun.implode())
-    return lost | short if mean(coarser) < 0.5 else lost
+    if mean(codes.filter(short).unique().is_in(begun.implode())) < 0.5:
+        wide, both = ((*digits, *more) for more in (beyond[1:], beyond))
+        raise DataError(
+            f"{place}: {int(short.sum()):,} codes in {quoted(codes.name)} have {beyond[0]} digits, others {beyond[1]}: "
+            "they lost a leading zero, or are labels of a coarser level",
+            f"of lost zeros: --digits {','.join(map(str, wide))}; of coarser labels: --digits "
+            f"{','.join(map(str, both))}",
+        )
+    return lost
 
 
 def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -75,7 +84,7 @@ def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tupl
         )
     _refuse_sections(cells, place)
     codes = cells.str.replace_all(r"[^\p{L}\p{N}]", "")
-    lost = _lost_a_zero(codes, digits)
+    lost = _lost_a_zero(codes, digits, place)
     notes: list[str] = []
     if lost.any():
         codes = codes.zip_with(~lost.fill_null(False), "0" + codes)

@@ -14,6 +14,7 @@ import contextlib
 import csv
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -117,6 +118,10 @@ def _read_with_certainty(
         if way == "backslash":
             reading.refuse_mixed()
         return fields, note
+    usual = Counter(line.count(separator) for line in sample).most_common(1)[0][0] if sample else 0
+    longer = [line for line in sample if line.count(separator) > usual]
+    if longer and _share_in_single_quotes(longer, separator) < 0.5:
+        raise failed[0]
     with contextlib.suppress(DataError):
         fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
         if fields.columns.select(pl.any_horizontal(pl.all().str.contains(separator, literal=True).any())).item():
@@ -261,10 +266,15 @@ class _Reading:
 
 def _in_single_quotes(sample: list[str], separator: str) -> bool:
     """Whether each line below the first has a field between single quotation marks, and none a double one."""
-    lines = [line.strip() for line in sample[1:] if line.strip()]
+    lines = [line for line in sample[1:] if line.strip()]
+    return len(lines) > 1 and _share_in_single_quotes(lines, separator) == 1 and not any('"' in line for line in lines)
+
+
+def _share_in_single_quotes(lines: list[str], separator: str) -> float:
+    """How many of the lines have a field between single quotation marks, as a share."""
     mark = re.escape(separator)
-    field = re.compile(f"(^|{mark} ?)'[^']*'({mark}|$)")
-    return len(lines) > 1 and all('"' not in line and field.search(line) for line in lines)
+    field = re.compile(f"(^|{mark} ?)'([^']|'')*'({mark}|$)")
+    return sum(field.search(line.strip()) is not None for line in lines) / len(lines) if lines else 0.0
 
 
 def _breaks(record: list[str]) -> bool:

@@ -76,7 +76,7 @@ def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, ran
     The rows of a deepest class are dealt out in turn, so that each fold leaves out about its share of every class. Rows
     of equal features are one text that stands several times, and go together: else each would be found by its double.
 
-    :param keep: rows of each class that no fold leaves out: what trains on pairs is else judged without them.
+    :param keep: texts of each class that no fold leaves out: what trains on pairs is else judged without them.
     :param random: what `drawn_at_random` says of the rows, where that was asked already.
     """
     random = drawn_at_random(labels) if random is None else random
@@ -92,11 +92,12 @@ def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, ran
     spare = order[rank >= keep]
     dealt = np.full(len(order), folds)
     dealt[spare] = np.arange(len(spare)) % folds
-    dealt, class_of = dealt[text_of], path[np.argsort(order)][text_of]
+    dealt = dealt[text_of]
+    _, class_of = np.unique(labels.cpu().numpy(), axis=0, return_inverse=True)  # a text's rows may differ in it
     found = []
     for fold in range(folds):
         kept, left_out = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        left = np.bincount(class_of[kept], minlength=len(order))[class_of[left_out]]  # of each one's class
+        left = np.bincount(class_of[kept], minlength=len(class_of))[class_of[left_out]]  # of each one's class
         enough = random or 2 * (left < NEIGHBOURS).sum() < len(left)
         rows = [torch.from_numpy(part).to(labels.device) for part in (kept, left_out)]
         found.append(Split(rows[0], rows[1], NEIGHBOURS if enough else 1))

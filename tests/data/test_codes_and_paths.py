@@ -19,7 +19,7 @@ def products(codes):
 CODES = [f"{chapter:02}{heading:02}{n:02}" for chapter in range(1, 30) for heading in (1, 2) for n in (10, 21)]
 
 
-@pytest.mark.parametrize("digits", [(2, 4), (2, 4, 6), (2,), (4,)])
+@pytest.mark.parametrize("digits", [(2, 4, 6), (2, 6), (6,)])
 def test_codes_stored_as_numbers_have_the_levels_of_codes_stored_as_text(tmp_path, digits):
     texts, codes = zip(*products(CODES), strict=True)
     pl.DataFrame({"text": texts, "code": codes}).write_parquet(tmp_path / "a.parquet")
@@ -28,6 +28,21 @@ def test_codes_stored_as_numbers_have_the_levels_of_codes_stored_as_text(tmp_pat
     assert text.frame.equals(number.frame)
     assert any("lost a leading zero" in note for note in number.warnings)
     assert not any("zero" in note for note in text.warnings)
+
+
+@pytest.mark.parametrize("digits", [(2, 4), (2,)])
+def test_codes_a_digit_shorter_than_others_are_refused_where_no_level_says_how_long_they_are(tmp_path, digits):
+    """Codes of industries: 11114 is not divided further, and lost no zero."""
+    industries = [11114, 11115, 11133, 23611, 311511, 311512, 722511, 722513]
+    for name, codes in (("customs", [int(code) for code in CODES]), ("industries", industries * 10)):
+        texts, codes = zip(*products(codes), strict=True)
+        pl.DataFrame({"text": texts, "code": codes}).write_parquet(tmp_path / f"{name}.parquet")
+        with pytest.raises(DataError, match="have 5 digits, others 6") as caught:
+            read(tmp_path / f"{name}.parquet", code="code", digits=digits)
+        asked = ",".join(map(str, digits))
+        assert caught.value.remedy.endswith(f"of coarser labels: --digits {asked},5,6")
+    coarser = read(tmp_path / "industries.parquet", code="code", digits=(*digits, 5, 6))
+    assert coarser.hierarchy.classes[0] == ("11", "23", "31", "72")
 
 
 def test_codes_that_begin_longer_ones_are_coarser_labels(tmp_path):

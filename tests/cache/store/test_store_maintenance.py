@@ -169,6 +169,7 @@ class TestCompact:
         assert values(tmp_path / "s") == before
         assert verify(tmp_path / "s").damage == ()
 
+    @pytest.mark.slow
     def test_killed_at_every_step_the_same_rows_count(self, tmp_path):
         expected = [1] * 100 + [2] * 50 + [3] * 250
         for step in range(1, 200):

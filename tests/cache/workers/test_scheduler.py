@@ -103,6 +103,7 @@ def test_a_device_that_is_lost_costs_no_row(tmp_path, qwen, goes_wrong, fault, s
     assert (told[-1].stage, told[-1].done) == ("done", 600)
 
 
+@pytest.mark.slow
 def test_a_device_that_had_nothing_to_do_takes_over_from_one_that_is_lost(tmp_path, qwen, goes_wrong):
     texts = texts_of(1)
     one = embed_missing(texts, EmbedRequest(qwen, tmp_path / "one", devices="cpu", **EXACT))
@@ -112,6 +113,7 @@ def test_a_device_that_had_nothing_to_do_takes_over_from_one_that_is_lost(tmp_pa
     assert sum(note.startswith("no room on cpu") for note in two.notes) == 1, two.notes
 
 
+@pytest.mark.slow
 def test_a_text_that_kills_whoever_computes_it_is_named_and_the_others_are_kept(tmp_path, qwen, goes_wrong):
     texts = texts_of(300, poison=(17,))
     goes_wrong(faults.dies_of_a_text)
@@ -131,6 +133,7 @@ def test_with_two_processes_a_deadly_text_is_told_with_few_others(tmp_path, qwen
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_when_all_processes_are_lost_it_is_an_error_and_what_was_stored_stays(tmp_path, qwen, goes_wrong):
     goes_wrong(faults.dies_at_its_third_batch)
     with pytest.raises(CacheError, match=r"every process failed.*SIGKILL") as caught:

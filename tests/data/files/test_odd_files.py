@@ -189,6 +189,9 @@ def test_single_quotation_marks_where_a_separator_asks_for_them(tmp_path):
     dataset = load(path)
     assert dataset.frame["text"][50] == 'one; it\'s "two"' and dataset.frame["text"][0] == '"Number" 0, so, is it'
     assert any("single quotation marks" in note for note in dataset.warnings)
+    path.write_text("level0;text\n" + "\n".join([*rows, "b;'tis late; isn't it'", "b;'tis"]), encoding="utf-8")
+    with pytest.raises(DataError, match="quotation mark"):
+        load(path)
     path.write_text("level0;text\n" + "\n".join(rows[:50]), encoding="utf-8")  # nothing proves single marks
     with pytest.raises(DataError, match="quotation mark"):
         load(path)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import polars as pl
+import pytest
 
 from tests.pipeline.small_dataset import rows, write_csv
 
 
+@pytest.mark.slow
 def test_every_command_holds_on_a_set_cut_at_random_depths(pipeline, tmp_path):
     generator = np.random.default_rng(0)
     table = []

@@ -71,6 +71,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((np.linalg.norm(a - b, axis=1) <= 2e-3 * np.linalg.norm(b, axis=1)).all())
 
 
+@pytest.mark.slow
 def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, joining, tmp_path):
     here = Pipeline(tmp_path / "artifacts", embedded_once.cwd)
     options = ("--backbone", "minilm", "--dtype", "float32", "--engine", "ray")
@@ -86,6 +87,7 @@ def test_a_dataset_is_embedded_as_by_the_local_engine(embedded_once, joining, tm
     assert json.loads((here.artifacts / "current.json").read_text())["dataset_id"] == ray["dataset"]
 
 
+@pytest.mark.slow
 def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(address, tmp_path):
     for texts in (["good", ""], ["good", None], ["good", "\ud800"]):
         said = []
