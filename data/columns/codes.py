@@ -71,7 +71,7 @@ def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tupl
 
     Codes of digits alone that lost their leading zero get it back. A shorter code has no label on the finer levels.
 
-    :raises DataError: if `digits` do not grow.
+    :raises DataError: if `digits` are missing or do not grow, or codes are too short or may have lost zeros.
     """
     if not digits:
         raise DataError(
