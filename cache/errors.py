@@ -7,7 +7,9 @@ person who reads the message with an errno and no file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,12 @@ def file_error(action: str, path: Path, error: OSError) -> CacheError:
     if error.errno in _GONE:
         return CacheError(problem, "the folder is not there or went away meanwhile: check the path, then run again")
     return CacheError(problem, "check the disk or file system that holds this file, then run again")
+
+
+@contextlib.contextmanager
+def file_errors(action: str, path: Path) -> Iterator[None]:
+    """Raise the `CacheError` of an operating system error that a `with` block meets, as `file_error` makes it."""
+    try:
+        yield
+    except OSError as error:
+        raise file_error(action, path, error) from error

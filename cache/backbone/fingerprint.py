@@ -28,7 +28,7 @@ from cache.backbone.json_files import JsonObject, text_config
 from cache.backbone.registry import Backbone
 from cache.backbone.settings import check_dense
 from cache.backbone.tokenizer_files import SETTINGS_FILES, digest_if_changed
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, file_errors
 from cache.store.atomic import atomic_file
 
 REMEMBERED = ".hashes.json"
@@ -229,13 +229,10 @@ def weight_files(folder: Path, backbone: Backbone) -> list[Path]:
 
 def _check_whole(path: Path) -> None:
     """Compare a safetensors file's length with its own header: a cheap look that finds a broken download."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            content = file.read(length) if 0 < length < min(size, 1 << 28) else b"{}"
-    except OSError as error:
-        raise file_error("read", path, error) from error
+    with file_errors("read", path), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        content = file.read(length) if 0 < length < min(size, 1 << 28) else b"{}"
     ends: list[int] = []
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         ends = [int(entry["data_offsets"][1]) for name, entry in json.loads(content).items() if name != "__metadata__"]
@@ -271,15 +268,12 @@ def _stamp(path: Path) -> str:
     systems that keep none.
     """
     digest = hashlib.blake2b(digest_size=16)
-    try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            last = max(0, state.st_size - _BLOCK_BYTES)
-            for number in range(_SAMPLED_BLOCKS if last else 1):
-                file.seek(last * number // (_SAMPLED_BLOCKS - 1))
-                digest.update(file.read(_BLOCK_BYTES))
-    except OSError as error:
-        raise file_error("read", path, error) from error
+    with file_errors("read", path), path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        last = max(0, state.st_size - _BLOCK_BYTES)
+        for number in range(_SAMPLED_BLOCKS if last else 1):
+            file.seek(last * number // (_SAMPLED_BLOCKS - 1))
+            digest.update(file.read(_BLOCK_BYTES))
     return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}-{digest.hexdigest()}"
 
 
@@ -309,10 +303,7 @@ def _recall(path: Path) -> dict[str, Any]:
 
 def _sha256(path: Path) -> str:
     digest, block = hashlib.sha256(), bytearray(_HASHED_BYTES)
-    try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(block):
-                digest.update(memoryview(block)[:count])
-        return digest.hexdigest()
-    except OSError as error:
-        raise file_error("read", path, error) from error
+    with file_errors("read", path), path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(memoryview(block)[:count])
+    return digest.hexdigest()

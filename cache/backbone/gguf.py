@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.backbone.quiet import quiet_transformers
-from cache.errors import CacheError, file_error, one_line
+from cache.errors import CacheError, file_error, file_errors, one_line
 from cache.store.atomic import atomic_folder
 
 ORIGIN_FILE = "gguf.json"
@@ -73,10 +73,8 @@ def dequantised(path: Path) -> Path:
 def _make(path: Path, made: Path, digest: str) -> None:
     _check_packages()
     metadata = _metadata(path)
-    try:
+    with file_errors("create", made.parent):
         made.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_error("create", made.parent, error) from error
     with atomic_folder(made) as partial:
         try:
             _convert(path, partial, metadata)
@@ -95,11 +93,9 @@ def _make(path: Path, made: Path, digest: str) -> None:
 
 def _digest_of(path: Path) -> str:
     """Return the SHA-256 of a file, read once in a process while its times stay what they are."""
-    try:
+    with file_errors("read", path):
         state = path.stat()
         return _digest(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    except OSError as error:
-        raise file_error("read", path, error) from error
 
 
 @functools.lru_cache(maxsize=8)

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cache.devices import cores
-from cache.errors import CacheError, file_error, one_line
+from cache.errors import CacheError, file_errors, one_line
 
 _PATIENCE_SECONDS = 60.0
 
@@ -45,10 +45,8 @@ def check_shared(folder: Path) -> None:
     token = secrets.token_hex(8)
     mine = folder / f".shared-{token}"
     nodes = living_nodes()
-    try:
+    with file_errors("write", mine):
         mine.write_text(token, encoding="utf-8")
-    except OSError as error:
-        raise file_error("write", mine, error) from error
     try:
         _ask(nodes, mine, token)
     finally:
@@ -168,7 +166,7 @@ def connected(address: str | None = None) -> Iterator[str]:
     folder = None if address else _own_folder()
     try:
         _start(ray, address, folder)
-        with _stdout_of_our_own():
+        with contextlib.redirect_stdout(cast("Any", _Stdout(sys.stdout))):
             try:
                 yield f"the cluster at {address}" if address else "a cluster on this machine"
             finally:
@@ -191,13 +189,6 @@ class _Stdout:
     def write(self, text: str) -> int:
         from_ray = threading.current_thread().name.startswith("ray_")
         return len(text) if from_ray else int(self._out.write(text))
-
-
-@contextlib.contextmanager
-def _stdout_of_our_own() -> Iterator[None]:
-    before = sys.stdout
-    with contextlib.redirect_stdout(cast("Any", _Stdout(before))):
-        yield
 
 
 @contextlib.contextmanager
@@ -275,9 +266,8 @@ def quiet_data() -> Any:
 
 def living_nodes() -> list[Node]:
     """Return the nodes that the cluster takes for alive, in the order of their ids."""
-    ray = import_ray()
     found = []
-    for node in ray.nodes():
+    for node in import_ray().nodes():
         if node["Alive"]:
             resources = node["Resources"]
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

@@ -30,7 +30,7 @@ from cache.cluster.connection import (
 from cache.cluster.parquet import Corpus
 from cache.devices import check_devices, native_dtype
 from cache.embedding import report_of
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, file_errors
 from cache.lookup import Lookup
 from cache.plan import EmbedRequest, make_plan
 from cache.progress import EmbedReport, Meter, Progress, Tally
@@ -58,10 +58,8 @@ def embed_on_cluster(
     """
     began = time.perf_counter()
     check_devices(request.devices)
-    try:
+    with file_errors("create", request.root):
         request.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_error("create", request.root, error) from error
     request = replace(request, root=request.root.resolve())
     with connected(request.address):
         try:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cache.errors import CacheError, file_error
+from cache.errors import CacheError, file_error, file_errors
 
 STALE_SECONDS = 3600.0
 _ERROR_NUMBER = re.compile(r"(?:os error|errno ?=?|Errno) (\d+)")  # as Rust, HDF5 and Python write it
@@ -68,10 +68,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     :raises CacheError: if the file system refuses a step, or `path` exists and is not an empty folder.
     """
     there = f"{path} is there already", "name another folder, or remove it first"
-    try:
+    with file_errors("read", path):
         filled = path.is_file() or (path.is_dir() and any(path.iterdir()))
-    except OSError as error:
-        raise file_error("read", path, error) from error
     if filled:
         raise CacheError(*there)
     with _written(path if path.name else path.absolute()) as partial:
@@ -143,12 +141,10 @@ def remove_folder(path: Path) -> None:
     :raises CacheError: if the file system refuses it.
     """
     partial = _partial_name(path)
-    try:
+    with file_errors("remove", path):
         path.rename(partial)
         flush(path.parent)
         shutil.rmtree(partial)
-    except OSError as error:
-        raise file_error("remove", path, error) from error
 
 
 def flush(path: Path) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError, DamageError, file_error
+from cache.errors import CacheError, DamageError, file_errors
 from cache.store.atomic import remove_folder, remove_stale_partials
 from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, SHARD_FILES, read_description
 from cache.store.dtypes import ENCODINGS
@@ -158,11 +158,9 @@ def find_stores(root: Path) -> list[StoreSummary]:
         raise CacheError(
             f"{root} is a link to {root.readlink()}, which is not there", "mount that folder, or change the link"
         )
-    try:
+    with file_errors("read", root):
         described = (path for name in (DESCRIPTION_FILE, SHARD_FILES) for path in root.glob(f"*/{name}"))
         folders = sorted({path.parent for path in described if path.parent.name[0] != "."})
-    except OSError as error:
-        raise file_error("read", root, error) from error
     return [_summary(folder) for folder in folders]
 
 

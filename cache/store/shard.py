@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError, DamageError, file_error, one_line
+from cache.errors import CacheError, DamageError, file_error, file_errors, one_line
 from cache.store.description import SHARD_FILES, VERSION, canonical
 from cache.store.dtypes import ENCODINGS
 from cache.store.hashing import KEY_BYTES
@@ -86,15 +86,11 @@ def list_shards(folder: Path) -> list[Path]:
     :raises CacheError: if the folder cannot be read.
     """
     previous: list[str] | None = None
-    try:
-        while True:
-            # listing is not atomic: while shards are replaced it can miss old and new, so two have to agree
-            names = sorted(fnmatch.filter((entry.name for entry in os.scandir(folder)), SHARD_FILES))
-            if names == previous:
-                return [folder / name for name in names]
+    with file_errors("read", folder):
+        # listing is not atomic: while shards are replaced it can miss old and new, so two have to agree
+        while (names := sorted(fnmatch.filter((entry.name for entry in os.scandir(folder)), SHARD_FILES))) != previous:
             previous = names
-    except OSError as error:
-        raise file_error("read", folder, error) from error
+    return [folder / name for name in names]
 
 
 def read_shards(folder: Path, description: Mapping[str, Any], known: Iterable[Shard]) -> tuple[Shard, ...]:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError, DamageError, file_error
+from cache.errors import CacheError, DamageError, file_errors
 from cache.store.atomic import flush
 from cache.store.description import DESCRIPTION_FILE, LAST_USED_FILE, checked, read_description, write_description
 from cache.store.dtypes import ENCODINGS, decode
@@ -68,10 +68,8 @@ class FeatureStore:
         """
         folder = Path(folder)
         wanted = checked(description)
-        try:
+        with file_errors("create", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise file_error("create", folder, error) from error
         path = folder / DESCRIPTION_FILE
         if not path.exists():
             write_description(folder, wanted)

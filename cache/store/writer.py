@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -178,9 +177,7 @@ class ShardWriter:
         self._began = self._appended = time.monotonic()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Commit what is waiting, after an exception too: those rows are whole, and computing them took time."""
         # the exception on its way says more than a second one
         with contextlib.suppress(*([CacheError] if kind else [])), self._thread:
