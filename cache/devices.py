@@ -123,6 +123,13 @@ def lost_device(error: BaseException, device: str) -> DeviceError | None:
     return None
 
 
+def does_not_fit(backbone: str, device: str) -> DeviceError:
+    """Return the error of a device whose memory is too small for the weights of the backbone of this name."""
+    return DeviceError(
+        f"backbone {backbone} does not fit on {device}", "free the device's memory, or use --devices cpu"
+    )
+
+
 def fastest(devices: str) -> tuple[str, str]:
     """Return the first device that `devices` means, and the dtype that it multiplies natively.
 

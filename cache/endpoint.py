@@ -57,8 +57,6 @@ def embed_from_endpoint(
     began = time.perf_counter()
     backbone, root = request.resolved, Path(request.root)
     prompt = backbone.prompt if request.prompt is None else request.prompt
-    if request.engine != "local":
-        raise CacheError(f"{backbone.name} is behind an endpoint", "leave --engine out: the server does the work")
     known = _known_store(backbone, root)
     with contextlib.ExitStack() as stack:
         server = EmbeddingServer(backbone.source, str(backbone.endpoint))

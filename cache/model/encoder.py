@@ -1,26 +1,29 @@
 """One backbone on one device: batches in, pooled features out.
 
-A backbone that is known runs in this package's own layers (`cache.model.native.load`), any other in transformers'
-(`cache.model.transformers_model`); from here on they are alike: batches of a size that fits the device, fused kernels
-where enough is to come, features that travel to the host while the next batch is computed.
+A backbone whose configuration and tensors hold nothing unknown runs in this package's own layers
+(`cache.model.native`), decoders as tries, BERTs as runs; any other in transformers' (`cache.model.transformers_model`),
+whose import takes as long as embedding ten thousand texts. From here on they are alike: batches of a size that fits the
+device, fused kernels where enough is to come, features that travel to the host while the next batch is computed.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
+from cache.backbone.fingerprint import weight_files
 from cache.backbone.json_files import read_json, text_config
 from cache.batching.packing import Packing, pack
-from cache.devices import current
+from cache.devices import current, does_not_fit
 from cache.errors import CacheError, one_line
-from cache.model.native.config import FAMILIES, unknown_settings
-from cache.model.native.decoder import Decoder
-from cache.model.native.load import open_native
+from cache.model.native import bert, decoder
+from cache.model.native.config import FAMILIES, bert_shape, decoder_shape, unknown_settings
+from cache.model.native.ops import Rotary
 from cache.model.pooling import dense_modules, within_tolerance
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from cache.backbone.registry import Backbone
     from cache.batching.packing import Batch
     from cache.batching.ragged import Sequences
-    from cache.model.native.bert import Bert
     from cache.model.transformers_model import TransformersModel
 
 _CPU_BUDGET = 2048
@@ -40,6 +42,7 @@ _GPU_BUDGET = 32768
 _LEAST_BUDGET = 1024
 _COMPILED_TOKENS = 200_000
 _SAMPLE_NODES = 4096
+_POSITIONS = "embeddings.position_ids"  # a buffer of 0, 1, 2, ... that older checkpoints carry
 
 
 class Fetched(NamedTuple):
@@ -128,12 +131,13 @@ class Encoder:
 
     def worth_compiling(self, tokens: float) -> bool:
         """Whether so many tokens to come repay compilation."""
-        return isinstance(self._model, Decoder) and self.device.startswith("cuda") and tokens >= _COMPILED_TOKENS
+        fusible = isinstance(self._model, decoder.Decoder) and self.device.startswith("cuda")
+        return fusible and tokens >= _COMPILED_TOKENS
 
     def compile(self, sequences: Sequences) -> None:
         """Compile the fused kernels, if a first batch then gives what it gave before."""
         model = self._model
-        if not isinstance(model, Decoder):
+        if not isinstance(model, decoder.Decoder):
             return
         # two passes side by side, since either first loads libraries for the better part of a second: half the nodes
         sample = next(pack(sequences, "trie", min(self.budget // 2, _SAMPLE_NODES)))
@@ -150,7 +154,7 @@ class Encoder:
         model.fused = None
         self.notes = (*self.notes, f"not compiled: {reason}")
 
-    def _fused_features(self, model: Decoder, sample: Batch) -> Tensor:
+    def _fused_features(self, model: decoder.Decoder, sample: Batch) -> Tensor:
         from cache.model.native.triton_ops import FusedKernels
 
         model.fused = FusedKernels()
@@ -183,14 +187,27 @@ class Encoder:
 
 def _open(
     folder: Path, backbone: Backbone, layers: Sequence[int], dtype: torch.dtype, device: str
-) -> Decoder | Bert | TransformersModel:
-    native = open_native(folder, backbone, layers, dtype, device)
-    if native is not None:
-        return native
+) -> decoder.Decoder | bert.Bert | TransformersModel:
+    """Return the model that runs the backbone in `folder`: this package's own, else transformers'."""
+    config: dict[str, Any] = read_json(folder / "config.json") or {}
+    files = weight_files(folder, backbone)
+    try:
+        if (shape := decoder_shape(config)) is not None:
+            weights = bert.Weights(files, "model.", dtype, device)
+            if weights.are(decoder.expected(shape), ("lm_head.",)):
+                rotary = Rotary.of(shape, folder, device)
+                return decoder.Decoder(weights, shape, rotary, layers, device, backbone.pooling)
+        if (found := bert_shape(config)) is not None:
+            weights = bert.Weights(files, "bert.", dtype, device)
+            if weights.are(bert.expected(found), ("pooler.", "cls.", "classifier.", _POSITIONS)):
+                return bert.Bert(weights, found, layers, device, backbone.pooling)
+    except torch.OutOfMemoryError as error:
+        raise does_not_fit(backbone.name, device) from error
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError):
+        pass  # whatever is wrong with these files, transformers reads them next and says so
     from cache.model.transformers_model import TransformersModel
 
     model = TransformersModel(folder, backbone, layers, dtype, device)
-    config = read_json(folder / "config.json")
     if config.get("model_type") in FAMILIES:
         unknown = unknown_settings(config) or "its tensors or its positions"
         model.notes = (*model.notes, f"transformers' own layers: the native ones do not know {unknown}")

@@ -40,7 +40,7 @@ def pool(states: Tensor, batch: Batch, pooling: str) -> Tensor:
     if batch.last is not None:
         return _pool_trie(states, batch, pooling)
     if pooling == "mean":
-        rectangles = (_rectangle(states, *run) for run in batch.runs)
+        rectangles = (states[at : at + n * length].view(n, length, -1) for at, n, length in batch.runs)
         return torch.cat([rectangle.float().mean(1) for rectangle in rectangles])
     stop = torch.from_numpy(batch.lengths).to(states.device).cumsum(0)
     at = stop - 1 if pooling == "last" else stop - torch.from_numpy(batch.lengths).to(states.device)
@@ -74,10 +74,6 @@ def _pool_trie(states: Tensor, batch: Batch, pooling: str) -> Tensor:
         before = here
     counts = _index(batch.positions[batch.last] + 1, states)
     return sums[last] / counts[:, None]
-
-
-def _rectangle(states: Tensor, start: int, texts: int, length: int) -> Tensor:
-    return states[start : start + texts * length].view(texts, length, -1)
 
 
 def _index(nodes: object, states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Backbones that run in transformers' own layers: every architecture that `cache.model.native.load` does not know.
+"""Backbones that run in transformers' own layers: every architecture that `cache.model.native` does not know.
 
 Their attention is replaced by this package's, through transformers' attention interface, and checked first: three short
 texts that share a prefix are computed packed and each alone. Where the two differ (an attention with further terms,
@@ -17,9 +17,9 @@ import torch
 from cache.backbone.quiet import quiet_transformers
 from cache.batching.packing import Batch, pack
 from cache.batching.ragged import Sequences
+from cache.devices import does_not_fit
 from cache.errors import CacheError, one_line
 from cache.model.attention import INTERFACE, Blocks, CannotPack, Chain, Plan, Runs, register
-from cache.model.native.load import does_not_fit
 from cache.model.pooling import pool, within_tolerance
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class TransformersModel:
         try:
             return self._probe("padded", 1)
         except torch.OutOfMemoryError as error:
-            raise does_not_fit(backbone, self._device) from error
+            raise does_not_fit(backbone.name, self._device) from error
         except Exception as error:  # a configuration that loads and cannot run fails in its own way
             raise CacheError(
                 f"backbone {backbone.name} is loaded and fails on three short texts "
@@ -160,4 +160,4 @@ def _load(folder: Path, backbone: Backbone, dtype: torch.dtype, device: str) -> 
     try:
         return model.eval().requires_grad_(False).to(device)
     except torch.OutOfMemoryError as error:
-        raise does_not_fit(backbone, device) from error
+        raise does_not_fit(backbone.name, device) from error

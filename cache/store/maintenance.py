@@ -41,6 +41,7 @@ from cache.store.shard import (
     read_description_of,
     read_header,
     rows_in_words,
+    size_and_time,
 )
 from cache.store.store import FeatureStore
 from cache.store.writer import replace_shards
@@ -63,7 +64,12 @@ def compact(folder: Path, *, shard_bytes: int = 1 << 30, progress: Callable[[int
         store = FeatureStore.open(folder)
         remove_stale_partials(folder)
         try:
-            groups = list(_groups(store, shard_bytes))
+            # one shard whose rows all count would be the same shard again
+            groups = [
+                group
+                for group in _groups(store, shard_bytes)
+                if len(group) > 1 or any(len(rows) < shard.rows for shard, rows in group)
+            ]
             counts = [sum(len(rows) for _, rows in group) for group in groups]
             total, done = sum(counts), 0
             for group, count in zip(groups, counts, strict=True):
@@ -79,22 +85,17 @@ def compact(folder: Path, *, shard_bytes: int = 1 << 30, progress: Callable[[int
 
 
 def _groups(store: FeatureStore, shard_bytes: int) -> Iterator[list[_Source]]:
-    """Yield neighbours that fit together into one shard, unless it would be the same shard again."""
+    """Yield neighbours that fit together into one shard."""
     row_bytes = store.dim * ENCODINGS[store.dtype].stored.itemsize
     group: list[_Source] = []
     size = 0
     for shard, rows in zip(store.shards, store.counting(), strict=True):
         if group and size + len(rows) * row_bytes > shard_bytes:
-            yield from _worthwhile(group)
+            yield group
             group, size = [], 0
         group.append((shard, rows))
         size += len(rows) * row_bytes
-    yield from _worthwhile(group)
-
-
-def _worthwhile(group: list[_Source]) -> Iterator[list[_Source]]:
-    if len(group) > 1 or any(len(rows) < shard.rows for shard, rows in group):
-        yield group
+    yield group
 
 
 def _counting_rows(shard: Shard, rows: NDArray[np.int64]) -> Iterator[Rows]:
@@ -178,24 +179,9 @@ def remove_store(folder: Path) -> None:
 
 def _summary(folder: Path) -> StoreSummary:
     shards = list_shards(folder)
-    states = [state for path in shards if (state := _state(path))]
-    used = _state(folder / LAST_USED_FILE)
-    times = [time for _, time in (*states, *([used] if used else []))]
-    return StoreSummary(
-        folder=folder,
-        description=_description(folder, shards),
-        bytes=sum(size for size, _ in states),
-        shards=len(shards),
-        last_used=datetime.fromtimestamp(max(times)).astimezone() if times else None,
-    )
-
-
-def _state(path: Path) -> tuple[int, float] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_size, found.st_mtime
+    sizes, times = zip(*map(size_and_time, (*shards, folder / LAST_USED_FILE)), strict=True)  # the last one is empty
+    used = datetime.fromtimestamp(max(times)).astimezone() if any(times) else None
+    return StoreSummary(folder, _description(folder, shards), sum(sizes), len(shards), used)
 
 
 def _description(folder: Path, shards: list[Path]) -> dict[str, Any]:

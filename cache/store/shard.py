@@ -108,6 +108,15 @@ def successor_name(name: str) -> str:
     return f"{'-'.join(name.removesuffix('.h5').split('-')[:3])}-{secrets.token_hex(6)}.h5"
 
 
+def size_and_time(path: Path) -> tuple[int, float]:
+    """Return a file's bytes and when it was last written (seconds since the epoch); zeros where it is gone."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0.0
+    return found.st_size, found.st_mtime
+
+
 def rows_in_words(rows: NDArray[np.int64]) -> str:
     """Return "rows 1, 2, 3 and 4 more" for row numbers."""
     shown = ", ".join(str(row) for row in rows[:5])

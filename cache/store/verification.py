@@ -29,6 +29,7 @@ from cache.store.shard import (
     read_description_of,
     read_header,
     rows_in_words,
+    size_and_time,
 )
 from cache.store.writer import lay_out, replace_shards
 
@@ -78,10 +79,10 @@ def verify(folder: Path, *, repair: bool = False, progress: Callable[[int, int],
     pending = list_shards(folder)
     description, damage = _described(folder, pending, repair)
     rows, shards, done, seen = 0, 0, 0, set[Path]()
-    total = sum(_size(path) for path in pending)
+    total = sum(size_and_time(path)[0] for path in pending)
     while pending:
         for path in pending:
-            done += _size(path)
+            done += size_and_time(path)[0]
             try:
                 checked = _check(path, description)
             except FileNotFoundError:  # replaced meanwhile: its successor is in the next listing
@@ -129,7 +130,7 @@ def _check(path: Path, description: Mapping[str, Any]) -> _Checked:
 
 def _rows_held(path: Path, description: Mapping[str, Any]) -> int:
     """Return how many rows per shard without a header held: those of the largest shard that fits into the file."""
-    size = _size(path)
+    size, _ = size_and_time(path)
     most = size // (int(description["hidden_size"]) * ENCODINGS[str(description["store_dtype"])].stored.itemsize)
     return bisect.bisect_right(range(1, most + 1), size, key=lambda rows: lay_out(path, description, rows)[0].size)
 
@@ -137,10 +138,3 @@ def _rows_held(path: Path, description: Mapping[str, Any]) -> int:
 def _whole_rows(checked: _Checked) -> Iterator[Rows]:
     for first, block in read_blocks(checked.shard) if checked.shard is not None else ():
         yield block.part(checked.whole[first : first + len(block.keys)])
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -21,6 +21,7 @@ from cache.batching.tokenizer import TextTokenizer
 from cache.devices import current
 from cache.errors import CacheError, DeviceError
 from cache.progress import Tally
+from cache.store.dtypes import ENCODINGS
 from cache.store.writer import ShardWriter
 from cache.workers.background import BackgroundWriter, Prefetcher
 from cache.workers.tokenizer_pool import tokenizer_pool, tokenizer_share
@@ -60,9 +61,6 @@ class Job:
 OnStart = Callable[[WorkItem, "Batch"], None]
 # a batch on its way: its texts in order, itself, and what waits for the device and returns its features
 ComputedBatch = tuple[WorkItem, "Batch", "Callable[[], Fetched]"]
-_LIMITS = {"float16": float(np.finfo(np.float16).max)} | dict.fromkeys(
-    ("float32", "bfloat16"), float(np.finfo(np.float32).max)
-)
 
 
 class Worker:
@@ -284,22 +282,20 @@ class Worker:
 
     def _check(self, part: WorkItem, batch: Batch, fetched: Fetched) -> None:
         """Compute what is not finite again, each text alone: in a batch a text's NaN reaches others by 0 * NaN."""
-        limits = [_LIMITS[name] for name in self._store_dtypes]
+        limits = [ENCODINGS[name].largest for name in self._store_dtypes]
         bad = ~(fetched.largest <= np.array(limits)[:, None]).all(axis=0)
         for i in np.flatnonzero(bad).tolist():
             again = self.load().alone(batch, i)
             largest = np.abs(again).max(axis=1).tolist()
             for number, (value, limit) in enumerate(zip(largest, limits, strict=True)):
                 if not value <= limit:
-                    raise _broken(f"{part.name(i)} ({part.texts[i][:40]!r})", self._job.plan.layers[number], value)
+                    layer, kind = self._job.plan.layers[number], self._store_dtypes[number]
+                    what = f"{part.name(i)} ({part.texts[i][:40]!r}): its feature of layer {layer} holds {value}"
+                    if np.isfinite(value):
+                        raise CacheError(f"{what}, too large for {kind}", "store this layer as float32 (store_dtype)")
+                    remedy = "compute in float32 (--dtype float32); if that fails too, the weights are broken"
+                    raise CacheError(what, remedy)
                 fetched.features[number][i] = again[number]
-
-
-def _broken(text: str, layer: int, value: float) -> CacheError:
-    what = f"{text}: its feature of layer {layer} holds {value}"
-    if np.isfinite(value):
-        return CacheError(f"{what}, too large for float16", "store this layer as float32 (store_dtype)")
-    return CacheError(what, "compute in float32 (--dtype float32); if that fails too, the weights are broken")
 
 
 @contextlib.contextmanager

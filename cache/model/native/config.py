@@ -21,16 +21,9 @@ _IRRELEVANT = {
     *("id2label", "label2id", "type_vocab_size", "intermediate_size", "return_dict", "output_hidden_states"),
     *("problem_type", "num_labels", "chunk_size_feed_forward", "tokenizer_class", "directionality"),
     *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"),
-    *(
-        "_model_name_or_path",
-        "unk_token_id",
-        "decoder_start_token_id",
-        "auto_map",
-        "task_specific_params",
-        "_commit_hash",
-    ),
+    *("_model_name_or_path", "_commit_hash", "auto_map", "task_specific_params", "decoder_start_token_id"),
     *("label_smoothing", "finetuning_task", "remove_invalid_values", "_attn_implementation", "attn_implementation"),
-    *("output_past", "output_attentions", "sep_token_id", "cls_token_id", "mask_token_id"),
+    *("output_past", "output_attentions", "sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id"),
 }
 _SIZES = {"hidden_size", "num_hidden_layers", "num_attention_heads"}
 _DECODERS = ("qwen3", "qwen2", "llama", "mistral")
@@ -46,22 +39,23 @@ _WINDOW_KEYS = {
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose frequencies do not depend on the length of a batch."""
 # values that a key may have, where it is there; every other value means something that is not computed here
+_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "is_encoder_decoder": (False, None),
+    "pruned_heads": ({}, None),
+}
 _DECODER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "attention_bias": (False, None),
     "mlp_bias": (False, None),
     "is_decoder": (True, None),
-    "add_cross_attention": (False, None),
-    "is_encoder_decoder": (False, None),
-    "pruned_heads": ({}, None),
+    **_VALUES,
 }
 _BERT_VALUES: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu",),
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "is_encoder_decoder": (False, None),
-    "pruned_heads": ({}, None),
+    **_VALUES,
 }
 
 
