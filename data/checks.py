@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from data.errors import DataError, agreeing, counted, listed, quoted
+from data.errors import DataError, counted, listed, quoted
 from data.hierarchy import conflict_error, find_conflicts
 from data.splits import SPLITS
 
@@ -25,6 +25,7 @@ LONGEST_TEXT = 1_000_000
 """Characters. No backbone reads more than some 32,768 tokens, about a tenth of this: a longer "text" is nearly always
 the rest of a file behind an unclosed quotation mark, and embedding its first page would hide that."""
 
+_TOO_HIGH = "so accuracy on test is too high"
 SEEN = r"[^\s\p{Cc}\p{Cf}]"
 """A character that is seen: no white space, control or format character such as a zero-width space."""
 
@@ -165,18 +166,11 @@ def _uneven_depth(rows: Rows) -> Iterator[Finding]:
         missing = column.null_count()
         if not missing:
             continue
-        have = agreeing(missing, "has", "have")
-        problem = (
-            f"{missing:,} of {counted(len(column), 'row')} {have} no label of level {level}: used on coarser levels"
-        )
-        yield Finding(
-            "warning",
-            "uneven-depth",
-            problem,
-            "nothing, if no finer label is known; --drop-incomplete leaves such rows out",
-            missing,
-            tuple(rows.number(column.is_null().arg_true().head(10))),
-        )
+        have = "has" if missing == 1 else "have"
+        said = f"{missing:,} of {counted(len(column), 'row')} {have} no label of level {level}: used on coarser levels"
+        remedy = "nothing, if no finer label is known; --drop-incomplete leaves such rows out"
+        numbers = tuple(rows.number(column.is_null().arg_true().head(10)))
+        yield Finding("warning", "uneven-depth", said, remedy, missing, numbers)
         labelled = set(rows.frame.get_column("split").filter(column.is_not_null()))
         for split in ("train", "test"):
             if split in rows.frame.get_column("split") and split not in labelled:
@@ -240,23 +234,11 @@ def _small_classes(rows: Rows) -> Iterator[Finding]:
             .sort("class")
         )
         single = counts.filter(pl.col("train") == 1).get_column("class")
-        if single.len():
-            yield Finding(
-                "warning",
-                "one-training-row",
-                f"{_classes(single)} of level {level} with one training row (no positive pair: gallery only)",
-                "add rows, or merge the class with another",
-                single.len(),
-            )
+        said, remedy = "with one training row (no positive pair: gallery only)", "add rows, or merge it with another"
+        yield from _about_classes("one-training-row", level, single, said, remedy)
         unseen = counts.filter((pl.col("train") == 0) & (pl.col("test") > 0)).get_column("class")
-        if unseen.len():
-            yield Finding(
-                "warning",
-                "unseen-class",
-                f"{_classes(unseen)} of level {level} in test and never in train (every answer there counts as wrong)",
-                "move rows of it to train, or leave it out",
-                unseen.len(),
-            )
+        said = "in test and never in train (every answer there counts as wrong)"
+        yield from _about_classes("unseen-class", level, unseen, said, "move rows of it to train, or leave it out")
 
 
 def _repeated_texts(rows: Rows) -> Iterator[Finding]:
@@ -270,19 +252,9 @@ def _repeated_texts(rows: Rows) -> Iterator[Finding]:
     for check, mask, said, remedy in (
         ("same-text", texts["labels"] == 1, "on several rows with the same labels", "keep one row of each"),
         ("contradiction", texts["labels"] > 1, "on several rows with different labels", "decide for one label"),
-        (
-            "two-splits",
-            texts["splits"] > 1,
-            "in two splits, so accuracy on test is too high",
-            "keep each text in one split",
-        ),
+        ("two-splits", texts["splits"] > 1, f"in two splits, {_TOO_HIGH}", "keep each text in one split"),
     ):
-        count = int(mask.sum())
-        if count:
-            numbers = tuple(rows.number(texts["row"].filter(mask).head(10)))
-            first = quoted(texts["text"].filter(mask)[0])
-            problem = f"{counted(count, 'text')} {said} (row {numbers[0]}: {first})"
-            yield Finding("warning", check, problem, remedy, count, numbers)
+        yield from _about_texts(rows, check, texts["row"].filter(mask), said, remedy)
 
 
 def _alike_in_two_splits(rows: Rows) -> Iterator[Finding]:
@@ -292,15 +264,17 @@ def _alike_in_two_splits(rows: Rows) -> Iterator[Finding]:
     table = rows.frame.select("text", "split", _folded(pl.col("text")).alias("folded")).with_row_index("row")
     several = table.filter(pl.col("folded").is_duplicated() & pl.col("text").is_unique())
     alike = several.group_by("folded", maintain_order=True).agg(pl.col("split").n_unique(), pl.col("row").first())
-    found = alike.filter(pl.col("split") > 1).get_column("row")
-    if len(found):
-        numbers = tuple(rows.number(found.head(10)))
-        first = quoted(rows.frame.get_column("text")[found[0]])
-        problem = (
-            f"{counted(len(found), 'text')} in two splits, but for case and spacing, so accuracy on test is too high "
-            f"(row {numbers[0]}: {first})"
-        )
-        yield Finding("warning", "alike-splits", problem, "keep such texts in one split", len(found), numbers)
+    found, said = alike.filter(pl.col("split") > 1).get_column("row"), "in two splits, but for case and spacing,"
+    yield from _about_texts(rows, "alike-splits", found, f"{said} {_TOO_HIGH}", "keep such texts in one split")
+
+
+def _about_texts(rows: Rows, check: str, firsts: pl.Series, said: str, remedy: str) -> Iterator[Finding]:
+    """Yield one warning about texts, by the positions of their first rows, if there are any; it shows the first."""
+    if len(firsts):
+        numbers = tuple(rows.number(firsts.head(10)))
+        shown = f"(row {numbers[0]}: {quoted(rows.frame.get_column('text')[firsts[0]])})"
+        problem = f"{counted(len(firsts), 'text')} {said} {shown}"
+        yield Finding("warning", check, problem, remedy, len(firsts), numbers)
 
 
 def _similar_labels(rows: Rows) -> Iterator[Finding]:
@@ -308,15 +282,8 @@ def _similar_labels(rows: Rows) -> Iterator[Finding]:
     for level in rows.levels:
         labels = rows.frame.get_column(level).drop_nulls().unique().sort().to_frame("label")
         alike = labels.filter(_folded(pl.col("label")).is_duplicated()).get_column("label")
-        if alike.len():
-            yield Finding(
-                "warning",
-                "similar-labels",
-                f"{_classes(alike)} of level {level} differ only in case, spacing or spelling of "
-                "one character or number, and count as different",
-                "write them alike, if they mean the same",
-                alike.len(),
-            )
+        said = "differ only in case, spacing or spelling of one character or number, and count as different"
+        yield from _about_classes("similar-labels", level, alike, said, "write them alike, if they mean the same")
 
 
 def _folded(column: pl.Expr) -> pl.Expr:
@@ -325,8 +292,12 @@ def _folded(column: pl.Expr) -> pl.Expr:
     return folded.str.replace_all(r"\s+", " ").str.strip_chars().str.replace(r"^(-?)0*(\d+?)(\.0+)?$", "$1$2")
 
 
-def _classes(names: pl.Series) -> str:
-    return f"{counted(names.len(), 'class', 'classes')} ({listed((quoted(n) for n in names.head(5)), names.len())})"
+def _about_classes(check: str, level: str, names: pl.Series, said: str, remedy: str) -> Iterator[Finding]:
+    """Yield one warning that counts and shows classes of a level, if there are any."""
+    if len(names):
+        shown = f"({listed(map(quoted, names.head(5)), len(names))}) of level {level}"
+        problem = f"{counted(len(names), 'class', 'classes')} {shown} {said}"
+        yield Finding("warning", check, problem, remedy, len(names))
 
 
 CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (

@@ -44,11 +44,6 @@ def listed(values: Iterable[object], total: int | None = None) -> str:
     return shown if total <= SHOWN else f"{shown} and {total - SHOWN:,} more"
 
 
-def agreeing(number: int, one: str, many: str) -> str:
-    """Return the form of a verb that agrees with a number of things: ``1 of 7 rows has``, ``2 rows have``."""
-    return one if number == 1 else many
-
-
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return number and noun in agreement: ``1 row``, ``2,000 rows``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

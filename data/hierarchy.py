@@ -50,22 +50,25 @@ class Hierarchy:
 
     def __post_init__(self) -> None:
         """Check the parts against one another and freeze the arrays."""
-        frozen = []
-        for level, array in enumerate(self.parents):
-            copy = np.array(array, dtype=np.int64)
-            copy.flags.writeable = False
-            _check_parents(self, level, copy)
-            frozen.append(copy)
-        object.__setattr__(self, "parents", tuple(frozen))
-        if len(self.classes) != len(self.names) or len(self.parents) != max(len(self.names) - 1, 0):
+        parents, shapes = tuple(np.array(array, dtype=np.int64) for array in self.parents), []
+        for array in parents:
+            array.flags.writeable = False
+            shapes.append(array.shape)
+        object.__setattr__(self, "parents", parents)
+        if len(self.classes) != len(self.names) or shapes != [(size,) for size in self.sizes[1:]]:
             raise DataError(
                 f"{counted(len(self.names), 'level')} with {counted(len(self.classes), 'class list')} and "
-                f"{counted(len(self.parents), 'parent array')}",
-                "give one class list per level and one parent array per level below the first",
+                f"{counted(len(parents), 'parent array')} of shapes {shapes}",
+                "give one class list per level and, below the first, the parent of each of its classes",
             )
         for name, classes in zip(self.names, self.classes, strict=True):
             if any(one >= other for one, other in pairwise(classes)):
                 raise DataError(f"the classes of level {name} are not sorted and distinct", "sort them, each once")
+        for array, above, name in zip(parents, self.sizes, self.names, strict=False):
+            if ((array < 0) | (array >= above)).any():
+                raise DataError(
+                    f"a parent lies outside the {above} classes of level {name}", "use indices of that level"
+                )
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame, names: Sequence[str]) -> Hierarchy:
@@ -198,18 +201,3 @@ def class_indices(column: pl.Series, classes: Sequence[str]) -> Indices:
             f"{column.name} {quoted(stranger)} is not a class of this hierarchy", "rebuild the hierarchy from the rows"
         )
     return numbers.fill_null(-1).to_numpy().astype(np.int64)
-
-
-def _check_parents(hierarchy: Hierarchy, level: int, array: Indices) -> None:
-    """Refuse a parent array of the wrong length or with an index that no class of the level above has."""
-    names, sizes = hierarchy.names, hierarchy.sizes
-    if level + 1 >= len(sizes) or array.shape != (sizes[level + 1],):
-        raise DataError(
-            f"parent array {level} has shape {array.shape}, not one entry for each class one level down",
-            "give the parents of every class, in the order of the classes",
-        )
-    if array.size and not (int(array.min()) >= 0 and int(array.max()) < sizes[level]):
-        raise DataError(
-            f"a parent of level {names[level + 1]} lies outside the {sizes[level]} classes of level {names[level]}",
-            "use indices of the level above",
-        )

@@ -21,7 +21,7 @@ from data.columns.label_tree import ancestors, derivation, distinct_names, found
 from data.columns.level_columns import LEVEL, MISSING, NAME, find_levels, from_indicators, indicators
 from data.columns.text_column import columns_meant, find_text, joined, with_texts_of_lists
 from data.description import Description, described
-from data.errors import DataError, agreeing, counted, listed, quoted
+from data.errors import DataError, counted, listed, quoted
 from data.files.locate import suffix_of
 from data.files.records import FileFormat, Records, spelled_as, without_header
 from data.files.several import common_name, read_files
@@ -255,9 +255,9 @@ def _missing_below(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFr
         ):
             rows = frame.select(found.fill_null(False)).to_series()
             if rows.any():
-                words = frame.get_column(names[depth]).filter(rows).unique().sort().head(3)
-                have = agreeing(int(rows.sum()), "has", "have")
-                said = f"{counted(int(rows.sum()), 'row')} {have} {listed(map(quoted, words))} in column {names[depth]}"
+                words = listed(map(quoted, frame.get_column(names[depth]).filter(rows).unique().sort().head(3)))
+                have = "has" if rows.sum() == 1 else "have"
+                said = f"{counted(int(rows.sum()), 'row')} {have} {words} in column {names[depth]}"
                 notes.append(f"{said}: {read_as}")
         if depth:
             frame = frame.with_columns(pl.when(~(word & bare).fill_null(False)).then(column).alias(names[depth]))

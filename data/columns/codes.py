@@ -40,30 +40,37 @@ def _refuse_sections(cells: pl.Series, place: str) -> None:
     )
 
 
-def _lost_a_zero(codes: pl.Series, digits: Sequence[int], place: str) -> pl.Series:
-    """Whether each code lost its leading zero: it is one digit short of a level.
+def _lost_zeros(codes: pl.Series, digits: Sequence[int], place: str) -> tuple[pl.Series, list[str]]:
+    """Whether each code lost its leading zero, since it is one digit short of a level; and what is doubtful.
 
-    :raises DataError: if codes are longer than every level and some of them a digit shorter than the others. They lost
-        a zero if the file was read as numbers once, as those of customs; of industries they are labels of a coarser
-        level. They are taken as such only where most of them begin a longer code.
+    Where no number begins with 0, those a digit shorter than the longest lost a zero if the file was read as numbers
+    once, as codes of customs; of industries they are labels of a coarser level. That is said where both lengths are
+    levels. Where both are beyond every level, they are taken as coarser labels only if most of them begin a longer one.
+
+    :raises DataError: if they do not.
     """
     numeric = codes.str.contains(r"^\d+$").fill_null(False)
     lengths = codes.str.len_chars()
     lost = numeric & ~lengths.is_in(list(digits)) & (lengths + 1).is_in(list(digits))
-    beyond = sorted(lengths.filter(numeric & (lengths > digits[-1])).unique())
-    if len(beyond) != 2 or beyond[1] != beyond[0] + 1 or codes.str.starts_with("0").any():
-        return lost
-    short = numeric & (lengths == beyond[0])
-    begun = codes.filter(lengths == beyond[1]).str.slice(0, beyond[0]).unique()
+    sizes = sorted(lengths.filter(numeric).unique())
+    beyond = [size for size in sizes if size > digits[-1]]
+    last = beyond or sizes[-2:]
+    if len(last) != 2 or last[1] != last[0] + 1 or codes.str.starts_with("0").any():
+        return lost, []
+    short = numeric & (lengths == last[0])
+    said = f"{int(short.sum()):,} codes in {quoted(codes.name)} have {last[0]} digits, others {last[1]}"
+    if not beyond:
+        doubtful = set(last) <= set(digits) and not lost.any() and not codes.str.contains(r"\D").any()
+        note = f"{said}: read as labels of a coarser level (if they lost a leading zero: write it)"
+        return lost, [note] if doubtful else []
+    begun = codes.filter(lengths == last[1]).str.slice(0, last[0]).unique()
     if mean(codes.filter(short).unique().is_in(begun.implode())) < 0.5:
-        wide, both = ((*digits, *more) for more in (beyond[1:], beyond))
+        wide, both = (",".join(map(str, (*digits, *more))) for more in (last[1:], last))
         raise DataError(
-            f"{place}: {int(short.sum()):,} codes in {quoted(codes.name)} have {beyond[0]} digits, others {beyond[1]}: "
-            "they lost a leading zero, or are labels of a coarser level",
-            f"of lost zeros: --digits {','.join(map(str, wide))}; of coarser labels: --digits "
-            f"{','.join(map(str, both))}",
+            f"{place}: {said}: they lost a leading zero, or are labels of a coarser level",
+            f"of lost zeros: --digits {wide}; of coarser labels: --digits {both}",
         )
-    return lost
+    return lost, []
 
 
 def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -84,12 +91,10 @@ def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tupl
         )
     _refuse_sections(cells, place)
     codes = cells.str.replace_all(r"[^\p{L}\p{N}]", "")
-    lost = _lost_a_zero(codes, digits, place)
-    notes: list[str] = []
+    lost, notes = _lost_zeros(codes, digits, place)
     if lost.any():
         codes = codes.zip_with(~lost.fill_null(False), "0" + codes)
         notes.append(f"{int(lost.sum()):,} codes in {quoted(cells.name)} lost a leading zero, which is put back")
-    notes += _shorter_by_one(codes, digits, cells.name)
     made = {
         f"{cells.name}{number}": codes.to_frame("code")
         .select(pl.when(pl.col("code").str.len_chars() >= number).then(pl.col("code").str.slice(0, number)))
@@ -100,17 +105,3 @@ def levels_of_codes(cells: pl.Series, digits: Sequence[int], place: str) -> tupl
     if short:
         raise DataError(f"{place}: {short:,} codes have fewer than {digits[0]} characters", "give smaller --digits")
     return pl.DataFrame(made), tuple(notes)
-
-
-def _shorter_by_one(codes: pl.Series, digits: Sequence[int], name: str) -> list[str]:
-    """What to say of numbers one digit short of the longest, if none begins with 0: coarser labels, or lost zeros."""
-    lengths = codes.str.len_chars()
-    longest = int(lengths.max() or 0)  # type: ignore[arg-type]
-    short = int((lengths == longest - 1).sum())
-    doubtful = {longest - 1, longest} <= set(digits) and not codes.str.contains(r"^0|\D").any()
-    if not short or not doubtful:
-        return []
-    return [
-        f"{short:,} codes in {quoted(name)} have {longest - 1} digits, others {longest}: read as labels of a coarser "
-        "level (if they lost a leading zero: write it)"
-    ]

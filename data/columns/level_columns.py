@@ -33,11 +33,7 @@ NAME = "label"
 
 def indicators(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
     """Return the columns that hold 0 and 1 alone, both of them, if they are three or more; else none."""
-    found = [
-        column
-        for column in columns
-        if not re.fullmatch(r"level\d+", column) and _is_indicator(frame.get_column(column))
-    ]
+    found = [column for column in columns if not LEVEL.fullmatch(column) and _is_indicator(frame.get_column(column))]
     return found if len(found) >= _FEWEST else []
 
 

@@ -7,6 +7,7 @@ lists holds the tokens of one text each, or several texts of one record, such as
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,36 +17,11 @@ from data.columns.level_columns import LABEL_WORDS, LEVEL
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
 
-_FIRST = ("text", "texts")
-_USUAL = [
-    "sentence",
-    "utterance",
-    "utt",
-    "query",
-    "document",
-    "doc",
-    "content",
-    "body",
-    "description",
-    "abstract",
-    "question",
-    "comment",
-    "message",
-    "review",
-    "title",
-    "headline",
-    "statement",
-    "snippet",
-    "passage",
-    "input",
-    "prompt",
-    "name",
-    "summary",
-    "tweet",
-    "post",
-    "email",
-    "ticket",
-]
+_FIRST = re.compile(r"texts?")
+_USUAL = re.compile(
+    r"sentence|utterance|utt|query|document|doc|content|body|description|abstract|question|comment|message|review|title|"
+    r"headline|statement|snippet|passage|input|prompt|name|summary|tweet|post|email|ticket"
+)
 _LONG = 40
 """Characters. Values that are longer on average are texts, even if many are repeated."""
 
@@ -69,13 +45,12 @@ def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], 
     """
     columns = [column for column in records.frame.columns if column not in taken]
     for names in (_FIRST, _USUAL):
-        found = [column for column in columns if _plain(column) in names and _are_texts(records, column)]
+        found = [column for column in columns if names.fullmatch(_plain(column)) and _are_texts(records, column)]
         if names is _FIRST and not found:
-            found = [column for column in columns if _plain(column) in _FIRST]
+            found = [column for column in columns if _FIRST.fullmatch(_plain(column))]
         if len(found) == 1:
-            return (found[0],), None if found[
-                0
-            ] == "text" else f"texts are in column {quoted(found[0])} (if not: --text)"
+            note = f"texts are in column {quoted(found[0])} (if not: --text)"
+            return (found[0],), None if found[0] == "text" else note
         if found:
             return _longest(records, found, _MUCH_LONGER)
     able = [column for column in columns if not _named_as_labels(records, column) and _are_texts(records, column)]

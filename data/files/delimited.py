@@ -160,7 +160,7 @@ class _Reading:
             if checked and self.quotes == "literal":
                 self._refuse_quoted(kept)
             elif checked and reader.line_num - lines != len(records):  # type: ignore[attr-defined]
-                found = (candidate(place, record, self.separator) for place, record in kept.items() if _breaks(record))
+                found = (candidate(place, record, self.separator) for place, record in kept.items())
                 candidates += [one for one in found if one]
             columns = zip(*kept.values(), strict=True)
             chunks.append(pl.DataFrame([pl.Series(str(i), c, dtype=pl.String) for i, c in enumerate(columns)]))
@@ -170,7 +170,12 @@ class _Reading:
             raise DataError(f"{self.stream.source} holds nothing but blank lines", "give it a header and rows")
         fields = _Fields(pl.concat(chunk for chunk in chunks if chunk.width), pl.Series(numbers), tuple(short))
         if candidates and (one := first_swallowing(candidates, fields.columns)):
-            raise self._swallowed(one)
+            lines = counted(len(one.rows), "line")
+            raise DataError(
+                f"{self.stream.source}, {self._where(one.place)}: a quoted field holds {lines} that look like rows: "
+                "a quotation mark is opened there and not closed as it should be",
+                'write a quotation mark inside a quoted field as ""; if the text is meant so: --quotes doubled',
+            )
         return fields
 
     def _reader(self) -> Iterator[list[str]]:
@@ -232,14 +237,6 @@ class _Reading:
                     'write each quotation mark inside a quoted field as ""; if both mean one mark: --quotes backslash',
                 )
 
-    def _swallowed(self, one: Candidate) -> DataError:
-        lines = counted(len(one.rows), "line")
-        return DataError(
-            f"{self.stream.source}, {self._where(one.place)}: a quoted field holds {lines} that look like rows: "
-            "a quotation mark is opened there and not closed as it should be",
-            'write a quotation mark inside a quoted field as ""; if the text is meant so: --quotes doubled',
-        )
-
     def _malformed(self) -> DataError:
         """Return the error for the first record that the csv module refuses."""
         reader = self._reader()
@@ -275,10 +272,6 @@ def _share_in_single_quotes(lines: list[str], separator: str) -> float:
     mark = re.escape(separator)
     field = re.compile(f"(^|{mark} ?)'([^']|'')*'({mark}|$)")
     return sum(field.search(line.strip()) is not None for line in lines) / len(lines) if lines else 0.0
-
-
-def _breaks(record: list[str]) -> bool:
-    return any("\n" in value for value in record)
 
 
 def _unescaped(line: str) -> str:

@@ -8,6 +8,7 @@ dotted names; a list stays one value. A name that stands twice in one object, wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -20,6 +21,7 @@ from data.files.records import FileFormat, Kind, KindName, Records, unnamed
 from data.files.stream import Stream, open_stream
 
 _CHUNK = 20_000
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def open_jsonl(source: str, place: str, format: FileFormat) -> Records:
@@ -161,9 +163,7 @@ def _column(source: str, name: str, values: list[Any], numbers: list[int], kinds
     try:
         return pl.Series(name, values, dtype=pl.String)
     except UnicodeEncodeError as error:
-        number, value = next(
-            (number, value) for number, value in zip(numbers, values, strict=True) if value and not _encodes(value)
-        )
+        number, value = next(one for one in zip(numbers, values, strict=True) if _HALF_PAIR.search(one[1] or ""))
         raise DataError(
             f"{source}, row {number:,}: {name} holds half a surrogate pair: {quoted(ascii(value))}",
             "write the whole character",
@@ -193,11 +193,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Number) else value
-
-
-def _encodes(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

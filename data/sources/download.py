@@ -42,22 +42,17 @@ def obtain(file: PublishedFile, folder: Path | None = None) -> Path:
     own = os.environ.get("PIPELINE_DATA")
     for path in (Path(own, file.dataset, file.name), Path(own, file.name)) if own else ():
         if path.is_file():
-            _check(path, file)
+            if (found := _sha256(path)) != file.sha256:
+                raise DataError(
+                    f"{path} has SHA-256 {found[:12]}..., not {file.sha256[:12]}... as published",
+                    f"replace it by {file.url}, or unset PIPELINE_DATA to have that downloaded",
+                )
             return path
     folder = folder if folder is not None else Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts", "data")
     kept = folder / file.dataset / file.name
     if not (kept.is_file() and _sha256(kept) == file.sha256):
         _download(file, kept)
     return kept
-
-
-def _check(path: Path, file: PublishedFile) -> None:
-    found = _sha256(path)
-    if found != file.sha256:
-        raise DataError(
-            f"{path} has SHA-256 {found[:12]}..., not {file.sha256[:12]}... as published",
-            f"replace it by {file.url}, or unset PIPELINE_DATA to have that downloaded",
-        )
 
 
 def _sha256(path: Path) -> str:
