@@ -170,7 +170,17 @@ def _read_parquet(path: Path, dataset: data.Dataset) -> Any:
             f"{path} has no column text to join by, but {', '.join(words)}",
             "name the texts' column text, or leave such columns out where rows are in the dataset's order",
         )
+    if numbered := [name for name in frame.columns if _numbers_another_order(frame.get_column(name))]:
+        raise PipelineError(
+            f"{path} has no column text to join by, and its column {numbered[0]} numbers the rows in another order",
+            f"sort the rows as the dataset has them, then leave {numbered[0]} out; or add a column text",
+        )
     return vectors
+
+
+def _numbers_another_order(column: pl.Series) -> bool:
+    """Whether a column looks like ids of rows that were shuffled: whole numbers, each once, not ascending."""
+    return column.dtype.is_integer() and column.n_unique() == len(column) and not column.is_sorted()
 
 
 def _vector_column(path: Path, frame: pl.DataFrame) -> str:

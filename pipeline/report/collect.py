@@ -29,7 +29,7 @@ from pipeline.report.html import isolated
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts, DatasetSource
-from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.features import LabelledFeatures, runs_of
 from pipeline.workspace.records import read_record, tell
 from pipeline.workspace.runs import Run, runs_on
 
@@ -176,7 +176,8 @@ def page_title(features: LabelledFeatures) -> str:
 def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> RetrievalResults | None:
     """What `pipeline retrieve` left, None if it was not run.
 
-    A damaged one is named and left out: a page lacks a section, not the command its page.
+    One that is damaged, or of runs on other features (another number format, vectors given anew under the same name),
+    is named and left out: a page lacks a section, not the command its page.
     """
     path = retrieval_path(artifacts, features)
     try:
@@ -188,6 +189,13 @@ def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> Retrieva
         results = RetrievalResults.from_json(found)
         if results.layer != features.layer:
             tell(f"{path} is of layer {results.layer}, not of layer {features.layer}: left out")
+            return None
+        measured = {run for method in results.methods for run in method.runs}
+        if others := sorted(measured - {run.id for run in runs_of(artifacts, features)}):
+            tell(
+                f"{path} is of run {others[0]}, which is none on the features {features.store.folder.name}: left out; "
+                "`pipeline retrieve` measures those that are"
+            )
             return None
         return results
     except (PipelineError, TypeError, KeyError) as error:

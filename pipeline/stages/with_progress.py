@@ -203,16 +203,14 @@ def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)
     todo = list(points(grid))
     at_hand = LoadedFeatures(session.artifacts)
     trained = _sweep_at_once(session, to_do(session.artifacts, todo, at_hand), devices)
-    runs: list[Run] = []
-    scores: list[Score] = []
+    runs: dict[str, tuple[Run, Score]] = {}  # points may share a run: a setting changes no closed form
     with session.console.progress("sweeping") as bar:
         for done, point in enumerate(todo):
             bar.update(done, len(todo), f"{point.fit.method}, {point.fit.head}")
             here = do_point(session.artifacts, point, devices[0], at_hand.of(point))
             trained |= here.trained
-            runs += here.runs
-            scores += here.scores
-    return Swept(runs, len(trained), scores)
+            runs |= {run.id: (run, score) for run, score in zip(here.runs, here.scores, strict=True)}
+    return Swept([run for run, _ in runs.values()], len(trained), [score for _, score in runs.values()])
 
 
 def _sweep_at_once(session: Session, lacking: ToDo, devices: Sequence[str]) -> frozenset[str]:

@@ -30,7 +30,7 @@ _MOST_LEVELS = 4
 def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Score]) -> Iterator[Table | str]:
     """Facts, epochs, and the scores that are kept, protocol by protocol."""
     yield _facts(run)
-    if history:
+    if history and not run.closed_form:  # which has no epoch
         yield _epochs(run, history)
     levels = run.record["levels"]
     for _, group in groupby(scores, key=lambda score: (score.protocol, score.k)):

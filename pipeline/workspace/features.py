@@ -128,6 +128,10 @@ def find_store(artifacts: Artifacts, backbone: str, layer: int, *, dataset: str 
         name = artifacts.backbone_source(lasting_source(backbone)).name
         named = [store for store in stores if store.description["backbone"] == name]
     fitting = exact or [store for store in named if is_layer(store.description, layer)]
+    if exact and layer != -1 and not is_layer(exact[0].description, layer):
+        raise PipelineError(
+            f"{backbone} holds layer {exact[0].description['layer']}, not layer {layer}", "leave one of the two out"
+        )
     if not fitting:
         raise PipelineError(
             f"no features of layer {layer} of {backbone} in {artifacts.features}",

@@ -51,6 +51,15 @@ class TestReading:
         pl.DataFrame({"v": vectors.tolist()}).write_parquet(tmp_path / "mine.parquet")
         np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.parquet", dataset), vectors)
 
+    def test_parquet_whose_ids_are_in_another_order_is_refused(self, dataset, vectors, tmp_path):
+        order = np.random.default_rng(1).permutation(len(dataset))
+        shuffled = pl.DataFrame({"id": order, "v": vectors[order].tolist()})
+        shuffled.write_parquet(tmp_path / "mine.parquet")
+        with pytest.raises(PipelineError, match="column id numbers the rows in another order"):
+            read_embeddings(tmp_path / "mine.parquet", dataset)
+        shuffled.sort("id").write_parquet(tmp_path / "mine.parquet")
+        np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.parquet", dataset), vectors)
+
     @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
     @pytest.mark.parametrize("suffix", ["npy", "parquet"])
     def test_bytes_are_taken_as_they_are_and_it_is_said(self, dataset, vectors, tmp_path, dtype, suffix):

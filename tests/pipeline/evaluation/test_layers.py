@@ -57,3 +57,7 @@ def test_what_is_of_one_layer_is_not_taken_for_another(pipeline, small_csv):
     left = {layer: read_retrieval(artifacts, labelled_features(artifacts, layer=layer)) for layer in (-4, -1)}
     assert left[-4].layer == 3
     assert left[-1] is None
+
+    named = ("--backbone", features[-4].store.folder.name)
+    assert "holds layer 3, not layer 5" in pipeline.fails("score", *named, "--layer", "5")
+    assert pipeline.json("score", *named, "--layer", "3")["scores"] == pipeline.json("score", *named)["scores"]

@@ -62,6 +62,23 @@ def test_all_three_kinds_of_files_are_one_feature_set(pipeline, small_csv, tmp_p
     assert pipeline.json("embed", small_csv, "--embeddings", tmp_path / "a.npy")["fingerprint"] not in found
 
 
+def test_a_page_shows_no_search_of_vectors_that_had_the_name_before(pipeline, small_csv, tmp_path, vectors):
+    def measured(given: np.ndarray, *more: str) -> str:
+        np.save(tmp_path / "mine.npy", given)
+        pipeline.json("embed", small_csv, "--embeddings", tmp_path / "mine.npy")
+        pipeline.json("fit-head", "--method", "lda")
+        for command in more:
+            pipeline.json(command, "--queries", "10", "--engines", "flat")
+        page = pipeline("report")
+        assert page.returncode == 0, page.stderr
+        return page.stderr
+
+    assert "left out" not in measured(vectors, "retrieve")
+    noise = np.random.default_rng(1).normal(size=vectors.shape).astype(np.float32)
+    assert "none on the features mine-" in measured(noise)
+    assert "left out" not in measured(vectors)
+
+
 def test_one_text_with_two_vectors_names_both_rows(pipeline, tmp_path, vectors):
     twice = write_csv(tmp_path / "twice.csv", [*rows(), (rows()[4][0], *rows()[4][1:])])
     np.save(tmp_path / "v.npy", np.vstack([vectors, vectors[5]]))

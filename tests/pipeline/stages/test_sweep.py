@@ -150,6 +150,17 @@ def test_a_schedule_is_an_axis_and_the_method_s_own_is_no_other_run(embedded, no
     assert "one-cycle" in embedded.fails("sweep", *SMALL_GRID, "--schedules", "cosine")
 
 
+def test_a_closed_form_is_one_run_whatever_the_settings_and_can_be_shown(embedded):
+    grid = ("--methods", "lda", "--heads", "paper,linear", "--lrs", "1e-4,1e-3", "--seeds", "1,2")
+    found = embedded.json("sweep", *grid)
+    assert (len(found["runs"]), found["trained"]) == (1, 1)
+    frame = pl.read_parquet(found["output"])
+    assert frame.height == frame.unique(["run", "dim", "level"]).height == 4 * 2
+    shown = embedded("runs", "show", found["runs"][0]["id"])
+    assert shown.returncode == 0, shown.stderr
+    assert "the epoch kept" not in shown.stdout
+
+
 MEETING = """
 import json, sys, time
 from pathlib import Path
