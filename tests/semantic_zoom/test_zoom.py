@@ -210,7 +210,6 @@ def test_a_text_is_no_nearer_to_itself_than_a_cosine_can_be(zoom):
 
 
 def test_that_training_does_not_pay_is_said(store, caplog):
-    """Labels that have nothing to do with the texts: joint keeps a closed form, which looks like any other head."""
-    mixed = [PATHS[row] for row in np.random.default_rng(0).permutation(len(PATHS))]
-    Zoom.fit(TEXTS, mixed, store=store, device="cpu")  # chance decides: a GPU draws other numbers
+    """The domains are told by the closed form without an error, so joint has nothing to gain on it."""
+    Zoom.fit(TEXTS, [path[0] for path in PATHS], store=store)
     assert "training does not pay here" in caplog.text

@@ -94,7 +94,7 @@ def test_what_is_printed_is_kept_for_the_report(run):
 
 def test_it_is_readable_at_80_columns_and_says_what_is_simulated(fitted):
     options = ("--methods", "v5", "--filter-dim", "64", "--candidates", "12", "--engines", "flat")
-    done = fitted("retrieve", "--corpus-size", "100", *options, COLUMNS="80")
+    done = fitted("retrieve", "--corpus-size", "100", "--device", "cpu", *options, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     assert "100 documents: 72 texts of the training split and 28 simulated copies" in done.stdout
     head = next(line.split() for line in done.stdout.splitlines() if "cand." in line)
