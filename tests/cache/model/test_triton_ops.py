@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch's CUDA builds")
+can_run = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="no GPU: run in the interpreter's process")
 
 from cache.batching.packing import pack
 from cache.batching.ragged import Sequences
@@ -27,6 +29,17 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, device=DEVICE)
 
 
+@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the kernels run in this process")
+def test_they_hold_in_the_interpreter():
+    """In a process of its own: Triton decides when it is first imported, and another test may have imported it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([*command, __file__], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "13 passed" in done.stdout
+
+
+@can_run
 def test_norm_and_gate_are_those_of_torch():
     torch.manual_seed(0)
     states, weight, both = random(5, 96), random(96), random(5, 2 * 1100)
@@ -35,6 +48,7 @@ def test_norm_and_gate_are_those_of_torch():
     assert torch.allclose(fused.gate(both), EAGER.gate(both), atol=1e-5)
 
 
+@can_run
 @pytest.mark.parametrize("window", [None, 37])
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("blocks", [(64, 64), (64, 32), (32, 64)])
