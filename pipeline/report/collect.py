@@ -6,6 +6,7 @@ What is kept beside the runs is read, what is missing is measured by the same st
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +23,10 @@ from pipeline.evaluation.embeddings import Scorable, baselines_of, run_scorable
 from pipeline.evaluation.recommend import answer, layer_sentences
 from pipeline.evaluation.score import PROTOCOLS
 from pipeline.evaluation.scores import Score, from_json, method_names
-from pipeline.report.charts import Style, styles
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.frames import accuracy_frame, history_frame
 from pipeline.report.html import isolated
+from pipeline.report.looks import Style, styles
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts, DatasetSource
@@ -106,11 +107,6 @@ class ReportData:
         return named if layer is None else f"{named} --layer {layer}"
 
     @property
-    def title(self) -> str:
-        """The page's title."""
-        return page_title(self.features)
-
-    @property
     def dims(self) -> tuple[int, ...]:
         """Prefixes of the first run."""
         return tuple(self.runs[0].record["dims"])
@@ -180,26 +176,27 @@ def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> Retrieva
     is named and left out: a page lacks a section, not the command its page.
     """
     path = retrieval_path(artifacts, features)
+    if not os.path.lexists(path):
+        return None
+    from pipeline.retrieval.results import RetrievalResults  # brings torch
+
     try:
-        found = read_record(path, dict[str, Any])
+        found = read_record(path, RetrievalResults)
         if found is None:
             return None
-        from pipeline.retrieval.results import RetrievalResults  # brings torch
-
-        results = RetrievalResults.from_json(found)
-        if results.layer != features.layer:
-            tell(f"{path} is of layer {results.layer}, not of layer {features.layer}: left out")
+        if found.layer != features.layer:
+            tell(f"{path} is of layer {found.layer}, not of layer {features.layer}: left out")
             return None
-        measured = {run for method in results.methods for run in method.runs}
+        measured = {run for method in found.methods for run in method.runs}
         if others := sorted(measured - {run.id for run in runs_of(artifacts, features)}):
             tell(
                 f"{path} is of run {others[0]}, which is none on the features {features.store.folder.name}: left out; "
                 "`pipeline retrieve` measures those that are"
             )
             return None
-        return results
-    except (PipelineError, TypeError, KeyError) as error:
-        tell(f"{path}: {error}; left out: `pipeline retrieve` writes it again")
+        return found
+    except PipelineError as error:
+        tell(f"{error}; left out: `pipeline retrieve` writes it again")
         return None
 
 

@@ -11,10 +11,9 @@ from markupsafe import Markup
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.scores import by_method
 from pipeline.report import charts
-from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import parent_confusions, parent_errors
-from pipeline.report.html import Section, chart, grid, legend, numbers, table, tag
+from pipeline.report.html import Figure, Section, grid, legend, numbers, table, tag
 from pipeline.report.summary import GALLERY
 
 MOST_PARENTS = 24
@@ -27,26 +26,35 @@ def confusion(report_data: ReportData) -> Section:
     frame = parent_errors(entries, hierarchy)
     coarse, fine = report_data.levels[0], report_data.levels[-1]
     totals, title = _totals(frame), f"What goes wrong: confusion by {coarse}"
+    ends = dict.fromkeys((report_data.dims[0], report_data.dims[-1]))
     if not totals["wrong"].max():  # charts of nothing would look broken
-        dims = " and ".join(str(dim) for dim in dict.fromkeys((report_data.dims[0], report_data.dims[-1])))
         said = (
-            f"Nothing: at {dims} dims every answer on {fine} in the gallery protocol is right, by every trained method."
+            f"Nothing: at {' and '.join(map(str, ends))} dims every answer on {fine} in the gallery protocol is right, "
+            "by every trained method."
         )
         return Section("confusion", title, tag("div", tag("p", said)))
-    made, kinds = {}, []
-    for i, dim in enumerate(dict.fromkeys((report_data.dims[0], report_data.dims[-1]))):
+    kinds, top = [], float(totals["wrong"].max()) * 1.05  # type: ignore[arg-type]
+    for i, dim in enumerate(ends):
         here = totals.filter(dim=dim)
-        made[f"errors-{i}"] = charts.errors_chart(here, report_data.methods, float(totals["wrong"].max()) * 1.05 or 1.0)  # type: ignore[arg-type]
-        kinds.append(chart(f"errors-{i}", f"At {dim} dims", f"Wrong answers on {fine} at {dim} dims. {_wrong(here)}"))
+        wrong = (
+            f"{r['method']} {r['wrong']:.1f} %, {r['sibling']:.1f} of it below the right parent"
+            for r in here.to_dicts()
+        )
+        alt = f"Wrong answers on {fine} at {dim} dims. {'; '.join(wrong)}."
+        kinds.append(Figure(f"errors-{i}", f"At {dim} dims", alt, charts.errors_chart(here, report_data.methods, top)))
     short = frame.filter(dim=report_data.dims[0])
     order = short.group_by("parent").agg(pl.col("wrong").mean()).sort("wrong", "parent", descending=[True, False])
     worst = order["parent"].to_list()[:MOST_PARENTS]
-    made["parents"] = charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), report_data.looks, worst)
-    figures = [chart("parents", f"Wrong on {fine} by {coarse}, at {report_data.dims[0]} dims",
-                       f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.")]  # fmt: skip
+    figures = [
+        Figure(
+            "parents",
+            f"Wrong on {fine} by {coarse}, at {report_data.dims[0]} dims",
+            f"Share of wrong answers on {fine} by {coarse}; most for {worst[0]}.",
+            charts.parents_chart(short.filter(pl.col("parent").is_in(worst)), report_data.looks, worst),
+        )
+    ]
     if hierarchy.depth > 1 and short["stranger"].max():
-        made["matrix"], shown = _matrix(report_data, entries, worst)
-        figures.append(shown)
+        figures.append(_matrix(report_data, entries, worst))
     words = (
         f"Of the answers on {fine} in the gallery protocol: a wrong {fine} below the right {coarse} is a smaller error "
         f"than one below another. Means over seeds."
@@ -69,17 +77,7 @@ def confusion(report_data: ReportData) -> Section:
             summary="The numbers as tables, and the most frequent confusions",
         ),
     )  # fmt: skip
-    return Section("confusion", title, body, made)
-
-
-def _wrong(frame: pl.DataFrame) -> str:
-    return (
-        "; ".join(
-            f"{r['method']} {r['wrong']:.1f} %, {r['sibling']:.1f} of it below the right parent"
-            for r in frame.to_dicts()
-        )
-        + "."
-    )
+    return Section("confusion", title, body, [*kinds, *figures])
 
 
 def _totals(frame: pl.DataFrame) -> pl.DataFrame:
@@ -90,7 +88,7 @@ def _totals(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by("method", "dim", maintain_order=True).agg(weighted)
 
 
-def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str]) -> tuple[Spec, Markup]:
+def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str]) -> Figure:
     """The heat map of parents taken for one another, of the method with fewest errors at the shortest prefix."""
     coarse, dim = report_data.levels[0], report_data.dims[0]
     totals = _totals(parent_errors(entries, report_data.dataset.hierarchy)).filter(dim=dim)
@@ -100,7 +98,7 @@ def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence
     frame = frame.filter(pl.col("truth").is_in(parents), pl.col("answer").is_in(parents))
     caption = f"{method} at {dim} dims: the wrong {coarse} that texts are given"
     most = "" if top is None else f" Most: {top['truth']} taken for {top['answer']}, {top['share']:.1f} % of its texts."
-    return charts.confusion_chart(frame, parents, coarse), chart("matrix", caption, f"{caption}.{most}")
+    return Figure("matrix", caption, f"{caption}.{most}", charts.confusion_chart(frame, parents, coarse))
 
 
 def _pairs_table(report_data: ReportData) -> Markup:

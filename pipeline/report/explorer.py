@@ -155,11 +155,12 @@ class _Map(NamedTuple):
 def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[int, int, str], None]) -> dict[str, _Map]:
     """One map per scorable: neighbours one after another (the search takes every core), layouts side by side."""
     dims = _common_dims(scorables)
+    kept = {name: one.folder / f"map-{NEAREST}-{DRAWING}.npz" for name, one in scorables.items() if one.folder}
     maps: dict[str, _Map] = {}
     drawn = {}
     with ThreadPoolExecutor() as pool:
         for name, scorable in scorables.items():
-            found = _read_map(scorable)
+            found = None if name not in kept else _read_map(kept[name])
             own = tuple(dict.fromkeys(min(dim, scorable.dims[-1]) for dim in dims))
             if found is None or found.dims != own or found.neighbours.shape[1] != len(shown):
                 from heads.knn import prefix_neighbours  # brings torch, which kept maps need not wait for
@@ -172,32 +173,23 @@ def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[in
         for done, (name, (own, near, places)) in enumerate(drawn.items()):
             progress(done, len(drawn), name)
             maps[name] = _Map(own, near.indices, near.similarities, places.result())
-            _keep_map(scorables[name], maps[name])
+            if name in kept:
+                _keep_map(kept[name], maps[name])
     return {name: maps[name] for name in scorables}
 
 
-def _map_file(scorable: Scorable) -> Path | None:
-    return None if scorable.folder is None else scorable.folder / f"map-{NEAREST}-{DRAWING}.npz"
-
-
-def _read_map(scorable: Scorable) -> _Map | None:
+def _read_map(path: Path) -> _Map | None:
     """Read a kept map; None if there is none or it is damaged (it is drawn again)."""
-    path = _map_file(scorable)
-    if path is None:
-        return None
-    arrays = read_arrays(path, ("dims", "neighbours", "cosines", "places"))
+    arrays = read_arrays(path, _Map._fields)
     if arrays is None:
         return None
-    dims = tuple(arrays["dims"].tolist())
-    return _Map(dims, arrays["neighbours"].astype(np.int64), arrays["cosines"], arrays["places"])
+    dims, neighbours = tuple(arrays["dims"].tolist()), arrays["neighbours"].astype(np.int64)
+    return _Map(dims, neighbours, arrays["cosines"], arrays["places"])
 
 
-def _keep_map(scorable: Scorable, made: _Map) -> None:
-    path = _map_file(scorable)
-    if path is not None:
-        small = made.neighbours.astype(np.uint16)
-        arrays = {"dims": np.array(made.dims), "neighbours": small, "cosines": made.cosines, "places": made.places}
-        keep_arrays(path, arrays, compress=False)
+def _keep_map(path: Path, made: _Map) -> None:
+    small = {"dims": np.array(made.dims), "neighbours": made.neighbours.astype(np.uint16)}
+    keep_arrays(path, {**made._asdict(), **small}, compress=False)
 
 
 def _places(neighbours: Ints, start: Points) -> Points:

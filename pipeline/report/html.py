@@ -8,17 +8,33 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from pipeline.report.charts import Reach, Spec, Style
+from pipeline.report.looks import Reach, Spec, Style
 from pipeline.terminal.escape import shown, shown_on_page
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A chart: the name of its place, its caption, what it shows in words, and its specification."""
+
+    place: str
+    caption: str
+    alt: str
+    spec: Spec
+
+    @property
+    def markup(self) -> Markup:
+        """The place where the page's script draws it."""
+        drawn = tag("div", tag("div", id=f"chart-{self.place}"), class_="chart", role="img", aria_label=self.alt)
+        return tag("figure", tag("figcaption", self.caption), drawn)
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, what stands below it, and the charts by the name of their place.
+    """A heading, what stands below it, and the charts in it.
 
     `measured`: whether there is something to show; what is not measured yet is collapsed.
     """
@@ -26,35 +42,22 @@ class Section:
     id: str
     title: str
     body: Markup
-    charts: Mapping[str, Spec] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
     measured: bool = True
 
 
 def legend(looks: Mapping[str, Style]) -> Markup:
     """Names beside their colour and shape."""
-    return tag(
-        "ul",
-        [
-            tag(
-                "li",
-                tag("span", class_=f"key {look.shape} {look.colour}", aria_hidden="true"),
-                name,
-            )
-            for name, look in looks.items()
-        ],
-        class_="legend",
-    )
+    keys = {
+        name: tag("span", class_=f"key {look.shape} {look.colour}", aria_hidden="true") for name, look in looks.items()
+    }
+    return tag("ul", [tag("li", key, name) for name, key in keys.items()], class_="legend")
 
 
-def chart(place: str, caption: str, alt: str) -> Markup:
-    """The place of a chart, with its caption and what it shows in words."""
-    drawn = tag("div", tag("div", id=f"chart-{place}"), class_="chart", role="img", aria_label=alt)
-    return tag("figure", tag("figcaption", caption), drawn)
-
-
-def grid(figures: Sequence[Markup]) -> Markup:
+def grid(figures: Sequence[Figure]) -> Markup:
     """Figures side by side where there is room: in rows of three where two would leave a hole."""
-    return tag("div", *figures, class_="grid three" if len(figures) in (3, 5) or len(figures) > 6 else "grid")
+    three = len(figures) in (3, 5) or len(figures) > 6
+    return tag("div", *(figure.markup for figure in figures), class_="grid three" if three else "grid")
 
 
 def typed(lines: Sequence[str]) -> Markup:
@@ -76,8 +79,6 @@ def not_yet(id_: str, title: str, what: str, command: str, names: str) -> Sectio
 
 _SHORT = 26
 """Names of rows up to so many characters stand on one line."""
-
-
 Content = str | Iterable[str]
 _PERCENT = re.compile(r"(?<=\d) %")
 """Where a line is not to end: before the sign of a number."""

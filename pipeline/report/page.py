@@ -28,8 +28,6 @@ import cache
 from pipeline.report import provenance
 from pipeline.report.collect import ReportData, gather, page_name, page_title
 from pipeline.report.html import Section, tag
-from pipeline.report.sections import sections
-from pipeline.report.summary import answer_section, summary
 from pipeline.terminal import extras
 from pipeline.terminal.command import Session
 from pipeline.terminal.escape import shown_on_page
@@ -117,6 +115,9 @@ def page(report_data: ReportData, vega: str) -> str:
 
     The same material gives the same bytes, but for the line with the day.
     """
+    from pipeline.report.sections import sections  # these draw with altair, an extra
+    from pipeline.report.summary import answer_section, summary
+
     shown = [
         answer_section(report_data),
         explorer_section(report_data),
@@ -129,8 +130,9 @@ def page(report_data: ReportData, vega: str) -> str:
     scripts = (vega, _source("explorer.js"), _source("charts.js"))
     return TEMPLATES.get_template("page.html").render(
         data=report_data,
+        title=page_title(report_data.features),
         sections=present,
-        charts=shown_on_page({name: spec for section in present for name, spec in section.charts.items()}),
+        charts=shown_on_page({figure.place: figure.spec for section in present for figure in section.figures}),
         explorer=report_data.explorer and shown_on_page(report_data.explorer.to_json()),
         style=Markup(_source("style.css")),
         scripts=[Markup(text) for text in scripts],
@@ -164,7 +166,7 @@ def explorer_section(report_data: ReportData) -> Section | None:
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
         "are exact, by cosine of the prefixes."
     )
-    body = tag("div", tag("p", words), Markup(_source("explorer.html")), tag("p", note, class_="note"))
+    body = tag("div", tag("p", words), Markup(TEMPLATES.get_template("explorer.html").render()), tag("p", note, class_="note"))
     return Section("explorer", "See it: the explorer", body)
 
 

@@ -9,7 +9,8 @@ import polars as pl
 
 from pipeline.report import charts
 from pipeline.report.collect import ReportData
-from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
+from pipeline.report.html import Figure, Section, axis_note, bullets, grid, legend, not_yet, numbers, table, tag
+from pipeline.report.looks import reach_of, styles
 
 if TYPE_CHECKING:
     from pipeline.retrieval.results import RetrievalResults
@@ -23,7 +24,7 @@ def recall(report_data: ReportData) -> Section:
         return not_yet("recall", TITLE, "Retrieval was not measured yet", "retrieve", report_data.options)
     frame, finest = retrieval_frame(report_data.retrieval), report_data.levels[-1]
     known = report_data.looks
-    looks = {**charts.styles([*known, *frame["method"].unique(maintain_order=True)]), **known}
+    looks = {**styles([*known, *frame["method"].unique(maintain_order=True)]), **known}
     shown = {name: look for name, look in looks.items() if name in frame["method"].to_list()}
     filters = sorted(frame["dims"].unique().to_list())
     plans = (
@@ -31,20 +32,20 @@ def recall(report_data: ReportData) -> Section:
         ("flops", "recall", "Recall at 10 against operations", filters),
         ("flops", "precision", f"{finest}: share of the ten found with the query's label, against operations", filters),
     )
-    made, figures = {}, []
+    figures = []
     for i, (cost, value, caption, dims) in enumerate(plans):
         here = frame.filter(pl.col("dims").is_in(dims)).drop_nulls(value)
         if here.is_empty():
             continue
-        reach = charts.reach_of(here[value])
-        made[f"recall-{i}"] = charts.recall_chart(here, shown, cost, value, reach)
-        figures.append(chart(f"recall-{i}", f"{caption}. {axis_note(reach)}", f"{caption}. {_best(here, value)}"))
+        reach = reach_of(here[value])
+        spec, alt = charts.recall_chart(here, shown, cost, value, reach), f"{caption}. {_best(here, value)}"
+        figures.append(Figure(f"recall-{i}", f"{caption}. {axis_note(reach)}", alt, spec))
     body = tag(
         "div", tag("p", _words(report_data, filters)), bullets(report_data.retrieval.sentences),
         legend(shown),
         grid(figures), numbers(_table(frame, finest)),
     )  # fmt: skip
-    return Section("recall", TITLE, body, made)
+    return Section("recall", TITLE, body, figures)
 
 
 def retrieval_frame(found: RetrievalResults) -> pl.DataFrame:

@@ -13,9 +13,10 @@ from pipeline.report import charts
 from pipeline.report.collect import ReportData
 from pipeline.report.confusion import confusion
 from pipeline.report.frames import gallery_frame, steerability_frame
-from pipeline.report.html import Section, axis_note, bullets, chart, grid, legend, not_yet, numbers, table, tag
+from pipeline.report.html import Figure, Section, axis_note, bullets, grid, legend, not_yet, numbers, table, tag
+from pipeline.report.looks import reach_of
 from pipeline.report.recall import recall
-from pipeline.report.summary import GALLERY, figure
+from pipeline.report.summary import GALLERY, accuracy_table, ends, figure
 
 
 def spoken(report_data: ReportData, protocol: str) -> str:
@@ -37,33 +38,25 @@ def sections(report_data: ReportData) -> list[Section]:
 
 def accuracy(report_data: ReportData) -> Section:
     """What each prefix knows of each level, under both protocols, untrained baselines beside."""
-    frame = report_data.accuracies
-    made, body = {}, []
+    every, body = [], []
     for protocol in report_data.entries:
-        figures = []
+        figures, frame, said = [], report_data.accuracies.filter(protocol=protocol), spoken(report_data, protocol)
         for i, level in enumerate(report_data.levels):
-            here = frame.filter(protocol=protocol, level=level)
-            reach = charts.reach_of(here["low"], here["high"])
-            place = f"accuracy-{protocol}-{i}"
-            made[place] = charts.accuracy_chart(here, report_data.looks, reach)
-            alt = f"{protocol}: accuracy on {level} by dimensions kept. {_ends(here)}"
-            figures.append(chart(place, f"{level}. {axis_note(reach)}", alt))
-        body += [
-            tag("h3", spoken(report_data, protocol)),
-            grid(figures),
-            numbers(_accuracy_table(report_data, frame, protocol)),
-        ]
+            here = frame.filter(level=level)
+            reach = reach_of(here["low"], here["high"])
+            alt = f"{protocol}: accuracy on {level} by dimensions kept. {ends(here)}"
+            spec = charts.accuracy_chart(here, report_data.looks, reach)
+            figures.append(Figure(f"accuracy-{protocol}-{i}", f"{level}. {axis_note(reach)}", alt, spec))
+        every += figures
+        rows = accuracy_table(f"{said}: accuracy in % [95 %]", frame, report_data.levels, "n")
+        body += [tag("h3", said), grid(figures), numbers(rows)]
     words = (
         "Prefix j is the truncated vector, normalised. Lines are means over seeds, upright bars 95 % intervals; points "
         "are set apart sideways so that no bar hides another. * is untrained: the backbone's features cut short, and "
         "their principal components. Every chart has its own upright scale, said above it."
     )
-    return Section(
-        "accuracy",
-        "How small: accuracy against dims",
-        tag("div", tag("p", words), legend(report_data.looks), *body),
-        made,
-    )
+    content = tag("div", tag("p", words), legend(report_data.looks), *body)
+    return Section("accuracy", "How small: accuracy against dims", content, every)
 
 
 def galleries(report_data: ReportData) -> Section:
@@ -74,25 +67,20 @@ def galleries(report_data: ReportData) -> Section:
         return not_yet("galleries", title, what, "report", report_data.options)
     frame = gallery_frame(report_data.cells, report_data.levels)
     dim = report_data.dims[0]
-    made, figures = {}, []
+    figures = []
     for i in dict.fromkeys((0, len(report_data.levels) - 1)):
+        where = f"{report_data.levels[i]} at {dim} dims"
         here = frame.filter(level=report_data.levels[i], dim=dim)
-        reach = charts.reach_of(here["low"], here["high"])
-        made[f"galleries-{i}"] = charts.gallery_chart(here, report_data.looks, reach)
-        alt = f"Accuracy on {report_data.levels[i]} at {dim} dims by size of the gallery. {_sizes(here)}"
-        figures.append(chart(f"galleries-{i}", f"{report_data.levels[i]} at {dim} dims. {axis_note(reach)}", alt))
+        reach = reach_of(here["low"], here["high"])
+        alt = f"Accuracy on {where} by size of the gallery. {_sizes(here)}"
+        spec = charts.gallery_chart(here, report_data.looks, reach)
+        figures.append(Figure(f"galleries-{i}", f"{where}. {axis_note(reach)}", alt, spec))
     words = (
         "The same test texts are asked in every gallery; drawn five times. Solid: rows that the heads were trained on. "
         "Dashed: held-out rows. Where the two lie on one another, it is the size that matters, not the training."
     )
-    head = (
-        "method",
-        "rows from",
-        "gallery",
-        "dims",
-        *report_data.levels,
-        f"own {report_data.levels[-1]}, % of neighbours",
-    )
+    own = f"own {report_data.levels[-1]}, % of neighbours"
+    head = ("method", "rows from", "gallery", "dims", *report_data.levels, own)
     rows = [
         (name, origin, f"{size:,}", width, *(figure(r) for r in part.to_dicts()), f"{part['own'][-1]:.0f}")
         for (name, origin, size, width), part in frame.group_by("method", "rows", "gallery", "dim", maintain_order=True)
@@ -101,7 +89,7 @@ def galleries(report_data: ReportData) -> Section:
         "div", tag("p", words), *_crossings(report_data), legend(report_data.trained_looks),
         grid(figures), numbers(table("Accuracy in % [95 %] by gallery", head, rows, text=range(2))),
     )  # fmt: skip
-    return Section("galleries", title, body, made)
+    return Section("galleries", title, body, figures)
 
 
 def steerability(report_data: ReportData) -> Section | None:
@@ -120,11 +108,12 @@ def steerability(report_data: ReportData) -> Section | None:
         "coarse gain": f"Coarse gain: {coarse} at {short} dims minus at {full}",
         "fine gain": f"Fine gain: {fine} at {full} dims minus at {short}",
     }
-    made, figures = {}, []
+    figures = []
     for i, (term, caption) in enumerate(captions.items()):
         here = frame.filter(term=term)
-        made[f"steerability-{i}"] = charts.steerability_chart(here, report_data.looks, reach)
-        figures.append(chart(f"steerability-{i}", caption, f"{caption}, in points. {_steers(here)}"))
+        said = "; ".join(f"{r['method']} ({r['protocol']}) {r['value']:+.1f}" for r in here.to_dicts())
+        spec = charts.steerability_chart(here, report_data.looks, reach)
+        figures.append(Figure(f"steerability-{i}", caption, f"{caption}, in points. {said}.", spec))
     words = (
         "A method can have a high S by losing fine accuracy at short prefixes, so S is never shown without its terms. "
         "Filled points: gallery. Hollow points: leave-one-out, the published protocol."
@@ -134,12 +123,8 @@ def steerability(report_data: ReportData) -> Section | None:
         for (name, protocol), part in frame.group_by("method", "protocol", maintain_order=True)
     ]
     data = table("Steerability in points [95 %]", ("method", "protocol", *captions), rows, text=range(2))
-    return Section(
-        "steerability",
-        "How steerable: coarse and fine gain",
-        tag("div", tag("p", words), legend(report_data.trained_looks), grid(figures), numbers(data)),
-        made,
-    )
+    body = tag("div", tag("p", words), legend(report_data.trained_looks), grid(figures), numbers(data))
+    return Section("steerability", "How steerable: coarse and fine gain", body, figures)
 
 
 def training(report_data: ReportData) -> Section | None:
@@ -147,52 +132,29 @@ def training(report_data: ReportData) -> Section | None:
     frame = report_data.histories
     if frame.is_empty():
         return None
-    made, figures = {}, []
+    figures = []
     shown = [*dict.fromkeys((report_data.levels[0], report_data.levels[-1])), "loss"]
     for i, quantity in enumerate(name for name in shown if name in frame["quantity"]):
         here = frame.filter(quantity=quantity)
-        reach = None if quantity == "loss" else charts.reach_of(here["value"])
+        reach = None if quantity == "loss" else reach_of(here["value"])
         title = "mean loss of the epoch" if reach is None else "accuracy, % of validation texts"
-        made[f"training-{i}"] = charts.training_chart(here, report_data.looks, title, reach)
         caption = (
             "Training loss. Methods minimise different sums: compare its course, not its height."
             if reach is None
             else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(reach)}"
         )
-        figures.append(chart(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}"))
+        spec = charts.training_chart(here, report_data.looks, title, reach)
+        figures.append(Figure(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}", spec))
     words = " ".join(["One line per seed; the point marks the epoch that was kept.", *report_data.layers])
+    head = ("method", "seed", "quantity", "epoch", "value")
     rows = [
-        (
-            r["method"],
-            r["seed"],
-            r["quantity"],
-            r["epoch"],
-            f"{r['value']:.3f}" if r["quantity"] == "loss" else f"{r['value']:.1f}",
-        )
+        (*(r[name] for name in head[:-1]), f"{r['value']:.{3 if r['quantity'] == 'loss' else 1}f}")
         for r in frame.to_dicts()
     ]
-    data = numbers(table("Training by epoch", ("method", "seed", "quantity", "epoch", "value"), rows, text=range(3)))
+    data = numbers(table("Training by epoch", head, rows, text=range(3)))
     drawn = {name: report_data.looks[name] for name in frame["method"].unique(maintain_order=True)}
     body = tag("div", tag("p", words), legend(drawn), grid(figures), data)
-    return Section("training", "How it was trained", body, made)
-
-
-def _accuracy_table(report_data: ReportData, frame: pl.DataFrame, protocol: str) -> Markup:
-    here = frame.filter(protocol=protocol)
-    rows = [
-        (name, dim, part["n"][0], *(figure(row) for row in part.to_dicts()))
-        for (name, dim), part in here.group_by("method", "dim", maintain_order=True)
-    ]
-    caption = f"{spoken(report_data, protocol)}: accuracy in % [95 %]"
-    return table(caption, ("method", "dims", "n", *report_data.levels), rows)
-
-
-def _ends(frame: pl.DataFrame) -> str:
-    parts = []
-    for (name,), part in frame.group_by("method", maintain_order=True):
-        first, last = part.row(0, named=True), part.row(-1, named=True)
-        parts.append(f"{name}: {first['value']:.1f} % at {first['dim']}, {last['value']:.1f} % at {last['dim']}")
-    return "; ".join(parts) + "."
+    return Section("training", "How it was trained", body, figures)
 
 
 def _sizes(frame: pl.DataFrame) -> str:
@@ -202,10 +164,6 @@ def _sizes(frame: pl.DataFrame) -> str:
         ends = (f"{row['value']:.1f} % at {row['gallery']:,}" for row in (first, last))
         parts.append(f"{name}, {origin} rows: {', '.join(ends)}")
     return "; ".join(parts) + "."
-
-
-def _steers(frame: pl.DataFrame) -> str:
-    return "; ".join(f"{r['method']} ({r['protocol']}) {r['value']:+.1f}" for r in frame.to_dicts()) + "."
 
 
 def _curves(frame: pl.DataFrame) -> str:

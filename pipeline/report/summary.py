@@ -22,15 +22,14 @@ from pipeline.evaluation.metrics import smallest_prefix
 from pipeline.evaluation.recommend import Answer, Ranking, advice, answer, nothing_told, rankings
 from pipeline.evaluation.scores import by_method
 from pipeline.report import charts
-from pipeline.report.charts import Spec
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import difference_frame
-from pipeline.report.html import Section, chart, grid, numbers, table, tag
+from pipeline.report.html import Figure, Section, grid, numbers, table, tag
+from pipeline.report.looks import reach_of, span_of
 
 GALLERY, PUBLISHED = "gallery", "leave-one-out"
 _MOST = 6
-
-
+"""Differences that a small gallery alone shows and that are drawn, at most."""
 _ONE_ROW = 4
 """Charts that stand side by side on a wide screen."""
 
@@ -46,14 +45,15 @@ def answer_section(report_data: ReportData) -> Section:
     else:
         headline = found.sentence(report_data.levels)
         shown = shown_methods(report_data, found)
-    specs, figures = _charts(frame.filter(pl.col("method").is_in(shown)), shown, report_data)
+    frame = frame.filter(pl.col("method").is_in(shown))
+    figures = _charts(frame, shown, report_data)
     rests = tag("p", basis(report_data), class_="note")
     shown_first = [rests, grid(figures)] if len(figures) > _ONE_ROW else [grid(figures), rests]  # on the first screen
     body = tag(
         "div", tag("p", headline, class_="headline"), *shown_first,
-        numbers(_table(frame.filter(pl.col("method").is_in(shown)), report_data.levels)), class_="answer",
+        numbers(accuracy_table("Accuracy in % [95 %], gallery", frame, report_data.levels)), class_="answer",
     )  # fmt: skip
-    return Section("answer", "Which to use", body, specs)
+    return Section("answer", "Which to use", body, figures)
 
 
 def shown_methods(report_data: ReportData, found: Answer) -> tuple[str, ...]:
@@ -77,34 +77,40 @@ def basis(report_data: ReportData) -> str:
     )
 
 
-def _table(frame: pl.DataFrame, levels: Sequence[str]) -> Markup:
+def accuracy_table(caption: str, frame: pl.DataFrame, levels: Sequence[str], *facts: str) -> Markup:
+    """Accuracies of one protocol, a row per method and prefix; `facts`: columns of the frame to stand before."""
     rows = [
-        (name, dim, *(figure(row) for row in part.to_dicts()))
+        (name, dim, *(part[fact][0] for fact in facts), *(figure(row) for row in part.to_dicts()))
         for (name, dim), part in frame.group_by("method", "dim", maintain_order=True)
     ]
-    return table("Accuracy in % [95 %], gallery", ("method", "dims", *levels), rows)
+    return table(caption, ("method", "dims", *facts, *levels), rows)
 
 
-def _charts(frame: pl.DataFrame, shown: Sequence[str], report_data: ReportData) -> tuple[dict[str, Spec], list[Markup]]:
-    specs, figures = {}, []
+def ends(frame: pl.DataFrame) -> str:
+    """Accuracies at the shortest prefix and in full, for who does not see the chart."""
+    said = (
+        f"{name}: {part['value'][0]:.1f} % at {part['dim'][0]}, {part['value'][-1]:.1f} % at {part['dim'][-1]}"
+        for (name,), part in frame.group_by("method", maintain_order=True)
+    )
+    return "; ".join(said) + "."
+
+
+def _charts(frame: pl.DataFrame, shown: Sequence[str], report_data: ReportData) -> list[Figure]:
+    figures, looks = [], {name: report_data.looks[name] for name in shown}
     for place, level in enumerate(report_data.levels):
         here = frame.filter(level=level)
-        reach = charts.reach_of(here["low"], here["high"])
-        specs[f"answer-{place}"] = charts.answer_chart(here, {name: report_data.looks[name] for name in shown}, reach)
-        ends = "; ".join(
-            f"{name}: {part['value'][0]:.1f} % at {part['dim'][0]}, {part['value'][-1]:.1f} % at {part['dim'][-1]}"
-            for (name,), part in here.group_by("method", maintain_order=True)
-        )
-        figures.append(chart(f"answer-{place}", level, f"Accuracy on {level} by dimensions kept. {ends}."))
-    return specs, figures
+        spec = charts.answer_chart(here, looks, reach_of(here["low"], here["high"]))
+        alt = f"Accuracy on {level} by dimensions kept. {ends(here)}"
+        figures.append(Figure(f"answer-{place}", level, alt, spec))
+    return figures
 
 
 def summary(report_data: ReportData) -> Section:
     """How sure the answer is: every method against the advised one, and what a small gallery makes of it."""
     sentences = advice(report_data.entries[GALLERY], report_data.levels, report_data.comparisons[GALLERY] or None)
     ranked = rankings(report_data.comparisons[GALLERY], report_data.levels)
-    specs, figures, against = _against(report_data)
-    lost, undone = _undone(report_data)
+    figures, against = _against(report_data)
+    drawn, undone = _undone(report_data)
     body = tag(
         "div",
         tag("p", sentences[0], class_="lead"),
@@ -117,33 +123,32 @@ def summary(report_data: ReportData) -> Section:
         undone,
         tag("p", sample_sentence(report_data), class_="note"),
     )  # fmt: skip
-    return Section("summary", "How sure", body, {**specs, **lost})
+    return Section("summary", "How sure", body, [*figures, *drawn])
 
 
-def _against(report_data: ReportData) -> tuple[dict[str, Spec], list[Markup], str]:
+def _against(report_data: ReportData) -> tuple[list[Figure], str]:
     """A chart per level of the differences from the advised method, at the shortest prefix and in full."""
     found = answer(report_data.entries[GALLERY])
     name = report_data.methods[0] if found is None else found.method
     frame = difference_frame(report_data.comparisons[GALLERY], name, report_data.levels)
     if frame.is_empty():
-        return {}, [], name
-    reach = charts.span_of(frame["low"], frame["high"])
-    specs, figures = {}, []
+        return [], name
+    reach, figures = span_of(frame["low"], frame["high"]), []
     for place, level in enumerate(report_data.levels):
         here = frame.filter(level=level)
         said = "; ".join(f"{r['method']} {r['value']:+.1f} ({r['vectors']})" for r in here.to_dicts())
-        specs[f"against-{place}"] = charts.difference_chart(here, report_data.looks, reach)
-        figures.append(chart(f"against-{place}", level, f"Difference from {name} on {level} in points. {said}."))
-    return specs, figures, name
+        alt = f"Difference from {name} on {level} in points. {said}."
+        figures.append(Figure(f"against-{place}", level, alt, charts.difference_chart(here, report_data.looks, reach)))
+    return figures, name
 
 
-def _undone(report_data: ReportData) -> tuple[dict[str, Spec], Markup]:
+def _undone(report_data: ReportData) -> tuple[list[Figure], Markup]:
     """What the published protocol's small gallery shows and the realistic one does not: a line per difference."""
     lost = does_not_survive(report_data)
     head = tag("h3", "What does not survive a realistic gallery")
     if not lost:
         few = "No significant difference of the small-gallery protocol is undone by the realistic gallery."
-        return {}, Markup().join([head, tag("p", few)])
+        return [], Markup().join([head, tag("p", few)])
     shown = lost[:_MOST]
     names = [_spelled(report_data, small) for small, _ in shown]
     frame = pl.DataFrame({
@@ -161,13 +166,10 @@ def _undone(report_data: ReportData) -> tuple[dict[str, Spec], Markup]:
     first = "Significant in the small gallery and not in the realistic one"
     drawn = f"; the largest {len(shown)} are drawn" if len(lost) > len(shown) else ""
     counted = f" {len(lost)} differences are significant in the first and not in the second{drawn}."
-    body = [
-        head,
-        tag("p", _protocols(report_data) + counted),
-        chart("undone", caption, f"{caption}. {said}."),
-        numbers(table(first, ("difference", "small gallery", "realistic gallery"), rows)),
-    ]
-    return {"undone": charts.dumbbell_chart(frame, names)}, Markup().join(body)
+    figure = Figure("undone", caption, f"{caption}. {said}.", charts.dumbbell_chart(frame, names))
+    words = tag("p", _protocols(report_data) + counted)
+    inside = numbers(table(first, ("difference", "small gallery", "realistic gallery"), rows))
+    return [figure], Markup().join([head, words, figure.markup, inside])
 
 
 def _spelled(report_data: ReportData, row: Comparison) -> str:

@@ -64,31 +64,30 @@
     });
     image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(place))}`;
   };
-  const button = (label, action, where) => {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.textContent = label;
+  const button = (label, action) => {
+    const made = Object.assign(document.createElement("button"), { type: "button", textContent: label });
     made.addEventListener("click", action);
-    where.append(made);
+    return made;
+  };
+  const tools = (...buttons) => {
+    const made = Object.assign(document.createElement("div"), { className: "tools" });
+    made.append(...buttons);
     return made;
   };
   for (const name of Object.keys(specs)) {
-    const place = document.getElementById(`chart-${name}`), tools = document.createElement("div");
-    tools.className = "tools";
-    button("SVG", () => saved(svgOf(place), "image/svg+xml", `${name}.svg`), tools).setAttribute("aria-label", `Save chart ${name} as SVG`);
-    button("PNG", () => png(place, name), tools).setAttribute("aria-label", `Save chart ${name} as PNG`);
-    place.closest("figure").append(tools);
+    const place = document.getElementById(`chart-${name}`);
+    const svg = button("SVG", () => saved(svgOf(place), "image/svg+xml", `${name}.svg`)), image = button("PNG", () => png(place, name));
+    for (const one of [svg, image]) one.setAttribute("aria-label", `Save chart ${name} as ${one.textContent}`);
+    place.closest("figure").append(tools(svg, image));
   }
   for (const table of document.querySelectorAll("main table")) {
-    const tools = document.createElement("div");
-    tools.className = "tools";
     const copy = button("Copy table", async () => {
       const rows = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()).join("\t")).join("\n");
       await navigator.clipboard.writeText(rows);
       copy.textContent = "Copied";
       setTimeout(() => { copy.textContent = "Copy table"; }, 1500);
-    }, tools);
-    table.closest(".scroll").after(tools);
+    });
+    table.closest(".scroll").after(tools(copy));
   }
 
   let drawing = Promise.resolve();

@@ -54,10 +54,10 @@
     const levels = shared(a, b);
     return levels === depth ? "same" : levels === 0 ? "far" : levels === 1 ? "near" : "mid";
   };
-  const element = (name, className, text) => {
+  const element = (name, attributes = {}, ...children) => {
     const made = document.createElement(name);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
     return made;
   };
 
@@ -259,7 +259,7 @@
   const index = (panel) => {
     const { width, height } = panel.canvas.getBoundingClientRect();
     const columns = Math.ceil(width / CELL), rows = Math.ceil(height / CELL);
-    const first = new Int32Array(columns * rows).fill(-1), next = panel.grid?.next || new Int32Array(count);
+    const first = new Int32Array(columns * rows).fill(-1), next = new Int32Array(count);
     for (let i = 0; i < count; i += 1) {
       const x = panel.x[i], y = panel.y[i];
       if (x < 0 || y < 0 || x >= width || y >= height) continue;
@@ -267,10 +267,10 @@
       next[i] = first[cell];
       first[cell] = i;
     }
-    panel.grid = { columns, rows, first, next, stale: false };
+    panel.grid = { columns, rows, first, next };
   };
   const at = (panel, x, y) => {
-    if (!panel.grid || panel.grid.stale) index(panel);
+    if (!panel.grid) index(panel);
     const { columns, rows, first, next } = panel.grid;
     let best = -1, closest = CELL * CELL;
     const [column, row] = [Math.floor(x / CELL), Math.floor(y / CELL)];
@@ -284,16 +284,15 @@
     }
     return best;
   };
-  const stale = (panel) => { if (panel.grid) panel.grid.stale = true; };
 
   const DURATION = 450;
   const move = (panel, animated) => {
     cancelAnimationFrame(panel.frame);
     const goal = targets(panel);
     panel.tip.hidden = true;
+    panel.grid = null;
     if (!animated || still.matches) {
       [panel.x, panel.y, panel.from] = [goal.x, goal.y, null];
-      stale(panel);
       draw(panel);
       return;
     }
@@ -306,7 +305,7 @@
         panel.y[i] = panel.from.y[i] + (goal.y[i] - panel.from.y[i]) * eased;
       }
       if (share < 1) panel.frame = requestAnimationFrame(tick); else panel.from = null;
-      stale(panel);
+      panel.grid = null;
       draw(panel);
     };
     panel.frame = requestAnimationFrame(tick);
@@ -318,20 +317,16 @@
     const ends = [...new Set([depth - 1, 0])];
     panel.count.textContent = `Of the ${found.length} nearest: ${ends.map((level, i) => `${sharing(level)} ${i ? "" : "share "}its ${data.levels[level]}`).join(", ")}`;
     panel.list.replaceChildren(...found.map(({ other, cosine }) => {
-      const kind = relation(state.chosen, other), item = element("li"), button = element("button");
-      button.type = "button";
-      button.dataset.text = other;
-      const words = element("span", "words", data.texts[other]), where = element("bdi", "path", path(other, 32));
-      words.dir = "auto";
-      where.title = path(other);
-      const sign = element("span", `sign ${kind}`, signs[kind]);
-      sign.setAttribute("aria-label", inWords(state.chosen, other));
-      sign.title = inWords(state.chosen, other);
-      sign.setAttribute("role", "img");
-      button.append(sign, element("span", "cosine", cosine.toFixed(2)), words, where);
+      const kind = relation(state.chosen, other), said = inWords(state.chosen, other);
+      const button = element(
+        "button", { type: "button", "data-text": other },
+        element("span", { class: `sign ${kind}`, role: "img", "aria-label": said, title: said }, signs[kind]),
+        element("span", { class: "cosine" }, cosine.toFixed(2)),
+        element("span", { class: "words", dir: "auto" }, data.texts[other]),
+        element("bdi", { class: "path", title: path(other) }, path(other, 32)),
+      );
       button.addEventListener("click", () => choose(other));
-      item.append(button);
-      return item;
+      return element("li", {}, button);
     }));
   };
 
@@ -370,25 +365,26 @@
   };
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
+  // Where a pointer is on a map, in pixels, and how wide the map is.
+  const inside = (panel, event) => {
+    const box = panel.canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top, box.width];
+  };
   const hover = (panel, event) => {
-    const box = panel.canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-    const text = at(panel, x, y);
+    const [x, y, width] = inside(panel, event), text = at(panel, x, y);
     panel.tip.hidden = text < 0;
     if (text < 0) return;
-    const words = element("span", "words", data.texts[text]), where = element("bdi", "where", path(text, 40));
-    panel.tip.replaceChildren(words, where, ...(text === state.chosen ? [] : [element("span", "how", inWords(state.chosen, text))]));
-    const right = x > box.width / 2;
+    const how = text === state.chosen ? [] : [element("span", { class: "how" }, inWords(state.chosen, text))];
+    const words = element("span", { class: "words" }, data.texts[text]);
+    panel.tip.replaceChildren(words, element("bdi", { class: "where" }, path(text, 40)), ...how);
+    const right = x > width / 2;
     panel.tip.style.left = right ? "" : `${x + 12}px`;
-    panel.tip.style.right = right ? `${box.width - x + 12}px` : "";
+    panel.tip.style.right = right ? `${width - x + 12}px` : "";
     panel.tip.style.top = `${Math.max(0, y - 10)}px`;
   };
 
   for (const panel of panels) {
-    for (const [i, view] of views.entries()) {
-      const option = element("option", "", view.name);
-      option.value = i;
-      panel.select.append(option);
-    }
+    panel.select.append(...views.map((view, i) => element("option", { value: i }, view.name)));
     panel.select.value = views.indexOf(panel.view);
     panel.select.addEventListener("change", () => {
       panel.view = views[panel.select.value];
@@ -410,14 +406,14 @@
     panel.canvas.addEventListener("pointerleave", () => { panel.tip.hidden = true; });
     panel.canvas.addEventListener("click", (event) => {
       if (panel.drag && panel.drag.moved) return;
-      const box = panel.canvas.getBoundingClientRect(), text = at(panel, event.clientX - box.left, event.clientY - box.top);
+      const [x, y] = inside(panel, event), text = at(panel, x, y);
       if (text >= 0) choose(text);
     });
     panel.canvas.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && document.activeElement !== panel.canvas) return; // the page scrolls until the map is clicked
       event.preventDefault();
-      const box = panel.canvas.getBoundingClientRect();
-      zoomAt(panel, Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top, false);
+      const [x, y] = inside(panel, event);
+      zoomAt(panel, Math.exp(-event.deltaY / 300), x, y, false);
     }, { passive: false });
     panel.canvas.addEventListener("dblclick", () => { whole(panel); move(panel, true); });
     const zoomed = (factor) => { const { width, height } = panel.canvas.getBoundingClientRect(); zoomAt(panel, factor, width / 2, height / 2, true); };
@@ -447,11 +443,8 @@
     const hits = [];
     for (let i = 0; words.length && i < count && hits.length < 20; i += 1) if (words.every((word) => folded[i].includes(word))) hits.push(i);
     found.replaceChildren(...hits.map((text, place) => {
-      const option = element("li", "", data.texts[text]);
-      option.id = `zoom-found-${place}`;
-      option.dir = "auto";
-      option.dataset.text = text;
-      option.setAttribute("role", "option");
+      const attributes = { id: `zoom-found-${place}`, role: "option", dir: "auto", "data-text": text };
+      const option = element("li", attributes, data.texts[text]);
       option.addEventListener("mousedown", (event) => { event.preventDefault(); pick(option); });
       return option;
     }));
@@ -478,33 +471,25 @@
   if (depth === 3) spoken.mid = `same ${data.levels[1]}, other ${data.levels[2]}`;
   if (depth > 3) spoken.mid = `same ${data.levels[1]} or finer, other ${data.levels[depth - 1]}`;
   for (const kind of ["same", "mid", "near", "far"].filter((name) => name in spoken)) {
-    const item = element("li");
-    const sign = element("span", `sign ${kind}`, signs[kind]);
-    sign.setAttribute("aria-hidden", "true");
-    item.append(sign, element("span", "", spoken[kind]));
-    byId("zoom-legend").append(item);
+    const sign = element("span", { class: `sign ${kind}`, "aria-hidden": "true" }, signs[kind]);
+    byId("zoom-legend").append(element("li", {}, sign, element("span", {}, spoken[kind])));
   }
   // The coarse labels by name, most frequent first: hovering or focusing one dims the others.
   const names = byId("zoom-labels");
+  const key = (colour) => element("span", { class: "key", style: `--key: var(--${colour})` });
   for (const { label, size } of bySize.slice(0, COLOURS)) {
-    const item = element("li"), button = element("button"), key = element("span", "key");
-    key.style.setProperty("--key", `var(--k${hue[label]})`);
-    button.type = "button";
-    const name = element("bdi", "", shortened(data.classes[0][label], 40));
-    button.append(key, name, element("span", "size", size.toLocaleString("en")));
-    button.title = data.classes[0][label];
+    const name = data.classes[0][label];
+    const button = element(
+      "button", { type: "button", title: name }, key(`k${hue[label]}`), element("bdi", {}, shortened(name, 40)),
+      element("span", { class: "size" }, size.toLocaleString("en")),
+    );
     const dim = (place) => { state.dimmed = place; panels.forEach(draw); };
     for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => dim(hue[label]));
     for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => dim(-1));
-    item.append(button);
-    names.append(item);
+    names.append(element("li", {}, button));
   }
-  if (bySize.length > COLOURS) {
-    const item = element("li"), key = element("span", "key");
-    key.style.setProperty("--key", "var(--dust)");
-    item.append(key, element("span", "", `${bySize.length - COLOURS} smaller`));
-    names.append(item);
-  }
+  const smaller = element("span", {}, `${bySize.length - COLOURS} smaller`);
+  if (bySize.length > COLOURS) names.append(element("li", {}, key("dust"), smaller));
   const colouring = byId("zoom-colour");
   colouring.options[0].textContent = data.levels[0];
   colouring.value = state.colour;

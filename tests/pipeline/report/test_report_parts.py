@@ -13,10 +13,10 @@ import data
 from pipeline.claims.published import DIFFERENCE
 from pipeline.claims.verdicts import judge
 from pipeline.evaluation.comparison import Comparison, Entry, compare
-from pipeline.report.charts import styles
 from pipeline.report.explorer import cut, shown_rows
 from pipeline.report.frames import accuracy_frame, parent_confusions, parent_errors
 from pipeline.report.html import table, tag
+from pipeline.report.looks import styles
 from pipeline.report.page import TEMPLATES
 from pipeline.report.tsne import _repulsion, layout, principal_plane, rotation
 from pipeline.terminal.escape import shown, shown_on_page
