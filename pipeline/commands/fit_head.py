@@ -25,7 +25,7 @@ def COMMAND(session: Session, methods: tuple[str, ...], **options: Any) -> dict[
 
     A run that exists already, with the same data, features, method, settings and seed, is not trained again.
     """
-    from pipeline.evaluation.recommend import layer_sentences
+    from pipeline.stages.layers import layer_sentences
     from pipeline.stages.with_progress import features_of, fit_stage
     from pipeline.workspace.runs import runs_on
 

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
 from pipeline.evaluation.predictions import STEERABILITY, STEERING_SPAN, Predictions
-from pipeline.evaluation.scores import Interval, to_json
+from pipeline.evaluation.ranking import Comparison
 
 Floats = NDArray[np.float64]
 Runs = Mapping[int | None, Predictions]
 Method = tuple[str, Runs]
+Cell = tuple[int, int, int]
+"""Prefix of a, prefix of b, level."""
 
-LEVEL = 0.05
-"""Adjusted p below which a sentence says "beats"."""
 OVERALL = "mean accuracy"
 """Metric of `overall`: the mean over all prefixes and levels that two methods share."""
 
@@ -45,103 +45,6 @@ class Entry:
     predictions: Predictions
     untrained: bool = False
     closed_form: bool = False
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One row: a against b in one metric. Shares, not points; differences are a - b.
-
-    `prefix` (1 is the shortest), `dim` and `level` are None for steerability and its two terms; `dim_b` is that of b,
-    another only where the full vectors have different lengths. `ci95` and `p` are over n seeds, None where they cannot
-    be had (see `statistics.PairedTest`); `texts_ci95` is over texts, `interval` over both.
-    """
-
-    a: str
-    b: str
-    metric: str
-    prefix: int | None
-    dim: int | None
-    dim_b: int | None
-    level: int | None
-    n: int
-    mean_a: float
-    mean_b: float
-    mean_difference: float
-    sd: float | None
-    ci95: Interval | None
-    p: float | None
-    p_holm: float | None
-    cohens_d: float | None
-    texts_ci95: Interval
-    interval: Interval
-
-    @property
-    def leader(self) -> int:
-        """1 if a is ahead, -1 if b is, 0 if there is no significant difference."""
-        return statistics.sign(self.interval)
-
-    @property
-    def against_a(self) -> str:
-        """The name of b, and what it has more than a, in points with the interval over seeds and texts."""
-        turned = self.seen_from(self.b)
-        return f"{self.b} {points(turned.mean_difference, turned.interval)}"
-
-    def seen_from(self, method: str) -> Comparison:
-        """The row with `method`, one of the two, as a."""
-        if method == self.a:
-            return self
-
-        def turned(interval: Interval) -> Interval:
-            return -interval[1], -interval[0]
-
-        return replace(
-            self,
-            a=self.b,
-            b=self.a,
-            dim=self.dim_b,
-            dim_b=self.dim,
-            mean_a=self.mean_b,
-            mean_b=self.mean_a,
-            mean_difference=-self.mean_difference,
-            ci95=None if self.ci95 is None else turned(self.ci95),
-            cohens_d=None if self.cohens_d is None else -self.cohens_d,
-            texts_ci95=turned(self.texts_ci95),
-            interval=turned(self.interval),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as `compare --json` prints it."""
-        return {**to_json(self), "sentence": self.sentence()}
-
-    def sentence(self, levels: Sequence[str] | None = None) -> str:
-        """Say the row in plain words.
-
-        :param levels: names of the levels; by default "level 0" and so on.
-        """
-        where = self.metric.replace("_", " ")
-        if self.level is not None:
-            where = f"{levels[self.level] if levels else f'level {self.level}'} at {self.dim} dims"
-        equal = f"no significant difference between {self.a} and {self.b} on {where}"
-        low, high = self.texts_ci95 if self.ci95 is None else self.ci95
-        if self.p_holm is not None and self.p_holm >= LEVEL:
-            return f"{equal}: {points(self.mean_difference, (low, high))}, n={self.n}, p={self.p_holm:.2g} (Holm)"
-        ahead = self.mean_difference >= 0
-        first, second = (self.a, self.b) if ahead else (self.b, self.a)
-        low, high = (low, high) if ahead else (-high, -low)
-        gap = f"{abs(self.mean_difference) * 100:.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
-        if self.p_holm is None:
-            sure = f"{gap} over texts, n={self.n}, too few seeds to test"
-            return f"{equal}: {sure}" if low <= 0 else f"{first} is ahead of {second} on {where} by {sure}"
-        return f"{first} beats {second} on {where} by {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
-
-
-def points(value: float, interval: Interval) -> str:
-    """A difference of shares in points with its interval, with so many decimals that it says what it said unrounded."""
-    for decimals in (1, 2, 3):
-        middle, low, high = (round(share * 100, decimals) + 0.0 for share in (value, *interval))  # no minus before 0
-        if statistics.sign((low, high)) == statistics.sign(interval):
-            break
-    return f"{middle:+.{decimals}f} points [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def compare(entries: Sequence[Entry]) -> list[Comparison]:
@@ -207,6 +110,11 @@ def by_method(entries: Sequence[Entry]) -> dict[str, Runs]:
     return dict(methods)
 
 
+def first_of(runs: Runs) -> Predictions:
+    """The predictions of the first seed, which have the texts and prefixes of all of them."""
+    return next(iter(runs.values()))
+
+
 def _pairs(entries: Sequence[Entry]) -> list[tuple[Method, Method]]:
     methods = by_method(entries)
     if len(methods) < 2:
@@ -221,22 +129,16 @@ def _pairs(entries: Sequence[Entry]) -> list[tuple[Method, Method]]:
 
 
 def _same_queries(one: Predictions, other: Predictions) -> bool:
-    facts = [
-        (predictions.protocol, predictions.k, predictions.gallery, predictions.origin) for predictions in (one, other)
-    ]
-    queries = np.array_equal(one.query_index, other.query_index)
-    return facts[0] == facts[1] and queries and np.array_equal(one.labels, other.labels)
+    facts = ("protocol", "k", "gallery", "origin", "query_index", "labels")
+    return all(np.array_equal(getattr(one, fact), getattr(other, fact)) for fact in facts)
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A metric of a pair: the cells of `outcomes` it is the mean of, as (prefix of a, prefix of b, level).
-
-    `steering`: instead, a column of `steering`.
-    """
+    """A metric of a pair: the cells of `outcomes` it is the mean of; `steering`: instead, a column of `steering`."""
 
     metric: str
-    cells: tuple[tuple[int, int, int], ...] = ()
+    cells: tuple[Cell, ...] = ()
     steering: int | None = None
 
     def values(self, predictions: Predictions, side: int) -> Floats:
@@ -257,15 +159,17 @@ class _Column:
         return 1.0 if self.steering is None else float(2 * STEERING_SPAN[self.steering])
 
 
-def _shared(a: Runs, b: Runs) -> tuple[tuple[int, int, int], ...]:
-    """Cells of the prefixes that both have; of the full vectors if they share no length."""
-    first, second = next(iter(a.values())), next(iter(b.values()))
+def _shared(a: Runs, b: Runs, *, ends: bool = False) -> tuple[Cell, ...]:
+    """Cells of the prefixes that both have; of the full vectors too if they share no length, or if `ends`."""
+    first, second = first_of(a), first_of(b)
     pairs = [(i, second.dims.index(dim)) for i, dim in enumerate(first.dims) if dim in second.dims]
-    ends = (len(first.dims) - 1, len(second.dims) - 1)
-    return tuple((i, j, level) for i, j in pairs or [ends] for level in range(first.labels.shape[1]))
+    full = (len(first.dims) - 1, len(second.dims) - 1)
+    if full not in pairs and (ends or not pairs):
+        pairs.append(full)
+    return tuple((*pair, level) for pair in pairs for level in range(first.labels.shape[1]))
 
 
-def _telling(cells: Sequence[tuple[int, int, int]], labels: NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
+def _telling(cells: Sequence[Cell], labels: NDArray[np.int64]) -> tuple[Cell, ...]:
     """Leave out levels on which all texts have one class, unless there are no others: every answer there is right."""
     found = tuple(cell for cell in cells if len(np.unique(labels[labels[:, cell[2]] >= 0, cell[2]])) > 1)
     return found or tuple(cells)
@@ -273,12 +177,8 @@ def _telling(cells: Sequence[tuple[int, int, int]], labels: NDArray[np.int64]) -
 
 def _columns(a: Runs, b: Runs) -> list[_Column]:
     """Accuracy at every shared prefix, of the full vectors too where they differ in length, then the steerability."""
-    first, second = next(iter(a.values())), next(iter(b.values()))
-    cells = _shared(a, b)
-    if first.dims[-1] != second.dims[-1]:
-        ends = (len(first.dims) - 1, len(second.dims) - 1)
-        cells = tuple(dict.fromkeys((*cells, *((*ends, level) for level in range(first.labels.shape[1])))))
-    columns = [_Column("accuracy", (cell,)) for cell in cells]
+    first, second = first_of(a), first_of(b)
+    columns = [_Column("accuracy", (cell,)) for cell in _shared(a, b, ends=True)]
     if first.steerability is None or first.dims != second.dims:
         return columns
     return columns + [_Column(name, steering=i) for i, name in enumerate(STEERABILITY)]
@@ -297,7 +197,7 @@ def _rows(pairs: Sequence[tuple[Method, Method, Sequence[_Column]]]) -> list[Com
             spans.append(column.span)
     if not pairs:
         return []
-    first, span = next(iter(pairs[0][0][1].values())), np.array(spans)
+    first, span = first_of(pairs[0][0][1]), np.array(spans)
     texts = statistics.bootstrap_interval(
         np.stack(differences, axis=1), first.query_index, span=(-span, span), seed=first.seed
     )
@@ -307,7 +207,7 @@ def _rows(pairs: Sequence[tuple[Method, Method, Sequence[_Column]]]) -> list[Com
 
 def _row(a: Method, b: Method, column: _Column, means: Sequence[Floats], texts: Floats) -> Comparison:
     """One metric of a pair: means [s] of a and of b by seed, and the interval of their difference over texts."""
-    first, second = next(iter(a[1].values())), next(iter(b[1].values()))
+    first, second = first_of(a[1]), first_of(b[1])
     test, over_texts = statistics.paired_test(means[0] - means[1]), (float(texts[0]), float(texts[1]))
     cell = column.cells[0] if len(column.cells) == 1 else None
     span = (-column.span, column.span)

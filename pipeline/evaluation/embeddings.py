@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import data
 import heads
 from pipeline.errors import PipelineError
+from pipeline.evaluation import metrics
 from pipeline.evaluation.external_embeddings import read_embeddings
 from pipeline.evaluation.predictions import Ints
 from pipeline.evaluation.scores import Identity
@@ -90,14 +91,8 @@ def run_scorable(run: Run, features: LabelledFeatures) -> Scorable:
         supervised = load().labelling.supervised
         if not any(supervised):
             return [[None] * len(supervised) for _ in run.record["dims"]]
-        paths = (load().decode(test, dim=dim) for dim in run.record["dims"])
-        return [
-            [
-                _accuracy(predicted[:, level], labels[:, level]) if trained else None
-                for level, trained in enumerate(supervised)
-            ]
-            for predicted in paths
-        ]
+        shares = (metrics.accuracy(labels, load().decode(test, dim=dim)) for dim in run.record["dims"])
+        return [[float(x) if known else None for x, known in zip(row, supervised, strict=True)] for row in shares]
 
     identity = Identity(
         run.id, features.dataset.id, features.backbone, features.layer, run.method, run.record["head"], run.seed,
@@ -184,9 +179,10 @@ def external_scorables(
 
     given = Identity(None, dataset.id, path.name, None, path.name, None, None)
     components = replace(given, method="pca", untrained=True)
+    within = tuple(dict.fromkeys(min(dim, _rank(dataset, width)) for dim in chosen))
     return [
         Scorable(given, chosen, split, dataset.hierarchy),
-        _untrained("pca", components, _within(chosen, _rank(dataset, width)), split, dataset.hierarchy),
+        _untrained("pca", components, within, split, dataset.hierarchy),
     ]
 
 
@@ -196,19 +192,9 @@ def _spread(width: int) -> tuple[int, ...]:
     return tuple(sorted({*baseline_dims(width), *doublings}))
 
 
-def _accuracy(predicted: Ints, labels: Ints) -> float:
-    """Share of correct labels, of texts that have one."""
-    return float((predicted == labels)[labels >= 0].mean())
-
-
 def _rank(dataset: data.Dataset, width: int) -> int:
     """How many principal components the training texts can have."""
     return max(1, min(width, len(dataset.split_rows("train")) - 1))
-
-
-def _within(dims: Sequence[int], most: int) -> tuple[int, ...]:
-    """The prefixes as far as `most` reaches, and that itself where one goes beyond."""
-    return tuple(dict.fromkeys(min(dim, most) for dim in dims))
 
 
 def _untrained(
@@ -216,7 +202,7 @@ def _untrained(
     folder: Path | None = None,
 ) -> Scorable:  # fmt: skip
     """A baseline, made of the training texts' features when it is asked for."""
-    make = cache(lambda: untrained(name, features("train")[0]))
+    make = cache(lambda: _by_blocks(BASELINES[name](features("train")[0])))
     kept: dict[str, tuple[Vectors, Ints]] = {}
 
     def split(name: str) -> tuple[Vectors, Ints]:
@@ -252,26 +238,9 @@ def baseline_dims(width: int) -> tuple[int, ...]:
     return (*(dim for dim in DIMS if dim < width), width)
 
 
-def untrained(name: str, train: Vectors) -> Embed:
-    """Make the embedding that a baseline is, from what the training texts are without their labels.
-
-    :param name: a key of BASELINES.
-    :param train: [n, H] features of the training split, as stored.
-    :returns: a function from features [m, H] to float32 embeddings [m, H], to be scored at `baseline_dims(H)`.
-    :raises PipelineError: if there is no such baseline.
-    """
-    if name not in BASELINES:
-        raise PipelineError(f"there is no baseline {name!r}", f"choose from {', '.join(BASELINES)}")
-    return BASELINES[name](train)
-
-
-def _features(train: Vectors) -> Embed:
-    return _by_blocks(_normalised)
-
-
 def _centred(train: Vectors) -> Embed:
     centre = _centre(train)
-    return _by_blocks(lambda features: (_normalised(features) - centre).astype(np.float32))
+    return lambda features: (_normalised(features) - centre).astype(np.float32)
 
 
 def _pca(train: Vectors) -> Embed:
@@ -284,7 +253,7 @@ def _pca(train: Vectors) -> Embed:
     _, axes = np.linalg.eigh(scatter)
     axes = axes[:, ::-1]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(centre))] < 0, -1.0, 1.0)
-    return _by_blocks(lambda features: ((_normalised(features) - centre) @ axes).astype(np.float32))
+    return lambda features: ((_normalised(features) - centre) @ axes).astype(np.float32)
 
 
 def _centre(train: Vectors) -> NDArray[np.float64]:
@@ -304,8 +273,6 @@ def _by_blocks(function: Embed) -> Embed:
     """The same function, a block of rows at a time."""
 
     def whole(rows: Vectors) -> Singles:
-        if len(rows) <= _BLOCK:
-            return function(rows)
         made = np.empty(rows.shape, np.float32)
         for first in range(0, len(rows), _BLOCK):
             made[first : first + _BLOCK] = function(rows[first : first + _BLOCK])
@@ -321,8 +288,9 @@ def _normalised(features: Vectors) -> Singles:
 
 
 BASELINES: Mapping[str, Callable[[Vectors], Embed]] = {
-    "features": _features,
+    "features": lambda train: _normalised,
     "centred": _centred,
     "pca": _pca,
 }
-"""Baselines by name; each takes training features and gives the embedding."""
+"""Baselines by name: from the features [n, H] of the training split, as stored and without labels, to the function from
+features [m, H] to float32 embeddings [m, H], to be scored at `baseline_dims(H)`."""

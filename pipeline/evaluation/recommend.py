@@ -1,144 +1,39 @@
 """What the scores mean for someone who must choose: a few plain sentences, each computed, none assumed.
 
 Every method in the table is a candidate, also those that cost nothing: features cut short, principal components, a
-closed form, a flat classifier. All verdicts are of paired comparisons over the same texts (`comparison.Comparison`), so
-no sentence says less, or more, than the table beside it. Nobody can tell from a list who is first by luck: whoever does
-not differ significantly from the first shares its place.
-
-Which layer makes the better feature: what the validation split says of heads trained on several.
-
-In a base model a middle layer often knows more of a text's meaning than the last. Each layer's features have their own
-store and runs, so nothing is computed here: the runs' histories hold what every head scored on the validation texts.
+closed form, a flat classifier. Who is ahead is said as `ranking.py` ranks them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
 
 import numpy as np
 
-from pipeline.evaluation.comparison import Comparison, Entry, Runs, by_method, compare, overall, points
+from pipeline.evaluation.comparison import Entry, Runs, by_method, compare, first_of, overall
 from pipeline.evaluation.embeddings import FLAT
 from pipeline.evaluation.metrics import smallest_prefix
+from pipeline.evaluation.predictions import Floats
+from pipeline.evaluation.ranking import (
+    UNTRAINED,
+    Comparison,
+    Ranking,
+    means_of,
+    place,
+    points,
+    printed,
+    ranking,
+    rankings,
+)
 from pipeline.evaluation.statistics import Estimate, estimates, sign
-from pipeline.workspace.runs import Run
 
 FEW = 10
 """Test texts below which nothing is advised: one text is then worth more than ten points."""
-
 _MUCH = 0.05
 """A difference in accuracy that one would not want to overlook."""
-
 _MOST_LEVELS = 3
 """Levels whose figures one sentence holds."""
-_IN_WORDS = {
-    "features*": "the features as they are (features*)",
-    "centred*": "the features less their mean (centred*)",
-    "pca*": "principal components (pca*)",
-    "lda": "linear discriminants (lda)",
-}
-"""What the methods that train nothing are, for someone who meets their names here first."""
-
-Group = tuple[str, str, tuple[tuple[str, object], ...]]
-
-
-def layer_sentences(runs: Iterable[Run]) -> list[str]:
-    """For each method that was trained alike on several layers, which of them is ahead on validation.
-
-    :param runs: of one dataset and backbone, whatever the layer; those without a validated history are left out.
-    """
-    groups: dict[Group, dict[int, list[float]]] = {}
-    runs = list(runs)
-    if len({run.record["layer"] for run in runs}) < 2:  # no history has to be read
-        return []
-    for run in runs:
-        accuracy = _validated(run)
-        if accuracy is not None:
-            group = (run.method, str(run.record["head"]), tuple(sorted(run.record["hyperparameters"].items())))
-            groups.setdefault(group, {}).setdefault(int(run.record["layer"]), []).append(accuracy)
-    return [_sentence(group, layers) for group, layers in groups.items() if len(layers) > 1]
-
-
-def _validated(run: Run) -> float | None:
-    """Accuracy of the epoch kept, mean of level 0 and the finest, leave-one-out on the full vector."""
-    history = run.history()
-    if history is None:
-        return None
-    scores = [row["score"] for row in history.to_dicts() if row["epoch"] == run.record["best_epoch"]]
-    return None if scores in ([], [None]) else float(scores[0]) / 2
-
-
-def _sentence(group: Group, layers: dict[int, list[float]]) -> str:
-    means = {layer: mean(scores) for layer, scores in layers.items()}
-    ranked = sorted(means, key=lambda layer: (-means[layer], layer))
-    each = ", ".join(f"layer {layer} {_printed(means[layer])} (n = {len(layers[layer])})" for layer in ranked)
-    return f"{group[0]}, {group[1]} head, on validation (mean of the first and the finest level): {each}"
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Methods in one metric. `equal`: those that do not differ significantly from the best, `worse`: the others.
-
-    Both hold the row best - other, by mean of the other, highest first.
-    """
-
-    best: str
-    value: float
-    equal: tuple[Comparison, ...]
-    worse: tuple[Comparison, ...]
-
-    @property
-    def first(self) -> list[str]:
-        """The best and who shares its place."""
-        return [self.best, *(row.b for row in self.equal)]
-
-
-def ranking(rows: Sequence[Comparison]) -> Ranking:
-    """Rank methods by the rows of one metric, prefix and level, all that there are between them.
-
-    The best has the highest mean, of equals the plainest; a method that is not compared with it is left out.
-    """
-    means = _means(rows)
-    best = min(means, key=lambda name: _place(name, means[name]))
-    others = [row.seen_from(best) for row in rows if best in (row.a, row.b)]
-    others.sort(key=lambda row: _place(row.b, row.mean_b))
-    equal = tuple(row for row in others if row.leader <= 0 or _printed(row.mean_a) == _printed(row.mean_b))
-    return Ranking(best, means[best], equal, tuple(row for row in others if row not in equal))
-
-
-def _means(rows: Sequence[Comparison]) -> dict[str, float]:
-    return {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
-
-
-def _place(name: str, mean: float) -> tuple[float, int, str]:
-    """What methods are ordered by, best first: the mean; of equals what trains nothing, then the name.
-
-    Equal to nine digits: the closed form that joint chose is `lda`, but the mean of its seeds may round otherwise.
-    """
-    plain = list(_IN_WORDS)
-    return -round(mean, 9), plain.index(name) if name in plain else len(plain), name
-
-
-def rankings(rows: Sequence[Comparison], levels: Sequence[str]) -> dict[tuple[int | None, str], Ranking]:
-    """The ranking at every prefix and level, by its length and the level's name.
-
-    None is the whole vectors, whatever their lengths, where these differ.
-    """
-    accuracy = [row for row in rows if row.level is not None]
-    whole = {(row.a, row.b, row.level): row for row in accuracy}  # the last of a pair is that of the whole vectors
-    at: dict[int | None, list[Comparison]] = {}
-    for row in accuracy:
-        if row.dim == row.dim_b:
-            at.setdefault(row.dim, []).append(row)
-    if any(row.dim != row.dim_b for row in whole.values()):
-        at[None] = list(whole.values())
-    return {
-        (dim, name): ranking([row for row in found if row.level == level])
-        for dim, found in at.items()
-        for level, name in enumerate(levels)
-    }
 
 
 @dataclass(frozen=True)
@@ -189,8 +84,8 @@ class Answer:
         return f"{said} All {self.full} dims change that by {figures} points{where}."
 
     def _named(self) -> str:
-        if self.method in _IN_WORDS or not self.closed_form:
-            return _IN_WORDS.get(self.method, self.method)
+        if self.method in UNTRAINED or not self.closed_form:
+            return UNTRAINED.get(self.method, self.method)
         return f"{self.method} (which trained nothing here)"
 
 
@@ -200,18 +95,25 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
         return None
     entries = [entry for entry in entries if entry.method != FLAT]
     methods, picked = by_method(entries), _pick(entries)
-    took, means = picked.method, _means(picked.rows)
+    took, means = picked.method, means_of(picked.rows)
     others = [name for name in means if name != took and not _says_the_same(methods[name], methods[took])]
-    rival = min(others, key=lambda name: _place(name, means[name]), default=None)
-    dims = next(iter(methods[took].values())).dims
-    curves = np.mean([predictions.accuracy for predictions in methods[took].values()], axis=0)
-    dim = max(smallest_prefix(curve, dims) for curve in curves.T)
-    at = tuple(map(float, curves[dims.index(dim)]))
+    rival = min(others, key=lambda name: place(name, means[name]), default=None)
+    dims, dim = first_of(methods[took]).dims, max(needed_dims(methods[took]))
+    at = tuple(map(float, _mean_accuracy(methods[took])[dims.index(dim)]))
     closed_form = any(entry.method == took and entry.closed_form for entry in entries)
     width = next((entry.predictions.dims[-1] for entry in entries if entry.method == "features*"), None)
     gains = _gains(methods[took], dims.index(dim))
     few = entries[0].predictions.queries if picked.unsure else None
     return Answer(took, picked.pays, dim, dims[-1], at, gains, rival, closed_form, width, few)
+
+
+def needed_dims(runs: Runs) -> list[int]:
+    """For each level the shortest prefix whose accuracy, mean over seeds, is within one point of the full vector's."""
+    return [smallest_prefix(curve, first_of(runs).dims) for curve in _mean_accuracy(runs).T]
+
+
+def _mean_accuracy(runs: Runs) -> Floats:
+    return np.asarray(np.mean([predictions.accuracy for predictions in runs.values()], axis=0))
 
 
 def _says_the_same(some: Runs, others: Runs) -> bool:
@@ -252,7 +154,7 @@ def _pick(entries: Sequence[Entry]) -> _Pick:
 
 def _gains(runs: Runs, place: int) -> tuple[Estimate, ...]:
     """What the full vector adds to the prefix at `place`, per level."""
-    first = next(iter(runs.values()))
+    first = first_of(runs)
     gains = np.stack([each.outcomes[:, -1] - each.outcomes[:, place] for each in runs.values()])
     (found,) = estimates([gains], first.query_index, span=(-1.0, 1.0), seed=first.seed)
     return tuple(found)
@@ -273,12 +175,12 @@ def advice(entries: Sequence[Entry], levels: Sequence[str], compared: Sequence[C
         return [reason]
     methods = by_method(entries)
     if len(methods) == 1:
-        return [_prefixes(entries[0].method, next(iter(methods.values())), levels)]
+        return [_prefixes(entries[0].method, methods[entries[0].method], levels)]
     ranked = rankings(compare(entries) if compared is None else compared, levels)
     picked = _pick([entry for entry in entries if entry.method != FLAT])
     said = [picked.sentence] if picked.sentence else []
     said.append(_prefixes(picked.method, methods[picked.method], levels))
-    shortest = min(dim for runs in methods.values() for dim in next(iter(runs.values())).dims)
+    shortest = min(first_of(runs).dims[0] for runs in methods.values())
     said.append(_at(ranked, shortest, f"At {shortest} dims", levels))
     if FLAT in methods:
         said.append(_at(ranked, None, "With whole vectors and a flat logistic regression on the features", levels))
@@ -326,13 +228,9 @@ def _whole_percent(value: float) -> str:
     return f"{value * 100:.0f}" if value in (0, 1) or 0.005 <= value < 0.995 else f"{value * 100:.1f}"
 
 
-def _printed(value: float) -> str:
-    return f"{value * 100:.1f} %"
-
-
 def _choice(found: Ranking) -> str:
     """Which method to take, and by how much the others are behind."""
-    mean_of = f"mean accuracy over all prefixes and levels {_printed(found.value)}"
+    mean_of = f"mean accuracy over all prefixes and levels {printed(found.value)}"
     if found.equal:
         others = ", ".join(row.against_a for row in found.equal)
         head = f"no significant difference between {joined(found.first)} ({found.best}: {mean_of}; {others})"
@@ -346,11 +244,11 @@ def _did_not_pay(rows: list[Comparison], found: Ranking, free: set[str]) -> _Pic
     """Take the best of what costs no training, which is as good as the best that was trained, and say so."""
     cheap = next(name for name in found.first if name in free)
     against = [row.seen_from(cheap) for row in rows if cheap in (row.a, row.b)]
-    trained = min((row for row in against if row.b not in free), key=lambda row: _place(row.b, row.mean_b))
+    trained = min((row for row in against if row.b not in free), key=lambda row: place(row.b, row.mean_b))
     gap = points(trained.mean_difference, trained.interval)
     said = (
-        f"Training did not pay here: {cheap}, which takes no training, is right on {_printed(trained.mean_a)} of "
-        f"the texts (mean over all prefixes and levels), {trained.b} on {_printed(trained.mean_b)}: {gap}, "
+        f"Training did not pay here: {cheap}, which takes no training, is right on {printed(trained.mean_a)} of "
+        f"the texts (mean over all prefixes and levels), {trained.b} on {printed(trained.mean_b)}: {gap}, "
         + ("significantly better." if trained.leader > 0 else "no significant difference.")
     )
     worse = [row.b for row in against if row.leader > 0 and row.b not in free and row.b != trained.b]
@@ -360,13 +258,9 @@ def _did_not_pay(rows: list[Comparison], found: Ranking, free: set[str]) -> _Pic
 
 def _prefixes(method: str, runs: Runs, levels: Sequence[str]) -> str:
     """The smallest prefix that each level needs."""
-    dims = next(iter(runs.values())).dims
-    curves = np.mean([predictions.accuracy for predictions in runs.values()], axis=0)
-    needed = []
-    for name, curve in zip(levels, curves.T, strict=True):
-        dim = smallest_prefix(curve, dims)
-        needed.append(f"{name} {dim} dims ({dim * 4:,} bytes)")
-    return f"Smallest prefix of {method} within one point of its full {dims[-1]} dims: {', '.join(needed)}."
+    each = zip(levels, needed_dims(runs), strict=True)
+    needed = ", ".join(f"{name} {dim} dims ({dim * 4:,} bytes)" for name, dim in each)
+    return f"Smallest prefix of {method} within one point of its full {first_of(runs).dims[-1]} dims: {needed}."
 
 
 def _at(found: Mapping[tuple[int | None, str], Ranking], dim: int | None, where: str, levels: Sequence[str]) -> str:
@@ -376,7 +270,7 @@ def _at(found: Mapping[tuple[int | None, str], Ranking], dim: int | None, where:
         if (dim, name) not in found:
             continue
         at = found[dim, name]
-        head = f"{at.best} {_printed(at.value)}"
+        head = f"{at.best} {printed(at.value)}"
         if at.equal:
             head += f", no significant difference from {joined([row.b for row in at.equal])}"
         behind = ", ".join(f"{row.b} by {row.mean_difference * 100:.1f}" for row in at.worse)

@@ -22,6 +22,7 @@ several, a resample is a count per prediction: drawn once for all columns that a
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -137,14 +138,8 @@ def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, draws: int,
         drawn = counts.sum(axis=1, keepdims=True) if whole else counts @ known
         with np.errstate(invalid="ignore"):
             means[start : start + step] = np.round(counts @ filled / drawn, 9)  # what is equal is equal in any order
-    if np.isnan(means).any():
-        return np.stack([_ends_of_known(column) for column in means.T])
-    return np.quantile(means, _TAILS, axis=0).T
-
-
-def _ends_of_known(means: Floats) -> Floats:
-    there = means[~np.isnan(means)]
-    return np.quantile(there, _TAILS) if len(there) else np.full(2, np.nan)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a column may have no outcome at all
+        return np.asarray(np.nanquantile(means, _TAILS, axis=0).T)
 
 
 @lru_cache(maxsize=12)
@@ -221,10 +216,7 @@ def estimates(
     every = bootstrap_interval(np.concatenate(means, axis=1), query_index, span=(low, high), seed=seed)
     of = np.split(every, np.cumsum([one.shape[1] for one in means])[:-1])
     return [
-        [
-            _estimate(outcomes[:, :, i], interval, ends)
-            for i, (interval, ends) in enumerate(zip(found, within.T, strict=True))
-        ]
+        [_estimate(*column) for column in zip(np.moveaxis(outcomes, 2, 0), found, within.T, strict=True)]
         for outcomes, found, within in zip(values, of, spans, strict=True)
     ]
 
@@ -234,12 +226,10 @@ def _estimate(outcomes: Floats, texts: Floats, span: Floats) -> Estimate:
     known = ~np.isnan(outcomes).any(axis=0)
     if not known.any():
         return Estimate(math.nan, math.nan, math.nan, None, len(outcomes))
-    return combine(
-        outcomes[:, known].mean(axis=1), (float(texts[0]), float(texts[1])), (float(span[0]), float(span[1]))
-    )
+    return combine(outcomes[:, known].mean(axis=1), texts.tolist(), span.tolist())
 
 
-def combine(means: ArrayLike, texts: tuple[float, float], span: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+def combine(means: ArrayLike, texts: Sequence[float], span: Sequence[float] = (0.0, 1.0)) -> Estimate:
     """Put the interval over texts of a mean and the spread of the seeds' means together; one seed has the first alone.
 
     :param means: [s], one per seed.

@@ -18,15 +18,17 @@ import polars as pl
 import data
 from pipeline.claims.verdicts import NOT_MEASURED, Judged, judge
 from pipeline.errors import PipelineError
-from pipeline.evaluation.comparison import Comparison, Entry, compare
+from pipeline.evaluation.comparison import Entry, compare
 from pipeline.evaluation.embeddings import Scorable, baselines_of, run_scorable
-from pipeline.evaluation.recommend import answer, layer_sentences
+from pipeline.evaluation.ranking import Comparison
+from pipeline.evaluation.recommend import answer
 from pipeline.evaluation.score import PROTOCOLS
 from pipeline.evaluation.scores import Score, from_json, method_names
 from pipeline.report.explorer import Explorer, explore
 from pipeline.report.frames import accuracy_frame, history_frame
 from pipeline.report.html import isolated
 from pipeline.report.looks import Style, styles
+from pipeline.stages.layers import layer_sentences
 from pipeline.stages.with_progress import entries_stage, grid_stage, score_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts, DatasetSource

@@ -16,8 +16,9 @@ import polars as pl
 
 import data
 from pipeline.evaluation import statistics
-from pipeline.evaluation.comparison import Comparison, Entry, Runs, by_method
+from pipeline.evaluation.comparison import Entry, Runs, by_method, first_of
 from pipeline.evaluation.predictions import STEERING_SPAN, Predictions
+from pipeline.evaluation.ranking import Comparison
 from pipeline.evaluation.scores import Score
 from pipeline.evaluation.scores import by_method as by_name
 from pipeline.workspace.runs import Run
@@ -34,7 +35,7 @@ def accuracy_frame(entries: Mapping[str, Sequence[Entry]], levels: Sequence[str]
         values = [_stacked(runs, lambda one: one.outcomes) for runs in methods.values()]
         figures = statistics.estimates(values, first.query_index, seed=first.seed)
         for (name, runs), of in zip(methods.items(), figures, strict=True):
-            cells = product(next(iter(runs.values())).dims, levels)
+            cells = product(first_of(runs).dims, levels)
             for (dim, level), figure in zip(cells, of, strict=True):
                 rows.append({"protocol": protocol, "method": name, "dim": dim, "level": level, **_percent(figure)})
     return pl.DataFrame(rows)
@@ -67,7 +68,7 @@ def steerability_frame(entries: Mapping[str, Sequence[Entry]]) -> pl.DataFrame:
     """S and its two terms in points, of every protocol and method; no row where there is one level or one prefix."""
     rows = []
     for protocol, found in entries.items():
-        methods = {name: runs for name, runs in by_method(found).items() if _has_terms(runs)}
+        methods = {name: runs for name, runs in by_method(found).items() if first_of(runs).steerability is not None}
         if not methods:
             continue
         first = found[0].predictions
@@ -79,10 +80,6 @@ def steerability_frame(entries: Mapping[str, Sequence[Entry]]) -> pl.DataFrame:
             for term, figure in zip(STEER_TERMS, of, strict=True):
                 rows.append({"protocol": protocol, "method": name, "term": term, **_percent(figure)})
     return pl.DataFrame(rows)
-
-
-def _has_terms(runs: Runs) -> bool:
-    return next(iter(runs.values())).steerability is not None
 
 
 def _percent(figure: statistics.Estimate) -> dict[str, Any]:

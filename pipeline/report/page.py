@@ -166,7 +166,9 @@ def explorer_section(report_data: ReportData) -> Section | None:
         "Distances in a map mean little (it is a drawing of the ten nearest neighbours, as t-SNE makes one); the lists "
         "are exact, by cosine of the prefixes."
     )
-    body = tag("div", tag("p", words), Markup(TEMPLATES.get_template("explorer.html").render()), tag("p", note, class_="note"))
+    body = tag(
+        "div", tag("p", words), Markup(TEMPLATES.get_template("explorer.html").render()), tag("p", note, class_="note")
+    )
     return Section("explorer", "See it: the explorer", body)
 
 

@@ -11,16 +11,14 @@ often.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 import polars as pl
 from markupsafe import Markup
 
-from pipeline.evaluation.comparison import Comparison, points
-from pipeline.evaluation.metrics import smallest_prefix
-from pipeline.evaluation.recommend import Answer, Ranking, advice, answer, nothing_told, rankings
-from pipeline.evaluation.scores import by_method
+from pipeline.evaluation.comparison import by_method
+from pipeline.evaluation.ranking import Comparison, Ranking, points, rankings
+from pipeline.evaluation.recommend import Answer, advice, answer, needed_dims, nothing_told
 from pipeline.report import charts
 from pipeline.report.collect import ReportData
 from pipeline.report.frames import difference_frame
@@ -203,14 +201,9 @@ def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str],
 def prefix_table(report_data: ReportData) -> Markup:
     """The smallest prefix of every method that loses no more than a point against its full vector, by level."""
     rows = []
-    for name, group in by_method(report_data.scores[GALLERY]).items():
-        dims = group[0].dims
-        needed = []
-        for level in range(len(report_data.levels)):
-            curve = [mean(score.prefixes[j].levels[level].accuracy for score in group) for j in range(len(dims))]
-            dim = smallest_prefix(curve, dims)
-            needed.append(f"{dim} dims ({dim * 4:,} bytes)")
-        rows.append((name, *needed))
+    for name, runs in by_method(report_data.entries[GALLERY]).items():
+        if name in report_data.methods:
+            rows.append((name, *(f"{dim} dims ({dim * 4:,} bytes)" for dim in needed_dims(runs))))
     caption = "Smallest prefix within one point of the full vector (gallery protocol, float32 bytes)"
     return table(caption, ("method", *report_data.levels), rows)
 
@@ -266,5 +259,6 @@ def _place(row: Comparison) -> tuple[Any, ...]:
 
 
 def _seeds_of(report_data: ReportData) -> str:
-    counts = sorted({len(group) for group in by_method(report_data.scores[GALLERY]).values()})
+    methods = by_method(report_data.entries[GALLERY])
+    counts = sorted({len(methods[name]) for name in report_data.methods})
     return f"n = {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'} per method"

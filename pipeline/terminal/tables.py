@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from data.summary import Spread, Summary
-from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.gallery_size import SizeEffect
+from pipeline.evaluation.ranking import Comparison
 from pipeline.evaluation.scores import LevelScore, PrefixErrors, PrefixScore, Score, by_method
 from pipeline.terminal.console import duration
 from pipeline.workspace.runs import Run

@@ -8,7 +8,8 @@ import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.comparison import Entry, compare, points
+from pipeline.evaluation.comparison import Entry, compare
+from pipeline.evaluation.ranking import points
 from tests.pipeline.evaluation.predicted import DIMS, predicted
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.comparison import Entry, compare, overall
-from pipeline.evaluation.recommend import Answer, advice, answer, classifier_ahead, ranking, rankings
+from pipeline.evaluation.ranking import ranking, rankings
+from pipeline.evaluation.recommend import Answer, advice, answer, classifier_ahead
 from pipeline.evaluation.statistics import Estimate
 from tests.pipeline.evaluation.predicted import identity, predicted
 

@@ -12,7 +12,8 @@ from markupsafe import Markup
 import data
 from pipeline.claims.published import DIFFERENCE
 from pipeline.claims.verdicts import judge
-from pipeline.evaluation.comparison import Comparison, Entry, compare
+from pipeline.evaluation.comparison import Entry, compare
+from pipeline.evaluation.ranking import Comparison
 from pipeline.report.explorer import cut, shown_rows
 from pipeline.report.frames import accuracy_frame, parent_confusions, parent_errors
 from pipeline.report.html import table, tag
