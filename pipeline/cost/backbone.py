@@ -83,14 +83,8 @@ class Elementwise:
         tokens = np.atleast_1d(np.asarray(lengths, np.float64))
         return round(float((self.a + self.b * tokens + self.c * tokens * tokens).sum()))
 
-    @staticmethod
-    def through(lengths: Sequence[int], counts: Sequence[int]) -> Elementwise:
-        """Learn the polynomial from counts at the first three lengths."""
-        c, b, a = np.linalg.solve(np.vander(np.array(lengths[:3], float), 3), np.array(counts[:3], float))
-        return Elementwise(float(a), float(b), float(c))
 
-
-def count_pass(model: Any, length: int) -> tuple[int, int]:
+def _count_pass(model: Any, length: int) -> tuple[int, int]:
     """Run a text of `length` tokens through a model on the meta device; count its products and what is none."""
     ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
     # the inner counter sees what the model calls, the outer one what that decomposes to
@@ -152,17 +146,11 @@ class BackboneCount:
         return (whole - plain) / whole
 
 
-def count_backbone(backbone: cache.backbone.Backbone) -> BackboneCount:
-    """Count a backbone from its configuration: that of its files, or the published shape where they are not here.
-
-    :raises cache.CacheError: if its configuration can neither be read nor fetched.
-    :raises PipelineError: if transformers knows no such architecture, or it does not run on shapes alone.
-    """
-    return count_config(backbone.name, config_of(backbone))
-
-
 def config_of(backbone: cache.backbone.Backbone) -> dict[str, Any]:
-    """Read a backbone's config.json; of a table's row whose files are not here, the published shape."""
+    """Read a backbone's config.json; of a table's row whose files are not here, the published shape.
+
+    :raises cache.CacheError: if it can neither be read nor fetched.
+    """
     try:
         config = read_json(small_files(backbone) / "config.json")
     except cache.CacheError:
@@ -203,7 +191,6 @@ def build(config: dict[str, Any]) -> Any:
 
     :raises Exception: whatever transformers raises where it cannot.
     """
-    import torch
     from transformers import AutoConfig, AutoModel
 
     fields = {key: value for key, value in config.items() if key not in ("model_type", "_attn_implementation")}
@@ -216,9 +203,10 @@ def _count(name: str, model: Any, *, causal: bool) -> BackboneCount:
     if any(type(module).__name__.endswith("Experts") for module in model.modules()):
         raise ValueError("which of its experts compute depends on the text")
     text = model.config.get_text_config()
-    products, elements = zip(*(count_pass(model, length) for length in _LENGTHS), strict=True)
+    products, elements = zip(*(_count_pass(model, length) for length in _LENGTHS), strict=True)
     once, linear, attention = _quadratic(products)
-    tables = sum(m.weight.numel() for m in model.modules() if type(m).__name__.endswith("Embedding") and _weighs(m))
+    c, b, a = np.linalg.solve(np.vander(np.array(_LENGTHS[:3], float), 3), np.array(elements[:3], float))
+    tables = (m for m in model.modules() if type(m).__name__.endswith("Embedding"))
     return BackboneCount(
         name=name,
         linear=linear,
@@ -228,8 +216,8 @@ def _count(name: str, model: Any, *, causal: bool) -> BackboneCount:
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         parameters=sum(p.numel() for p in model.parameters()),
-        embedding=tables,
-        other=Elementwise.through(_LENGTHS, elements),
+        embedding=sum(m.weight.numel() for m in tables if getattr(m, "weight", None) is not None),
+        other=Elementwise(float(a), float(b), float(c)),
     )
 
 
@@ -242,7 +230,3 @@ def _quadratic(products: Sequence[int]) -> tuple[int, int, int]:
     if [a + b * length + c * length**2 for length in _LENGTHS] != list(products):
         raise ValueError("its products are no polynomial of a text's length")
     return a, b, c
-
-
-def _weighs(module: Any) -> bool:
-    return getattr(module, "weight", None) is not None

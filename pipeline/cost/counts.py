@@ -26,7 +26,8 @@ PUBLISHED_METHODS = ("v5", "mrl")
 PUBLISHED_TOKENS = 128
 OPTIMISER_BYTES = 16
 """Bytes per parameter while training: weight, gradient and AdamW's two moments, float32 each."""
-FEATURE_BYTES, BACKBONE_BYTES = 4, 2
+FEATURE_BYTES, STORED_BYTES, BACKBONE_BYTES = 4, 2, 2
+"""Bytes per number: of features while training and in the store, of the backbone's weights."""
 MILLION = 1_000_000
 
 
@@ -187,16 +188,18 @@ class Search:
 
 def searches(shape: HeadShape, documents: tuple[int, ...]) -> list[Search]:
     """Count an exact search at each prefix: 2 d N."""
-    dims = [shape.scale_dim * (j + 1) for j in range(shape.scales)]
-    return [Search(n, dim, 2 * dim * n, 4 * dim * n) for n in documents for dim in dims]
+    return [Search(n, dim, 2 * dim * n, 4 * dim * n) for n in documents for dim in _dims(shape)]
 
 
-def storage(shape: HeadShape, hidden: int, feature_bytes: int) -> dict[str, Any]:
+def storage(shape: HeadShape, hidden: int) -> dict[str, Any]:
     """Bytes per document of each prefix and number format, and of the stored feature."""
-    dims = [shape.scale_dim * (j + 1) for j in range(shape.scales)]
     return {
-        "embedding": [{"dim": dim, "float32": 4 * dim, "float16": 2 * dim, "int8": dim} for dim in dims],
-        "feature": {"dim": hidden, "bytes": hidden * feature_bytes},
+        "embedding": [{"dim": dim, "float32": 4 * dim, "float16": 2 * dim, "int8": dim} for dim in _dims(shape)],
+        "feature": {"dim": hidden, "bytes": hidden * STORED_BYTES},
         "key": 16,
         "checksum": 8,
     }
+
+
+def _dims(shape: HeadShape) -> list[int]:
+    return [shape.scale_dim * (j + 1) for j in range(shape.scales)]

@@ -23,17 +23,14 @@ CLIPPING = 3
 
 def head_forward(shape: HeadShape) -> int:
     """Count a text's way through the head, classifiers left out."""
-    return sum(2 * slot.size * slot.uses for slot in shape.tensors if _of_trunk(slot.name, slot.shape))
+    matrices = (slot for slot in shape.tensors if len(slot.shape) == 2)
+    return sum(2 * m.size * m.uses for m in matrices if not m.name.startswith(("classifier", "proxies")))
 
 
 def head_backward(shape: HeadShape) -> int:
     """Count a text's gradients: by weights and by inputs, but not by the features, which nothing learns from."""
     first = 2 * shape.inputs * (shape.width if shape.transformer else shape.dim + shape.mlp)
     return 2 * head_forward(shape) - first
-
-
-def _of_trunk(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 and not name.startswith(("classifier", "proxies"))
 
 
 @dataclass(frozen=True)
@@ -78,36 +75,21 @@ class StepCount:
 
 def step(method: Method, shape: HeadShape, batch: int) -> StepCount:
     """Count one step of a method at `batch` anchors."""
-    kinds = positives(method, shape)
-    rows = batch * (1 + kinds)
+    terms = None if method.supervise is None else method.supervise(shape.scales, len(shape.classes))
+    # terms that draw their positives from the same classes share one
+    positives = 1 if terms is None else len({term.positive_levels(shape.scales) for term in terms})
+    rows = batch * (1 + positives)
     return StepCount(
         rows=rows,
-        terms=1 if method.supervise is None else len(supervision(method, shape)),
+        terms=1 if terms is None else len(terms),
         head_forward=rows * head_forward(shape),
         head_backward=rows * head_backward(shape),
-        losses=losses(method, shape, batch),
+        losses=_joint_losses(method, shape, 2 * batch) if terms is None else _term_losses(terms, shape, batch),
         optimiser=(ADAMW + CLIPPING) * shape.parameters,
     )
 
 
-def supervision(method: Method, shape: HeadShape) -> Supervision:
-    """The terms of a method that has a table of them."""
-    assert method.supervise is not None
-    return method.supervise(shape.scales, len(shape.classes))
-
-
-def positives(method: Method, shape: HeadShape) -> int:
-    """Positives drawn for each anchor: terms that draw theirs from the same classes share one."""
-    if method.supervise is None:
-        return 1
-    return len({term.positive_levels(shape.scales) for term in supervision(method, shape)})
-
-
-def losses(method: Method, shape: HeadShape, batch: int) -> LossCount:
-    """Count the losses of one step, classifiers included."""
-    if method.supervise is None:
-        return _joint_losses(method, shape, 2 * batch)
-    terms = supervision(method, shape)
+def _term_losses(terms: Supervision, shape: HeadShape, batch: int) -> LossCount:
     cosines = len(terms) * 2 * batch * batch * shape.dim
     classified = sum(
         2 * batch * shape.dim * shape.classes[level] for term in terms for level in _levels(term.view, term.levels)

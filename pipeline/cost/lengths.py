@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 import cache
-from cache.batching import Sequences, TextTokenizer, shared_lengths, token_order
+from cache.batching import TextTokenizer, shared_lengths, token_order
 from pipeline.cost.backbone import BackboneCount, small_files
 from pipeline.errors import PipelineError
 
@@ -45,11 +46,13 @@ def measured_lengths(texts: Sequence[str], backbone: cache.backbone.Backbone, *,
 
     :raises PipelineError: if the backbone's tokenizer is not here and cannot be had.
     """
-    tokenizer = _tokenizer(backbone)
-    distinct = _distinct(texts)
-    sequences = tokenizer.encode([backbone.prompt + text for text in texts])
-    shares = causal and backbone.pooling == "last"
-    return TextLengths(sequences.lengths, distinct, _nodes(sequences.take(distinct)) if shares else None)
+    sequences = _tokenizer(backbone).encode([backbone.prompt + text for text in texts])
+    distinct = distinct_rows(texts)
+    if not causal or backbone.pooling != "last":
+        return TextLengths(sequences.lengths, distinct, None)
+    once = sequences.take(distinct)
+    ordered = once.take(token_order(once))
+    return TextLengths(sequences.lengths, distinct, int((ordered.lengths - shared_lengths(ordered)).sum()))
 
 
 def _tokenizer(backbone: cache.backbone.Backbone) -> TextTokenizer:
@@ -66,21 +69,9 @@ def _tokenizer(backbone: cache.backbone.Backbone) -> TextTokenizer:
         ) from error
 
 
-def given_lengths(texts: Sequence[str], tokens: int) -> TextLengths:
-    """Take every text to have so many tokens."""
-    return TextLengths(np.full(len(texts), tokens, np.int64), _distinct(texts), None)
-
-
-def _distinct(texts: Sequence[str]) -> NDArray[np.int64]:
-    first: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        first.setdefault(text, row)
-    return np.fromiter(first.values(), np.int64, len(first))
-
-
-def _nodes(sequences: Sequences) -> int:
-    ordered = sequences.take(token_order(sequences))
-    return int((ordered.lengths - shared_lengths(ordered)).sum())
+def distinct_rows(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Where each distinct text stands first."""
+    return pl.Series(texts, dtype=pl.String).is_first_distinct().arg_true().to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True)

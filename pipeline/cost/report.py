@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 import cache
 import data
 from cache.backbone import is_causal
 from heads.training.sampling import Classes
-from pipeline.cost.backbone import config_of, count_backbone
+from pipeline.cost.backbone import config_of, count_config
 from pipeline.cost.counts import (
     MILLION,
     Search,
@@ -24,10 +25,9 @@ from pipeline.cost.counts import (
     storage,
     training,
 )
-from pipeline.cost.lengths import given_lengths, measured_lengths
+from pipeline.cost.lengths import TextLengths, distinct_rows, measured_lengths
 from pipeline.cost.measure import BackboneSpeed, backbone_speed, machine, search_seconds, step_seconds
 
-_FEATURE_BYTES = 2
 Progress = Callable[[int, int, str], None]
 
 
@@ -47,15 +47,15 @@ def setting_of(
     :raises cache.CacheError: if the backbone's configuration or tokenizer is not here and cannot be had.
     :raises heads.HeadsError: if no two training rows share a finest class, as a fit would.
     """
-    texts = dataset.texts
+    texts, config = dataset.texts, config_of(backbone)
     if tokens is None:
-        lengths = measured_lengths(texts, backbone, causal=is_causal(config_of(backbone)))
+        lengths = measured_lengths(texts, backbone, causal=is_causal(config))
     else:
-        lengths = given_lengths(texts, tokens)
+        lengths = TextLengths(np.full(len(texts), tokens, np.int64), distinct_rows(texts), None)
     train = dataset.split_rows("train")
     anchors = len(Classes(torch.from_numpy(dataset.labels[train])).anchors)  # the rows that a fit can use
     classes = tuple(len(names) for names in dataset.hierarchy.classes)
-    return Setting(count_backbone(backbone), lengths, train, anchors, classes, head, batch, epochs)
+    return Setting(count_config(backbone.name, config), lengths, train, anchors, classes, head, batch, epochs)
 
 
 def cost(
@@ -87,7 +87,7 @@ def cost(
         "encoding": encodings(setting, shape),
         "dataset_encoding": dataset_encoding(setting, trained[0].batch),
         "search": [{**asdict(row), "seconds": measured.searches.get(row)} for row in found],
-        "storage": storage(shape, counted.hidden, _FEATURE_BYTES),
+        "storage": storage(shape, counted.hidden),
         "speed": None if measured.backbone is None else asdict(measured.backbone),
         "not_measured": measured.reason,
         "machine": machine() if measure else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -32,78 +32,65 @@ def seconds(value: float | None) -> str:
     return quantity(value, "s") if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
-def _columns(title: str, first: str, records: Sequence[Record]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for record in records:
-        table.add_column(record["method"], justify="right")
+def _table(title: str, columns: Sequence[str]) -> Table:
+    """A table whose first column is text and whose others are figures."""
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
     return table
-
-
-def _row(table: Table, name: str, records: Sequence[Record], cell: Callable[[Record], str]) -> None:
-    table.add_row(name, *(cell(record) for record in records))
 
 
 def step_table(trainings: Sequence[Record]) -> Table:
     """One training step of each method: with the backbone in the loop above, what the cache leaves below."""
-    table = _columns("one training step, counted", "FLOP per step", trainings)
-    for name, cell in (
-        ("anchors", lambda r: f"{r['batch']:,}"),
-        ("backbone passes in the loop", lambda r: f"{r['passes']:,}"),
-        ("  of texts of 128 tokens", lambda r: flop(r["published_backbone"])),
-        ("  of the dataset's lengths", lambda r: flop(r["loop_backbone"])),
-        ("  padded to the longest", lambda r: flop(r["padded_backbone"])),
-    ):
-        _row(table, name, trainings, cell)
+    table = _table("one training step, counted", ("FLOP per step", *(r["method"] for r in trainings)))
+    table.add_row("anchors", *(f"{r['batch']:,}" for r in trainings))
+    table.add_row("backbone passes in the loop", *(f"{r['passes']:,}" for r in trainings))
+    table.add_row("  of texts of 128 tokens", *(flop(r["published_backbone"]) for r in trainings))
+    table.add_row("  of the dataset's lengths", *(flop(r["loop_backbone"]) for r in trainings))
+    table.add_row("  padded to the longest", *(flop(r["padded_backbone"]) for r in trainings))
     table.add_section()
-    for name, cell in (
-        ("rows through the head", lambda r: f"{r['step']['rows']:,}"),
-        ("  forward", lambda r: flop(r["step"]["head_forward"])),
-        ("  backward", lambda r: flop(r["step"]["head_backward"])),
-        ("loss terms", lambda r: f"{r['step']['terms']}"),
-        ("  cosines", lambda r: flop(r["step"]["losses"]["contrast"] + r["step"]["losses"]["margin"])),
-        ("  classifiers", lambda r: flop(r["step"]["losses"]["classification"])),
-        ("  their gradients", lambda r: flop(r["step"]["losses"]["backward"])),
-        ("clipping and AdamW", lambda r: flop(r["step"]["optimiser"])),
-        ("with the cache, in all", lambda r: flop(r["step"]["total"])),
-    ):
-        _row(table, name, trainings, cell)
+    steps = [r["step"] for r in trainings]
+    losses = [step["losses"] for step in steps]
+    table.add_row("rows through the head", *(f"{step['rows']:,}" for step in steps))
+    table.add_row("  forward", *(flop(step["head_forward"]) for step in steps))
+    table.add_row("  backward", *(flop(step["head_backward"]) for step in steps))
+    table.add_row("loss terms", *(f"{step['terms']}" for step in steps))
+    table.add_row("  cosines", *(flop(loss["contrast"] + loss["margin"]) for loss in losses))
+    table.add_row("  classifiers", *(flop(loss["classification"]) for loss in losses))
+    table.add_row("  their gradients", *(flop(loss["backward"]) for loss in losses))
+    table.add_row("clipping and AdamW", *(flop(step["optimiser"]) for step in steps))
+    table.add_row("with the cache, in all", *(flop(step["total"]) for step in steps))
     if any(r["seconds"]["step"] is not None for r in trainings):
-        _row(table, "measured", trainings, lambda r: seconds(r["seconds"]["step"]))
+        table.add_row("measured", *(seconds(r["seconds"]["step"]) for r in trainings))
     return table
 
 
 def fit_table(trainings: Sequence[Record]) -> Table:
     """A whole fit: backbone passes, operations, seconds, with and without the cache, and what a further fit costs."""
-    table = _columns("one fit", "", trainings)
-    _row(table, "epochs x steps", trainings, lambda r: f"{r['epochs']} x {r['steps'] // r['epochs']:,}")
-    for key, title in (
-        ("loop", "backbone in the loop"),
-        ("cached", "cached, first fit"),
-        ("next_fit", "every further fit"),
-    ):
+    table = _table("one fit", ("", *(r["method"] for r in trainings)))
+    table.add_row("epochs x steps", *(f"{r['epochs']} x {r['steps'] // r['epochs']:,}" for r in trainings))
+    kinds = {"loop": "backbone in the loop", "cached": "cached, first fit", "next_fit": "every further fit"}
+    for key, title in kinds.items():
         table.add_section()
-        _row(table, f"{title}: passes", trainings, lambda r, key=key: f"{r[key]['passes']:,}")  # type: ignore[misc]
-        _row(table, "  operations", trainings, lambda r, key=key: flop(r[key]["total"]))  # type: ignore[misc]
-        _row(table, "  seconds", trainings, lambda r, key=key: seconds(r["seconds"][key]))  # type: ignore[misc]
+        table.add_row(f"{title}: passes", *(f"{r[key]['passes']:,}" for r in trainings))
+        table.add_row("  operations", *(flop(r[key]["total"]) for r in trainings))
+        table.add_row("  seconds", *(seconds(r["seconds"][key]) for r in trainings))
     table.add_section()
-    _row(table, "loop / further fit", trainings, lambda r: f"{r['loop']['total'] / r['next_fit']['total']:,.0f} x")
-    _row(table, "loop / first fit", trainings, lambda r: f"{r['loop']['total'] / r['cached']['total']:,.0f} x")
+    for key, title in (("next_fit", "loop / further fit"), ("cached", "loop / first fit")):
+        table.add_row(title, *(f"{r['loop']['total'] / r[key]['total']:,.0f} x" for r in trainings))
     table.add_section()
-    for key, title in (
-        ("backbone", "memory: backbone, bfloat16"),
-        ("features", "  features instead"),
-        ("head", "  head, gradients, AdamW"),
-    ):
-        _row(table, title, trainings, lambda r, key=key: quantity(r["bytes"][key], "B"))  # type: ignore[misc]
+    memory = {
+        "backbone": "memory: backbone, bfloat16", "features": "  features instead", "head": "  head, gradients, AdamW",
+    }  # fmt: skip
+    for key, title in memory.items():
+        table.add_row(title, *(quantity(r["bytes"][key], "B") for r in trainings))
     return table
 
 
 def encoding_table(encodings: Sequence[Record], speed: Record | None) -> Table:
     """One text through backbone and head, by length."""
-    table = Table(title="encoding one text, the same for every method", title_justify="left")
-    for column in ("text", "tokens", "backbone", "attention", "no products", "head"):
-        table.add_column(column, justify="left" if column == "text" else "right")
+    columns = ("text", "tokens", "backbone", "attention", "no products", "head")
+    table = _table("encoding one text, the same for every method", columns)
     for row in encodings:
         table.add_row(
             row["text"], f"{row['tokens']:,}", flop(row["backbone"]), f"{row['attention_share']:.2%}",
@@ -114,7 +101,6 @@ def encoding_table(encodings: Sequence[Record], speed: Record | None) -> Table:
             f"measured: {seconds(speed['seconds_per_text'])} per text over {speed['texts']:,} of the dataset's, "
             f"{speed['device']}, {speed['dtype']}"
         )
-        table.caption_justify = "left"
     return table
 
 
@@ -135,14 +121,8 @@ def search_table(searches: Sequence[Record], storage: Record) -> Table:
 
 def claims_table(claims: Sequence[Record]) -> Table:
     """The published figures beside the counts for the published setting."""
-    table = Table(
-        title="published claims recounted: Qwen3-0.6B, 24 anchors, 128 tokens per text,\n10 > 150 classes",
-        title_justify="left",
-        show_lines=True,
-    )
-    table.add_column("claim")
-    table.add_column("published")
-    table.add_column("counted")
+    title = "published claims recounted: Qwen3-0.6B, 24 anchors, 128 tokens per text,\n10 > 150 classes"
+    table = Table("claim", "published", "counted", title=title, title_justify="left", show_lines=True)
     for claim in claims:
         published = "\n".join(f"{name} {low:,g}" for name, (low, _) in claim["published"].items())
         found = "\n".join(f"{name} {value:,.5g}" for name, value in claim["counted"].items())
