@@ -12,6 +12,7 @@ takes them away, and what is left is not equal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,6 @@ from pipeline.cost.lengths import TextLengths
 BATCH, CLASSES = 24, (10, 150)
 TIE = 1e-5
 """The published difference in training cost, 0.001 %."""
-
-
-def published_setting(head: str = "paper") -> Setting:
-    """Qwen3-0.6B and CLINC's classes, batches of 24, every text of 128 tokens."""
-    rows = np.arange(15_000)
-    lengths = TextLengths(np.full(len(rows), PUBLISHED_TOKENS, np.int64), rows, None)
-    return Setting(count_config("qwen3-0.6b", QWEN3_06B), lengths, rows, len(rows), CLASSES, head, BATCH)
 
 
 def cost_measurements(head: str = "paper") -> dict[str, Measurement]:
@@ -57,34 +51,37 @@ def cost_measurements(head: str = "paper") -> dict[str, Measurement]:
 
     :param head: preset of the head.
     """
-    setting = published_setting(head)
+    rows = np.arange(15_000)
+    lengths = TextLengths(np.full(len(rows), PUBLISHED_TOKENS, np.int64), rows, None)
+    setting = Setting(count_config("qwen3-0.6b", QWEN3_06B), lengths, rows, len(rows), CLASSES, head, BATCH)
+    steps = {name: head_products.step(method_named(name), setting.shape(name), BATCH) for name in ("v5", "mrl")}
     return {
-        "training-tie": _training_tie(setting),
-        "loss-flops": _loss_flops(setting),
-        "head-backward": _head_backward(setting),
+        "training-tie": _training_tie(setting, steps),
+        "loss-flops": _loss_flops(steps),
+        "head-backward": _head_backward(steps),
         "encoding": _encoding(setting),
     }
 
 
 def recounted() -> list[dict[str, Any]]:
     """The published claims on cost beside what is counted for them."""
-    published = {claim.id: claim for claim in CLAIMS}
+    counted = cost_measurements()
     return [
         {
-            "id": id_,
-            "claim": published[id_].claim,
-            "unit": published[id_].unit,
-            "published": dict(published[id_].published),
-            "counted": {name: figure.value for name, figure in measurement.figures.items()},
-            "tested": published[id_].tested,
-            "passed": measurement.passed,
+            "id": claim.id,
+            "claim": claim.claim,
+            "unit": claim.unit,
+            "published": dict(claim.published),
+            "counted": {name: figure.value for name, figure in counted[claim.id].figures.items()},
+            "tested": claim.tested,
+            "passed": counted[claim.id].passed,
         }
-        for id_, measurement in cost_measurements().items()
+        for claim in CLAIMS
+        if claim.id in counted
     ]
 
 
-def _training_tie(setting: Setting) -> Measurement:
-    steps = {method: _step(setting, method) for method in ("v5", "mrl")}
+def _training_tie(setting: Setting, steps: Mapping[str, head_products.StepCount]) -> Measurement:
     shape = setting.shape("v5")
     a_text = setting.backbone.products(PUBLISHED_TOKENS)
     through_head = head_products.head_forward(shape) + head_products.head_backward(shape)
@@ -102,19 +99,17 @@ def _training_tie(setting: Setting) -> Measurement:
     return Measurement({**_figures(figures, 1e9), **shares}, abs(apart) <= TIE)
 
 
-def _loss_flops(setting: Setting) -> Measurement:
+def _loss_flops(steps: Mapping[str, head_products.StepCount]) -> Measurement:
     figures: dict[str, float] = {}
-    for method in ("v5", "mrl"):
-        losses = _step(setting, method).losses
+    for method, losses in ((method, step.losses) for method, step in steps.items()):
         figures[method] = losses.forward
         figures[f"{method} one text classified"] = losses.contrast + losses.margin + losses.classification // BATCH
     return Measurement(_figures(figures, 1e6), figures["v5"] < figures["mrl"])
 
 
-def _head_backward(setting: Setting) -> Measurement:
+def _head_backward(steps: Mapping[str, head_products.StepCount]) -> Measurement:
     figures: dict[str, float] = {}
-    for method in ("v5", "mrl"):
-        step = _step(setting, method)
+    for method, step in steps.items():
         figures[method] = step.head_backward // step.rows
         figures[f"{method} batch"] = step.head_backward
     return Measurement(_figures(figures, 1e6), figures["v5"] < figures["mrl"])
@@ -127,10 +122,6 @@ def _encoding(setting: Setting) -> Measurement:
     everything = backbone.products(PUBLISHED_TOKENS, masked=True) + heads_of["v5"]
     figures = {**totals, "head": heads_of["v5"], "all pairs": everything}
     return Measurement(_figures(figures, 1e9), totals["v5"] == totals["mrl"])
-
-
-def _step(setting: Setting, method: str) -> head_products.StepCount:
-    return head_products.step(method_named(method), setting.shape(method), BATCH)
 
 
 def _figures(values: dict[str, float] | dict[str, int], unit: float) -> dict[str, Figure]:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.comparison import Runs
+from pipeline.evaluation.comparison import Runs, first_of
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.statistics import estimate
+from pipeline.evaluation.statistics import Estimate, estimate
 
 Floats = NDArray[np.float64]
 Range = tuple[float, float]
@@ -40,6 +40,19 @@ class Figure:
 
     value: float | None
     interval: Range | None
+
+    @classmethod
+    def of(cls, found: Estimate) -> Figure:
+        """An estimate without what a claim does not say."""
+        return cls(found.value, found.interval)
+
+    def above(self, bound: float = 0.0) -> bool:
+        """Whether the whole interval lies above a bound."""
+        return self.interval is not None and self.interval[0] > bound
+
+    def below(self, bound: float = 0.0) -> bool:
+        """Whether the whole interval lies below a bound."""
+        return self.interval is not None and self.interval[1] < bound
 
 
 @dataclass(frozen=True)
@@ -89,11 +102,12 @@ class Claim:
 def _measure(runs: Mapping[str, Runs], quantity: Quantity, span: Range = (0.0, 1.0)) -> dict[str, Figure]:
     """The quantity of v5, of mrl, their difference, and what is beside them, over the same texts; one is in `span`."""
     values = {name: np.stack([quantity(predictions) for predictions in of.values()]) for name, of in runs.items()}
-    first, reach = next(iter(runs["v5"].values())), span[1] - span[0]
+    first, reach = first_of(runs["v5"]), span[1] - span[0]
     measured = [(name, of, span) for name, of in values.items()]
     measured.insert(2, (DIFFERENCE, values["v5"] - values["mrl"], (-reach, reach)))
-    estimates = {name: estimate(of, first.query_index, span=within, seed=first.seed) for name, of, within in measured}
-    return {name: Figure(found.value, found.interval) for name, found in estimates.items()}
+    return {
+        name: Figure.of(estimate(of, first.query_index, span=within, seed=first.seed)) for name, of, within in measured
+    }
 
 
 def _accuracy(predictions: Predictions, dim: int, level: int) -> Floats:
@@ -104,14 +118,6 @@ def _has(runs: Mapping[str, Runs], *dims: int) -> bool:
     """Whether the prefixes that a claim is about were scored, and the two levels."""
     predictions = [a for by_seed in runs.values() for a in by_seed.values()]
     return all(set(dims) <= set(a.dims) and a.labels.shape[1] > 1 for a in predictions)
-
-
-def _above(figure: Figure, bound: float = 0.0) -> bool:
-    return figure.interval is not None and figure.interval[0] > bound
-
-
-def _below(figure: Figure, bound: float = 0.0) -> bool:
-    return figure.interval is not None and figure.interval[1] < bound
 
 
 def _tested(
@@ -128,12 +134,12 @@ def _tested(
     return measure
 
 
-_coarse_64 = _tested((64,), lambda found: _accuracy(found, 64, 0), lambda figures: _above(figures[DIFFERENCE]))
-_fine_64 = _tested((64,), lambda found: _accuracy(found, 64, -1), lambda figures: _below(figures[DIFFERENCE]))
+_coarse_64 = _tested((64,), lambda found: _accuracy(found, 64, 0), lambda figures: figures[DIFFERENCE].above())
+_fine_64 = _tested((64,), lambda found: _accuracy(found, 64, -1), lambda figures: figures[DIFFERENCE].below())
 _coarse_loss = _tested(
     (64, 256),
     lambda found: _accuracy(found, 256, 0) - _accuracy(found, 64, 0),
-    lambda figures: _below(figures["v5"], 0.02) and _below(figures[DIFFERENCE]),
+    lambda figures: figures["v5"].below(0.02) and figures[DIFFERENCE].below(),
     (-1.0, 1.0),
 )
 
@@ -141,23 +147,22 @@ _coarse_loss = _tested(
 def _steering(runs: Mapping[str, Runs]) -> Measurement | None:
     if not _has(runs, 64, 256):
         return None
-    dims = next(iter(runs["v5"].values())).dims
-    alike = {name: of for name, of in runs.items() if next(iter(of.values())).dims == dims}
+    alike = {name: of for name, of in runs.items() if first_of(of).dims == first_of(runs["v5"]).dims}
     figures = _measure(alike, lambda predictions: predictions.steering[:, 0], (-2.0, 2.0))
-    return Measurement(figures, _above(figures["v5"]) and _above(figures[DIFFERENCE]))
+    return Measurement(figures, figures["v5"].above() and figures[DIFFERENCE].above())
 
 
 def _min_storage(runs: Mapping[str, Runs]) -> Measurement | None:
     """Fewest dimensions whose mean coarse accuracy over seeds reaches the target; None if none does."""
     if not _has(runs, 64, 256):
         return None
-    dims = next(iter(runs["v5"].values())).dims
+    dims = first_of(runs["v5"]).dims
     by_dim = {dim: _measure(runs, lambda predictions, dim=dim: _accuracy(predictions, dim, 0)) for dim in dims}  # type: ignore[misc]
     needed = {
         method: next((dim for dim in dims if (by_dim[dim][method].value or 0) >= TARGET), None) for method in runs
     }
-    reached = _above(by_dim[64]["v5"], TARGET)
-    missed = all(_below(by_dim[dim]["mrl"], TARGET) for dim in dims if dim < 256)
+    reached = by_dim[64]["v5"].above(TARGET)
+    missed = all(by_dim[dim]["mrl"].below(TARGET) for dim in dims if dim < 256)
     return Measurement({name: Figure(dim, None) for name, dim in needed.items()}, reached and missed)
 
 

@@ -20,8 +20,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.claims.published import DIFFERENCE, Figure, Measurement
+from pipeline.cost.counts import MILLION
 from pipeline.evaluation import statistics
-from pipeline.evaluation.statistics import estimate, sign
+from pipeline.evaluation.statistics import estimate
 from pipeline.retrieval.experiment import Experiment, Plan, Trial, flops_per_query
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.metrics import TOP, Outcome
@@ -33,7 +34,6 @@ Trials = Mapping[str, Mapping[int | None, Trial]]
 FILTER, WIDER, FULL = 64, 128, 256
 SHARE, WIDE_SHARE = 0.001, 0.02
 """Candidates of the published scenario, and of a wider filter shown beside it, as shares of the documents."""
-MILLION = 1_000_000
 _ASKED, _COUNTED = 2, 4096  # queries and documents of the search that is counted
 
 
@@ -118,7 +118,7 @@ def _kept(trials: Trials, documents: int, where: str, level: str, beside: Sequen
         "MFLOPs at a million": Figure(flops_per_query(FILTER, MILLION, 1000, FULL) / 1e6, None),
     }
     protocol = f"documents of the query's {level} among {count:,} candidates by {FILTER} dims, {where}"
-    return Measurement(figures, _side(kept[DIFFERENCE]) > 0, protocol, seeds=len(trials["v5"]))
+    return Measurement(figures, kept[DIFFERENCE].above(), protocol, seeds=len(trials["v5"]))
 
 
 def _recall(
@@ -135,7 +135,7 @@ def _recall(
     }
     protocol = f"recall@10, {where}, {count:,} candidates by {FILTER} dims re-ranked by {FULL}"
     note = _in_words(recall[DIFFERENCE], finest[DIFFERENCE], levels)
-    return Measurement(figures, _side(recall[DIFFERENCE]) > 0, protocol, note, len(trials["v5"]))
+    return Measurement(figures, recall[DIFFERENCE].above(), protocol, note, len(trials["v5"]))
 
 
 def _compensation(trials: Trials, documents: int, where: str, level: str) -> Measurement:
@@ -148,22 +148,22 @@ def _compensation(trials: Trials, documents: int, where: str, level: str) -> Mea
         f"mrl, {WIDER} dims": (count, WIDER),
     }
     theirs = {name: _values(trials["mrl"], *way, _level_0) for name, way in ways.items()}
-    behind = {name: sign(estimate(ours - values, span=(-1.0, 1.0)).interval) for name, values in theirs.items()}
+    behind = [n for n, values in theirs.items() if Figure.of(estimate(ours - values, span=(-1.0, 1.0))).above()]
     figures = {
-        **{name: _figure(values) for name, values in {"v5": ours, **theirs}.items()},
+        **{name: Figure.of(estimate(values)) for name, values in {"v5": ours, **theirs}.items()},
         "2,000 candidates": Figure(flops_per_query(FILTER, MILLION, 2000, FULL) / 1e6, None),
         "128 dims": Figure(flops_per_query(WIDER, MILLION, 1000, FULL) / 1e6, None),
     }
-    matched = [name for name in list(ways)[1:] if behind[name] <= 0]
+    matched = [name for name in ways if name not in ("mrl", *behind)]
     note = (
         "mrl keeps no fewer with the same filter: there is nothing to make up for"
-        if behind["mrl"] <= 0
+        if "mrl" not in behind
         else f"v5's share is reached by {' and by '.join(matched)}"
         if matched
         else "mrl reaches v5's share neither with twice the candidates nor with the wider filter"
     )
     protocol = f"documents of the query's {level} among {count:,} candidates of v5 by {FILTER} dims, {where}"
-    return Measurement(figures, behind["mrl"] > 0 and bool(matched), protocol, note, len(trials["v5"]))
+    return Measurement(figures, "mrl" in behind and bool(matched), protocol, note, len(trials["v5"]))
 
 
 def _candidates_needed(trials: Trials, documents: int, where: str) -> Measurement:
@@ -178,9 +178,8 @@ def _candidates_needed(trials: Trials, documents: int, where: str) -> Measuremen
         "mrl's candidates / v5's": ratio,
         **{f"{name}, recall@10 with {WIDER} dims": figure for name, figure in recall.items() if name != DIFFERENCE},
     }
-    passed = ratio.interval is not None and ratio.interval[0] > 1
     protocol = f"{where}, v5 with {count:,} candidates by {FILTER} dims; the interval of the ratio is over seeds"
-    return Measurement(figures, passed, protocol, _compensated(ratio), len(trials["v5"]))
+    return Measurement(figures, ratio.above(1), protocol, _compensated(ratio), len(trials["v5"]))
 
 
 def _level_0(outcome: Outcome) -> Any:
@@ -194,22 +193,14 @@ def _most(trials: Trials) -> int:
 
 def _values(by_seed: Mapping[int | None, Trial], count: int, dim: int, quantity: Callable[[Outcome], Any]) -> Any:
     """The quantity by seed and query, [s, q]."""
-    outcomes = [
-        next(o for o in trial.measured.outcomes if (o.dim, o.candidates) == (dim, count)) for trial in by_seed.values()
-    ]
-    return np.stack([quantity(outcome) for outcome in outcomes])
-
-
-def _figure(values: Any, span: tuple[float, float] = (0.0, 1.0)) -> Figure:
-    found = estimate(values, span=span)
-    return Figure(found.value, found.interval)
+    return np.stack([quantity(trial.measured.outcome(dim, count)) for trial in by_seed.values()])
 
 
 def _figures(trials: Trials, count: int, quantity: Callable[[Outcome], Any], dim: int = FILTER) -> dict[str, Figure]:
     """The quantity of v5, mrl and their difference, with intervals over seeds and texts."""
     values = {method: _values(by_seed, count, dim, quantity) for method, by_seed in trials.items()}
-    found = {name: _figure(array) for name, array in values.items()}
-    return {**found, DIFFERENCE: _figure(values["v5"] - values["mrl"], (-1.0, 1.0))}
+    found = {name: Figure.of(estimate(array)) for name, array in values.items()}
+    return {**found, DIFFERENCE: Figure.of(estimate(values["v5"] - values["mrl"], span=(-1.0, 1.0)))}
 
 
 def _named(figures: Mapping[str, Figure], what: str) -> dict[str, Figure]:
@@ -218,23 +209,16 @@ def _named(figures: Mapping[str, Figure], what: str) -> dict[str, Figure]:
 
 def _simulated(beside: Sequence[tuple[int, Trials]], quantity: Callable[[Outcome], Any]) -> dict[str, Figure]:
     """The same figures of corpora that are partly simulated."""
-    return {
-        name: figure
-        for documents, trials in beside
-        for name, figure in _named(
-            _figures(trials, candidates(documents), quantity), f"{documents:,} documents, simulated"
-        ).items()
-    }
-
-
-def _side(figure: Figure) -> int:
-    return sign(figure.interval)
+    found: dict[str, Figure] = {}
+    for documents, trials in beside:
+        here = _figures(trials, candidates(documents), quantity)
+        found |= _named(here, f"{documents:,} documents, simulated")
+    return found
 
 
 def _in_words(recall: Figure, labels: Figure, levels: Sequence[str]) -> str:
     """Say what labels and agreement with the own full vector say, and whether they agree."""
-    names = {1: "v5", -1: "mrl", 0: "neither"}
-    by_labels, by_recall = names[_side(labels)], names[_side(recall)]
+    by_labels, by_recall = ("v5" if f.above() else "mrl" if f.below() else "neither" for f in (labels, recall))
     gaps = (
         f"by labels ({levels[-1]}, precision@10) {by_labels} is ahead "
         f"({100 * (labels.value or 0):+.1f} points, v5 - mrl), "

@@ -14,11 +14,11 @@ row spells out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.claims.published import CLAIMS, Claim, Measurement, Range
-from pipeline.evaluation.comparison import Entry, Runs, seeds_in_common
+from pipeline.evaluation.comparison import Entry, Runs, first_of, seeds_in_common
 from pipeline.evaluation.predictions import Predictions
 
 PUBLISHED, ELSEWHERE = "leave-one-out", "gallery"
@@ -91,8 +91,8 @@ def _pairs(entries: Sequence[Entry]) -> dict[str, Runs]:
         return {}
     seeds = seeds_in_common(runs["v5"], runs["mrl"], ("v5", "mrl"))
     pair = {method: {seed: runs[method][seed] for seed in seeds} for method in ("v5", "mrl")}
-    dims = {*next(iter(pair["v5"].values())).dims}
-    beside = {name: of for name, of in runs.items() if name in BESIDE and dims <= {*next(iter(of.values())).dims}}
+    dims = {*first_of(pair["v5"]).dims}
+    beside = {name: of for name, of in runs.items() if name in BESIDE and dims <= {*first_of(of).dims}}
     return {**pair, **beside}
 
 
@@ -103,37 +103,24 @@ def _judged(claim: Claim, runs: Mapping[str, Mapping[str, Runs]], other: Measure
             protocol: claim.measure(predictions) if predictions else None for protocol, predictions in runs.items()
         }
     ours, elsewhere = found[PUBLISHED], found[ELSEWHERE]
-    return Judged(
-        id=claim.id,
-        claim=claim.claim,
-        published=claim.published,
-        measured=None if ours is None else _values(ours),
-        ci95=None if ours is None else _intervals(ours),
-        protocol=None if ours is None else PUBLISHED if claim.measure is not None else ours.protocol,
-        verdict=verdict(claim, ours, elsewhere),
-        tested=claim.tested,
-        reproduced={} if ours is None else _reproduced(claim, ours),
-        elsewhere=None
-        if elsewhere is None
-        else {"protocol": ELSEWHERE, "measured": _values(elsewhere), "ci95": _intervals(elsewhere)},
-        seeds=_seeds(claim, runs[PUBLISHED], ours),
-        note="" if ours is None else ours.note,
-    )
+    seeds = len(runs[PUBLISHED].get("v5", ())) if claim.measure is not None else 0 if ours is None else ours.seeds
+    row = Judged(
+        claim.id, claim.claim, claim.published, None, None, None, verdict(claim, ours, elsewhere), claim.tested,
+        elsewhere=None if elsewhere is None else {"protocol": ELSEWHERE, **_spelled(elsewhere)}, seeds=seeds,
+    )  # fmt: skip
+    if ours is None:
+        return row
+    protocol = ours.protocol if claim.measure is None else PUBLISHED
+    return replace(row, protocol=protocol, reproduced=_reproduced(claim, ours), note=ours.note, **_spelled(ours))
 
 
-def _seeds(claim: Claim, runs: Mapping[str, Runs], ours: Measurement | None) -> int:
-    """How many seeds a claim was measured on."""
-    if claim.measure is None:
-        return 0 if ours is None else ours.seeds
-    return len(runs.get("v5", ()))
-
-
-def _values(measurement: Measurement) -> dict[str, float | None]:
-    return {name: figure.value for name, figure in measurement.figures.items()}
-
-
-def _intervals(measurement: Measurement) -> dict[str, Range | None]:
-    return {name: figure.interval for name, figure in measurement.figures.items()}
+def _spelled(measurement: Measurement) -> dict[str, Any]:
+    """Values and intervals by figure."""
+    figures = measurement.figures.items()
+    return {
+        "measured": {name: one.value for name, one in figures},
+        "ci95": {name: one.interval for name, one in figures},
+    }
 
 
 def _reproduced(claim: Claim, measurement: Measurement) -> dict[str, bool]:

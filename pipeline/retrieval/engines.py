@@ -23,13 +23,12 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +38,9 @@ from pipeline.retrieval.quantization import Stored, stored, unit_prefixes
 from pipeline.retrieval.timing import BATCH, Timing, time_search
 from pipeline.terminal import extras
 
-_LINKS, _WHILE_BUILDING, _LEAST_SEARCHED = 32, 64, 64
+INDEXES = {"flat": "Flat", "hnsw": "HNSW32,Flat", "ivf": "IVF{cells},Flat"}
+"""FAISS's indexes by name, as its factory spells them."""
+_WHILE_BUILDING, _LEAST_SEARCHED = 64, 64
 _LEAST_CELLS, _TIMES_ASKED = 16, 4
 
 
@@ -89,38 +90,18 @@ def build(kind: str, documents: Stored) -> FaissIndex:
     faiss.omp_set_num_threads(torch.get_num_threads())
     began = time.perf_counter()
     units = documents.codes.cpu().numpy()
-    index = INDEXES[kind](faiss, units)
+    cells = max(1, min(round(4 * math.sqrt(len(units))), len(units) // 39))  # 39 rows per cell: what its k-means wants
+    index = faiss.index_factory(units.shape[1], INDEXES[kind].format(cells=cells), faiss.METRIC_INNER_PRODUCT)
+    if kind == "hnsw":
+        index.hnsw.efConstruction = _WHILE_BUILDING
+    index.train(units)
+    index.add(units)
     seconds = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "index.faiss")
         faiss.write_index(index, str(path))
         size = path.stat().st_size
     return FaissIndex(kind, documents.dim, index, seconds, size)
-
-
-def _flat(faiss: Any, units: np.ndarray) -> Any:
-    index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units)
-    return index
-
-
-def _hnsw(faiss: Any, units: np.ndarray) -> Any:
-    index = faiss.IndexHNSWFlat(units.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = _WHILE_BUILDING
-    index.add(units)
-    return index
-
-
-def _ivf(faiss: Any, units: np.ndarray) -> Any:
-    cells = max(1, min(round(4 * math.sqrt(len(units))), len(units) // 39))  # 39 rows per cell: what its k-means wants
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(units.shape[1]), units.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-    index.train(units)
-    index.add(units)
-    return index
-
-
-INDEXES: Mapping[str, Callable[[Any, np.ndarray], Any]] = {"flat": _flat, "hnsw": _hnsw, "ivf": _ivf}
-"""FAISS's indexes by name."""
 
 
 Ask = Callable[[Tensor, int], Tensor]
@@ -164,18 +145,25 @@ def time_engines(
             step(f"engine {kind}, {dim} dims")
             seconds, size, ask = _ready(kind, documents)
             for count in chosen:
-                best = _reranked(asked, full, ask(asked, count).to(truth.device))
+
+                def filtered(queries: Tensor, ask: Ask = ask, count: int = count) -> Tensor:
+                    return ask(queries, count).to(full.device)
+
+                def both(queries: Tensor, filtered: Callable[[Tensor], Tensor] = filtered) -> Tensor:
+                    return _reranked(queries, full, filtered(queries))
+
+                best = both(asked)
                 rows.append(
                     Engine(
-                        **asdict(time_search(_both(ask, count, full), question.queries)),
+                        **asdict(time_search(both, question.queries)),
                         engine=kind,
                         documents=len(documents),
                         filter_dim=dim,
                         candidates=count,
                         build_seconds=seconds,
                         index_bytes=size,
-                        filter_ms=time_search(_filter(ask, count), question.queries).latency_ms,
-                        found=_found(exact[count], ask(asked, count).to(truth.device)),
+                        filter_ms=time_search(filtered, question.queries).latency_ms,
+                        found=_found(exact[count], filtered(asked)),
                         recall_at_10=float((truth[:, :, None] == best[:, None, :]).any(2).float().mean()),
                         precision_at_10=_precision(question, best),
                     )
@@ -205,14 +193,6 @@ def disk_bytes(documents: Stored) -> int:
 def _found(exact: Tensor, kept: Tensor) -> float:
     shares = [torch.isin(theirs, ours).float().mean() for theirs, ours in zip(exact, kept, strict=True)]
     return float(torch.stack(shares).mean())
-
-
-def _filter(ask: Ask, count: int) -> Callable[[Tensor], Tensor]:
-    return lambda queries: ask(queries, count)
-
-
-def _both(ask: Ask, count: int, full: Stored) -> Callable[[Tensor], Tensor]:
-    return lambda queries: _reranked(queries, full, ask(queries, count).to(full.device))
 
 
 def _reranked(queries: Tensor, full: Stored, kept: Tensor) -> Tensor:

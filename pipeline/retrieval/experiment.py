@@ -8,8 +8,9 @@ latency is taken once for each length of vectors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -103,15 +104,17 @@ def experiment(
     test, labels = features.split("test")
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:queries])
     bench = _Bench(plan, _Meter(progress, sum(sizes) * len(scorables)))
-    trials = []
+    trials, corpora = [], []
     for size in sizes:
         corpus = Corpus(*features.split("train"), size)
-        bench.corpora.append((size, corpus.simulated))
+        corpora.append((size, corpus.simulated))
         for name, scorable in zip(names([one.identity.to_json() for one in scorables]), scorables, strict=True):
             measured = bench.search(name, scorable, corpus, (test[chosen], labels[chosen]))
             trials.append(Trial(name, scorable, size, measured))
-    found = Experiment(features.dataset.levels, len(chosen), tuple(bench.corpora), tuple(trials))
-    return replace(found, timings=bench.timings, disk=bench.disk, engines=tuple(bench.engines))
+    return Experiment(
+        features.dataset.levels, len(chosen), tuple(corpora), tuple(trials), bench.timings, bench.disk,
+        tuple(bench.engines),
+    )  # fmt: skip
 
 
 class _Bench:
@@ -119,7 +122,6 @@ class _Bench:
 
     def __init__(self, plan: Plan, meter: _Meter) -> None:
         self._plan, self._meter = plan, meter
-        self.corpora: list[tuple[int, int]] = []
         self.timings: dict[tuple[int, int, Way], Timing] = {}
         self.disk: dict[tuple[int, int, str], int] = {}
         self.engines: list[Engine] = []
@@ -145,7 +147,8 @@ class _Bench:
         return measured
 
     def _time(self, full: Stored, question: Question, ways: Sequence[Way]) -> None:
-        for (dim, storage), group in groupby(sorted(ways, key=_kept), key=_kept):
+        by_storage = itemgetter(0, 2)  # what a way keeps to filter by: dimensions and storage
+        for (dim, storage), group in groupby(sorted(ways, key=by_storage), key=by_storage):
             documents = full if (dim, storage) == (full.dim, "float32") else stored(full.codes, dim, storage)
             self.disk[len(full), dim, storage] = disk_bytes(documents)
             for way in group:
@@ -156,11 +159,6 @@ class _Bench:
 def timing_key(documents: int, full: int, way: Way) -> tuple[int, int, Way]:
     """What a latency depends on: the length of the full vector, 0 with one stage, which never looks at it."""
     return documents, 0 if way[1] is None else full, way
-
-
-def _kept(way: Way) -> tuple[int, str]:
-    """What a way keeps to filter by: dimensions and storage."""
-    return way[0], way[2]
 
 
 def _time_way(way: Way, documents: Stored, full: Stored, question: Question) -> Timing:

@@ -56,6 +56,10 @@ class Measured:
     outcomes: tuple[Outcome, ...]
     curves: dict[int, Floats]
 
+    def outcome(self, dim: int, candidates: int) -> Outcome:
+        """The two-stage search with a filter and a number of candidates."""
+        return next(one for one in self.outcomes if (one.dim, one.candidates) == (dim, candidates))
+
 
 @dataclass(frozen=True, eq=False)
 class Question:

@@ -8,7 +8,6 @@ these 4 bytes and need the corpus before the first document can be stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,8 @@ from pipeline.errors import PipelineError
 
 Array: TypeAlias = np.ndarray | Tensor
 
+KINDS = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
+"""Number formats of a stored prefix."""
 _ROWS = 1 << 14
 """Rows stored at a time: normalising needs a copy of so many, not of all."""
 
@@ -84,15 +85,16 @@ def stored(vectors: Array, dim: int, kind: str = "float32", device: str | torch.
             "give vectors [n, D] and 1 to D dimensions",
         )
     device = torch.device(device or (vectors.device if isinstance(vectors, Tensor) else "cpu"))
-    count, dtype = len(vectors), _DTYPES[kind]
-    codes = torch.empty((count, dim), dtype=dtype, device=device)
-    scales = torch.empty(count, device=device) if dtype == torch.int8 else None
-    for start in range(0, count, _ROWS):
-        part = unit_prefixes(vectors[start : start + _ROWS], dim, device)
-        kept, scale = KINDS[kind](part)
-        codes[start : start + _ROWS] = kept
-        if scales is not None and scale is not None:
-            scales[start : start + _ROWS] = scale
+    codes = torch.empty((len(vectors), dim), dtype=KINDS[kind], device=device)
+    scales = torch.empty(len(vectors), device=device) if kind == "int8" else None
+    for start in range(0, len(vectors), _ROWS):
+        units = unit_prefixes(vectors[start : start + _ROWS], dim, device)
+        if scales is not None:
+            largest = units.abs().amax(dim=1, keepdim=True)
+            units = (units * (127 / largest.where(largest > 0, 1.0))).round()
+            lengths = torch.linalg.vector_norm(units, dim=1)
+            scales[start : start + _ROWS] = 1 / lengths.where(lengths > 0, 1.0)
+        codes[start : start + _ROWS] = units
     return Stored(codes, scales)
 
 
@@ -112,27 +114,3 @@ def unit_prefixes(vectors: Array, dim: int, device: torch.device) -> Tensor:
         )
     units: Tensor = rows / norms.where(norms > 0, 1.0)
     return units
-
-
-def _float32(units: Tensor) -> tuple[Tensor, Tensor | None]:
-    return units, None
-
-
-def _float16(units: Tensor) -> tuple[Tensor, Tensor | None]:
-    return units.half(), None
-
-
-def _int8(units: Tensor) -> tuple[Tensor, Tensor | None]:
-    largest = units.abs().amax(dim=1, keepdim=True)
-    codes = (units * (127 / largest.where(largest > 0, 1.0))).round()
-    lengths = torch.linalg.vector_norm(codes, dim=1)
-    return codes.to(torch.int8), 1 / lengths.where(lengths > 0, 1.0)
-
-
-KINDS: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
-    "float32": _float32,
-    "float16": _float16,
-    "int8": _int8,
-}
-"""Number formats of a stored prefix; each takes unit vectors [n, d] and gives codes and scales."""
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}

@@ -26,7 +26,7 @@ import torch
 
 from pipeline.cost.measure import processor
 from pipeline.evaluation import statistics
-from pipeline.evaluation.scores import Interval, from_json, to_json
+from pipeline.evaluation.scores import Interval, to_json
 from pipeline.evaluation.statistics import Estimate, estimate
 from pipeline.retrieval.engines import Engine
 from pipeline.retrieval.experiment import Experiment, Trial, Way, flops_per_query, searched_bytes, timing_key
@@ -172,11 +172,6 @@ class RetrievalResults:
         for name, without in left_out.items():
             spelled[name] = [{k: v for k, v in row.items() if k not in without} for row in spelled[name]]
         return spelled
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> RetrievalResults:
-        """Read what `to_json` wrote; raises as `scores.from_json` does."""
-        return from_json(cls, found)
 
     def of(self, documents: int) -> RetrievalResults:
         """The rows of one corpus."""
@@ -359,15 +354,11 @@ def _comparisons(groups: Sequence[Sequence[Trial]]) -> Iterator[SearchComparison
         paired = paired or [seed for seed in seeds[0] if seed in seeds[1]]
         if a[0].documents != b[0].documents or not shared or not paired:
             continue
-        first, second = ([_outcome(of.get(seed) or of[None], *shared[0]) for seed in paired] for of in seeds)
+        first, second = ([(of.get(seed) or of[None]).measured.outcome(*shared[0]) for seed in paired] for of in seeds)
         precision = np.stack([one.precision[:, -1] for one in first]) - [one.precision[:, -1] for one in second]
         recall = np.stack([one.recall for one in first]) - [one.recall for one in second]
         labels, agreement = (estimate(values, span=(-1.0, 1.0)) for values in (precision, recall))
         yield SearchComparison(
-            a[0].name, b[0].name, a[0].documents, shared[0][0], int(shared[0][1] or 0), len(paired),
+            a[0].name, b[0].name, a[0].documents, *shared[0], len(paired),
             labels.value, labels.interval, agreement.value, agreement.interval,
         )  # fmt: skip
-
-
-def _outcome(trial: Trial, dim: int, candidates: int | None) -> Outcome:
-    return next(o for o in trial.measured.outcomes if (o.dim, o.candidates) == (dim, candidates))

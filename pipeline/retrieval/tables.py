@@ -6,9 +6,8 @@ are compared over the same queries (`results.SearchComparison`), never by whethe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -46,16 +45,14 @@ def brief_tables(found: RetrievalResults, wanted: Wanted) -> Iterator[Table | st
         counts = sorted({row.candidates for row in here.results if row.candidates})
         chosen = counts if wanted.candidates else {counts[0], counts[len(counts) // 2], counts[-1]}
         full = {row.method: row.filter_dim for row in sorted(here.single_stage, key=lambda row: row.filter_dim)}
-
-        def kept(
-            rows: Sequence[SearchResult], filters: Sequence[int] = filters, full: Mapping[str, int] = full
-        ) -> list[SearchResult]:
-            return [row for row in rows if row.filter_dim in filters or row.filter_dim == full[row.method]]
-
+        single, smaller = (
+            [row for row in rows if row.filter_dim in filters or row.filter_dim == full[row.method]]
+            for rows in (here.single_stage, here.storage)
+        )
         yield _title(found, corpus)
         two = [row for row in here.results if row.filter_dim in filters and row.candidates in chosen]
-        yield _results(kept(here.single_stage), two, found, corpus, brief=True)
-        yield _storage(kept(here.storage), found.levels)
+        yield _results(single, two, found, corpus, brief=True)
+        yield _storage(smaller, found.levels)
         if wanted.engines:
             yield _engines(here.engines, found.levels[-1])
     yield from found.sentences
@@ -139,21 +136,14 @@ def _storage(rows: Sequence[SearchResult], levels: Sequence[str]) -> Table:
     kinds = list(dict.fromkeys(row.storage for row in rows))
     title = f"storage, one stage: {levels[-1]} precision@10 / recall@10 in %, bytes per document"
     table = _compact(title, ("method", "dims", *kinds), ("method",))
-    seen = None
-    for method, dim in sorted({(row.method, row.filter_dim) for row in rows}, key=_order(rows)):
-        cells = []
-        for kind in kinds:
-            row = next(r for r in rows if (r.method, r.filter_dim, r.storage) == (method, dim, kind))
-            quality = f"{row.precision_at_10[-1] * 100:.1f} / {row.recall_at_10 * 100:.1f}"
-            cells.append(f"{quality} {row.bytes_per_document:,}")
-        table.add_row(method if method != seen else "", str(dim), *cells)
-        seen = method
+    found = {(row.method, row.filter_dim, row.storage): row for row in rows}
+    for method in dict.fromkeys(row.method for row in rows):
+        for i, dim in enumerate(sorted({row.filter_dim for row in rows if row.method == method})):
+            of = [found[method, dim, kind] for kind in kinds]
+            quality = [f"{row.precision_at_10[-1] * 100:.1f} / {row.recall_at_10 * 100:.1f}" for row in of]
+            cells = (f"{good} {row.bytes_per_document:,}" for good, row in zip(quality, of, strict=True))
+            table.add_row(method if i == 0 else "", str(dim), *cells)
     return table
-
-
-def _order(rows: Sequence[SearchResult]) -> Any:
-    methods = list(dict.fromkeys(row.method for row in rows))
-    return lambda pair: (methods.index(pair[0]), pair[1])
 
 
 def _engines(rows: Sequence[Engine], level: str) -> Table:

@@ -15,6 +15,7 @@ from pipeline.claims.published import DIFFERENCE
 from pipeline.claims.search import plan_for_claims, search_measurements
 from pipeline.claims.verdicts import judge
 from pipeline.evaluation.embeddings import Scorable
+from pipeline.evaluation.scores import from_json
 from pipeline.retrieval.experiment import Experiment, Trial
 from pipeline.retrieval.metrics import Measured, Outcome
 from pipeline.retrieval.results import RetrievalResults
@@ -113,11 +114,11 @@ def lines(tables):
 
 
 def test_what_is_kept_is_read_back_as_it_was(retrieved):
-    assert json.loads(json.dumps(RetrievalResults.from_json(retrieved).to_json())) == retrieved
+    assert json.loads(json.dumps(from_json(RetrievalResults, retrieved).to_json())) == retrieved
 
 
 def test_the_answer_is_short_and_holds_what_was_asked_for_by_name(retrieved):
-    found = RetrievalResults.from_json(retrieved)
+    found = from_json(RetrievalResults, retrieved)
     full = lines(retrieval_tables(found))
     brief = lines(brief_tables(found, Wanted(candidates=(12, 60))))
     assert len(brief) < 0.6 * len(full)
