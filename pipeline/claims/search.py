@@ -21,13 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.claims.published import DIFFERENCE, Figure, Measurement
 from pipeline.cost.counts import MILLION
-from pipeline.evaluation import statistics
 from pipeline.evaluation.statistics import estimate
 from pipeline.retrieval.experiment import Experiment, Plan, Trial, flops_per_query
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.metrics import TOP, Outcome
 from pipeline.retrieval.quantization import stored
-from pipeline.retrieval.results import needed
+from pipeline.retrieval.results import needed, over_seeds
 
 Trials = Mapping[str, Mapping[int | None, Trial]]
 
@@ -169,9 +168,7 @@ def _compensation(trials: Trials, documents: int, where: str, level: str) -> Mea
 def _candidates_needed(trials: Trials, documents: int, where: str) -> Measurement:
     """The other reading: candidates that mrl needs for the recall@10 that v5 has, in units of v5's."""
     count = candidates(documents)
-    ratios = [_ratio(trials["v5"][seed], trials["mrl"][seed], count) for seed in trials["v5"]]
-    reached = [ratio for ratio in ratios if ratio is not None]
-    test = statistics.paired_test(reached) if len(reached) == len(ratios) else None
+    test = over_seeds([_ratio(trials["v5"][seed], trials["mrl"][seed], count) for seed in trials["v5"]])
     ratio = Figure(None, None) if test is None else Figure(test.mean, test.interval)
     recall = _figures(trials, count, lambda outcome: outcome.recall, WIDER)
     figures = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.workspace.records import typed
 from pipeline.workspace.run_names import names
@@ -66,18 +66,6 @@ class Identity:
         return spelled if self.untrained else {name: one for name, one in spelled.items() if name != "untrained"}
 
 
-class Identified(Protocol):
-    """Anything that says what was scored."""
-
-    @property
-    def identity(self) -> Identity:
-        """What was scored."""
-        ...
-
-
-Scored = TypeVar("Scored", bound=Identified)
-
-
 def method_names(identities: Sequence[Identity]) -> list[str]:
     """How tables call them: the method, what tells runs of one method apart, and an asterisk if no one trained it."""
     trained, untrained = (
@@ -87,11 +75,11 @@ def method_names(identities: Sequence[Identity]) -> list[str]:
     return [f"{next(untrained)}*" if identity.untrained else next(trained) for identity in identities]
 
 
-def by_method(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+def by_method(scores: Sequence[Score]) -> dict[str, list[Score]]:
     """The seeds of one name side by side, in the order met."""
-    groups: dict[str, list[Scored]] = {}
-    for name, one in zip(method_names([one.identity for one in scored]), scored, strict=True):
-        groups.setdefault(name, []).append(one)
+    groups: dict[str, list[Score]] = {}
+    for name, score in zip(method_names([score.identity for score in scores]), scores, strict=True):
+        groups.setdefault(name, []).append(score)
     return groups
 
 

@@ -76,7 +76,7 @@ def bootstrap_interval(
             [_of_single(column[there], draws, seed) for column, there in zip(columns.T, known.T, strict=True)]
         )
     else:
-        texts = _texts_with_outcome(known, of)
+        texts = np.array([np.count_nonzero(np.bincount(of[there])) for there in known.T])
         ends = _of_several(columns, known, of, draws, seed)
     shape, counts = outcomes.shape[1:], known.sum(axis=0)
     sums = np.where(known, columns, 0.0).sum(axis=0)
@@ -114,13 +114,6 @@ def _ends_of_counts(distinct: tuple[float, ...], counts: tuple[int, ...], draws:
     ends: Floats = np.quantile(totals / n, _TAILS)
     ends.flags.writeable = False
     return ends
-
-
-def _texts_with_outcome(known: NDArray[np.bool_], of: Ints) -> Ints:
-    """How many texts have an outcome in each column [m, columns]."""
-    if known.all():
-        return np.full(known.shape[1], of.max() + 1)
-    return np.array([len(np.unique(of[there])) for there in known.T])
 
 
 def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, draws: int, seed: int) -> Floats:

@@ -37,7 +37,7 @@ from pipeline.workspace.records import read_record, tell
 from pipeline.workspace.runs import Run, runs_on
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.results import RetrievalResults
+    from pipeline.retrieval.records import RetrievalResults
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def read_retrieval(artifacts: Artifacts, features: LabelledFeatures) -> Retrieva
     path = retrieval_path(artifacts, features)
     if not os.path.lexists(path):
         return None
-    from pipeline.retrieval.results import RetrievalResults  # brings torch
+    from pipeline.retrieval.records import RetrievalResults  # brings torch
 
     try:
         found = read_record(path, RetrievalResults)

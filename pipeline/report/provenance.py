@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 import heads
 from cache.backbone import GIVEN
-from pipeline.claims.format import elsewhere_lines, measured_lines, remarks
+from pipeline.claims.format import claim_lines, elsewhere_lines, measured_lines
 from pipeline.claims.verdicts import NOT_MEASURED
 from pipeline.report.collect import ReportData
 from pipeline.report.html import Section, bullets, escaped, numbers, table, tag, typed
@@ -39,7 +39,7 @@ def claims(report_data: ReportData) -> Section | None:
         for claim in report_data.claims
     ]
     head = ("id", "claim", "measured [95 %]", "with the training gallery [95 %]", "verdict")
-    notes = [f"{claim.id}{line}" for claim in report_data.claims for line in remarks(claim)]
+    notes = claim_lines(report_data.claims)
     if any(claim.verdict == NOT_MEASURED for claim in report_data.claims):
         notes.append(f"Claims on search take minutes to measure: pipeline reproduce {report_data.options} does it.")
     body = tag(

@@ -13,7 +13,7 @@ from pipeline.report.html import Figure, Section, axis_note, bullets, grid, lege
 from pipeline.report.looks import reach_of, styles
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.results import RetrievalResults
+    from pipeline.retrieval.records import RetrievalResults
 
 TITLE = "What it costs to search"
 

@@ -102,7 +102,7 @@ def measure(
     :param step: told what comes next.
     """
     step("full vector")
-    truth = _rows_of(question, full)
+    truth = search(question.queries, full, TOP).rows
     outcomes = [_single(question, truth, truth, full.dim, "float32")]
     curves = {}
     for dim in filters:
@@ -111,8 +111,8 @@ def measure(
         outcomes += found
     for dim, kind in _alone(full.dim, filters, singles, formats):
         step(f"{dim} dims, {kind}")
-        rows = _rows_of(question, full.prefix(dim) if kind == "float32" else stored(full.codes, dim, kind))
-        outcomes.append(_single(question, truth, rows, dim, kind))
+        documents = full.prefix(dim) if kind == "float32" else stored(full.codes, dim, kind)
+        outcomes.append(_single(question, truth, search(question.queries, documents, TOP).rows, dim, kind))
     return Measured(tuple(outcomes), curves)
 
 
@@ -121,10 +121,6 @@ def _alone(
 ) -> Iterator[tuple[int, str]]:
     yield from ((dim, "float32") for dim in sorted({*singles, *filters} - {full}))
     yield from ((dim, kind) for kind in formats for dim in dict.fromkeys((*filters, full)))
-
-
-def _rows_of(question: Question, documents: Stored) -> Tensor:
-    return search(question.queries, documents, TOP).rows
 
 
 def _single(question: Question, truth: Tensor, rows: Tensor, dim: int, storage: str) -> Outcome:

@@ -1,7 +1,7 @@
 """What `retrieve` shows in the terminal, made of the records that `--json` prints.
 
 Below the tables stands what they mean, in plain sentences: labels first, and where agreement says otherwise. Methods
-are compared over the same queries (`results.SearchComparison`), never by whether their intervals overlap.
+are compared over the same queries (`records.SearchComparison`), never by whether their intervals overlap.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.table import Table
 from pipeline.evaluation.recommend import joined
 from pipeline.evaluation.statistics import sign
 from pipeline.retrieval.engines import Engine
-from pipeline.retrieval.results import (
+from pipeline.retrieval.records import (
     CandidatesNeeded,
     CorpusSize,
     ParetoPoint,

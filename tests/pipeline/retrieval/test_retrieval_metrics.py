@@ -14,7 +14,8 @@ from pipeline.retrieval.engines import INDEXES, build
 from pipeline.retrieval.experiment import Plan, flops_per_query
 from pipeline.retrieval.metrics import TOP, Question, measure
 from pipeline.retrieval.quantization import stored
-from pipeline.retrieval.results import SearchResult, front, needed, pareto
+from pipeline.retrieval.records import SearchResult
+from pipeline.retrieval.results import front, needed, pareto
 
 
 def unit(vectors):

@@ -18,7 +18,7 @@ from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.scores import from_json
 from pipeline.retrieval.experiment import Experiment, Trial
 from pipeline.retrieval.metrics import Measured, Outcome
-from pipeline.retrieval.results import RetrievalResults
+from pipeline.retrieval.records import RetrievalResults
 from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
 from tests.pipeline.evaluation.predicted import identity
 
