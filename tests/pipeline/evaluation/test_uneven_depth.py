@@ -81,16 +81,6 @@ def test_both_protocols_equal_a_loop_that_skips_missing_labels(seed):
             np.testing.assert_allclose([level.macro for level in prefix.levels], macro[j])
 
 
-def test_complete_rows_score_as_without_any_that_are_missing():
-    gallery, _ = uneven(60, 0)
-    labels = np.random.default_rng(1).integers(4, size=(60, 1))
-    whole = score_embeddings(gallery, labels, gallery[:20], labels[:20], scale_dim=4).score(IDENTITY)
-    beside = np.concatenate([labels, np.full((60, 1), -1)], axis=1)
-    beside[::2, 1] = 0
-    uneven_too = score_embeddings(gallery, beside, gallery[:20], beside[:20], scale_dim=4).score(IDENTITY)
-    assert [p.levels[0] for p in whole.prefixes] == [p.levels[0] for p in uneven_too.prefixes]
-
-
 def test_a_level_of_one_class_does_not_raise_the_mean_over_levels():
     (gallery, labels), (queries, own) = uneven(60, 0), uneven(40, 1)
     labels, own = labels.clip(0), own.clip(0)

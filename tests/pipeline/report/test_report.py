@@ -82,14 +82,6 @@ def test_charts_follow_when_the_scheme_changes(made, visit):
     assert all(a != b for a, b in zip(light, looks(), strict=True))
 
 
-def test_a_phone_needs_no_sideways_scrolling(whole, visit):
-    page = visit(whole.path, viewport={"width": 390, "height": 844}).page
-    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
-    boxes = page.locator("#zoom canvas").evaluate_all("all => all.map((one) => one.getBoundingClientRect().width)")
-    assert all(300 < width <= 390 for width in boxes)
-
-
 @pytest.mark.parametrize("typed", [SCRIPT, QUOTES, HEBREW])
 def test_texts_and_labels_show_as_typed_and_harm_nothing(whole, read, typed):
     visitor = read(whole.path)

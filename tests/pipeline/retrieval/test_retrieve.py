@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -154,31 +152,13 @@ def test_bad_input_is_said_in_two_lines(fitted, options, said):
     assert said in fitted.fails("retrieve", *options)
 
 
-@pytest.mark.slow
 def test_without_faiss_everything_but_its_engines_works(fitted):
-    code = "import sys; sys.modules['faiss'] = None; from pipeline.cli import main; main()"
-
-    def call(*options):
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            "retrieve",
-            "--artifacts",
-            fitted.artifacts,
-            "--candidates",
-            "12",
-            *options,
-        ]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=fitted.cwd)
-
-    done = call("--candidates", "12", "--filter-dim", "64", "--methods", "v5", "--queries", "5", "--json")
+    options = ("retrieve", "--candidates", "12", "--filter-dim", "64", "--methods", "v5", "--queries", "5")
+    done = fitted(*options, "--json", without="faiss")
     assert done.returncode == 0, done.stderr
     assert {row["engine"] for row in json.loads(done.stdout)["engines"]} == {"exact"}
     assert "pip install faiss-cpu" in done.stderr
-    refused = call("--engines", "hnsw")
-    assert refused.returncode == 1
-    assert "do: pip install faiss-cpu" in refused.stderr
+    assert "do: pip install faiss-cpu" in fitted.fails(*options, "--engines", "hnsw", without="faiss")
 
 
 def trial(method, seed, *, shift, labels, kept=0.9, documents=1_000_000):
