@@ -88,11 +88,11 @@ def steerability(accuracies: Floats) -> Steerability | None:
     return Steerability(float(first[0] - last[0]), float(last[-1] - first[-1]))
 
 
-def smallest_prefix(accuracies: Sequence[float] | Floats, dims: Sequence[int], within: float = 0.01) -> int:
-    """The fewest dimensions that lose no more than `within` against the full vector.
+def smallest_prefix(accuracies: Sequence[float] | Floats, dims: Sequence[int]) -> int:
+    """The fewest dimensions that lose no more than one point against the full vector.
 
     :param accuracies: [J], of one level, shortest prefix first.
     :param dims: J lengths.
     """
-    floor = round(accuracies[-1] - within, 12)  # 0.90 is within one point of 0.91, whatever binary fractions say
+    floor = round(accuracies[-1] - 0.01, 12)  # 0.90 is within one point of 0.91, whatever binary fractions say
     return next(dim for dim, value in zip(dims, accuracies, strict=True) if value >= floor)

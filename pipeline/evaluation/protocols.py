@@ -49,7 +49,6 @@ def score_embeddings(
     *,
     scale_dim: int | Sequence[int] = BLOCK,
     k: int = NEIGHBOURS,
-    seed: int = 0,
     device: str | None = None,
 ) -> Predictions:
     """Ask every query at every prefix of one gallery: the protocol "gallery".
@@ -60,7 +59,6 @@ def score_embeddings(
     :param query_labels: int64 [q, L].
     :param scale_dim: width of a block, or the lengths of the prefixes, such as (64, 128, 192, 256, 768).
     :param k: neighbours that vote; the whole gallery if it is smaller.
-    :param seed: of the bootstrap.
     :param device: where to search; the CPU by default.
     :raises PipelineError: if embeddings and labels do not go together, or there is no query.
     :raises heads.HeadsError: if the embeddings cannot be searched.
@@ -69,7 +67,7 @@ def score_embeddings(
     _check(queries, query_labels, "queries")
     search = _Search(scale_dim, k, device)
     found = [search.classify(queries, query_labels, gallery, gallery_labels)]
-    return search.predictions("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found, seed)
+    return search.predictions("gallery", len(gallery), queries, query_labels, [np.arange(len(queries))], found)
 
 
 def classified(predicted: Ints, labels: Ints, dim: int, gallery: int, k: int) -> Predictions:
@@ -92,7 +90,6 @@ def leave_one_out(
     samples: int = 20,
     scale_dim: int | Sequence[int] = BLOCK,
     k: int = NEIGHBOURS,
-    seed: int = 0,
     device: str | None = None,
 ) -> Predictions:
     """Ask each text of a sample of the others of it: the published protocol, averaged over fixed samples.
@@ -101,7 +98,6 @@ def leave_one_out(
     :param labels: int64 [n, L].
     :param sample: texts per sample; if there are no more than that, one sample of all of them.
     :param samples: how many. Which rows they hold depends on n and `sample` alone.
-    :param seed: of the bootstrap, not of the samples.
     :raises PipelineError: if embeddings and labels do not go together, or there is no row.
     :raises heads.HeadsError: if the embeddings cannot be searched, or a sample has one row.
     """
@@ -109,7 +105,7 @@ def leave_one_out(
     search = _Search(scale_dim, k, device)
     rows = list(sample_rows(len(labels), sample, samples))
     found = search.classify_samples(embeddings, labels, rows)
-    return search.predictions("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, seed, "held-out")
+    return search.predictions("leave-one-out", len(rows[0]) - 1, embeddings, labels, rows, found, "held-out")
 
 
 def gallery_grid(
@@ -160,7 +156,7 @@ def gallery_grid(
             found[size, origin].append(_votes_of(one, held_out_labels, labels))
     return tuple(
         search.predictions("gallery-grid", size, held_out, held_out_labels, [np.arange(len(held_out))] * len(votes),
-                           votes, 0, origin)
+                           votes, origin)
         for (size, origin), votes in found.items() if votes
     )  # fmt: skip
 
@@ -249,7 +245,6 @@ class _Search:
         labels: Ints,
         rows: Sequence[Ints],
         found: Sequence[_Votes],
-        seed: int,
         origin: Origin | None = None,
     ) -> Predictions:
         """Put the samples of a measurement together: `rows` queried and votes `found`, one entry per sample."""
@@ -264,7 +259,6 @@ class _Search:
             predicted=np.concatenate([part.predicted for part in found], axis=1),
             matching=np.concatenate([part.matching for part in found], axis=1),
             origin=origin,
-            seed=seed,
         )
 
 

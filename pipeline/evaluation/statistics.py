@@ -50,7 +50,6 @@ def bootstrap_interval(
     query_index: Ints | None = None,
     *,
     span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
-    draws: int = RESAMPLES,
     seed: int = 0,
 ) -> Floats:
     """Percentile intervals of means, by resampling texts; at least as long as `unobserved_bounds`.
@@ -59,7 +58,6 @@ def bootstrap_interval(
         NaN where a text has none, such as a label it lacks, which leaves it out.
     :param query_index: int64 [m], which text each prediction is of; by default each has its own.
     :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
-    :param draws: number of resamples.
     :param seed: of the draws; the same arguments give the same result.
     :returns: [..., 2], the ends between which 95 % of the resampled means lie.
     :raises PipelineError: if there is no answer.
@@ -72,12 +70,10 @@ def bootstrap_interval(
     of = np.arange(len(outcomes)) if query_index is None else np.unique(query_index, return_inverse=True)[1]
     if of.max() + 1 == len(of):
         texts = known.sum(axis=0)
-        ends = np.array(
-            [_of_single(column[there], draws, seed) for column, there in zip(columns.T, known.T, strict=True)]
-        )
+        ends = np.array([_of_single(column[there], seed) for column, there in zip(columns.T, known.T, strict=True)])
     else:
         texts = np.array([np.count_nonzero(np.bincount(of[there])) for there in known.T])
-        ends = _of_several(columns, known, of, draws, seed)
+        ends = _of_several(columns, known, of, seed)
     shape, counts = outcomes.shape[1:], known.sum(axis=0)
     sums = np.where(known, columns, 0.0).sum(axis=0)
     means = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0).reshape(shape)
@@ -98,35 +94,35 @@ def unobserved_bounds(
     return values - share * (values - low), values + share * (high - values)
 
 
-def _of_single(outcomes: Floats, draws: int, seed: int) -> Floats:
+def _of_single(outcomes: Floats, seed: int) -> Floats:
     """Ends of the mean of t texts with one outcome each, [t]; NaN for none."""
     if not len(outcomes):
         return np.full(2, np.nan)
     distinct, counts = np.unique(np.round(outcomes, 9), return_counts=True)
-    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()), draws, seed)
+    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()), seed)
 
 
 @lru_cache(maxsize=4096)
-def _ends_of_counts(distinct: tuple[float, ...], counts: tuple[int, ...], draws: int, seed: int) -> Floats:
+def _ends_of_counts(distinct: tuple[float, ...], counts: tuple[int, ...], seed: int) -> Floats:
     """The same from how many texts had each outcome, which is all that counts; a page asks for many twice or more."""
     n = sum(counts)
-    totals = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=draws) @ np.array(distinct)
+    totals = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=RESAMPLES) @ np.array(distinct)
     ends: Floats = np.quantile(totals / n, _TAILS)
     ends.flags.writeable = False
     return ends
 
 
-def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, draws: int, seed: int) -> Floats:
+def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, seed: int) -> Floats:
     """Ends of the means of columns [m, columns] of predictions of texts `of`, resampled in two stages, [columns, 2].
 
     A resample's mean is over what its texts have an outcome of; a resample without any does not count.
     """
     filled, whole = np.where(known, columns, 0.0), known.all()
-    means = np.empty((draws, columns.shape[1]))
-    step = max(1, min(draws, _BLOCK // len(of)))
+    means = np.empty((RESAMPLES, columns.shape[1]))
+    step = max(1, min(RESAMPLES, _BLOCK // len(of)))
     room = np.empty((step, len(of)))  # written over: fresh memory would cost as much as the product
-    for start in range(0, draws, step):
-        counts = room[: min(step, draws - start)]
+    for start in range(0, RESAMPLES, step):
+        counts = room[: min(step, RESAMPLES - start)]
         counts[:] = _resamples(of.tobytes(), len(counts), seed, start)
         drawn = counts.sum(axis=1, keepdims=True) if whole else counts @ known
         with np.errstate(invalid="ignore"):

@@ -6,7 +6,6 @@ import platform
 import shlex
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from markupsafe import Markup
 
@@ -63,7 +62,14 @@ def settings(report_data: ReportData) -> Section:
         ("features", f"fingerprint {features.fingerprint}"),
         ("seeds", ", ".join(map(str, report_data.seeds))),
     )
-    runs = [_run_row(run) for run in report_data.runs]
+    runs = [
+        (
+            run.id, run.method, run.record["head"], run.seed,
+            *(run.record["hyperparameters"].get(name, "-") for name in _OPTIONS), run.record["best_epoch"],
+            f"{run.record['parameters']:,}", f"{run.record['seconds']:.1f}",
+        )
+        for run in report_data.runs
+    ]  # fmt: skip
     head = ("run", "method", "head", "seed", "epochs", "batch", "learning rate", "schedule", "best epoch",
             "parameters", "seconds")  # fmt: skip
     body = tag(
@@ -123,14 +129,6 @@ def _fit_command(group: list[Run]) -> list[str]:
         if settings.get(name) not in (None, usual.get(name)):
             words += [option, str(settings[name])]
     return words
-
-
-def _run_row(run: Run) -> tuple[Any, ...]:
-    record, turned = run.record, run.record["hyperparameters"]
-    return (
-        run.id, run.method, record["head"], run.seed, *(turned.get(name, "-") for name in _OPTIONS),
-        record["best_epoch"], f"{record['parameters']:,}", f"{record['seconds']:.1f}",
-    )  # fmt: skip
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import polars as pl
 from markupsafe import Markup
 
-from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.gallery_size import crossing, size_effects
 from pipeline.report import charts
 from pipeline.report.collect import ReportData
@@ -144,7 +141,10 @@ def training(report_data: ReportData) -> Section | None:
             else f"{quantity}, full vector, leave-one-out in the validation texts. {axis_note(reach)}"
         )
         spec = charts.training_chart(here, report_data.looks, title, reach)
-        figures.append(Figure(f"training-{i}", caption, f"{quantity} by epoch. {_curves(here)}", spec))
+        kept = here.filter(pl.col("best")).group_by("method", maintain_order=True).agg(pl.col("value").mean())
+        means = ", ".join(f"{name} {value:.3g}" for name, value in kept.iter_rows())
+        alt = f"{quantity} by epoch. At the epochs kept, mean over seeds: {means}."
+        figures.append(Figure(f"training-{i}", caption, alt, spec))
     words = " ".join(["One line per seed; the point marks the epoch that was kept.", *report_data.layers])
     head = ("method", "seed", "quantity", "epoch", "value")
     rows = [
@@ -166,26 +166,15 @@ def _sizes(frame: pl.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
-def _curves(frame: pl.DataFrame) -> str:
-    kept = frame.filter(pl.col("best")).group_by("method", maintain_order=True).agg(pl.col("value").mean())
-    return "At the epochs kept, mean over seeds: " + ", ".join(f"{n} {v:.3g}" for n, v in kept.iter_rows()) + "."
-
-
 def _crossings(report_data: ReportData) -> list[Markup]:
     """Who leads at which sizes: v5 and mrl if both are there, else the first two methods."""
     pair = ("v5", "mrl") if {"v5", "mrl"} <= set(report_data.methods) else report_data.methods[:2]
-    if len(pair) < 2 or not _share_a_seed(report_data.entries[GALLERY], pair):
+    seeds = [{entry.seed for entry in report_data.entries[GALLERY] if entry.method == name} for name in pair]
+    if len(pair) < 2 or not set.intersection(*seeds):
         return []
     a, b = pair
     sentences = crossing(size_effects(report_data.cells, a, b), a, b, report_data.levels)
     if len(sentences) == 1:
         return [tag("p", sentences[0])]
-    return [
-        bullets(sentences[:-1]),
-        tag("p", "Leads are with 95 % confidence over seeds, each size by itself.", class_="note"),
-    ]
-
-
-def _share_a_seed(entries: Sequence[Entry], pair: Sequence[str]) -> bool:
-    a, b = ({entry.seed for entry in entries if entry.method == name} for name in pair)
-    return bool(a & b)
+    note = "Leads are with 95 % confidence over seeds, each size by itself."
+    return [bullets(sentences[:-1]), tag("p", note, class_="note")]

@@ -163,11 +163,15 @@ def _undone(report_data: ReportData) -> tuple[list[Figure], Markup]:
     caption = "Points of accuracy: hollow in the small gallery, filled in the realistic one"
     first = "Significant in the small gallery and not in the realistic one"
     drawn = f"; the largest {len(shown)} are drawn" if len(lost) > len(shown) else ""
-    counted = f" {len(lost)} differences are significant in the first and not in the second{drawn}."
+    small_first, large_first = (report_data.scores[name][0] for name in (PUBLISHED, GALLERY))
+    counted = (
+        f"The published protocol searches {small_first.queries:,} test texts among themselves; an index holds the "
+        f"{large_first.gallery:,} training texts. {len(lost)} differences are significant in the first and not in the "
+        f"second{drawn}."
+    )
     figure = Figure("undone", caption, f"{caption}. {said}.", charts.dumbbell_chart(frame, names))
-    words = tag("p", _protocols(report_data) + counted)
     inside = numbers(table(first, ("difference", "small gallery", "realistic gallery"), rows))
-    return [figure], Markup().join([head, words, figure.markup, inside])
+    return [figure], Markup().join([head, tag("p", counted), figure.markup, inside])
 
 
 def _spelled(report_data: ReportData, row: Comparison) -> str:
@@ -190,9 +194,11 @@ def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str],
             take = found.best if not found.equal else f"no significant difference: {', '.join(found.first)}"
             others = [row.against_a for row in found.equal] + [f"worse: {row.against_a}" for row in found.worse]
             rows.append((need, take, figure(first), "; ".join(others)))
+    methods = by_method(report_data.entries[GALLERY])
+    seeds = sorted({len(methods[name]) for name in report_data.methods})
     caption = (
         f"Which method for which need: {report_data.features.backbone}, gallery protocol, accuracy in % with its 95 % "
-        f"interval, {_seeds_of(report_data)}"
+        f"interval, n = {' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'} per method"
     )
     head = ("need", "take", "accuracy of the first", "the others against it")
     return table(caption, head, rows, text=(0, 1, 3), stacks=True)
@@ -246,19 +252,5 @@ def figure(row: Mapping[str, Any]) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def _protocols(report_data: ReportData) -> str:
-    small, large = (report_data.scores[name][0] for name in (PUBLISHED, GALLERY))
-    return (
-        f"The published protocol searches {small.queries:,} test texts among themselves; an index holds the "
-        f"{large.gallery:,} training texts."
-    )
-
-
 def _place(row: Comparison) -> tuple[Any, ...]:
     return row.a, row.b, row.metric, row.dim, row.dim_b, row.level
-
-
-def _seeds_of(report_data: ReportData) -> str:
-    methods = by_method(report_data.entries[GALLERY])
-    counts = sorted({len(methods[name]) for name in report_data.methods})
-    return f"n = {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'} per method"

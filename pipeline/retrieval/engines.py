@@ -97,10 +97,7 @@ def build(kind: str, documents: Stored) -> FaissIndex:
     index.train(units)
     index.add(units)
     seconds = time.perf_counter() - began
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "index.faiss")
-        faiss.write_index(index, str(path))
-        size = path.stat().st_size
+    size = size_written(lambda path: faiss.write_index(index, str(path)))
     return FaissIndex(kind, documents.dim, index, seconds, size)
 
 
@@ -179,14 +176,14 @@ def _ready(kind: str, documents: Stored) -> tuple[float, int, Ask]:
     began = time.perf_counter()
     stored(documents.codes, documents.dim)
     seconds = time.perf_counter() - began
-    return seconds, disk_bytes(documents), lambda queries, k: search(queries, documents, k).rows
+    return seconds, size_written(documents.write), lambda queries, k: search(queries, documents, k).rows
 
 
-def disk_bytes(documents: Stored) -> int:
-    """Bytes of the documents as a file, by writing one."""
+def size_written(write: Callable[[Path], None]) -> int:
+    """Bytes of a file, by writing one."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "documents.npz")
-        documents.write(path)
+        path = Path(folder, "written")
+        write(path)
         return path.stat().st_size
 
 

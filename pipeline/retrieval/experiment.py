@@ -19,7 +19,7 @@ import torch
 from cache.workers import choose_devices
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.retrieval.documents import Corpus
-from pipeline.retrieval.engines import Engine, disk_bytes, time_engines
+from pipeline.retrieval.engines import Engine, size_written, time_engines
 from pipeline.retrieval.knn import search, two_stage
 from pipeline.retrieval.metrics import TOP, Measured, Question, measure
 from pipeline.retrieval.quantization import KINDS, Stored, stored
@@ -150,7 +150,7 @@ class _Bench:
         by_storage = itemgetter(0, 2)  # what a way keeps to filter by: dimensions and storage
         for (dim, storage), group in groupby(sorted(ways, key=by_storage), key=by_storage):
             documents = full if (dim, storage) == (full.dim, "float32") else stored(full.codes, dim, storage)
-            self.disk[len(full), dim, storage] = disk_bytes(documents)
+            self.disk[len(full), dim, storage] = size_written(documents.write)
             for way in group:
                 if (key := timing_key(len(full), full.dim, way)) not in self.timings:
                     self.timings[key] = _time_way(way, documents, full, question)

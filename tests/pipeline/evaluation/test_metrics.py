@@ -71,4 +71,3 @@ def test_the_smallest_prefix_within_one_point():
     assert metrics.smallest_prefix([0.80, 0.90, 0.905, 0.91], dims) == 128
     assert metrics.smallest_prefix([0.95, 0.90, 0.905, 0.91], dims) == 64
     assert metrics.smallest_prefix([0.80, 0.81, 0.82, 0.91], dims) == 256
-    assert metrics.smallest_prefix([0.80, 0.81, 0.85, 0.91], dims, within=0.1) == 128

@@ -94,11 +94,11 @@ class TestBootstrap:
 
     def test_is_near_that_of_scipy(self):
         values = (np.random.default_rng(0).random((400, 2)) < [0.9, 0.6]).astype(float)
-        found = statistics.bootstrap_interval(values, draws=20_000)
+        found = statistics.bootstrap_interval(values)
         expected = scipy.stats.bootstrap(
             (values,), lambda x, axis: x.mean(axis=axis), method="percentile", n_resamples=20_000, axis=0, rng=1
         ).confidence_interval
-        np.testing.assert_allclose(found, np.stack([expected.low, expected.high], axis=1), atol=0.003)
+        np.testing.assert_allclose(found, np.stack([expected.low, expected.high], axis=1), atol=0.004)
 
     def test_is_the_same_every_time_and_another_with_another_seed(self):
         values, query_index = np.random.default_rng(2).random((300, 3)) < 0.7, np.arange(300) // 3
@@ -133,7 +133,7 @@ class TestBootstrap:
 
     def test_near_certainty_intervals_hold_the_truth(self):
         """Over all outcomes of 100 texts, by their probability: without the unseen, 63 % at 99 % right."""
-        intervals = np.array([statistics.bootstrap_interval(np.arange(100) < n, draws=500) for n in range(101)])
+        intervals = np.array([statistics.bootstrap_interval(np.arange(100) < n) for n in range(101)])
         for truth in (0.95, 0.98, 0.99, 0.995):
             held = (intervals[:, 0] <= truth) & (truth <= intervals[:, 1])
             assert scipy.stats.binom.pmf(np.arange(101), 100, truth)[held].sum() > 0.91
@@ -161,7 +161,7 @@ class TestCoverage:
         rng = np.random.default_rng(0)
         gallery = self.draw(rng, 300)
         truth = score_embeddings(*gallery, *self.draw(rng, 60_000), scale_dim=4).accuracy
-        intervals = [score_embeddings(*gallery, *self.draw(rng, 400), scale_dim=4, seed=i).interval for i in range(300)]
+        intervals = [score_embeddings(*gallery, *self.draw(rng, 400), scale_dim=4).interval for _ in range(300)]
         assert 0.92 <= self.covered(intervals, truth) <= 0.97
 
     @pytest.mark.slow
@@ -172,9 +172,7 @@ class TestCoverage:
         Of 300 rows a text is asked in three samples or so; resampled in one stage alone, 91 % of intervals held it.
         """
         rng = np.random.default_rng(1)
-        found = [
-            leave_one_out(*self.draw(rng, rows), sample=100, samples=10, scale_dim=8, seed=i) for i in range(splits)
-        ]
+        found = [leave_one_out(*self.draw(rng, rows), sample=100, samples=10, scale_dim=8) for _ in range(splits)]
         truth = np.mean([scores.accuracy for scores in found], axis=0)
         assert 0.92 <= self.covered([scores.interval for scores in found], truth) <= 0.98
 
