@@ -108,7 +108,8 @@ def _fits(trial: Trial) -> bool:
 
 def _kept(trials: Trials, documents: int, where: str, level: str, beside: Sequence[tuple[int, Trials]]) -> Measurement:
     """The published reading: documents of the query's coarsest class that the filter keeps."""
-    count, wide = candidates(documents), _most(trials)
+    first = next(iter(trials["v5"].values()))
+    count, wide = candidates(documents), max(one.candidates or 0 for one in first.measured.outcomes)
     kept = _figures(trials, count, _level_0)
     figures = {
         **kept,
@@ -182,10 +183,6 @@ def _candidates_needed(trials: Trials, documents: int, where: str) -> Measuremen
 def _level_0(outcome: Outcome) -> Any:
     assert outcome.level_recall is not None
     return outcome.level_recall[:, 0]
-
-
-def _most(trials: Trials) -> int:
-    return max(o.candidates or 0 for o in next(iter(trials["v5"].values())).measured.outcomes)
 
 
 def _values(by_seed: Mapping[int | None, Trial], count: int, dim: int, quantity: Callable[[Outcome], Any]) -> Any:

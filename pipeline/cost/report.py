@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def cost(
     trained = [training(setting, method) for method in methods]
     shape = setting.shape(methods[0])
     found = searches(shape, (len(setting.train), MILLION))
-    measured = _measured(setting, dataset, backbone, trained, found, progress) if measure else _NOTHING
+    measured = _measured(setting, dataset, backbone, trained, found, progress) if measure else _Measured()
     counted = setting.backbone
     return {
         "dataset": dataset.id,
@@ -98,13 +98,10 @@ def cost(
 class _Measured:
     """Seconds: of a step by method, of a query by search, of the backbone; `reason` why that is None."""
 
-    steps: Mapping[str, float]
-    searches: Mapping[Search, float | None]
-    backbone: BackboneSpeed | None
-    reason: str
-
-
-_NOTHING = _Measured({}, {}, None, "not asked for")
+    steps: Mapping[str, float] = field(default_factory=dict)
+    searches: Mapping[Search, float | None] = field(default_factory=dict)
+    backbone: BackboneSpeed | None = None
+    reason: str = "not asked for"
 
 
 def _measured(

@@ -8,7 +8,7 @@ coarsest level first; predictions may have a leading axis for prefixes where a f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,22 +62,17 @@ def macro(labels: Ints, predicted: Ints) -> Floats:
     return np.stack(means, axis=-1)
 
 
-@dataclass(frozen=True)
-class Steerability:
+class Steerability(NamedTuple):
     """What choosing a prefix steers; shares, not points.
 
     `coarse_gain`: level 0 at the shortest prefix minus at the full vector. `fine_gain`: the finest level at the full
     vector minus at the shortest prefix. A prefix that only loses has a coarse gain below zero and can still have a
-    large fine gain, which is why `total`, their sum, is never shown alone.
+    large fine gain, which is why `total`, their sum S, is never shown alone.
     """
 
+    total: float
     coarse_gain: float
     fine_gain: float
-
-    @property
-    def total(self) -> float:
-        """S."""
-        return self.coarse_gain + self.fine_gain
 
 
 def steerability(accuracies: Floats) -> Steerability | None:
@@ -85,7 +80,8 @@ def steerability(accuracies: Floats) -> Steerability | None:
     if min(accuracies.shape) < 2:
         return None
     first, last = accuracies[0], accuracies[-1]
-    return Steerability(float(first[0] - last[0]), float(last[-1] - first[-1]))
+    coarse, fine = float(first[0] - last[0]), float(last[-1] - first[-1])
+    return Steerability(coarse + fine, coarse, fine)
 
 
 def smallest_prefix(accuracies: Sequence[float] | Floats, dims: Sequence[int]) -> int:

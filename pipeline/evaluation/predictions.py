@@ -168,12 +168,8 @@ class Predictions:
         intervals = statistics.bootstrap_interval(
             self.steering, self.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=self.seed
         )
-        return {
-            "steerability": self.steerability.total,
-            "coarse_gain": self.steerability.coarse_gain,
-            "fine_gain": self.steerability.fine_gain,
-            **{f"{name}_ci95": _pair(interval) for name, interval in zip(STEERABILITY, intervals, strict=True)},
-        }
+        ends = {f"{name}_ci95": _pair(interval) for name, interval in zip(STEERABILITY, intervals, strict=True)}
+        return {**dict(zip(STEERABILITY, self.steerability, strict=True)), **ends}
 
 
 def _pair(interval: Floats) -> tuple[float, float]:

@@ -31,20 +31,21 @@ def accuracy_frame(entries: Mapping[str, Sequence[Entry]], levels: Sequence[str]
     rows = []
     for protocol, found in entries.items():
         methods = by_method(found)
-        first = found[0].predictions
-        values = [_stacked(runs, lambda one: one.outcomes) for runs in methods.values()]
-        figures = statistics.estimates(values, first.query_index, seed=first.seed)
-        for (name, runs), of in zip(methods.items(), figures, strict=True):
-            cells = product(first_of(runs).dims, levels)
-            for (dim, level), figure in zip(cells, of, strict=True):
+        for name, figures in _estimated(methods, lambda one: one.outcomes).items():
+            cells = product(first_of(methods[name]).dims, levels)
+            for (dim, level), figure in zip(cells, figures, strict=True):
                 rows.append({"protocol": protocol, "method": name, "dim": dim, "level": level, **_percent(figure)})
     return pl.DataFrame(rows)
 
 
-def _stacked(runs: Runs, outcomes: Callable[[Predictions], Any]) -> Any:
-    """What the predictions of some seeds add to every figure, [s, m, figures]."""
-    stacked = np.stack([outcomes(predictions) for predictions in runs.values()])
-    return stacked.reshape(*stacked.shape[:2], -1)
+def _estimated(
+    methods: Mapping[str, Runs], outcomes: Callable[[Predictions], Any], span: tuple[Any, Any] = (0.0, 1.0)
+) -> dict[str, list[statistics.Estimate]]:
+    """By method, an estimate of every figure that `outcomes` [m, ...] of some predictions add to; one is in `span`."""
+    stacked = [np.stack([outcomes(predictions) for predictions in runs.values()]) for runs in methods.values()]
+    first = first_of(next(iter(methods.values())))
+    values = [one.reshape(*one.shape[:2], -1) for one in stacked]
+    return dict(zip(methods, statistics.estimates(values, first.query_index, span=span, seed=first.seed), strict=True))
 
 
 def gallery_frame(cells: Sequence[Score], levels: Sequence[str]) -> pl.DataFrame:
@@ -71,13 +72,9 @@ def steerability_frame(entries: Mapping[str, Sequence[Entry]]) -> pl.DataFrame:
         methods = {name: runs for name, runs in by_method(found).items() if first_of(runs).steerability is not None}
         if not methods:
             continue
-        first = found[0].predictions
-        figures = statistics.estimates(
-            [_stacked(runs, lambda one: one.steering) for runs in methods.values()],
-            first.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=first.seed,
-        )  # fmt: skip
-        for name, of in zip(methods, figures, strict=True):
-            for term, figure in zip(STEER_TERMS, of, strict=True):
+        estimates = _estimated(methods, lambda one: one.steering, (-STEERING_SPAN, STEERING_SPAN))
+        for name, figures in estimates.items():
+            for term, figure in zip(STEER_TERMS, figures, strict=True):
                 rows.append({"protocol": protocol, "method": name, "term": term, **_percent(figure)})
     return pl.DataFrame(rows)
 

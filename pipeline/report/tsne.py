@@ -13,7 +13,7 @@ distances in it mean little, and no figure of the report is taken from one.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -46,7 +46,7 @@ def layout(neighbours: Ints, start: Points, steps: int = STEPS, early: int = EAR
     rate, late = np.float32(max(n / 12.0, 20.0)), _late_pull(n)
     for step in range(steps):
         pull, keeps, grid = (_EARLY_PULL, 0.5, _COARSE) if step < early else (late, 0.8, _FINE)
-        gradient = np.float32(pull) * _attraction(points, edges) - _repulsion(points, grid)
+        gradient = np.float32(pull) * _attraction(points, *edges) - _repulsion(points, grid)
         agrees = np.sign(gradient) == np.sign(speed)
         gains = np.maximum(np.where(agrees, gains * np.float32(0.8), gains + np.float32(0.2)), np.float32(0.01))
         speed = np.float32(keeps) * speed - rate * gains * gradient
@@ -86,27 +86,22 @@ def rotation(points: Points, to: Points) -> Points:
     return np.asarray(left @ right, np.float32)
 
 
-class _Edges(NamedTuple):
-    """Both ends of every edge, each edge in both directions, by first end; `starts` is where each point's begin."""
+def _edges(neighbours: Ints, n: int) -> tuple[Ints, Ints, Ints]:
+    """Both ends of every edge, each edge in both directions, by first end, and where each point's begin.
 
-    first: Ints
-    second: Ints
-    starts: Ints
-
-
-def _edges(neighbours: Ints, n: int) -> _Edges:
-    """Neighbours in either direction; every point has its own, so none is without an edge."""
+    Every point has its own neighbours, so none is without an edge.
+    """
     first = np.repeat(np.arange(n), neighbours.shape[1])
     both = np.concatenate([first * n + neighbours.ravel(), neighbours.ravel() * n + first])
     both.sort()
-    return _Edges(both // n, both % n, np.searchsorted(both // n, np.arange(n)))
+    return both // n, both % n, np.searchsorted(both // n, np.arange(n))
 
 
-def _attraction(points: Points, edges: _Edges) -> Points:
+def _attraction(points: Points, first: Ints, second: Ints, starts: Ints) -> Points:
     """The mean pull of its edges on each point, [n, 2], as a share of all edges."""
-    between = [axis[edges.first] - axis[edges.second] for axis in np.ascontiguousarray(points.T)]
-    falls_off = len(edges.first) * (1 + between[0] ** 2 + between[1] ** 2)
-    return np.stack([np.add.reduceat(one / falls_off, edges.starts) for one in between], axis=1)
+    between = [axis[first] - axis[second] for axis in np.ascontiguousarray(points.T)]
+    falls_off = len(first) * (1 + between[0] ** 2 + between[1] ** 2)
+    return np.stack([np.add.reduceat(one / falls_off, starts) for one in between], axis=1)
 
 
 def _repulsion(points: Points, cells: int) -> Points:

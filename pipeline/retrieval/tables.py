@@ -213,17 +213,18 @@ def _ahead(rows: list[SearchResult], found: RetrievalResults) -> str:
     level, corpus = found.levels[-1], found.corpora[-1]
     by_labels = _first(rows, found, lambda row: row.precision_at_10[-1], lambda row: row.precision_ci95)
     by_recall = _first(rows, found, lambda row: row.recall_at_10, lambda row: row.recall_ci95)
-    of = {row.method: row for row in rows}
+    precisions = {row.method: f"{row.method} {row.precision_at_10[-1]:.1%}" for row in rows}
+    recalls = {row.method: f"{row.method} {row.recall_at_10:.1%}" for row in rows}
     simulated = f" ({corpus.simulated:,} simulated)" if corpus.simulated else ""
     where = f"{corpus.documents:,} documents{simulated}, {rows[0].candidates:,} candidates by {rows[0].filter_dim} dims"
-    precision = ", ".join(f"{name} {of[name].precision_at_10[-1]:.1%}" for name in by_labels)
+    precision = ", ".join(precisions[name] for name in by_labels)
     said = f"{where}: by labels {_leading(by_labels)} ({level} precision@10 {precision})"
-    recall = ", ".join(f"{name} {of[name].recall_at_10:.1%}" for name in by_recall)
+    recall = ", ".join(recalls[name] for name in by_recall)
     if by_recall == by_labels:
         return f"{said}, and by agreement with its own full vector too (recall@10 {recall})."
     if set(by_recall) & set(by_labels):
         return f"{said}, by agreement with its own full vector {_leading(by_recall)} (recall@10 {recall})."
-    labels = ", ".join(f"{name} {of[name].precision_at_10[-1]:.1%}" for name in by_recall)
+    labels = ", ".join(precisions[name] for name in by_recall)
     return (
         f"{said}; by agreement with its own full vector {_leading(by_recall)} (recall@10 {recall}; by labels {labels})"
         ". Where the two disagree, trust the labels: an embedding that says little agrees with itself easily."

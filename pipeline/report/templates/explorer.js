@@ -115,7 +115,7 @@
     panel.centre = zoom === 1 ? [0.5, 0.5] : [held[0] - (px - width / 2) / (across * grown), held[1] - (py - height / 2) / (down * grown)];
     move(panel, animated);
   };
-  const whole = (panel) => { panel.zoom = 1; panel.centre = [0.5, 0.5]; };
+  const whole = (panel) => { panel.zoom = 1; panel.centre = [0.5, 0.5]; move(panel, true); };
 
   const colours = () => {
     const style = getComputedStyle(document.documentElement);
@@ -415,21 +415,18 @@
       const [x, y] = inside(panel, event);
       zoomAt(panel, Math.exp(-event.deltaY / 300), x, y, false);
     }, { passive: false });
-    panel.canvas.addEventListener("dblclick", () => { whole(panel); move(panel, true); });
     const zoomed = (factor) => { const { width, height } = panel.canvas.getBoundingClientRect(); zoomAt(panel, factor, width / 2, height / 2, true); };
+    const [closer, farther, all] = [() => zoomed(1.6), () => zoomed(1 / 1.6), () => whole(panel)];
+    panel.root.querySelectorAll(".zooms button").forEach((button, i) => button.addEventListener("click", [closer, farther, all][i]));
+    panel.canvas.addEventListener("dblclick", all);
+    const keys = { "+": closer, "=": closer, "-": farther, 0: all };
     panel.canvas.addEventListener("keydown", (event) => {
-      if (event.key === "+" || event.key === "=") { zoomed(1.6); return; }
-      if (event.key === "-") { zoomed(1 / 1.6); return; }
-      if (event.key === "0") { whole(panel); move(panel, true); return; }
+      if (event.key in keys) keys[event.key]();
       if (!(event.key in arrows)) return;
       event.preventDefault();
       const text = towards(panel, ...arrows[event.key]);
       if (text >= 0) choose(text);
     });
-    const [closer, farther, all] = panel.root.querySelectorAll(".zooms button");
-    closer.addEventListener("click", () => zoomed(1.6));
-    farther.addEventListener("click", () => zoomed(1 / 1.6));
-    all.addEventListener("click", () => { whole(panel); move(panel, true); });
   }
 
   // Search: a combobox over texts that hold every word typed.

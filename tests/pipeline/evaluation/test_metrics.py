@@ -11,10 +11,6 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from pipeline.evaluation import metrics
 
-PARENTS = (np.array([0, 0, 1]), np.array([0, 0, 1, 1, 2, 2, 2]))
-"""Levels of 2, 3 and 7 classes."""
-
-
 predictions = arrays(np.int64, (2, 30), elements=st.integers(0, 6))
 
 
@@ -33,16 +29,6 @@ class TestAccuracies:
         np.testing.assert_allclose(shares[query_index], recalls)
         assert np.isnan(np.delete(shares, query_index)).all()
         np.testing.assert_array_equal(queries, np.bincount(labels, minlength=7))
-
-    @settings(deadline=None)
-    @given(pair=predictions)
-    def test_of_a_parent_are_over_the_queries_below_it(self, pair):
-        labels, predicted = pair
-        shares, queries = metrics.by_class(PARENTS[1][labels], predicted == labels, 3)
-        for parent in range(3):
-            below = [a == b for a, b in zip(labels, predicted, strict=True) if PARENTS[1][a] == parent]
-            assert queries[parent] == len(below)
-            assert np.isnan(shares[parent]) if not below else shares[parent] == pytest.approx(np.mean(below))
 
     def test_keep_prefixes_apart(self):
         labels = np.array([[0], [1], [1]])

@@ -240,10 +240,6 @@ class TestRecord:
         assert record["fine_gain"] == pytest.approx(last[1]["accuracy"] - first[1]["accuracy"])
         assert record["steerability"] == pytest.approx(record["coarse_gain"] + record["fine_gain"])
 
-    def test_has_no_steerability_of_one_level(self):
-        vectors, labels = made(30)
-        assert leave_one_out(vectors, labels[:, :1], scale_dim=4).score(identity()).steerability is None
-
     def test_survives_a_file(self, tmp_path):
         scores = leave_one_out(*made(80), sample=40, samples=4, scale_dim=4)
         np.savez_compressed(tmp_path / "answers.npz", **scores.to_arrays())

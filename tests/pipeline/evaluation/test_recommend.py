@@ -107,14 +107,10 @@ def test_texts_without_a_finest_label_count_on_the_levels_they_have():
     labels = whole.labels.copy()
     labels[lacking, 1] = -1
     partly = replace(whole, labels=labels)
-    assert partly.accuracy[:, 0] == pytest.approx(whole.accuracy[:, 0])
     expected = (whole.predicted[0, ~lacking, 1] == whole.labels[~lacking, 1]).mean()
-    assert partly.accuracy[0, 1] == pytest.approx(expected)
-    row = compare([Entry("a", 1, partly), Entry("b", 1, partly)])[1]
-    assert row.mean_a == pytest.approx(expected)
-    first = partly.score(identity()).prefixes[0]
-    assert [level.n for level in first.levels] == [200, 100]
-    assert first.levels[1].ci95[0] < expected < first.levels[1].ci95[1]
+    assert compare([Entry("a", 1, partly), Entry("b", 1, partly)])[1].mean_a == pytest.approx(expected)
+    low, high = partly.score(identity()).prefixes[0].levels[1].ci95
+    assert low < expected < high
 
 
 def closed(method, shares):
