@@ -133,12 +133,8 @@ def _measured(
 def _with_seconds(counted: Training, measured: _Measured) -> dict[str, Any]:
     step = measured.steps.get(counted.method)
     a_text = None if measured.backbone is None else measured.backbone.seconds_per_text
-    fits = {"loop": counted.loop, "cached": counted.cached, "next_fit": counted.next_fit}
-    found = {name: _fit_seconds(fit.passes, counted.steps, step, a_text) for name, fit in fits.items()}
-    return {**counted.to_dict(), "seconds": {"step": step, **found}}
-
-
-def _fit_seconds(passes: int, steps: int, step: float | None, a_text: float | None) -> float | None:
-    if step is None or (passes and a_text is None):
-        return None
-    return steps * step + passes * (a_text or 0.0)
+    found: dict[str, float | None] = {"step": step}
+    for name, fit in (("loop", counted.loop), ("cached", counted.cached), ("next_fit", counted.next_fit)):
+        known = step is not None and not (fit.passes and a_text is None)
+        found[name] = counted.steps * (step or 0.0) + fit.passes * (a_text or 0.0) if known else None
+    return {**counted.to_dict(), "seconds": found}

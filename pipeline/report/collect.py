@@ -128,7 +128,9 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
     methods = tuple(dict.fromkeys(called))
     firsts = dict(reversed(list(zip(called, scorables, strict=True))))
     mapped = {name: one for name, one in zip(untrained, beside, strict=True) if one.predict is None}
-    shown = {**{name: firsts[name] for name in methods}, **mapped}
+    shown = _advised_first({**{name: firsts[name] for name in methods}, **mapped}, entries["gallery"])
+    with session.console.progress("drawing maps") as bar:
+        explorer = explore(features.dataset, shown, progress=bar.update)
     return ReportData(
         features=features,
         source=session.artifacts.dataset_source(features.dataset.id),
@@ -145,7 +147,7 @@ def gather(session: Session, features: LabelledFeatures, runs: Sequence[Run], *,
         ),
         histories=history_frame(zip(called, runs, strict=True), isolated(features.dataset.levels)),
         retrieval=read_retrieval(session.artifacts, features),
-        explorer=_explored(session, features, _advised_first(shown, entries["gallery"])),
+        explorer=explorer,
     )
 
 
@@ -252,8 +254,3 @@ def _advised_first(shown: Mapping[str, Scorable], entries: Sequence[Entry]) -> d
     named = () if found is None else (found.method, found.rival)
     first = [name for name in named if name is not None and name in shown]
     return {name: shown[name] for name in (*first, *(name for name in shown if name not in {*first, "centred*"}))}
-
-
-def _explored(session: Session, features: LabelledFeatures, scorables: Mapping[str, Scorable]) -> Explorer | None:
-    with session.console.progress("drawing maps") as bar:
-        return explore(features.dataset, scorables, progress=lambda done, total, note: bar.update(done, total, note))

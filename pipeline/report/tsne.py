@@ -111,7 +111,8 @@ def _repulsion(points: Points, cells: int) -> Points:
     place = (points - low) / np.float32(cell) + 1
     corner = place.astype(np.int64)
     corners = [corner[:, 0] * cells + corner[:, 1] + offset for offset in (0, 1, cells, cells + 1)]
-    weights = _bilinear(place - corner.astype(np.float32))
+    x, y = (place - corner.astype(np.float32)).T
+    weights = ((1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y)  # of the four corners of a point's cell
     charge = sum(
         np.bincount(at, weights=weight, minlength=cells * cells) for at, weight in zip(corners, weights, strict=True)
     )
@@ -125,12 +126,6 @@ def _cell_of(reach: float, cells: int) -> float:
     """A cell's width that lets the grid hold `reach`, in steps of 5 %, so that the kernel of one width serves often."""
     least = max(reach, 1e-6) / (cells - 4)
     return float(1.05 ** np.ceil(np.log(least) / np.log(1.05)))
-
-
-def _bilinear(inner: Points) -> tuple[Points, ...]:
-    """Shares of the four corners of a point's cell."""
-    x, y = inner[:, 0], inner[:, 1]
-    return (1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y
 
 
 def _potential(charge: Points, cell: float) -> Points:

@@ -179,7 +179,8 @@ def _search_dense(units: Tensor, documents: Stored, k: int) -> Found:
         return Found(rows[:, :k], values[:, :k])
     keys = keys_of(values[:, :k], rows[:, :k]).sort(dim=1, descending=True).values
     if bool(open_.any()):  # equal similarities at the last place: which of them counts is left to the keys
-        keys[open_] = _lowest_first(similarities[open_], k)
+        every = torch.arange(similarities.shape[1], device=similarities.device)
+        keys[open_] = _top(keys_of(similarities[open_], every), k)
     return _found(keys)
 
 
@@ -195,11 +196,6 @@ def _grouped(similarities: Tensor, run: int) -> tuple[Tensor, Tensor]:
     if runs * run != count:
         similarities = torch.nn.functional.pad(similarities, (0, runs * run - count), value=-torch.inf)
     return similarities, similarities.view(len(similarities), runs, run)
-
-
-def _lowest_first(similarities: Tensor, k: int) -> Tensor:
-    """Keys [q, k] of the k largest, of equal ones those of the lower rows."""
-    return _top(keys_of(similarities, torch.arange(similarities.shape[1], device=similarities.device)), k)
 
 
 def _search_tiles(units: Tensor, documents: Stored, k: int) -> Tensor:

@@ -109,18 +109,13 @@ def measure(
         step(f"filter {dim}")
         found, curves[dim] = _filtered(question, dim, full, truth, candidates)
         outcomes += found
-    for dim, kind in _alone(full.dim, filters, singles, formats):
+    alone = [(dim, "float32") for dim in sorted({*singles, *filters} - {full.dim})]
+    alone += [(dim, kind) for kind in formats for dim in dict.fromkeys((*filters, full.dim))]
+    for dim, kind in alone:
         step(f"{dim} dims, {kind}")
         documents = full.prefix(dim) if kind == "float32" else stored(full.codes, dim, kind)
         outcomes.append(_single(question, truth, search(question.queries, documents, TOP).rows, dim, kind))
     return Measured(tuple(outcomes), curves)
-
-
-def _alone(
-    full: int, filters: Sequence[int], singles: Sequence[int], formats: Sequence[str]
-) -> Iterator[tuple[int, str]]:
-    yield from ((dim, "float32") for dim in sorted({*singles, *filters} - {full}))
-    yield from ((dim, kind) for kind in formats for dim in dict.fromkeys((*filters, full)))
 
 
 def _single(question: Question, truth: Tensor, rows: Tensor, dim: int, storage: str) -> Outcome:
