@@ -49,7 +49,8 @@ class Section:
 def legend(looks: Mapping[str, Style]) -> Markup:
     """Names beside their colour and shape."""
     keys = {
-        name: tag("span", class_=f"key {look.shape} {look.colour}", aria_hidden="true") for name, look in looks.items()
+        name: tag("span", class_=f"key {look.shape}", style=f"--key: var(--{look.colour})", aria_hidden="true")
+        for name, look in looks.items()
     }
     return tag("ul", [tag("li", key, name) for name, key in keys.items()], class_="legend")
 

@@ -41,15 +41,16 @@ def slow_nearest(query, gallery, length, k):
 
 
 def slow_label(query, gallery, labels, length, k):
-    """Label one query at one prefix by looping over its gallery: int per level."""
+    """Label one query at one prefix by looping over its gallery: int per level; labels of -1 have no vote."""
     nearest = slow_ranking(query, gallery, length)[:k]
     winners = []
     for level in range(labels.shape[1]):
         tally = {}
         for negative, row in nearest:
-            votes, total = tally.get(labels[row, level], (0, 0))
-            tally[labels[row, level]] = (votes + 1, total - negative)
-        winners.append(min(tally, key=lambda label: (-tally[label][0], -tally[label][1], label)))
+            if labels[row, level] >= 0:
+                votes, total = tally.get(labels[row, level], (0, 0))
+                tally[labels[row, level]] = (votes + 1, total - negative)
+        winners.append(min(tally, key=lambda label: (-tally[label][0], -tally[label][1], label), default=-1))
     return winners
 
 

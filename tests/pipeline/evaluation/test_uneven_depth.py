@@ -1,13 +1,12 @@
 """Rows that lack their finer labels: scores under both protocols equal a loop that skips what is missing."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 from pipeline.evaluation.comparison import Entry, overall
 from pipeline.evaluation.protocols import leave_one_out, sample_rows, score_embeddings
 from pipeline.evaluation.scores import Identity
+from tests.pipeline.evaluation.test_protocols import slow_label
 
 LEVELS, DIM = 3, 8
 IDENTITY = Identity(None, "d", "b", None, "m", None, None)
@@ -23,23 +22,9 @@ def uneven(count, seed):
     return (centres[finest] + generator.normal(size=(count, DIM))).astype(np.float32), labels
 
 
-def plain_votes(query, gallery, labels, k=5):
-    """Per prefix and level the label with most votes among the k nearest that have one, or -1."""
-    found = []
-    for dim in (4, 8):
-        a, b = query[:dim] / np.linalg.norm(query[:dim]), gallery[:, :dim]
-        cosines = (b / np.linalg.norm(b, axis=1, keepdims=True)) @ a
-        nearest = np.lexsort((np.arange(len(cosines)), -cosines))[:k]
-        answers = []
-        for level in range(LEVELS):
-            votes, sums = Counter(), Counter()
-            for row in nearest:
-                if labels[row, level] >= 0:
-                    votes[labels[row, level]] += 1
-                    sums[labels[row, level]] += cosines[row]
-            answers.append(min(votes, key=lambda one: (-votes[one], -sums[one], one)) if votes else -1)
-        found.append(answers)
-    return found
+def plain_votes(query, gallery, labels):
+    """Per prefix and level the label with most votes among the five nearest that have one, or -1."""
+    return [slow_label(query, gallery, labels, dim, 5) for dim in (4, 8)]
 
 
 def plain_score(asked):

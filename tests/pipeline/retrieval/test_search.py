@@ -24,16 +24,12 @@ def found(fitted):
     return fitted.json("search", QUERY, "--method", "mrl", "--seed", "2", "--top", "4")
 
 
-def encoded(fitted, tmp_path, texts):
-    """Texts through `pipeline encode`, the full vector each."""
-    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    output = tmp_path / "out.parquet"
-    fitted.json("encode", tmp_path / "texts.txt", "--method", "mrl", "--seed", "2", "--output", output)
-    return pl.read_parquet(output)["embedding"].to_numpy().astype(np.float64)
-
-
 def test_the_nearest_at_each_prefix_are_those_of_brute_force_over_what_encode_writes(fitted, found, tmp_path):
-    vectors = encoded(fitted, tmp_path, [QUERY, *(row[0] for row in TRAIN)])
+    (tmp_path / "texts.txt").write_text("\n".join([QUERY, *(row[0] for row in TRAIN)]) + "\n", encoding="utf-8")
+    options = ("--method", "mrl", "--seed", "2", "--output", tmp_path / "out.parquet")
+    again = fitted.json("encode", tmp_path / "texts.txt", *options)
+    assert again["computed"] == 0  # the query's features are kept as `encode` keeps them
+    vectors = pl.read_parquet(tmp_path / "out.parquet")["embedding"].to_numpy().astype(np.float64)
     assert [prefix["dim"] for prefix in found["prefixes"]] == [64, 128, 192, 256]
     for prefix in found["prefixes"]:
         cut = vectors[:, : prefix["dim"]] / np.linalg.norm(vectors[:, : prefix["dim"]], axis=1, keepdims=True)
@@ -50,13 +46,6 @@ def test_the_nearest_at_each_prefix_are_those_of_brute_force_over_what_encode_wr
 def test_one_prefix_can_be_asked_for(fitted, found):
     asked = fitted.json("search", QUERY, "--run", found["run"], "--top", "4", "--dim", "128")
     assert asked["prefixes"] == [prefix for prefix in found["prefixes"] if prefix["dim"] == 128]
-
-
-def test_the_query_s_features_are_kept_as_encode_keeps_them(fitted, found, tmp_path):
-    (tmp_path / "texts.txt").write_text(QUERY + "\n", encoding="utf-8")
-    output = tmp_path / "out.parquet"
-    again = fitted.json("encode", tmp_path / "texts.txt", "--method", "mrl", "--seed", "2", "--output", output)
-    assert again["computed"] == 0
 
 
 def test_a_second_search_reads_the_kept_corpus_and_a_damaged_one_is_made_again(fitted, found):
