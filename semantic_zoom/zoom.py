@@ -113,8 +113,13 @@ class Zoom:
         numbers = hierarchy.labels(everything)
         folder = _store_folder(store)
         source = cache.resolve(str(backbone))
-        report, features = _features(rows + held, source, folder, source.prompt, device, {}, progress)
-        description = cache.FeatureStore.open(report.stores[0].folder).description
+        report = cache.embed_missing(
+            rows + held,
+            cache.EmbedRequest(source, folder, devices=device),
+            None if progress is None else lambda p: progress("embed", p.done / max(p.total, 1)),
+        )
+        kept = cache.FeatureStore.open(report.stores[0].folder)
+        features = kept.gather(cache.text_keys(rows + held, source.prompt)).astype(np.float32)
         own = len(rows)
         options: dict[str, Any] = {} if head is None else {"head": head}
         (result,) = heads.fit_many(
@@ -135,9 +140,9 @@ class Zoom:
             "backbone": source.name,
             "backbone_source": lasting_source(str(backbone)),
             "prompt": source.prompt,
-            "layer": int(description["layer"]),
+            "layer": int(kept.description["layer"]),
             "fingerprint": report.stores[0].fingerprint,
-            "features": dict(description),
+            "features": dict(kept.description),
             "method": method,
             "head": result.head.preset,
             "seed": int(seed),  # of numpy perhaps, which JSON does not know
@@ -323,48 +328,13 @@ class Zoom:
         raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}, or their numbers from 0")
 
     def _features(self, texts: list[str]) -> Singles:
-        record = self.record
-        source = cache.resolve(record["backbone_source"])
-        report, features = _features(texts, source, self.store, record["prompt"], "auto", record["features"], None)
-        found = report.stores[0].fingerprint
-        if found != record["fingerprint"]:
-            raise cache.CacheError(
-                f"backbone {record['backbone_source']} has fingerprint {found[:12]}, the head was trained on "
-                f"{record['fingerprint'][:12]}",
-                "use the checkpoint that it was trained on, or fit again",
-            )
-        return features
+        from pipeline.stages.encode import features_as_trained  # brings the command line's own libraries
+
+        return features_as_trained(self.store, self.record, texts, self.record["backbone_source"])[0]
 
 
 def _store_folder(store: str | Path | None) -> Path:
     return Path(store or Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts", "features"))
-
-
-def _features(
-    texts: list[str],
-    source: cache.backbone.Backbone,
-    store: Path,
-    prompt: str,
-    device: str,
-    description: Mapping[str, Any],
-    progress: Callable[[str, float], None] | None,
-) -> tuple[cache.EmbedReport, Singles]:
-    """Features float32 [n, H], computed as those of `description` were, where it says so."""
-    report = cache.embed_missing(
-        texts,
-        cache.EmbedRequest(
-            source,
-            store,
-            layers=(int(description.get("layer", -1)),),
-            dtype=str(description.get("compute_dtype", "auto")),
-            store_dtype=description.get("store_dtype"),
-            devices=device,
-            prompt=prompt,
-        ),
-        progress=None if progress is None else lambda p: progress("embed", p.done / max(p.total, 1)),
-    )
-    found = cache.FeatureStore.open(report.stores[0].folder).gather(cache.text_keys(texts, prompt))
-    return report, found.astype(np.float32)
 
 
 def _share(fit: heads.FitProgress) -> float:

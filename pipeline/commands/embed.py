@@ -67,7 +67,8 @@ def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...]
     A backbone may also be a .gguf file (extra [gguf]), or openai:MODEL behind --endpoint. With --embeddings nothing is
     computed: the vectors of a file become the features, and heads are trained and scored on them as on any others.
     """
-    from pipeline.stages.embed import corpus_of, corpus_stage, embed_stage, given_stage
+    from pipeline.stages.embed import corpus_of, corpus_stage, embed_stage
+    from pipeline.stages.given_features import given_stage
 
     loading, rest = split_loading(options)
     source = source_of(datasets, loading)

@@ -19,7 +19,7 @@ from typing import Any
 import cache
 import data
 from cache import EmbedRequest
-from cache.backbone import READING, BackboneOptions, with_options
+from cache.backbone import READING, Backbone, BackboneOptions, with_options
 from cache.batching import Reading, reading_of
 from cache.store import read_description
 from pipeline.errors import PipelineError
@@ -144,21 +144,9 @@ def embed_stage(
         used = _source_of(request, report)
         stores = {str(layer.layer): layer.folder.name for layer in report.stores}
         artifacts.remember(Current(source, dataset.id, used, stores), also_called=request.resolved.name)
-        reading = how_read(dataset.texts, request) if report.computed else None
+        reading = how_read(dataset.texts, request.resolved) if report.computed else None
     embedded = Embedded(dataset.id, dataset.warnings, used, report, dataset, reading=reading)
-    return _shown_coarsened(session, source, embedded, options)
-
-
-def given_stage(
-    session: Session, source: DatasetSource, path: Path, name: str | None, options: Mapping[str, Any]
-) -> Embedded:
-    """Stage one for vectors that were made elsewhere, shown; raises as `given_features.store_given`."""
-    from pipeline.stages.given_features import store_given
-
-    say, bits = session.console.say, options["bits"]
-    used, dataset, report = store_given(session.artifacts, source, path, name, say, bits=bits)
-    embedded = Embedded(dataset.id, dataset.warnings, used, report, dataset)
-    return _shown_coarsened(session, source, embedded, options)
+    return shown_coarsened(session, source, embedded, options)
 
 
 def corpus_stage(
@@ -211,7 +199,7 @@ def progress_on(bar: ProgressBar) -> Callable[[cache.EmbedProgress], None]:
     return draw
 
 
-def _shown_coarsened(
+def shown_coarsened(
     session: Session, source: DatasetSource, embedded: Embedded, options: Mapping[str, Any]
 ) -> Embedded:
     """With the coarse level that --make-coarse asks for, if it does, and shown."""
@@ -248,12 +236,12 @@ def _show(session: Session, embedded: EmbeddedTexts) -> None:
         show(f"  features of layer {layer.layer}: {layer.folder}")
 
 
-def how_read(texts: Sequence[str], request: EmbedRequest) -> Reading | None:
+def how_read(texts: Sequence[str], backbone: Backbone) -> Reading | None:
     """How the backbone read the texts; None where its tokenizer is not here."""
-    if request.resolved.endpoint is not None:
+    if backbone.endpoint is not None:
         return None
     try:
-        return reading_of(texts, request.resolved)
+        return reading_of(texts, backbone)
     except cache.CacheError:
         return None
 

@@ -10,13 +10,14 @@ fingerprint proves, and their features are kept in the same store: encoding a fi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 import cache
 import data
@@ -61,8 +62,8 @@ def encode(
 
     :param given: of `beside`, so that no column is called like one of the result.
     :param backbone: where the run's backbone is found now, if not where it was when the run was trained.
-    :raises PipelineError: if `dim` is no prefix of the head, or the backbone found is not the run's.
-    :raises cache.CacheError: if the backbone cannot be loaded.
+    :raises PipelineError: if `dim` is no prefix of the head.
+    :raises cache.CacheError: if the backbone cannot be loaded, or is not the run's.
     :raises heads.HeadsError: if the head is damaged.
     """
     head = run.load()
@@ -121,51 +122,61 @@ def features_of_texts(
     texts: list[str],
     backbone: str | None = None,
     progress: Callable[[cache.EmbedProgress], None] | None = None,
-) -> tuple[np.ndarray, cache.EmbedReport]:
+) -> tuple[NDArray[np.float32], cache.EmbedReport]:
     """Embeds texts as those that a run was trained on were: features float32 [n, H], kept in the same store.
 
     Where this user may not write into the artifacts folder they are kept nowhere.
 
-    :raises PipelineError: if the backbone found is not the run's.
-    :raises cache.CacheError: if the backbone cannot be loaded.
+    :raises cache.CacheError: if the backbone cannot be loaded, or is not the run's.
     """
+    source = backbone or str(run.record["backbone_source"])
     try:
-        return _features(artifacts.features, run, texts, backbone, progress)
+        features, report = features_as_trained(artifacts.features, run.record, texts, source, progress)
     except (OSError, cache.CacheError) as error:
         if not forbidden(error):
             raise
-    tell(f"{artifacts.features} may not be written to: features are computed and not kept")
-    with tempfile.TemporaryDirectory() as place:
-        return _features(Path(place), run, texts, backbone, progress)
+        tell(f"{artifacts.features} may not be written to: features are computed and not kept")
+        with tempfile.TemporaryDirectory() as place:
+            features, report = features_as_trained(Path(place), run.record, texts, source, progress)
+    if report.computed:
+        resolved = cache.resolve(source)
+        for line in reading_lines(how_read(texts, resolved), resolved.name):
+            tell(line)
+    return features, report
 
 
-def _features(
+def features_as_trained(
     root: Path,
-    run: Run,
+    record: Mapping[str, Any],
     texts: list[str],
-    backbone: str | None,
-    progress: Callable[[cache.EmbedProgress], None] | None,
-) -> tuple[np.ndarray, cache.EmbedReport]:
-    description = run.record["features"]
+    source: str,
+    progress: Callable[[cache.EmbedProgress], None] | None = None,
+) -> tuple[NDArray[np.float32], cache.EmbedReport]:
+    """Features float32 [n, H] of texts, computed as those that a head was trained on, kept in the same store.
+
+    :param root: the folder of features.
+    :param record: of the head.
+    :param source: where its backbone is found.
+    :raises cache.CacheError: if the backbone cannot be loaded, or is not the head's.
+    """
+    description = record["features"]
     request = cache.EmbedRequest(
-        backbone or run.record["backbone_source"],
+        source,
         root,
         layers=(int(description["layer"]),),
         dtype=str(description["compute_dtype"]),
         store_dtype=str(description["store_dtype"]),
-        prompt=run.record["prompt"],
+        prompt=record["prompt"],
     )
     report = cache.embed_missing(texts, request, progress)
     found = report.stores[0]
-    if found.fingerprint != run.record["fingerprint"]:
-        raise PipelineError(
-            f"backbone {backbone or run.record['backbone_source']} has fingerprint {found.fingerprint[:12]}, "
-            f"run {run.id} was trained on {run.record['fingerprint'][:12]}",
-            "use the checkpoint that the run was trained on (--backbone PATH), or fit heads on the new one",
+    if found.fingerprint != record["fingerprint"]:
+        raise cache.CacheError(
+            f"backbone {source} has fingerprint {found.fingerprint[:12]}, "
+            f"the head was trained on {record['fingerprint'][:12]}",
+            "use the checkpoint that it was trained on (encode --backbone PATH), or fit on the new one",
         )
-    for line in reading_lines(how_read(texts, request) if report.computed else None, request.resolved.name):
-        tell(line)
-    keys = cache.text_keys(texts, run.record["prompt"])
+    keys = cache.text_keys(texts, record["prompt"])
     return cache.FeatureStore.open(found.folder).gather(keys).astype(np.float32), report
 
 

@@ -9,34 +9,29 @@ reading the file in every command, would keep a second path for features beside 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import data
-from cache import EmbedReport
 from cache.backbone import BACKBONES, GIVEN
 from cache.store import store_vectors
 from pipeline.errors import PipelineError
 from pipeline.evaluation.external_embeddings import read_embeddings
-from pipeline.workspace.artifacts import Artifacts, BackboneSource, Current, DatasetSource
+from pipeline.stages.embed import Embedded, shown_coarsened
+from pipeline.terminal.command import Session
+from pipeline.workspace.artifacts import BackboneSource, Current, DatasetSource
 
 
-def store_given(
-    artifacts: Artifacts,
-    source: DatasetSource,
-    path: Path,
-    name: str | None,
-    say: Callable[[str], None],
-    *,
-    bits: bool = False,
-) -> tuple[BackboneSource, data.Dataset, EmbedReport]:
-    """Stores the vectors of a file as features of a dataset's texts, and makes both the current ones.
+def given_stage(
+    session: Session, source: DatasetSource, path: Path, name: str | None, options: Mapping[str, Any]
+) -> Embedded:
+    """Store the vectors of a file as features of a dataset's texts, and make both the current ones, shown.
 
     :param name: what to call them; by default the file's name without its ending.
-    :param bits: as for `read_embeddings`.
     :raises PipelineError: if the file does not go with the dataset, or gives two rows of one text different vectors.
     :raises data.DataError: if the dataset cannot be used.
     :raises cache.CacheError: if the store cannot be written.
@@ -44,13 +39,14 @@ def store_given(
     called = re.sub(r"[^\w.-]+", "-", name or path.stem).strip("-.").lower()
     if not called or called in BACKBONES:
         raise PipelineError(f"{name or path.stem!r} cannot be the name of these vectors", "name them with --name NAME")
+    artifacts = session.artifacts
     dataset = artifacts.load_dataset(source)
-    vectors = read_embeddings(path, dataset, say, bits=bits)
+    vectors = read_embeddings(path, dataset, session.console.say, bits=options["bits"])
     _refuse_two_for_one(path, dataset, vectors)
     report = store_vectors(artifacts.features, called, dataset.texts, vectors)
     used = BackboneSource(called, f"{GIVEN}{called}", "")
     artifacts.remember(Current(source, dataset.id, used, {"0": report.stores[0].folder.name}))
-    return used, dataset, report
+    return shown_coarsened(session, source, Embedded(dataset.id, dataset.warnings, used, report, dataset), options)
 
 
 def _refuse_two_for_one(path: Path, dataset: data.Dataset, vectors: NDArray[np.float32]) -> None:
