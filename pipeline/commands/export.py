@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import backbone_options, run_options
+from pipeline.terminal.options import NameList, NumberList, backbone_options, run_options
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.workspace.features import LabelledFeatures
     from pipeline.workspace.runs import Run
 
@@ -25,8 +27,12 @@ MODELS = FORMATS[:2]
 @click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder or file; nothing is replaced.")
 @click.option("--dim", type=int, help="parquet, faiss: dimensions of the one embedding (default: all).")
-@click.option("--dims", help="parquet: a column per prefix of these dimensions, such as 64,256.")
-@click.option("--quantize", help="parquet, with --dims: int8, binary or int8,binary, each a further column per prefix.")
+@click.option("--dims", type=NumberList(int), help="parquet: a column per prefix of these dimensions, such as 64,256.")
+@click.option(
+    "--quantize",
+    type=NameList(lambda: ("int8", "binary")),
+    help="parquet, with --dims: int8, binary or int8,binary, each a further column per prefix.",
+)
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="parquet, faiss: only these rows.")
 @backbone_options
 def COMMAND(session: Session, kind: str, output: Path, **options: Any) -> dict[str, Any]:
@@ -37,30 +43,10 @@ def COMMAND(session: Session, kind: str, output: Path, **options: Any) -> dict[s
     key and one embedding. FAISS: an exact index of a prefix whose ids are the dataset's rows, and OUTPUT.rows.parquet,
     which says what they are.
     """
+    from pipeline.evaluation.embeddings import run_scorable
     from pipeline.export.vectors import check_columns
-    from pipeline.stages.with_progress import features_of
-
-    wanted = _wanted(kind, options)
-    features = features_of(session, options)
-    if kind not in MODELS:
-        check_columns(features.dataset)
-    run = _run(session, features, options)
-    if kind in MODELS:
-        return _model(session, run, features, output, kind, options)
-    return _vectors(session, run, features, output, kind, wanted, options["split"])
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Prefixes to write: one, or several with other number formats besides."""
-
-    dim: int | None
-    dims: tuple[int, ...]
-    quantized: tuple[str, ...]
-
-
-def _wanted(kind: str, options: dict[str, Any]) -> _Wanted:
-    from pipeline.export.vectors import QUANTIZED
+    from pipeline.stages.run_asked import run_asked
+    from pipeline.stages.with_progress import features_of, runs_to_judge
 
     if kind in MODELS and any(options[name] for name in ("dim", "dims", "quantize", "split")):
         raise click.UsageError(
@@ -70,24 +56,12 @@ def _wanted(kind: str, options: dict[str, Any]) -> _Wanted:
         raise click.UsageError("--dims is for parquet, and instead of --dim")
     if options["quantize"] and not options["dims"]:
         raise click.UsageError("--quantize adds columns to those of --dims: name the dimensions there")
-    quantized = tuple(dict.fromkeys(filter(None, (options["quantize"] or "").split(","))))
-    if set(quantized) - set(QUANTIZED):
-        raise click.BadParameter(f"use {', '.join(QUANTIZED)} or both", param_hint="--quantize")
-    try:
-        dims = tuple(dict.fromkeys(int(dim) for dim in (options["dims"] or "").split(",") if dim))
-    except ValueError as error:
-        raise click.BadParameter("use numbers such as 64,256", param_hint="--dims") from error
-    return _Wanted(options["dim"], dims, quantized)
-
-
-def _run(session: Session, features: LabelledFeatures, options: dict[str, Any]) -> Run:
-    from pipeline.evaluation.embeddings import run_scorable
-    from pipeline.stages.run_asked import run_asked
-    from pipeline.stages.with_progress import runs_to_judge
-
+    features = features_of(session, options)
+    if kind not in MODELS:
+        check_columns(features.dataset)
     run = run_asked(session, options, None if options["run_id"] else runs_to_judge(session, features, None))
     run_scorable(run, features)  # refuses a run of other features
-    return run
+    return (_model if kind in MODELS else _vectors)(session, run, features, output, kind, options)
 
 
 def _model(
@@ -114,11 +88,10 @@ def _model(
         extras.needed("onnxruntime")
     named = options["backbone"]
     backbone, files = backbone_of(session.artifacts, run, named if named and Path(named).is_dir() else None)
-    scorable = run_scorable(run, features)
-    traced = None
+    texts, stored = _compared(features)
     with session.console.progress("exporting") as bar:
-        texts = _compared(features.dataset.texts_of(features.dataset.split_rows("test")))
         bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
+        scorable = run_scorable(run, features)
         scores = [] if kind == "onnx" else [score(scorable, protocol).to_json() for protocol in PROTOCOLS]
         with cache.store.atomic_folder(output) as partial:
             scratch = partial / ".traced"
@@ -129,31 +102,24 @@ def _model(
             if kind == "onnx":
                 write_onnx(partial, folder, run, output.name)
             bar.update(2, 3, "comparing")
-            stored = _stored(features, texts)
+            found: dict[str, Any] = {"format": kind, "path": str(output), "run": run.id}
+            found |= {"dims": list(run.record["dims"]), "checked": len(texts)}
             if kind == "onnx":
-                checked, traced = check_onnx(partial, folder, run, texts, stored)
+                difference, traced = check_onnx(partial, folder, run, texts, stored)
+                shutil.rmtree(scratch, ignore_errors=True)
+                found |= {"difference": difference, "difference_from_traced": traced}
             else:
-                checked = check_folder(partial, run, texts, stored)
-            shutil.rmtree(scratch, ignore_errors=True)
-            size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-            found = {
-                "format": kind,
-                "path": str(output),
-                "run": run.id,
-                "dims": list(run.record["dims"]),
-                "checked": checked.texts,
-                "difference": checked.difference,
-                "bytes": size,
-                **({} if traced is None else {"difference_from_traced": traced}),
-            }
+                difference = check_folder(partial, run, texts, stored)
+                found |= {"difference": difference}
+            found |= {"bytes": sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())}
             note(partial, facts, found)
     show = session.console.show
-    show(f"{output}: {size / 1e6:,.0f} MB")
+    show(f"{output}: {found['bytes'] / 1e6:,.0f} MB")
     # more than TOLERANCE only bfloat16 may differ: the check raises otherwise
     why = ", since its features were computed in bfloat16 and the export computes in float32"
     show(
-        f"  checked on {checked.texts} texts: no number differs from the run's by more than {checked.difference:.1e}"
-        f"{why if checked.difference > TOLERANCE else ''}; good to use"
+        f"  checked on {len(texts)} texts: no number differs from the run's by more than {difference:.1e}"
+        f"{why if difference > TOLERANCE else ''}; good to use"
     )
     if kind != "onnx":
         trusted = "" if is_linear(run.load()) else ", trust_remote_code=True"
@@ -162,38 +128,30 @@ def _model(
     return found
 
 
-def _compared(texts: list[str]) -> list[str]:
-    """The first eight and the shortest eight, for in a short text a token too few tells most."""
-    return [*texts[:8], *sorted(texts, key=len)[:8]]
-
-
-def _stored(features: LabelledFeatures, texts: list[str]) -> Any:
+def _compared(features: LabelledFeatures) -> tuple[list[str], NDArray[np.float32]]:
+    """The first eight test texts and the shortest eight, for in a short text a token too few tells most; features."""
     import numpy as np
 
-    import cache
-
-    return features.store.gather(cache.text_keys(texts, features.source.prompt)).astype(np.float32)
+    rows = features.dataset.split_rows("test")
+    by_length = np.argsort([len(text) for text in features.dataset.texts_of(rows)], kind="stable")
+    chosen = np.concatenate([rows[:8], rows[by_length[:8]]])
+    return features.dataset.texts_of(chosen), features.gather(chosen, "test texts")[1]
 
 
 def _vectors(
-    session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, wanted: _Wanted, split: str | None
+    session: Session, run: Run, features: LabelledFeatures, output: Path, kind: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     from pipeline.export.finished import facts_of, own_index
-    from pipeline.export.vectors import (
-        check_dims,
-        embedded_rows,
-        rows_file,
-        write_faiss,
-        write_parquet,
-        write_prefixes,
-    )  # fmt: skip
+    from pipeline.export.vectors import check_dims, embedded_rows, rows_file, write_faiss, write_parquet
     from pipeline.terminal import extras
     from pipeline.workspace.outputs import check_output, made_by
 
-    dim = run.record["dims"][-1] if wanted.dim is None else wanted.dim
-    check_dims(run, wanted.dims or (dim,))
-    several = {"dims": list(wanted.dims), "quantized": list(wanted.quantized)}
-    facts = facts_of(run, kind, {"split": split, **(several if wanted.dims else {"dim": dim})})
+    split, dims, quantized = options["split"], options["dims"], options["quantize"] or ()
+    dim = run.record["dims"][-1] if options["dim"] is None else options["dim"]
+    check_dims(run, dims or (dim,))
+    written = {"dims": list(dims)} if dims else {"dim": dim}
+    more = {"quantized": list(quantized)} if dims else {}
+    facts = facts_of(run, kind, {"split": split, **written, **more})
     if kind == "faiss":
         own = own_index(output, facts)
         check_output(rows_file(output), force=None, own=own)
@@ -203,15 +161,11 @@ def _vectors(
     if kind == "faiss":
         extras.needed("faiss")
     rows = embedded_rows(run, features, split)
-    found: dict[str, Any] = {"format": kind, "path": str(output), "run": run.id, "rows": rows.frame.height}
-    found |= {"dims": list(wanted.dims), "split": split} if wanted.dims else {"dim": dim, "split": split}
+    found = {"format": kind, "path": str(output), "run": run.id, "rows": rows.frame.height, **written, "split": split}
     if kind == "faiss":
         write_faiss(output, rows, dim, facts)
         session.console.show(f"{output}: {rows.frame.height:,} vectors, {dim} dims; rows: {rows_file(output)}")
         return {**found, "row_table": str(rows_file(output))}
-    if wanted.dims:
-        columns = write_prefixes(output, rows, wanted.dims, wanted.quantized, facts)
-    else:
-        columns = write_parquet(output, rows, dim, facts)
+    columns = write_parquet(output, rows, dims or dim, quantized, facts)
     session.console.show(f"{output}: {rows.frame.height:,} rows, columns {', '.join(columns)}")
     return {**found, "columns": columns}

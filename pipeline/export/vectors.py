@@ -7,7 +7,7 @@ or `binary`, the signs, eight to a byte, for a distance by differing bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from pipeline.workspace.runs import Run
 ROW, ID, KEY, EMBEDDING = "row", "id", "key", "embedding"
 INDEX = "index"
 """In what a table of ids notes of its making: the digest of the index beside it."""
-QUANTIZED = ("int8", "binary")
-"""Formats that a prefix may be written in besides float32."""
 
 
 @dataclass(frozen=True)
@@ -91,41 +89,36 @@ def check_columns(dataset: data.Dataset) -> None:
         )
 
 
-def write_parquet(path: Path, rows: Rows, dim: int, facts: Mapping[str, Any]) -> list[str]:
-    """Write row, text, levels, split, key and one prefix, `embedding`, an array of float32; return the columns.
-
-    :param facts: what the file says of its making.
-    """
-    frame = rows.frame.with_columns(_vectors(EMBEDDING, rows.prefix(dim)))
-    write_table(path, frame, facts)
-    return frame.columns
-
-
-def write_prefixes(
-    path: Path, rows: Rows, dims: Sequence[int], quantized: Sequence[str], facts: Mapping[str, Any]
+def write_parquet(
+    path: Path, rows: Rows, dims: int | Sequence[int], quantized: Sequence[str], facts: Mapping[str, Any]
 ) -> list[str]:
-    """Write id, text, levels, split and a column per prefix, `embedding_64` and so on; return the columns.
+    """Write text, levels, split and vectors; return the columns.
 
-    :param quantized: of `QUANTIZED`; each adds a column per prefix: `embedding_64_int8` (int8, to be multiplied by
-        `embedding_64_int8_scale`), `embedding_64_binary` (uint8, the signs packed, the first dimension
-        the highest bit).
+    :param dims: of one prefix: `embedding`, an array of float32, beside row and key; or of several: `embedding_64` and
+        so on, beside an id.
+    :param quantized: int8, binary; each adds a column per prefix of several: `embedding_64_int8`, to be multiplied by
+        `embedding_64_int8_scale`; `embedding_64_binary` (uint8, the signs packed, the first dimension the highest bit).
     :param facts: what the file says of its making.
     """
-    columns = []
-    for dim in dims:
-        units = rows.prefix(dim)
-        columns.append(_vectors(f"{EMBEDDING}_{dim}", units))
-        if "int8" in quantized:
-            kept = stored(units, dim, "int8")
-            assert kept.scales is not None
-            columns.append(pl.Series(f"{EMBEDDING}_{dim}_int8", kept.codes.numpy(), dtype=pl.Array(pl.Int8, dim)))
-            columns.append(pl.Series(f"{EMBEDDING}_{dim}_int8_scale", kept.scales.numpy()))
-        if "binary" in quantized:
-            bits = np.packbits(units > 0, axis=1)
-            columns.append(pl.Series(f"{EMBEDDING}_{dim}_binary", bits, dtype=pl.Array(pl.UInt8, bits.shape[1])))
-    frame = rows.frame.drop(KEY).rename({ROW: ID}).with_columns(columns)
+    if isinstance(dims, int):
+        frame = rows.frame.with_columns(pl.Series(EMBEDDING, rows.prefix(dims)))
+    else:
+        columns = [column for dim in dims for column in _forms(f"{EMBEDDING}_{dim}", rows.prefix(dim), quantized)]
+        frame = rows.frame.drop(KEY).rename({ROW: ID}).with_columns(columns)
     write_table(path, frame, facts)
     return frame.columns
+
+
+def _forms(name: str, units: NDArray[np.float32], quantized: Sequence[str]) -> Iterator[pl.Series]:
+    """A prefix [n, dim] as it is, and in each number format asked for."""
+    yield pl.Series(name, units)
+    if "int8" in quantized:
+        kept = stored(units, units.shape[1], "int8")
+        assert kept.scales is not None
+        yield pl.Series(f"{name}_int8", kept.codes.numpy())
+        yield pl.Series(f"{name}_int8_scale", kept.scales.numpy())
+    if "binary" in quantized:
+        yield pl.Series(f"{name}_binary", np.packbits(units > 0, axis=1))
 
 
 def rows_file(index: Path) -> Path:
@@ -147,7 +140,3 @@ def write_faiss(path: Path, rows: Rows, dim: int, facts: Mapping[str, Any]) -> N
     with cache.store.atomic_file(path) as partial:
         faiss.write_index(index, str(partial))
         write_table(rows_file(path), rows.frame, {**facts, INDEX: file_digest(partial.read_bytes())})
-
-
-def _vectors(name: str, units: NDArray[np.float32]) -> pl.Series:
-    return pl.Series(name, units, dtype=pl.Array(pl.Float32, units.shape[1]))
