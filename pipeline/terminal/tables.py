@@ -6,7 +6,7 @@ One run for a person: what determined it, how its training went, what it scored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from statistics import mean, stdev
 from typing import Any
@@ -25,6 +25,14 @@ from pipeline.workspace.runs import Run
 Record = Mapping[str, Any]
 _MOST_LEVELS = 4
 """Levels that the small table has room for in 80 columns."""
+
+
+def table_of(title: str, columns: Iterable[str], left: int = 1, **looks: Any) -> Table:
+    """A table whose first `left` columns hold words, the others numbers; `looks` as of `rich.table.Table`."""
+    table = Table(title=title, title_justify="left", caption_justify="left", **looks)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < left else "right")
+    return table
 
 
 def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Score]) -> Iterator[Table | str]:
@@ -72,11 +80,8 @@ def _facts(run: Run) -> Table:
 def _epochs(run: Run, history: Sequence[Record]) -> Table:
     """Loss, learning rate and validation accuracies by epoch, the kept one marked."""
     levels = run.record["levels"]
-    table = Table(
-        title="training; accuracy of validation texts in %, full vector; * the epoch kept", title_justify="left"
-    )
-    for column in ("epoch", "loss", "learning rate", *levels):
-        table.add_column(Text(column), justify="right")
+    title = "training; accuracy of validation texts in %, full vector; * the epoch kept"
+    table = table_of(title, ("epoch", "loss", "learning rate", *levels), left=0)
     for epoch in history:
         kept = "*" if epoch["epoch"] == run.record["best_epoch"] else ""
         accuracies = (epoch.get(f"accuracy_{level}") for level in range(len(levels)))
@@ -93,24 +98,23 @@ def score_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     One seed shows the 95 % bootstrap interval over queries, several seeds mean +- SD over seeds.
     """
     first, groups = scores[0], by_method(scores)
-    table = Table(
-        title=f"{first.protocol}, k = {first.k}: {first.queries:,} queries against {first.gallery:,} "
+    table = table_of(
+        f"{first.protocol}, k = {first.k}: {first.queries:,} queries against {first.gallery:,} "
         f"texts\naccuracy in %, {_spread_over(groups)}",
-        title_justify="left",
+        ("method", "dims", *levels),
+        caption=_untrained(groups),
     )
-    table.add_column("method")
-    table.add_column("dims", justify="right")
-    for level in levels:
-        table.add_column(level, justify="right")
     for name, group in groups.items():
         for j, dim in enumerate(group[0].dims):
             cells = [_cell([score.prefixes[j].levels[level] for score in group]) for level in range(len(levels))]
             table.add_row(name if j == 0 else "", str(dim), *cells)
         table.add_section()
-    if any(name.endswith("*") for name in groups):
-        table.caption = "* without training"
-        table.caption_justify = "left"
     return table
+
+
+def _untrained(groups: Iterable[str], more: str = "") -> str | None:
+    """What the asterisk behind a method's name means, where there is one."""
+    return f"* without training{more}" if any(name.endswith("*") for name in groups) else None
 
 
 def ends_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
@@ -120,26 +124,21 @@ def ends_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     """
     first = scores[0]
     places = range(len(levels)) if len(levels) <= _MOST_LEVELS else (0, len(levels) - 1)
-    table = Table(
-        title=f"accuracy in %, shortest → full vector; {first.queries:,} test texts against {first.gallery:,} "
+    groups = by_method(scores)
+    table = table_of(
+        f"accuracy in %, shortest → full vector; {first.queries:,} test texts against {first.gallery:,} "
         f"training texts, k = {first.k}",
-        title_justify="left",
+        ("method", "dims", *(levels[place] for place in places)),
         box=box.SIMPLE_HEAD,
+        caption=_untrained(groups, "; intervals: pipeline score"),
     )
-    table.add_column("method")
-    table.add_column("dims", justify="right")
-    for place in places:
-        table.add_column(Text(levels[place]), justify="right")
-    for name, group in by_method(scores).items():
-        prefixes = dict.fromkeys((0, len(group[0].dims) - 1))
+    for name, group in groups.items():
+        prefixes = _ends(group[0].dims)
         cells = [
             " → ".join(f"{mean(s.prefixes[j].levels[place].accuracy for s in group) * 100:.1f}" for j in prefixes)
             for place in places
         ]
         table.add_row(name, " → ".join(str(group[0].dims[j]) for j in prefixes), *cells)
-    if any(name.endswith("*") for name in by_method(scores)):
-        table.caption = "* without training; intervals: pipeline score"
-        table.caption_justify = "left"
     return table
 
 
@@ -218,13 +217,11 @@ def grid_table(cells: Sequence[Score], levels: Sequence[str]) -> Table:
     another label), and of others.
     """
     first = cells[0]
-    table = Table(
-        title=f"{first.queries:,} queries, k = {first.k}: accuracy in %, mean over draws and seeds\n"
+    table = table_of(
+        f"{first.queries:,} queries, k = {first.k}: accuracy in %, mean over draws and seeds\n"
         f"votes: % from the text's own {levels[-1]} / its siblings / others",
-        title_justify="left",
+        ("rows from", "gallery", "dims", *levels, "votes"),
     )
-    for column in ("rows from", "gallery", "dims", *levels, "votes"):
-        table.add_column(column, justify="left" if column == "rows from" else "right")
     for name, group in by_method(cells).items():
         table.add_row(name)
         for size, origin in dict.fromkeys((cell.gallery, cell.origin) for cell in group):
@@ -251,14 +248,12 @@ def _votes(rows: Sequence[PrefixScore]) -> str:
 
 def errors_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     """Errors on the finest level at each prefix: how many, their distance in the tree, which level explains them."""
-    table = Table(
-        title=f"{scores[0].protocol}: errors on {levels[-1]}; distance counts the levels at which the paths differ, "
-        "beside that of a random wrong label",
-        title_justify="left",
-    )
     explained = [f"parting at {level}, % of errors" for level in levels]
-    for column in ("method", "dims", "errors %", "distance (random)", *explained):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    table = table_of(
+        f"{scores[0].protocol}: errors on {levels[-1]}; distance counts the levels at which the paths differ, "
+        "beside that of a random wrong label",
+        ("method", "dims", "errors %", "distance (random)", *explained),
+    )
     for name, group in by_method(scores).items():
         for j, rows in enumerate(zip(*(score.errors or () for score in group), strict=True)):
             total = sum(row.errors for row in rows)
@@ -335,13 +330,12 @@ def _dims(row: Comparison) -> str:
 
 def size_table(effects: Sequence[SizeEffect], levels: Sequence[str], a: str, b: str) -> Table:
     """The difference a - b at the shortest prefix by gallery, and whose labels the neighbours carry."""
-    table = Table(
-        title=f"{a} - {b} at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds; own: share of "
+    table = table_of(
+        f"{a} - {b} at {effects[0].dim} dims in points, by gallery, n = {effects[0].n} seeds; own: share of "
         "neighbours with the text's own label",
-        title_justify="left",
+        ("rows from", "on", "gallery", f"{a} - {b}", "95 %", f"{a} own", f"{b} own"),
+        left=2,
     )
-    for column in ("rows from", "on", "gallery", f"{a} - {b}", "95 %", f"{a} own", f"{b} own"):
-        table.add_column(column, justify="left" if column in ("rows from", "on") else "right")
     for before, effect in zip([None, *effects], effects, strict=False):
         same = before is not None and (before.origin, before.level) == (effect.origin, effect.level)
         table.add_row(
