@@ -60,6 +60,11 @@ class FitProgress:
     steps: int
     loss: float | None
 
+    @property
+    def share(self) -> float:
+        """What is done of the whole, 0 to 1."""
+        return ((self.epoch - 1) * self.steps + self.step) / (self.epochs * self.steps)
+
 
 @dataclass(frozen=True)
 class FitResult:

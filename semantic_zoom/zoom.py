@@ -131,7 +131,7 @@ class Zoom:
             epochs=epochs,
             classes=hierarchy.sizes,
             device=device,
-            progress=None if progress is None else lambda p: progress("fit", _share(p)),
+            progress=None if progress is None else lambda p: progress("fit", p.share),
             **options,
         )
         if result.chosen.get("epochs") == 0:
@@ -335,7 +335,3 @@ class Zoom:
 
 def _store_folder(store: str | Path | None) -> Path:
     return Path(store or Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts", "features"))
-
-
-def _share(fit: heads.FitProgress) -> float:
-    return (fit.step + (fit.epoch - 1) * fit.steps) / (fit.steps * fit.epochs)

@@ -82,8 +82,8 @@ def COMMAND(
     frame = results_frame(swept.runs, swept.scores)
     write_table(target, frame, facts)
     session.console.show(_table(frame))
-    session.console.show(f"{len(swept.runs)} runs, {swept.trained} trained now: {target}")
-    return {"runs": [run.summary() for run in swept.runs], "trained": swept.trained, "output": str(target)}
+    session.console.show(f"{len(swept.runs)} runs, {len(swept.trained)} trained now: {target}")
+    return {"runs": [run.summary() for run in swept.runs], "trained": len(swept.trained), "output": str(target)}
 
 
 def _sweep_here(session: Session, grid: Any, devices: str, ray_address: str | None) -> Any:

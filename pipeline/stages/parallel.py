@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import data
 import heads
@@ -50,28 +50,16 @@ head's step. It makes more, but in larger products, which are faster."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """One seed of one method, the id of its run, and the floating-point operations of training it."""
+class Job:
+    """One seed of one method to be trained, or without a request a baseline to be scored.
 
-    request: FitRequest
-    run: str
-    work: float
-
-    @property
-    def name(self) -> str:
-        """What a message calls it."""
-        return f"{self.request.method} {self.request.seeds[0]}"
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """An untrained baseline to be scored, or the flat classifier, and the operations of that."""
+    `name` is what a message calls it, `work` the floating-point operations, `run` the id of the run to be.
+    """
 
     name: str
     work: float
-
-
-Job: TypeAlias = Training | Baseline
+    request: FitRequest | None = None
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,28 +70,29 @@ class _Step:
     shown: str
 
 
-def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequence[FitRequest]) -> list[Training]:
+def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequence[FitRequest]) -> list[Job]:
     """What is not trained yet, the longest first; closed forms only beside what is: alone they take a second.
 
     :raises heads.HeadsError: if a method or a setting cannot be used.
     """
-    found: list[Training] = []
+    found: list[Job] = []
     for request in requests:
         planned = plan(artifacts, features, request)
+        work = _work(features, request, planned.choice)
         found += [
-            Training(replace(request, seeds=(key.seed,)), folder.name, _work(features, request, planned.choice))
+            Job(f"{request.method} {key.seed}", work, replace(request, seeds=(key.seed,)), key.id)
             for key, folder in zip(planned.keys, planned.folders, strict=True)
             if not is_run(folder)
         ]
-    return sorted(found, key=lambda training: -training.work) if any(training.work for training in found) else []
+    return sorted(found, key=lambda job: -job.work) if any(job.work for job in found) else []
 
 
-def unscored(artifacts: Artifacts, features: LabelledFeatures, protocols: Sequence[str]) -> list[Baseline]:
+def unscored(artifacts: Artifacts, features: LabelledFeatures, protocols: Sequence[str]) -> list[Job]:
     """The baselines whose predictions under some protocol are not kept yet."""
     rows, hierarchy = len(features.dataset.split_rows("train")), features.dataset.hierarchy
     product = 2.0 * rows * int(features.store.description["hidden_size"])
     return [
-        Baseline(
+        Job(
             one.identity.method,
             2 * _PASSES * product * hierarchy.sizes[-1]
             if one.identity.method == FLAT
@@ -135,30 +124,29 @@ def fit_at_once(
     :param on_news: called now and then with the share of all work that is done, and what is being done.
     :raises PipelineError: what a process raises, see `pipeline.stages.fit.fit` and `cache.workers.Scheduler.run`.
     """
-    scheduler = _FitScheduler(todo, on_news)
     given = (artifacts, features.dataset, features.store.folder, features.source, tuple(protocols))
     threads = max(1, threads_each(1) // processes)
+    scheduler = _Shown(todo, on_news)
     scheduler.run(_serve, ["cpu"] * processes, lambda device, started: (*given, threads))
     return tuple(scheduler.notes)
 
 
-class _FitScheduler(Scheduler[Job]):
-    """Adds up how far everything is."""
+class _Shown(Scheduler[Any]):
+    """Adds up how far everything is, and names what is in progress."""
 
-    def __init__(self, todo: Sequence[Job], on_news: Callable[[float, str], None]) -> None:
-        super().__init__(todo, lambda jobs: ", ".join(job.name for job in jobs), PipelineError)
-        self._steps: dict[Job, _Step] = {}
-        self._total, self._on_news = sum(job.work for job in todo), on_news
+    def __init__(self, todo: Sequence[Job | Point], on_news: Callable[[float, str], None]) -> None:
+        super().__init__(todo, lambda items: "; ".join(dict.fromkeys(item.name for item in items)), PipelineError)
+        self._steps = dict.fromkeys(todo, _Step(0.0, ""))
+        self._on_news = on_news
 
     def received(self, worker: int, message: Any) -> None:
         if isinstance(message, _Step):
-            for job in self.held_by(worker):
-                self._steps[job] = message
-        done = sum(job.work * step.share for job, step in self._steps.items()) / self._total
-        begun = [job for job in self.in_progress if job in self._steps]
-        self._on_news(done, "; ".join(f"{job.name} {self._steps[job].shown}" for job in begun[:2]))
+            self._steps |= dict.fromkeys(self.held_by(worker), message)
+        done = sum(item.work * step.share for item, step in self._steps.items())
+        shown = "; ".join(f"{item.name} {self._steps[item].shown}".rstrip() for item in self.in_progress[:2])
+        self._on_news(done / sum(item.work for item in self._steps), shown)
 
-    def acknowledged(self, worker: int, item: Job, result: Any) -> None:
+    def acknowledged(self, worker: int, item: Job | Point, result: Any) -> None:
         self._steps[item] = _Step(1.0, "done")
 
 
@@ -178,20 +166,18 @@ def _serve(
     features = LabelledFeatures(dataset, FeatureStore.open(store), source)
 
     def send(p: heads.FitProgress) -> None:
-        channel.send(_Step(((p.epoch - 1) * p.steps + p.step) / (p.epochs * p.steps), f"{p.epoch}/{p.epochs}"))
+        channel.send(_Step(p.share, f"{p.epoch}/{p.epochs}"))
 
     def scorables_of(job: Job) -> list[Scorable]:
-        if isinstance(job, Baseline):
+        if job.request is None:
             return [one for one in baselines_of(artifacts, features) if one.identity.method == job.name]
-        return [
-            run_scorable(run, features)
-            for run in fit(artifacts, features, job.request, device="cpu", progress=send).runs
-        ]
+        fitted = fit(artifacts, features, job.request, device="cpu", progress=send)
+        return [run_scorable(run, features) for run in fitted.runs]
 
     for number, job in iter(channel.request, None):
         found = scorables_of(job)
         if protocols:
-            channel.send(_Step(0.0 if isinstance(job, Baseline) else 1.0, "scored"))
+            channel.send(_Step(0.0 if job.request is None else 1.0, "scored"))
         for protocol, one in itertools.product(protocols, found):
             if one.answers(protocol):
                 score(one, protocol)
@@ -224,29 +210,16 @@ def do_points(
     artifacts: Artifacts,
     points: Sequence[Point],
     devices: Sequence[str],
-    on_done: Callable[[int, str], None] = lambda done, what: None,
+    on_news: Callable[[float, str], None] = lambda share, what: None,
 ) -> tuple[str, ...]:
     """Do every point, a process per device; return a line for each process that failed.
 
-    :param on_done: called with the number of points done and what is in progress.
+    :param on_news: as for `fit_at_once`.
     :raises PipelineError: see `cache.workers.Scheduler.run`.
     """
-    scheduler = _PointScheduler(points, on_done)
+    scheduler = _Shown(points, on_news)
     scheduler.run(_serve_points, devices, lambda device, processes: (artifacts, device, threads_each(processes)))
     return tuple(scheduler.notes)
-
-
-class _PointScheduler(Scheduler[Point]):
-    def __init__(self, points: Sequence[Point], on_done: Callable[[int, str], None]) -> None:
-        super().__init__(points, _point_names, PipelineError)
-        self._on_done, self._done = on_done, 0
-
-    def received(self, worker: int, message: Any) -> None:
-        what = "; ".join(f"{point.fit.method}, {point.fit.head}" for point in self.in_progress[:2])
-        self._on_done(self._done, what)
-
-    def acknowledged(self, worker: int, item: Point, result: Any) -> None:
-        self._done += 1
 
 
 def _serve_points(channel: Channel, artifacts: Artifacts, device: str, threads: int) -> None:
@@ -258,12 +231,3 @@ def _serve_points(channel: Channel, artifacts: Artifacts, device: str, threads: 
     for number, point in iter(channel.request, None):
         do_point(artifacts, point, device, loaded.of(point))
         channel.send(Acknowledged(number))
-
-
-def _point_names(points: Sequence[Point]) -> str:
-    """Say which points."""
-    names = [
-        f"{point.fit.method}, {point.fit.head}" + ("" if point.dataset is None else f" on {point.dataset}")
-        for point in points
-    ]
-    return "; ".join(dict.fromkeys(names))

@@ -25,7 +25,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -46,8 +46,8 @@ PROTOCOL, NEIGHBOURS = "gallery", 5
 
 
 @dataclass(frozen=True)
-class PointDone:
-    """A point's runs in the order of the seeds, their score records, and the ids of those trained just now."""
+class Swept:
+    """Runs of a point, in the order of the seeds, or of a whole sweep; their scores; the ids of those trained now."""
 
     runs: list[Run]
     scores: list[Score]
@@ -77,7 +77,7 @@ class LoadedFeatures:
         return self._known[wanted]
 
 
-def do_point(artifacts: Artifacts, point: Point, device: str, features: LabelledFeatures) -> PointDone:
+def do_point(artifacts: Artifacts, point: Point, device: str, features: LabelledFeatures) -> Swept:
     """Fit a point's seeds together and score them, as far as that is not done yet.
 
     :param device: "auto", "cpu", "cuda" or "cuda:N", for the fit and the search for neighbours.
@@ -91,19 +91,11 @@ def do_point(artifacts: Artifacts, point: Point, device: str, features: Labelled
         fitted = fit(artifacts, features, point.fit, device=device)
         searching = device if device.startswith("cuda") else None
         scores = [score(run_scorable(run, features), PROTOCOL, NEIGHBOURS, device=searching) for run in fitted.runs]
-    return PointDone(fitted.runs, scores, fitted.trained)
+    return Swept(fitted.runs, scores, fitted.trained)
 
 
-@dataclass(frozen=True)
-class ToDo:
-    """Points of which something is missing, and the ids of all runs that are not trained yet."""
-
-    points: list[Point]
-    untrained: frozenset[str]
-
-
-def to_do(artifacts: Artifacts, points: Iterable[Point], at_hand: LoadedFeatures) -> ToDo:
-    """Look what `do_point` would not find there; reads datasets and records, no vector.
+def to_do(artifacts: Artifacts, points: Iterable[Point], at_hand: LoadedFeatures) -> tuple[list[Point], frozenset[str]]:
+    """Points of which something is missing, and the ids of all runs not trained yet; reads no vector.
 
     :raises heads.HeadsError: if a method or a setting cannot be used.
     :raises PipelineError: if no store or several fit.
@@ -114,7 +106,7 @@ def to_do(artifacts: Artifacts, points: Iterable[Point], at_hand: LoadedFeatures
         untrained |= {folder.name for folder in folders if not is_run(folder)}
         if not _is_done(folders):
             missing.append(point)
-    return ToDo(missing, frozenset(untrained))
+    return missing, frozenset(untrained)
 
 
 def _is_done(folders: Iterable[Path]) -> bool:
@@ -179,6 +171,13 @@ class Point:
     backbone: str | None
     layer: int
     fit: FitRequest
+    work: ClassVar[float] = 1.0
+    """Its share of a sweep: none is known to take longer than another."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"{self.fit.method}, {self.fit.head}" + ("" if self.dataset is None else f" on {self.dataset}")
 
 
 def _checked(name: str, axis: tuple[Any, ...], origin: str) -> tuple[Any, ...]:

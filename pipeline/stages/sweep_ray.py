@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.stages.sweep import Grid, LoadedFeatures, Point, do_point, points, to_do
-from pipeline.stages.with_progress import Swept, sweep_stage
+from pipeline.stages.sweep import Grid, LoadedFeatures, Point, Swept, do_point, points, to_do
+from pipeline.stages.with_progress import sweep_stage
 from pipeline.terminal.command import Session
 from pipeline.workspace.artifacts import Artifacts
 
@@ -36,19 +36,19 @@ def sweep_on_cluster(session: Session, grid: Grid, devices: str, ray_address: st
     """
     if devices not in DEVICES:
         raise PipelineError(f"--devices {devices} with --engine ray", f"use one of {', '.join(DEVICES)}")
-    lacking = to_do(session.artifacts, list(points(grid)), LoadedFeatures(session.artifacts))
-    if lacking.points:
+    lacking, to_train = to_do(session.artifacts, points(grid), LoadedFeatures(session.artifacts))
+    if lacking:
         with session.console.progress("sweeping") as bar:
             where = do_points_on_cluster(
                 session.artifacts.root,
-                lacking.points,
+                lacking,
                 devices,
                 ray_address,
-                lambda done: bar.update(done, len(lacking.points), "on the cluster"),
+                lambda done: bar.update(done, len(lacking), "on the cluster"),
             )
         session.console.say(where)
     swept = sweep_stage(session, grid)
-    return replace(swept, trained=swept.trained + len(lacking.untrained))
+    return replace(swept, trained=swept.trained | to_train)
 
 
 def do_points_on_cluster(

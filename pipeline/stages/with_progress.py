@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -16,7 +15,7 @@ from pipeline.evaluation.score import entries, score, score_grid
 from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import FitRequest, Fitted, fit
 from pipeline.stages.parallel import do_points, fit_at_once, processes_for, unscored, untrained
-from pipeline.stages.sweep import Grid, LoadedFeatures, ToDo, do_point, points, to_do
+from pipeline.stages.sweep import Grid, LoadedFeatures, Swept, do_point, points, to_do
 from pipeline.terminal.command import Session
 from pipeline.terminal.console import duration
 from pipeline.terminal.tables import score_table, steerability_lines
@@ -83,9 +82,7 @@ def fit_stage(
                 session.artifacts,
                 features,
                 request,
-                progress=lambda p, bar=bar: bar.update(  # type: ignore[misc]
-                    (p.epoch - 1) * p.steps + p.step, p.epochs * p.steps, f"epoch {p.epoch}/{p.epochs}"
-                ),
+                progress=lambda p, bar=bar: bar.update(p.share, 1.0, f"epoch {p.epoch}/{p.epochs}"),  # type: ignore[misc]
             )
         runs += fitted.runs
         session.console.show(fit_line(request.method, fitted, trained))
@@ -104,15 +101,9 @@ def _fit_at_once(
     if processes == 1:
         return frozenset()
     what = f"fitting {len(trainings)} heads" + (", scoring" if protocols else "")
+    todo.sort(key=lambda job: -job.work)
     with session.console.progress(f"{what}, {processes} at a time") as bar:
-        lost = fit_at_once(
-            session.artifacts,
-            features,
-            sorted(todo, key=lambda job: -job.work),
-            processes,
-            lambda share, what: bar.update(share, 1.0, what),
-            protocols,
-        )
+        lost = fit_at_once(session.artifacts, features, todo, processes, bar.share, protocols)
     for line in lost:
         session.console.say(line)
     return frozenset(training.run for training in trainings)
@@ -186,15 +177,6 @@ def _no_run(session: Session, features: LabelledFeatures, methods: Sequence[str]
     )
 
 
-@dataclass(frozen=True)
-class Swept:
-    """Every run of a sweep, how many of them were trained just now, and the score records."""
-
-    runs: list[Run]
-    trained: int
-    scores: list[Score]
-
-
 def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)) -> Swept:
     """Stages two and three over a grid, shown; features and datasets are read once for each combination of theirs.
 
@@ -202,28 +184,17 @@ def sweep_stage(session: Session, grid: Grid, devices: Sequence[str] = ("auto",)
     """
     todo = list(points(grid))
     at_hand = LoadedFeatures(session.artifacts)
-    trained = _sweep_at_once(session, to_do(session.artifacts, todo, at_hand), devices)
+    lacking, to_train = to_do(session.artifacts, todo, at_hand)
+    trained: frozenset[str] = frozenset()
     runs: dict[str, tuple[Run, Score]] = {}  # points may share a run: a setting changes no closed form
     with session.console.progress("sweeping") as bar:
+        if len(devices) > 1 and len(lacking) > 1:
+            for line in do_points(session.artifacts, lacking, devices, bar.share):
+                session.console.say(line)
+            trained = to_train
         for done, point in enumerate(todo):
-            bar.update(done, len(todo), f"{point.fit.method}, {point.fit.head}")
+            bar.update(done, len(todo), point.name)
             here = do_point(session.artifacts, point, devices[0], at_hand.of(point))
             trained |= here.trained
             runs |= {run.id: (run, score) for run, score in zip(here.runs, here.scores, strict=True)}
-    return Swept([run for run, _ in runs.values()], len(trained), [score for _, score in runs.values()])
-
-
-def _sweep_at_once(session: Session, lacking: ToDo, devices: Sequence[str]) -> frozenset[str]:
-    """Do what is lacking on several devices, if there are several and enough to do; return the ids of runs trained."""
-    if len(devices) == 1 or len(lacking.points) < 2:
-        return frozenset()
-    with session.console.progress("sweeping") as bar:
-        lost = do_points(
-            session.artifacts,
-            lacking.points,
-            devices,
-            lambda done, what: bar.update(done, len(lacking.points), what),
-        )
-    for line in lost:
-        session.console.say(line)
-    return lacking.untrained
+    return Swept([run for run, _ in runs.values()], [score for _, score in runs.values()], trained)

@@ -103,6 +103,10 @@ class ProgressBar:
             self._printed = now
             self._console.print(self._plain_line(done, total, note, now), markup=False, highlight=False)
 
+    def share(self, done: float, note: str) -> None:
+        """A share of the whole, 0 to 1, is finished."""
+        self.update(done, 1.0, note)
+
     def close(self) -> None:
         """Takes the bar off the screen."""
         if self._live is not None:
