@@ -32,7 +32,7 @@ from pipeline.evaluation.scores import Identity
 from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.records import tell
-from pipeline.workspace.runs import Run
+from pipeline.workspace.runs import UNTRAINED, Run
 
 Singles = NDArray[np.float32]
 Vectors = NDArray[np.floating[Any]]
@@ -115,7 +115,7 @@ def baselines_of(artifacts: Artifacts, features: LabelledFeatures) -> list[Scora
     """What a head has to beat: the features cut short, centred, their principal components, and a flat classifier."""
     width = int(features.store.description["hidden_size"])
     dataset = features.dataset.id
-    folder = artifacts.runs / dataset / features.backbone / "untrained"
+    folder = artifacts.runs / dataset / features.backbone / UNTRAINED
     untrained = [
         _untrained(
             name,

@@ -88,7 +88,7 @@ def runs_asked(artifacts: Artifacts, dataset: str | None, backbone: str | None, 
     groups = [[current.dataset_id]] if dataset is None else artifacts.ids_answering(dataset)
     ids = [id_ for group in groups for id_ in group]
     name = current.backbone.name if backbone is None else lasting_source(backbone)
-    runs = list(all_runs(artifacts))
+    runs = all_runs(artifacts)
     for group in groups:
         of_dataset = [run for run in runs if run.record["dataset"] in group]
         found = [run for run in of_dataset if name in (run.record["backbone"], run.record["backbone_source"])]

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CONFIG, HISTORY = "config.json", "history.parquet"
 _CONFIG_FORMAT = 2
 _AGAIN = "run `pipeline fit-head` with its method and seed: it is trained again"
-_UNTRAINED = "untrained"
+UNTRAINED = "untrained"
 """Folder, beside those of the methods, that holds the scores of embeddings without training."""
 DAMAGED = ".damaged"
 """What is added to the name of a folder that a new run displaced."""
@@ -230,60 +230,48 @@ def scan(root: Path, dataset: str = "*", backbone: str = "*") -> tuple[list[Run]
 
     :raises PipelineError: if `runs` itself is a link to nothing, or not to be read: nothing is known then.
     """
-    places, unreadable = [(root, 0)], []
-    runs = []
-    while places:
-        place, depth = places.pop()
-        inner = place.relative_to(root).parts[1] if depth > 1 else None
+    refuse_link_to_nothing(root)
+    runs: list[Run] = []
+    unreadable: list[Unreadable] = []
+
+    def note(place: Path, error: PipelineError) -> None:
+        unreadable.append(Unreadable(place, (*place.relative_to(root).parts, None, None)[1], error))
+
+    def refused(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):  # no run yet, or gone meanwhile
+            return
+        place, remedy = Path(error.filename), "make it readable for you, or name another --artifacts"
+        problem = PipelineError(f"{place} cannot be read: {error.strerror}", remedy)
+        if place == root:
+            raise problem from error
+        note(place, problem)
+
+    for top, folders, files in os.walk(root, onerror=refused, followlinks=True):
+        place = Path(top)
+        depth = len(place.relative_to(root).parts)
+        wanted = (dataset, backbone, "*", "*", "")[depth]
         try:
-            if depth == 4:
-                runs += [read_run(place)] if _may_be_run(place) else []
-                continue
-            wanted = (dataset, backbone, "*")[depth] if depth < 3 else "*"
-            places += [(entry, depth + 1) for entry in _entries(place) if wanted in ("*", entry.name)]
+            # whole or damaged; one with scores alone is none
+            if depth == 4 and {CONFIG, "head.safetensors"} & {*files, *folders} and DAMAGED not in place.name:
+                runs.append(read_run(place))
         except PipelineError as error:
-            if depth == 0:
-                raise
-            unreadable.append(Unreadable(place, inner, error))
+            note(place, error)
+        below = [name for name in (*folders, *files) if wanted in ("*", name) and name[0] != "." and name != UNTRAINED]
+        for name in below:
+            try:
+                refuse_link_to_nothing(place / name)
+            except PipelineError as error:
+                note(place / name, error)
+        folders[:] = [name for name in folders if name in below]
     return sorted(runs, key=lambda run: (*run.folder.parts[:-1], run.seed, run.id)), unreadable
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Folders in a folder, and links to nothing."""
-    try:
-        found = [folder / entry.name for entry in os.scandir(folder) if entry.name[0] != "."]
-    except FileNotFoundError:
-        refuse_link_to_nothing(folder)
-        return []
-    except OSError as error:
-        raise PipelineError(
-            f"{folder} cannot be read: {error.strerror}", "make it readable for you, or name another --artifacts"
-        ) from error
-    left_out = (_UNTRAINED,)
-    return [path for path in found if path.name not in left_out and (path.is_dir() or path.is_symlink())]
-
-
-def _may_be_run(folder: Path) -> bool:
-    """Whether a run lies in a folder, whole or damaged; one with scores alone is none."""
-    names = {path.name for path in _files(folder)}
-    return bool(names & {CONFIG, "head.safetensors"}) and DAMAGED not in folder.name
-
-
-def _files(folder: Path) -> list[Path]:
-    _entries(folder)  # refuses a link to nothing and what may not be read
-    return list(folder.iterdir())
-
-
-def all_runs(artifacts: Artifacts) -> Iterator[Run]:
+def all_runs(artifacts: Artifacts, dataset: str = "*", backbone: str = "*") -> list[Run]:
     """Every run below the artifacts folder, by dataset, backbone, method, seed and id; the unreadable ones are named.
 
     :raises PipelineError: if `runs` is a link to nothing, or not to be read.
     """
-    yield from _readable(artifacts.runs)
-
-
-def _readable(root: Path, dataset: str = "*", backbone: str = "*") -> list[Run]:
-    runs, unreadable = scan(root, dataset, backbone)
+    runs, unreadable = scan(artifacts.runs, dataset, backbone)
     for place in unreadable:
         tell(f"{place.error}; left out")
     return runs
@@ -292,7 +280,7 @@ def _readable(root: Path, dataset: str = "*", backbone: str = "*") -> list[Run]:
 def runs_on(artifacts: Artifacts, dataset: str, backbone: str, methods: Sequence[str] | None = None) -> list[Run]:
     """The runs of a dataset's id and a backbone, whatever the layer, by method (as listed, else in order) and seed."""
     order = list(methods or heads.METHODS)
-    found = [run for run in _readable(artifacts.runs, dataset, backbone) if run.method in order]
+    found = [run for run in all_runs(artifacts, dataset, backbone) if run.method in order]
     return sorted(found, key=lambda run: (order.index(run.method), run.record["head"], run.seed, run.id))
 
 
