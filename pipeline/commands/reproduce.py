@@ -53,7 +53,7 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
     from pipeline.report.collect import reproduced_path
     from pipeline.stages.with_progress import entries_stage, features_of, fit_stage, grid_stage
     from pipeline.terminal.tables import size_table
-    from pipeline.workspace.records import write_record
+    from pipeline.workspace.records import write_json, write_record
 
     features = features_of(session, options)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
@@ -79,7 +79,7 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
     }
     if output is not None:
         seeds = sorted({run.seed for run in runs})
-        _write(output, {**_about(features, str(runs[0].record["head"]), seeds), **result})
+        write_json(output, {**_about(features, str(runs[0].record["head"]), seeds), **result})
         session.console.say(f"written: {output}")
     write_record(reproduced_path(session.artifacts, features), {**result, "runs": [run.id for run in runs]})
     return result
@@ -123,13 +123,3 @@ def _about(features: LabelledFeatures, head: str, seeds: Sequence[int]) -> dict[
             **{name: version(name) for name in ("torch", "numpy", "scipy")},
         },
     }
-
-
-def _write(path: Path, result: Mapping[str, Any]) -> None:
-    import json
-
-    from cache.store import atomic_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ k-means on the same centroids, best of twenty starts, at 0.32, average linkage a
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
 
-import cache
 import data
 from pipeline.errors import PipelineError
 from pipeline.workspace.artifacts import Artifacts, Current, DatasetSource
 from pipeline.workspace.features import LabelledFeatures
+from pipeline.workspace.records import write_json
 
 _NAMED_BY = 3
 """A cluster is called after so many of its classes, those nearest to its centre."""
@@ -95,11 +94,7 @@ def _write(path: Path, dataset: data.Dataset, features: LabelledFeatures, count:
     if unseen := [name for place, name in enumerate(names) if place not in found]:
         groups["no training rows"] = unseen
     derived = f"{count} clusters of the centroids of classes, from training rows' features of {features.backbone}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cache.store.atomic_file(path) as partial:
-        Path(partial).write_text(
-            json.dumps({"derived": derived, "hierarchy": groups}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    write_json(path, {"derived": derived, "hierarchy": groups}, ascii_only=False)
 
 
 def _named(of_class: NDArray[np.int64], centroids: NDArray[np.float64], names: list[str]) -> dict[str, list[str]]:

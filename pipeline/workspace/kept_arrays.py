@@ -7,7 +7,6 @@ more. Files made before there was a digest have no comment; zip's own checksums 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Collection, Mapping
@@ -17,10 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import cache
-from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
-from pipeline.workspace.records import DamagedError, content_of, keep, tell
+from pipeline.workspace.records import DamagedError, content_of, file_digest, keep, tell, write_file
 
 _MARK = b"blake2b:"
 _DIGITS = 32
@@ -42,10 +39,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool) -> No
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = _MARK + b"0" * _DIGITS
     body = buffer.getvalue()[:-_DIGITS]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_partials(path.parent)
-    with cache.store.atomic_file(path) as partial:
-        partial.write_bytes(body + _digest(body))
+    write_file(path, body + _digest(body))
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]] | None:
@@ -82,4 +76,4 @@ def _arrays(path: Path, content: bytes, names: Collection[str]) -> dict[str, NDA
 
 
 def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_DIGITS // 2).hexdigest().encode()
+    return file_digest(body).encode()

@@ -172,14 +172,25 @@ def marked(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a record; folders are made as needed, and what killed writers left beside it is removed.
+    """Write a record.
 
     :raises cache.CacheError: if the file system refuses it.
     """
+    write_json(path, marked(content))
+
+
+def write_json(path: Path, content: Any, *, ascii_only: bool = True) -> None:
+    """Write a JSON value that a person may read; raises as `write_record`."""
+    spelled = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=ascii_only)
+    write_file(path, f"{spelled}\n".encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file; folders are made as needed, and what killed writers left beside it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(path.parent)
     with cache.store.atomic_file(path) as partial:
-        partial.write_text(json.dumps(marked(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_bytes(content)
 
 
 def read_kept(path: Path, kind: type[T], *, older: Callable[[Any], Any] | None = None) -> T | None:
