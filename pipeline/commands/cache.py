@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from pipeline.workspace.runs import Unreadable
 
 
-@click.group("cache")
-def COMMAND() -> None:
-    """Look after stored features."""
-
-
 def _stores(session: Session, names: tuple[str, ...]) -> list[Any]:
     import cache
     from pipeline.errors import PipelineError
@@ -191,5 +186,6 @@ def prune_stores(session: Session, yes: bool) -> dict[str, Any]:
     return {"removed": [str(folder) for folder in removed]}
 
 
-for _command in (list_stores, verify_stores, compact_stores, prune_stores):
-    COMMAND.add_command(_command)
+COMMAND = click.Group(
+    "cache", commands=[list_stores, verify_stores, compact_stores, prune_stores], help="Look after stored features."
+)

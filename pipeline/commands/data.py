@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@click.group("data")
-def COMMAND() -> None:
-    """Look at datasets."""
-
-
 @command("list", example="pipeline data list")
 def list_datasets(session: Session) -> dict[str, Any]:
     """The built-in datasets, and those embedded in this artifacts folder."""
@@ -145,5 +140,6 @@ def convert_dataset(
     return {"output": str(output), "rows": loaded.frame.height, "columns": loaded.frame.columns}
 
 
-for _command in (list_datasets, show_dataset, check_dataset, convert_dataset):
-    COMMAND.add_command(_command)
+COMMAND = click.Group(
+    "data", commands=[list_datasets, show_dataset, check_dataset, convert_dataset], help="Look at datasets."
+)

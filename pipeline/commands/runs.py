@@ -10,11 +10,6 @@ from rich.table import Table
 from pipeline.terminal.command import Session, command
 
 
-@click.group("runs")
-def COMMAND() -> None:
-    """Look at trained heads."""
-
-
 @command("list", example="pipeline runs list")
 def list_runs(session: Session) -> dict[str, Any]:
     """Every trained head, by dataset, backbone, method and seed; what cannot be read is named."""
@@ -58,5 +53,4 @@ def show_run(session: Session, run_id: str) -> dict[str, Any]:
     return {"run": run.summary(), "record": facts, "history": history, "scores": [score.to_json() for score in scores]}
 
 
-for _command in (list_runs, show_run):
-    COMMAND.add_command(_command)
+COMMAND = click.Group("runs", commands=[list_runs, show_run], help="Look at trained heads.")

@@ -61,10 +61,11 @@ def card_text(run: Run, scores: Sequence[Mapping[str, Any]], folder: str) -> str
     dataset = str(record["dataset"]).rsplit("-", 1)[0]
     end = features["end_token"]
     values = {
+        "run": run,
+        "record": record,
+        "features": features,
         "backbone": markdown_text(record["backbone"]),
-        "method": record["method"],
         "dataset": markdown_text(dataset),
-        "dims": list(record["dims"]),
         "levels": " > ".join(
             f"{len(classes):,} {markdown_text(name)}"
             for name, classes in zip(record["levels"], record["classes"], strict=True)
@@ -80,20 +81,12 @@ def card_text(run: Run, scores: Sequence[Mapping[str, Any]], folder: str) -> str
         "max_length": f"{features['max_length']:,}",
         "end_token": f", end token {end} appended" if end is not None else "",
         "prompt": f", {markdown_text(code_literal(record['prompt']))} before each text" if record["prompt"] else "",
-        "pooling": features["pooling"],
         "hidden_size": f"{features['hidden_size']:,}",
         "head_module": head_class(head).rpartition(".")[2],
-        "head": record["head"],
-        "closed_form": run.closed_form,
-        "seed": record["seed"],
         "settings": ", ".join(
             f"{name} {markdown_text(str(value))}" for name, value in record["hyperparameters"].items()
         ),
-        "best_epoch": record["best_epoch"],
-        "compute_dtype": features["compute_dtype"],
-        "store_dtype": features["store_dtype"],
         "dataset_id": code_span(record["dataset"]),
-        "run": run.id,
         "origin": f"[{markdown_text(hub)}](https://huggingface.co/{urllib.parse.quote(hub)})"
         if hub
         else "a local checkpoint",

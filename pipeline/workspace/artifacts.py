@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,10 @@ class DatasetSource:
     @property
     def options(self) -> list[str]:
         """The options that say so on the command line, words of a shell."""
-        valued = (("--levels", ",".join(self.levels or ())), ("--limit", self.limit))
-        words = [word for option, value in valued if value for word in (option, str(value))]
-        words += ["--text", self.text] if self.text != "text" else []
-        flags = (
-            ("--all", self.all_rows),
-            ("--qualify-labels", self.qualify_labels),
-            ("--drop-incomplete", self.drop_incomplete),
-        )
-        return [*words, *(flag for flag, on in flags if on), *self.description.words]
+        said = {name: getattr(self, name) for name in ("levels", "qualify_labels", "drop_incomplete")}
+        text = (self.text,) if self.text != "text" else None
+        words = replace(self.description, text=text, **said).words
+        return [*words, *(["--limit", str(self.limit)] if self.limit else []), *(["--all"] if self.all_rows else [])]
 
 
 @dataclass(frozen=True)
