@@ -23,11 +23,7 @@ def text_list(texts: Any, what: str = "texts") -> list[str]:
     :param texts: any iterable of strings; a frame of one column.
     :raises DataError: if it is a single string, or a row is no text, by its position.
     """
-    if isinstance(texts, str | bytes):
-        raise DataError(f"{what} is one string ({texts[:40]!r})", "pass a list of strings: [text]")
-    if isinstance(texts, Set | Mapping) or not (isinstance(texts, Iterable) or hasattr(texts, "__getitem__")):
-        raise DataError(f"{what} is a {type(texts).__name__}, not a column", "pass a list of strings")
-    texts = _collected(texts)
+    texts = _column(texts, what, "pass a list of strings: [text]", no_column=Set | Mapping)
     if (names := _column_names(texts)) is not None:
         if len(names) != 1:
             raise DataError(f"{what} is a frame with {len(names)} columns", "pass one column: frame['text']")
@@ -55,7 +51,7 @@ def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> p
     :raises DataError: if numbers of rows or of names do not fit, a named column is missing, or a row has no label at
         all.
     """
-    columns, own = _columns(_collected(labels))
+    columns, own = _columns(labels)
     names = [names] if isinstance(names, str) else names
     if own and len(set(own)) < len(own):
         raise DataError(f"columns are named {own}", "give each level its own name")
@@ -91,12 +87,7 @@ def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
     """Labels level by level, and the names of the levels where they have any."""
     if labels is None:
         raise DataError("there are no labels (None)", "pass a label per text")
-    if isinstance(labels, str | bytes):
-        raise DataError(f"labels is one string ({labels[:40]!r})", "pass a list with a label per text")
-    if isinstance(labels, Set):
-        raise DataError("labels is a set, which has no order", "pass a list with a label per text")
-    if not (isinstance(labels, Iterable) or hasattr(labels, "__getitem__")):
-        raise DataError(f"labels is a {type(labels).__name__}", "pass a list with a label per text")
+    labels = _column(labels, "labels", "pass a list with a label per text", no_column=Set)
     named = list(labels) if isinstance(labels, Mapping) else _column_names(labels)
     if named is not None:
         return [[_label(value) for value in labels[name]] for name in named], [str(name) for name in named]
@@ -105,14 +96,20 @@ def _columns(labels: Any) -> tuple[list[list[str | None]], list[str] | None]:
         keys = list(dict.fromkeys(key for row in rows for key in row))
         return [[_label(row.get(key)) for row in rows] for key in keys], [str(key) for key in keys]
     if not rows or not any(_is_path(row) for row in rows):
-        return [[_label(value) for value in rows]], _name_of(labels)
+        name = getattr(labels, "name", None)  # of a Series
+        return [[_label(value) for value in rows]], [name] if isinstance(name, str) and name else None
     paths = [list(row) if _is_path(row) else [row] for row in rows]
     depth = max(len(path) for path in paths)
     return [[_label(path[level]) if level < len(path) else None for path in paths] for level in range(depth)], None
 
 
-def _collected(columns: Any) -> Any:
-    return columns.collect() if isinstance(columns, pl.LazyFrame) else columns
+def _column(value: Any, what: str, remedy: str, no_column: Any) -> Any:
+    """Something that gives values one by one, in an order; a lazy frame is read."""
+    if isinstance(value, str | bytes):
+        raise DataError(f"{what} is one string ({value[:40]!r})", remedy)
+    if isinstance(value, no_column) or not (isinstance(value, Iterable) or hasattr(value, "__getitem__")):
+        raise DataError(f"{what} is a {type(value).__name__}, not a column in order", remedy)
+    return value.collect() if isinstance(value, pl.LazyFrame) else value
 
 
 def _column_names(frame: Any) -> list[Any] | None:
@@ -121,11 +118,6 @@ def _column_names(frame: Any) -> list[Any] | None:
     if names is None:
         names = getattr(frame, "columns", None)
     return None if names is None or callable(names) else list(names)
-
-
-def _name_of(labels: Any) -> list[str] | None:
-    name = getattr(labels, "name", None)
-    return [name] if isinstance(name, str) and name else None
 
 
 def _is_path(value: Any) -> bool:

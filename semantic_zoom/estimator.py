@@ -50,17 +50,8 @@ class ZoomTransformer(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
         """Train a head on texts X and labels y; see `Zoom.fit`, which says what is raised."""
         texts = text_list(X, "X")
         y = list(y) if isinstance(y, Iterator) else y
-        self.zoom_ = Zoom.fit(
-            texts,
-            y,
-            backbone=self.backbone,
-            method=self.method,
-            head=self.head,
-            seed=self.seed,
-            epochs=self.epochs,
-            store=self.store,
-            device=self.device,
-        )
+        asked = {name: value for name, value in self.get_params(deep=False).items() if name != "dim"}
+        self.zoom_ = Zoom.fit(texts, y, **asked)
         finest = self.zoom_.gallery.columns[-1]
         values = label_values(y, len(texts))
         self.values_ = _by_name(self.zoom_.gallery[finest].to_list(), values)

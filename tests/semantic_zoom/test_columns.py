@@ -77,7 +77,7 @@ def test_texts_of_arrow_are_texts():
     [
         ([b"x", b"y"], "bytes"),
         ([{"x", "i"}, {"y", "j"}], "without an order"),
-        ({"x", "y"}, "no order"),
+        ({"x", "y"}, "not a column in order"),
         (pd.concat([LABELS[:2], LABELS[:2]], axis=1), "columns are named"),
     ],
 )
