@@ -15,13 +15,12 @@ from pipeline.terminal.options import (
     coarse_option,
     dataset_argument,
     embedding_options,
+    engine_options,
     loading_options,
     reading_options,
     source_of,
     split_loading,
 )
-
-ENGINES = ("local", "ray")
 
 
 @command("embed", example="pipeline embed clinc --backbone minilm")
@@ -42,16 +41,7 @@ ENGINES = ("local", "ray")
 @click.option(
     "--layers", type=NumberList(int), default="-1", show_default=True, help="Layers to store, from the same pass."
 )
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="local",
-    show_default=True,
-    help="ray: on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
-)
-@click.option(
-    "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
-)
+@engine_options
 @loading_options
 @coarse_option
 def COMMAND(session: Session, datasets: tuple[str, ...], layers: tuple[int, ...], **options: Any) -> dict[str, Any]:

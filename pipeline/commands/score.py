@@ -73,8 +73,7 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     _check_usage(runs, options)
     scored, beside = _embeddings(session, options) if options["embeddings"] else _runs(session, runs, options)
     levels, scorables = scored[0].hierarchy.names, [*scored, *beside]
-    if options["per_class"]:
-        _check_per_class(scored, protocol, options)
+    facts = _check_per_class(scored, protocol, options)
     if options["gallery_size"]:
         cells, others = (grid_stage(session, of, options["gallery_size"], options["k"]) for of in (scored, beside))
         session.console.show(grid_table([*cells, *others], levels))
@@ -90,7 +89,6 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
         if options["errors"]:
             _show_errors(session, chosen, levels)
     if options["per_class"]:
-        facts = _per_class_facts(scored, protocol, options["k"])
         _write_per_class(session, options["per_class"], scorables, protocols, facts)
     return _result(scores, baselines)
 
@@ -148,22 +146,16 @@ def _show_errors(session: Session, scores: Sequence[Score], levels: Sequence[str
         session.console.show(line)
 
 
-def _per_class_facts(scorables: Sequence[Scorable], protocol: str, k: int) -> dict[str, Any]:
-    """What a table of classes is made of: a rerun of the same replaces it unasked."""
-    return {
-        "command": "score",
-        "protocol": protocol,
-        "k": k,
-        "of": [scorable.identity.to_json() for scorable in scorables],
-    }
-
-
-def _check_per_class(scored: Sequence[Scorable], protocol: str, options: Mapping[str, Any]) -> None:
+def _check_per_class(scored: Sequence[Scorable], protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table of classes is made of: a rerun of the same replaces it unasked, nothing else does."""
     from pipeline.workspace.outputs import check_output, made_by
 
-    path, given = options["per_class"], options["embeddings"]
-    own = made_by(path) == _per_class_facts(scored, protocol, options["k"])
-    check_output(path, force=options["force"], inputs=[given] if given else [], own=own)
+    of = [scorable.identity.to_json() for scorable in scored]
+    facts = {"command": "score", "protocol": protocol, "k": options["k"], "of": of}
+    if path := options["per_class"]:
+        given = [options["embeddings"]] if options["embeddings"] else []
+        check_output(path, force=options["force"], inputs=given, own=made_by(path) == facts)
+    return facts
 
 
 def _write_per_class(

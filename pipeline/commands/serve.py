@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def _serve(
                 server.should_exit = True
 
             before = {which: signal.signal(which, stop) for which in (signal.SIGINT, signal.SIGTERM)}
-            server.capture_signals = _no_signals  # those above end it without ending the process
+            server.capture_signals = nullcontext  # those above end it without ending the process
             session.console.say(f"serving {name} at {address}" + ("" if key else " without a key"))
             try:
                 server.run(sockets=[listener])
@@ -95,20 +96,10 @@ def _serve(
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1024)  # who comes before the loop runs waits
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    try:  # who comes before the loop runs waits
+        return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as error:
         from pipeline.errors import PipelineError
 
-        listener.close()
-        raise PipelineError(f"{host}:{port} cannot be listened on ({error.strerror})", "name another --port") from error
-    return listener
-
-
-def _no_signals() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
+        raise PipelineError(f"{host}:{port} cannot be listened on: {error.strerror}", "name another --port") from error

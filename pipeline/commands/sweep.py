@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from pipeline.terminal.command import Session, command
-from pipeline.terminal.options import NameList, NumberList, force_option, known_methods
+from pipeline.terminal.options import NameList, NumberList, engine_options, force_option, known_methods
 
 
 @command("sweep", example="pipeline sweep --methods v5,mrl --seeds 1,2,3 --heads paper,linear --lrs 1e-4,1e-3")
@@ -31,16 +31,7 @@ from pipeline.terminal.options import NameList, NumberList, force_option, known_
     show_default=True,
     help="auto, cpu, cuda, all, cuda:1, cuda:0,cuda:2 or cpu:2: a process each takes points of the grid.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(("local", "ray")),
-    default="local",
-    show_default=True,
-    help="ray: one task per combination on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
-)
-@click.option(
-    "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
-)
+@engine_options
 @click.option("--output", type=click.Path(path_type=Path), help="Default: ARTIFACTS/reports/sweep.parquet")
 @force_option
 def COMMAND(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import cache
@@ -68,7 +69,6 @@ class Engine:
         self.run, self.head = run, run.load()
         description = run.record["features"]
         backbone, folder = backbone_of(artifacts, run, source, any_layer=True)
-        self._dtype = str(description["store_dtype"])
         self._prompt = str(run.record["prompt"])
         self._tokenizer = TextTokenizer(folder, backbone, self._prompt)
         self._encoder = Encoder(
@@ -152,19 +152,17 @@ class Engine:
         try:
             answers: list[Answer | Exception] = list(self._together(taken, writer))
         except Exception as error:
-            answers = [self._alone(each, writer) for each in taken] if len(taken) > 1 else [error]
+            if len(taken) > 1:
+                for each in taken:
+                    self._answer([each], writer)
+                return
+            answers = [error]
         for each, answer in zip(taken, answers, strict=True):
             self._count_out(each)
             if isinstance(answer, Exception):
                 each.future.set_exception(answer)
             else:
                 each.future.set_result(answer)
-
-    def _alone(self, each: _Waiting, writer: Any) -> Answer | Exception:
-        try:
-            return self._together([each], writer)[0]
-        except Exception as error:
-            return error
 
     def _together(self, taken: list[_Waiting], writer: Any) -> list[Answer]:
         texts = list(dict.fromkeys(text for each in taken for text in each.texts))
@@ -203,16 +201,10 @@ class Engine:
 
     def _compute(self, sequences: Any) -> Singles:
         """Features float32 [n, H], rounded to what the store holds."""
-        found = np.empty((len(sequences), self._store.dim), np.float32)
+        found = torch.empty((len(sequences), self._store.dim))
         for batch in self._encoder.packing.batches(sequences):
-            found[batch.rows] = self._encoder.features(batch)[0].float().cpu().numpy()
-        if self._dtype == "float16":
-            return found.astype(np.float16).astype(np.float32)
-        if self._dtype == "bfloat16":
-            import torch
-
-            return torch.from_numpy(found).bfloat16().float().numpy()
-        return found
+            found[batch.rows] = self._encoder.features(batch)[0].float().cpu()
+        return found.to(getattr(torch, self._store.dtype)).float().numpy()
 
     def _write(self, writer: Any) -> None:
         """Write what is new and let go of it; what the disk refuses is computed again when it is asked for."""

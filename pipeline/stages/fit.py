@@ -27,7 +27,7 @@ from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.outputs import check_writable
 from pipeline.workspace.records import file_digest, keep, marked, read_kept, tell, write_record
-from pipeline.workspace.runs import DAMAGED, HISTORY, Run, RunKey, is_run, read_run, run_folder, whole_run
+from pipeline.workspace.runs import DAMAGED, HISTORY, Run, RunKey, is_run, read_run, whole_run
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,10 @@ class FitRequest:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """What the method chose, None if it chooses nothing, and of each run to be its key and where it lies, or will."""
+    """What the method chose, None if it chooses nothing, and where each run to be lies, or will."""
 
     choice: heads.Choice | None
-    keys: tuple[RunKey, ...]
-    folders: tuple[Path, ...]
+    runs: dict[RunKey, Path]
 
 
 def plan(artifacts: Artifacts, features: LabelledFeatures, request: FitRequest, device: str = "auto") -> FitPlan:
@@ -74,18 +73,12 @@ def plan(artifacts: Artifacts, features: LabelledFeatures, request: FitRequest, 
         hyperparameters = {**hyperparameters, "epochs": choice.epochs, "chosen": True}
     nothing_trained = heads.is_closed_form(request.method) or (choice is not None and choice.closed_form)
     dataset, fingerprint, backbone = features.dataset.id, features.fingerprint, features.backbone
-    keys = tuple(
-        RunKey(
-            dataset=dataset,
-            fingerprint=fingerprint,
-            method=request.method,
-            head=head,
-            seed=seed,
-            hyperparameters=tuple(sorted(hyperparameters.items())),
-        )
-        for seed in ((0,) if nothing_trained else request.seeds)
-    )
-    return FitPlan(choice, keys, tuple(run_folder(artifacts, key, backbone) for key in keys))
+    place, settled = artifacts.runs / dataset / backbone / request.method, tuple(sorted(hyperparameters.items()))
+    runs = {}
+    for seed in (0,) if nothing_trained else request.seeds:
+        key = RunKey(dataset, fingerprint, request.method, head, seed, settled)
+        runs[key] = place / key.id
+    return FitPlan(choice, runs)
 
 
 def _choice(
@@ -145,21 +138,21 @@ def fit(
     :raises cache.CacheError: if a run cannot be written.
     """
     planned = plan(artifacts, features, request, device)
-    keys, folders = planned.keys, planned.folders
     began = time.monotonic()
-    todo: list[int] = []
+    todo: list[RunKey] = []
     trained: set[str] = set()
     failures: list[Exception] = []
-    for place, folder in enumerate(folders):
+    for key, folder in planned.runs.items():
         try:
             if whole_run(folder) is None:
-                todo.append(place)
+                todo.append(key)
         except (PipelineError, heads.HeadsError) as error:  # one that may not be read keeps no other from training
             failures.append(error)
     if todo:
-        folders[0].parent.mkdir(parents=True, exist_ok=True)
-        check_writable(folders[0])
-        remove_stale_partials(folders[0].parent)
+        first = planned.runs[todo[0]]
+        first.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(first)
+        remove_stale_partials(first.parent)
         train, train_labels = features.split("train")
         validation = features.split("val") if len(features.dataset.split_rows("val")) else None
         results = heads.fit_many(
@@ -168,22 +161,22 @@ def fit(
             method=request.method,
             validation=validation,
             head=request.head,
-            seeds=[keys[i].seed for i in todo],
+            seeds=[key.seed for key in todo],
             classes=features.dataset.hierarchy.sizes,
             choice=planned.choice,
             device=device,
             progress=progress,
             **request.settings,
         )
-        for i, result in zip(todo, results, strict=True):
+        for key, result in zip(todo, results, strict=True):
             try:
-                write_run(folders[i], result, keys[i], features)
-                trained.add(keys[i].id)
+                write_run(planned.runs[key], result, key, features)
+                trained.add(key.id)
             except (OSError, ValueError) as error:  # of the file system; the other seeds' heads may still be written
                 failures.append(error)
     if failures:
         raise failures[0]
-    return Fitted([read_run(folder) for folder in folders], frozenset(trained), time.monotonic() - began)
+    return Fitted([read_run(folder) for folder in planned.runs.values()], frozenset(trained), time.monotonic() - began)
 
 
 def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:

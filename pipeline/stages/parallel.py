@@ -81,7 +81,7 @@ def untrained(artifacts: Artifacts, features: LabelledFeatures, requests: Sequen
         work = _work(features, request, planned.choice)
         found += [
             Job(f"{request.method} {key.seed}", work, replace(request, seeds=(key.seed,)), key.id)
-            for key, folder in zip(planned.keys, planned.folders, strict=True)
+            for key, folder in planned.runs.items()
             if not is_run(folder)
         ]
     return sorted(found, key=lambda job: -job.work) if any(job.work for job in found) else []

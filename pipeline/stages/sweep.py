@@ -85,7 +85,7 @@ def do_point(artifacts: Artifacts, point: Point, device: str, features: Labelled
     :raises heads.HeadsError: if method, preset, labels or settings cannot be used, or a loss is not finite.
     :raises PipelineError: if texts of the dataset were not embedded.
     """
-    folders = plan(artifacts, features, point.fit).folders
+    folders = plan(artifacts, features, point.fit).runs.values()
     # a device is not asked for, which may be lost by now, where there is nothing to do
     with contextlib.nullcontext() if _is_done(folders) else current(device):
         fitted = fit(artifacts, features, point.fit, device=device)
@@ -102,7 +102,7 @@ def to_do(artifacts: Artifacts, points: Iterable[Point], at_hand: LoadedFeatures
     """
     missing, untrained = [], set()
     for point in points:
-        folders = plan(artifacts, at_hand.of(point), point.fit).folders
+        folders = plan(artifacts, at_hand.of(point), point.fit).runs.values()
         untrained |= {folder.name for folder in folders if not is_run(folder)}
         if not _is_done(folders):
             missing.append(point)

@@ -176,6 +176,20 @@ embedding_options = _all_of(
 )
 """Options of the frozen backbone's pass."""
 
+engine_options = _all_of(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: on a Ray cluster whose nodes share --artifacts; needs the extra [ray].",
+    ),
+    click.option(
+        "--ray-address", help="Of a running cluster, or auto. Default: RAY_ADDRESS, else one is started here and ended."
+    ),
+)
+"""Who computes: this machine or a cluster."""
+
 reading_options = _all_of(
     click.option("--pooling", type=click.Choice(["last", "mean", "cls"]), help="Default: as the checkpoint says."),
     click.option("--prompt", help="Put before every text. Default: the checkpoint's own, if any."),

@@ -163,11 +163,6 @@ class Unreadable:
     error: PipelineError
 
 
-def run_folder(artifacts: Artifacts, key: RunKey, backbone: str) -> Path:
-    """Where the run lies."""
-    return artifacts.runs / key.dataset / backbone / key.method / key.id
-
-
 def is_run(folder: Path) -> bool:
     """Whether a whole run lies there: what a killed fit left has a name that begins with a dot."""
     return (folder / CONFIG).is_file() and folder.name[0] != "."
