@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,9 @@ class LabelledFeatures:
     backbone: str = field(init=False)
     layer: int = field(init=False)
     fingerprint: str = field(init=False)
+    _splits: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         known = self.store.description
@@ -56,16 +58,9 @@ class LabelledFeatures:
         :raises cache.CacheError: if a stored row is damaged.
         """
         if name not in self._splits:
-            self._splits[name] = self._gather(name)
+            rows = self.dataset.split_rows(name)
+            self._splits[name] = self.gather(rows, f"{name} texts")[1], self.dataset.labels[rows]
         return self._splits[name]
-
-    @cached_property
-    def _splits(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        return {}
-
-    def _gather(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        rows = self.dataset.split_rows(name)
-        return self.gather(rows, f"{name} texts")[1], self.dataset.labels[rows]
 
     def gather(self, rows: NDArray[np.int64], what: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Keys [n, 16] and features [n, H] float32 of some rows of the dataset, which an error calls `what`.
