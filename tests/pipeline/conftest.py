@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -89,3 +90,9 @@ def fitted(tmp_path_factory, small_csv) -> Pipeline:
     made.json("embed", small_csv, "--backbone", "minilm")
     made.json("fit-head", "--method", "v5,mrl", "--seeds", "1,2", "--epochs", "2")
     return made
+
+
+@pytest.fixture
+def copy(fitted, tmp_path) -> Pipeline:
+    """The fitted artifacts, to be changed or harmed."""
+    return Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts", symlinks=True), tmp_path)

@@ -69,7 +69,6 @@ def test_prefixes_are_the_truncated_vector_normalised(zoom):
     for dim in zoom.dims:
         cut = full[:, :dim] / np.linalg.norm(full[:, :dim], axis=1, keepdims=True)
         np.testing.assert_allclose(zoom.encode(NEW, dim=dim), cut, atol=2e-6)
-    assert zoom.encode([], dim=64).shape == (0, 64)
 
 
 def test_predictions_are_paths_of_the_tree_and_score_counts_them(zoom):
@@ -81,7 +80,6 @@ def test_predictions_are_paths_of_the_tree_and_score_counts_them(zoom):
     labels = [list(row[1:3]) for row in TEST]
     assert zoom.score(NEW, labels, dim=64) == right > 0.6
     assert zoom.score(NEW, labels, level="level0") > 0.8
-    assert zoom.predict([]) == []
 
 
 def test_a_path_ends_where_the_tree_does(store):

@@ -103,8 +103,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work(fitted, tmp_path, 
     assert "97" not in [str(run["seed"]) for run in fitted.json("runs", "list")["runs"]]
 
 
-def test_a_sweep_and_a_table_of_classes_replace_only_their_own(fitted, tmp_path):
-    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+def test_a_sweep_and_a_table_of_classes_replace_only_their_own(copy, tmp_path):
     for line in (
         ("sweep", "--methods", "v5", "--seeds", "1", "--epochs", "2", "--output"),
         ("score", "--method", "v5", "--per-class"),
@@ -119,17 +118,16 @@ def test_a_sweep_and_a_table_of_classes_replace_only_their_own(fitted, tmp_path)
         assert pl.read_parquet(output).height
 
 
-def test_a_full_disk_names_the_file_whatever_the_writing_library_says(fitted, tmp_path, full_disk):
+def test_a_full_disk_names_the_file_whatever_the_writing_library_says(copy, tmp_path, full_disk):
     many = tmp_path / "many.txt"
     many.write_text("\n".join(f"text number {i} about rice" for i in range(400)))
-    moved = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
-    message = moved.fails("encode", many, "--method", "v5", "--output", full_disk / "out.parquet")
+    message = copy.fails("encode", many, "--method", "v5", "--output", full_disk / "out.parquet")
     assert f"cannot write {full_disk / 'out.parquet'}: No space left on device" in message
-    shutil.rmtree(moved.artifacts / "runs")
-    (moved.artifacts / "runs").symlink_to(full_disk)
-    message = moved.fails("fit-head", "--method", "v5", "--seeds", "5,6,7", "--head", "wide", "--epochs", "1")
+    shutil.rmtree(copy.artifacts / "runs")
+    (copy.artifacts / "runs").symlink_to(full_disk)
+    message = copy.fails("fit-head", "--method", "v5", "--seeds", "5,6,7", "--head", "wide", "--epochs", "1")
     assert "No space left on device" in message
-    assert str(moved.artifacts / "runs") in message
+    assert str(copy.artifacts / "runs") in message
     assert not list(full_disk.rglob("*.partial"))
 
 

@@ -1,13 +1,11 @@
-"""Sweeps as typed, killed, repeated and side by side; the backbone cannot be loaded in any of them."""
+"""Sweeps as typed, repeated and side by side; the backbone cannot be loaded in any of them."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -16,12 +14,6 @@ import pytest
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
-METHODS, SEEDS, HEADS, LRS = ("v5", "mrl"), (1, 2, 3, 4, 5), ("paper", "linear"), ("1e-4", "1e-3")
-GRID = (
-    *("--methods", ",".join(METHODS), "--seeds", ",".join(map(str, SEEDS)), "--heads", ",".join(HEADS)),
-    *("--lrs", ",".join(LRS), "--epochs", "1"),
-)
-ALL = len(METHODS) * len(SEEDS) * len(HEADS) * len(LRS)
 SMALL_GRID = ("--methods", "mrl", "--heads", "linear", "--epochs", "1")
 
 
@@ -60,61 +52,6 @@ def start(pipeline: Pipeline, *command: object, **environment: str) -> subproces
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def killed_when_half_done(pipeline: Pipeline, **environment: str) -> None:
-    """Starts the sweep and kills it as soon as half of the runs exist."""
-    sweep = start(pipeline, "-m", "pipeline.cli", "sweep", *GRID, **environment)
-    until = time.monotonic() + 60
-    while len(runs_of(pipeline)) < ALL // 2:
-        assert sweep.poll() is None, sweep.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    sweep.send_signal(signal.SIGKILL)
-    sweep.communicate()
-    assert sweep.returncode == -signal.SIGKILL
-
-
-def left_by_a_kill(folder: Path) -> Path:
-    """An unfinished run of a process of another machine, two hours old."""
-    remains = folder / ".0123456789ab.00000000-1-0123456789ab.partial"
-    remains.mkdir(parents=True)
-    (remains / "head.safetensors").write_bytes(b"half")
-    os.utime(remains, (time.time() - 7200,) * 2)
-    return remains
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_a_whole_one_trains_nothing(embedded, no_backbone):
-    killed_when_half_done(embedded, **no_backbone)
-    before = files_of(runs_of(embedded))
-    done = len(runs_of(embedded))
-    assert ALL // 2 <= done < ALL
-    remains = left_by_a_kill(runs_of(embedded)[0].parents[1] / "mrl")
-
-    swept = embedded.json("sweep", *GRID, **no_backbone)
-    assert (len(swept["runs"]), swept["trained"]) == (ALL, ALL - done)
-    after = files_of(runs_of(embedded))
-    assert {path: after[path] for path in before} == before
-    assert not remains.exists()
-
-    again = embedded.json("sweep", *GRID, **no_backbone)
-    assert (again["runs"], again["trained"]) == (swept["runs"], 0)
-    assert files_of(runs_of(embedded)) == after
-
-    frame = pl.read_parquet(again["output"])
-    expected = {
-        (run["id"], run["method"], run["seed"], run["head"], dim, level)
-        for run in swept["runs"]
-        for dim in (64, 128, 192, 256)
-        for level in (0, 1)
-    }
-    assert len(expected) == ALL * 4 * 2
-    assert sorted(frame.select("run", "method", "seed", "head", "dim", "level").iter_rows()) == sorted(expected)
-    assert set(frame["lr"]) == {1e-4, 1e-3}
-    assert set(frame["schedule"]) == {"constant"}
-    assert frame["accuracy"].is_between(0, 1).all()
-    assert (frame["ci_low"] <= frame["accuracy"]).all() and (frame["accuracy"] <= frame["ci_high"]).all()
 
 
 def test_a_changed_label_costs_no_embedding_and_that_dataset_s_runs_alone(embedded, tmp_path):

@@ -14,12 +14,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.errors import PipelineError
-from pipeline.stages.parallel import do_points
 from pipeline.stages.sweep import Grid, LoadedFeatures, do_point, points
 from pipeline.workspace.artifacts import Artifacts
 from tests.pipeline.conftest import Pipeline
-from tests.pipeline.stages import sweep_faults
 
 GRID = ("--methods", "v5,mrl", "--seeds", "1,2", "--heads", "paper,linear", "--lrs", "1e-4,1e-3", "--epochs", "1")
 ALL = 16
@@ -133,28 +130,6 @@ def test_what_is_done_needs_no_device(alone):
     assert {run.id for run in done.runs} < {run["id"] for run in expected["runs"]}
     with pytest.raises((RuntimeError, AssertionError)):  # which kind depends on how torch was built
         do_point(artifacts, replace(point, fit=replace(point.fit, seeds=(3,))), "cuda:99", features)
-
-
-@pytest.mark.slow
-def test_what_cannot_be_fitted_ends_all_in_two_lines(embedded):
-    grid = Grid(methods=("v5", "mrl"), heads=("linear",), lrs=(1e30,), epochs=(1,))
-    with pytest.raises(PipelineError, match=r"^[^\n]*not finite[^\n]*$") as caught:
-        do_points(Artifacts(embedded.artifacts), list(points(grid)), ["cpu", "cpu"])
-    assert caught.value.remedy
-
-
-def test_a_point_that_kills_whoever_does_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.stages.parallel._serve_points", sweep_faults.dies_at_mrl)
-    grid = Grid(methods=("v5", "mrl"), lrs=(1e-4,))
-    with pytest.raises(PipelineError, match=r"^3 processes failed with mrl, paper in hand.*SIGKILL") as caught:
-        do_points(Artifacts(tmp_path), list(points(grid)), ["cpu"] * 4)
-    assert "\n" not in str(caught.value)
-
-
-def test_when_every_process_is_lost_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.stages.parallel._serve_points", sweep_faults.dies_at_mrl)
-    with pytest.raises(PipelineError, match=r"every process failed, the last: .*SIGKILL"):
-        do_points(Artifacts(tmp_path), list(points(Grid(methods=("mrl",), lrs=(1e-4, 1e-3)))), ["cpu"])
 
 
 def test_a_device_that_is_not_there_is_told(pipeline):

@@ -99,23 +99,6 @@ def test_a_list_with_a_bad_text_is_refused_as_the_local_engine_refuses_it(addres
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("PIPELINE_DATA"), reason="needs CLINC's files: PIPELINE_DATA")
-def test_clinc_has_equal_features_from_both_engines(joining, tmp_path):
-    both = {}
-    for engine in ("local", "ray"):
-        here = Pipeline(tmp_path / engine, tmp_path)
-        options = ("--limit", "300", "--backbone", "minilm", "--dtype", "float32", "--engine", engine)
-        both[engine] = here.json("embed", "clinc", *options, **joining)
-    assert both["ray"]["fingerprint"] == both["local"]["fingerprint"]
-    assert both["ray"]["computed"] == both["local"]["computed"] > 200
-    assert both["ray"]["tokens"] == both["local"]["tokens"]
-    stores = [FeatureStore.open(Path(both[engine]["store"])) for engine in ("local", "ray")]
-    keys = [np.stack([store.index.first, store.index.second], axis=1) for store in stores]
-    assert np.array_equal(*keys)
-    assert close(*(store.gather(keys[0].view(np.uint8).reshape(-1, 16)).astype(np.float32) for store in stores))
-
-
-@pytest.mark.slow
 def test_parquet_without_labels_is_embedded_alone(joining, tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()

@@ -1,11 +1,9 @@
 """What a stranger does wrong in the first minute: the message names what is wrong, and what it says to do works."""
 
 import shlex
-import shutil
 
 import pytest
 
-from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
 
@@ -54,8 +52,7 @@ def test_before_the_first_run_the_advice_trains_one(pipeline, small_csv):
     assert pipeline.json("score")["scores"]
 
 
-def test_a_method_without_a_run_is_told_from_those_that_have_one(fitted, tmp_path):
-    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+def test_a_method_without_a_run_is_told_from_those_that_have_one(copy):
     said = copy.fails("score", "--method", "lda")
     assert "no run of lda was trained" in said
     assert "name one of these methods: v5, mrl" in said
@@ -84,8 +81,7 @@ def test_rows_are_said_to_be_counted_below_the_header(pipeline, tmp_path):
     assert "(rows are counted from 1, below the header)" in said
 
 
-def test_what_was_computed_and_not_trained_has_no_best_epoch(fitted, tmp_path):
-    copy = Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts"), tmp_path)
+def test_what_was_computed_and_not_trained_has_no_best_epoch(copy):
     shown = copy("fit-head", "--method", "lda").stdout
     assert "lda: computed in" in shown
     assert "; chosen: shrinkage" in shown

@@ -6,14 +6,7 @@ import shutil
 
 import pytest
 
-from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
-
-
-@pytest.fixture
-def copy(fitted, tmp_path) -> Pipeline:
-    """The fitted artifacts, to be harmed."""
-    return Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts", symlinks=True), tmp_path)
 
 
 def folder_of(pipeline, method="v5", seed=1):
