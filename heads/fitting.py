@@ -50,7 +50,8 @@ _CENTRED = "features centred first, since they mostly point one way"
 class FitProgress:
     """How far a fit is: `step` of `steps` in `epoch` (from 1) of `epochs`, counting the steps of all seeds.
 
-    `loss` is the mean since the last report of one seed; None on a GPU, where asking would make the device wait.
+    `share` is what is done of the whole, 0 to 1. `loss` is the mean since the last report of one seed; None on a GPU,
+    where asking would make the device wait.
     """
 
     method: str
@@ -59,11 +60,7 @@ class FitProgress:
     step: int
     steps: int
     loss: float | None
-
-    @property
-    def share(self) -> float:
-        """What is done of the whole, 0 to 1."""
-        return ((self.epoch - 1) * self.steps + self.step) / (self.epochs * self.steps)
+    share: float
 
 
 @dataclass(frozen=True)
@@ -307,7 +304,8 @@ class _Counter:
         self._done += steps
         if self._progress is not None:
             epoch, step = divmod(self._done - 1, self._steps)
-            self._progress(FitProgress(self._method, epoch + 1, self._epochs, step + 1, self._steps, loss))
+            share = self._done / (self._epochs * self._steps)
+            self._progress(FitProgress(self._method, epoch + 1, self._epochs, step + 1, self._steps, loss, share))
 
 
 def _train(trainer: Trainer, epochs: int, tell: Callable[[int, float | None], None]) -> None:

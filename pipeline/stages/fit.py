@@ -139,17 +139,17 @@ def fit(
     """
     planned = plan(artifacts, features, request, device)
     began = time.monotonic()
-    todo: list[RunKey] = []
+    todo: dict[int, RunKey] = {}  # by seed
     trained: set[str] = set()
     failures: list[Exception] = []
     for key, folder in planned.runs.items():
         try:
             if whole_run(folder) is None:
-                todo.append(key)
+                todo[key.seed] = key
         except (PipelineError, heads.HeadsError) as error:  # one that may not be read keeps no other from training
             failures.append(error)
     if todo:
-        first = planned.runs[todo[0]]
+        first = planned.runs[next(iter(todo.values()))]
         first.parent.mkdir(parents=True, exist_ok=True)
         check_writable(first)
         remove_stale_partials(first.parent)
@@ -161,14 +161,14 @@ def fit(
             method=request.method,
             validation=validation,
             head=request.head,
-            seeds=[key.seed for key in todo],
+            seeds=list(todo),
             classes=features.dataset.hierarchy.sizes,
             choice=planned.choice,
             device=device,
             progress=progress,
             **request.settings,
         )
-        for key, result in zip(todo, results, strict=True):
+        for key, result in zip(todo.values(), results, strict=True):
             try:
                 write_run(planned.runs[key], result, key, features)
                 trained.add(key.id)
@@ -176,7 +176,7 @@ def fit(
                 failures.append(error)
     if failures:
         raise failures[0]
-    return Fitted([read_run(folder) for folder in planned.runs.values()], frozenset(trained), time.monotonic() - began)
+    return Fitted(list(map(read_run, planned.runs.values())), frozenset(trained), time.monotonic() - began)
 
 
 def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: LabelledFeatures) -> None:
@@ -192,32 +192,32 @@ def write_run(folder: Path, result: heads.FitResult, key: RunKey, features: Labe
     folder.parent.mkdir(parents=True, exist_ok=True)
     if whole_run(folder) is None:
         make_room(folder)
+    record = {
+        "id": key.id,
+        "dataset": key.dataset,
+        "backbone": features.backbone,
+        "backbone_source": features.source.source,
+        "prompt": features.source.prompt,
+        "layer": features.layer,
+        "fingerprint": key.fingerprint,
+        "features": dict(features.store.description),
+        "method": key.method,
+        "head": key.head,
+        "seed": key.seed,
+        "hyperparameters": dict(key.hyperparameters),
+        "seconds": result.seconds,
+        "parameters": result.parameters,
+        "best_epoch": result.best_epoch,
+        "chosen": dict(result.chosen),
+        "dims": list(result.head.dims),
+        "levels": list(features.dataset.levels),
+        "classes": [list(names) for names in features.dataset.hierarchy.classes],
+    }
     try:
         with cache.store.atomic_folder(folder) as partial:
             pl.DataFrame(result.history).write_parquet(partial / HISTORY)
-            record = {
-                "id": key.id,
-                "dataset": key.dataset,
-                "backbone": features.backbone,
-                "backbone_source": features.source.source,
-                "prompt": features.source.prompt,
-                "layer": features.layer,
-                "fingerprint": key.fingerprint,
-                "features": dict(features.store.description),
-                "method": key.method,
-                "head": key.head,
-                "seed": key.seed,
-                "hyperparameters": dict(key.hyperparameters),
-                "seconds": result.seconds,
-                "parameters": result.parameters,
-                "best_epoch": result.best_epoch,
-                "chosen": dict(result.chosen),
-                "dims": list(result.head.dims),
-                "levels": list(features.dataset.levels),
-                "classes": [list(names) for names in features.dataset.hierarchy.classes],
-                "files": {HISTORY: file_digest((partial / HISTORY).read_bytes())},
-            }
-            heads.save(result.head, partial, marked(record))
+            files = {HISTORY: file_digest((partial / HISTORY).read_bytes())}
+            heads.save(result.head, partial, marked({**record, "files": files}))
     except cache.CacheError:
         if not is_run(folder):
             raise

@@ -225,7 +225,6 @@ def scan(root: Path, dataset: str = "*", backbone: str = "*") -> tuple[list[Run]
 
     :raises PipelineError: if `runs` itself is a link to nothing, or not to be read: nothing is known then.
     """
-    refuse_link_to_nothing(root)
     runs: list[Run] = []
     unreadable: list[Unreadable] = []
 
@@ -233,9 +232,10 @@ def scan(root: Path, dataset: str = "*", backbone: str = "*") -> tuple[list[Run]
         unreadable.append(Unreadable(place, (*place.relative_to(root).parts, None, None)[1], error))
 
     def refused(error: OSError) -> None:
-        if isinstance(error, FileNotFoundError):  # no run yet, or gone meanwhile
-            return
         place, remedy = Path(error.filename), "make it readable for you, or name another --artifacts"
+        if isinstance(error, FileNotFoundError):  # no run yet, or gone meanwhile
+            refuse_link_to_nothing(place)
+            return
         problem = PipelineError(f"{place} cannot be read: {error.strerror}", remedy)
         if place == root:
             raise problem from error
@@ -252,11 +252,11 @@ def scan(root: Path, dataset: str = "*", backbone: str = "*") -> tuple[list[Run]
         except PipelineError as error:
             note(place, error)
         below = [name for name in (*folders, *files) if wanted in ("*", name) and name[0] != "." and name != UNTRAINED]
-        for name in below:
+        for link in (place / name for name in below if (place / name).is_symlink()):
             try:
-                refuse_link_to_nothing(place / name)
+                refuse_link_to_nothing(link)
             except PipelineError as error:
-                note(place / name, error)
+                note(link, error)
         folders[:] = [name for name in folders if name in below]
     return sorted(runs, key=lambda run: (*run.folder.parts[:-1], run.seed, run.id)), unreadable
 
