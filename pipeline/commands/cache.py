@@ -18,37 +18,28 @@ if TYPE_CHECKING:
     from pipeline.workspace.runs import Unreadable
 
 
-def _stores(session: Session, names: tuple[str, ...]) -> list[Any]:
+def _stores(session: Session, names: tuple[str, ...] = (), *, needed: bool = False) -> list[Any]:
+    """The stores there, or those named; `needed`: of a mistyped folder nothing would be read, and all be well."""
     import cache
     from pipeline.errors import PipelineError
     from pipeline.workspace.records import refuse_link_to_nothing
 
-    refuse_link_to_nothing(session.artifacts.features)
-    stores = cache.store.find_stores(session.artifacts.features)
+    root, features = session.artifacts.root, session.artifacts.features
+    if needed and not root.is_dir():
+        raise PipelineError(f"there is no folder {root}", "check --artifacts (or PIPELINE_ARTIFACTS)")
+    refuse_link_to_nothing(features)
+    stores = cache.store.find_stores(features)
     known = {name: store for store in stores for name in (store.folder.name, str(store.folder.resolve()))}
     wanted = [str(Path(name).resolve()) if Path(name).is_dir() else name for name in names]
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
+    if unknown := [name for name in wanted if name not in known]:
         raise PipelineError(
-            f"no store named {', '.join(sorted(unknown))} in {session.artifacts.features}",
-            "see `pipeline cache list` for the names",
+            f"no store named {', '.join(sorted(unknown))} in {features}", "see `pipeline cache list` for the names"
+        )
+    if needed and not stores:
+        raise PipelineError(
+            f"there are no features in {features}", "run `pipeline embed DATASET`, or check --artifacts"
         )
     return [store for store in stores if not names or store in [known[name] for name in wanted]]
-
-
-def _stores_there(session: Session, names: tuple[str, ...]) -> list[Any]:
-    """The same where there must be one: of a mistyped folder nothing would be read, and all be well."""
-    from pipeline.errors import PipelineError
-
-    if not session.artifacts.root.is_dir():
-        raise PipelineError(f"there is no folder {session.artifacts.root}", "check --artifacts (or PIPELINE_ARTIFACTS)")
-    stores = _stores(session, names)
-    if not stores:
-        raise PipelineError(
-            f"there are no features in {session.artifacts.features}",
-            "run `pipeline embed DATASET`, or check --artifacts",
-        )
-    return stores
 
 
 def _bytes(n: int) -> str:
@@ -90,7 +81,7 @@ def list_stores(session: Session) -> dict[str, Any]:
         figure = column in ("layer", "rows", "bytes", "shards", "runs")
         table.add_column(column, justify="right" if figure else "left", no_wrap=column != "store", overflow="fold")
     records = []
-    for store in _stores(session, ()):
+    for store in _stores(session):
         d = store.description
         runs = used.counts[str(d["fingerprint"])]
         dtypes = f"{d.get('compute_dtype', '?')}\n> {d['store_dtype']}"
@@ -131,7 +122,7 @@ def verify_stores(session: Session, names: tuple[str, ...], repair: bool) -> dic
     from pipeline.errors import PipelineError
 
     damaged, rows = [], 0
-    for store in _stores_there(session, names):
+    for store in _stores(session, names, needed=True):
         with session.console.progress(f"verifying {store.folder.name}") as bar:
             result = cache.verify(store.folder, repair=repair, progress=bar.update)
         rows += result.rows
@@ -153,10 +144,10 @@ def compact_stores(session: Session, names: tuple[str, ...]) -> dict[str, Any]:
     import cache
 
     records = []
-    for store in _stores_there(session, names):
+    for store in _stores(session, names, needed=True):
         with session.console.progress(f"compacting {store.folder.name}") as bar:
             cache.store.compact(store.folder, progress=bar.update)
-        after = next(s for s in _stores(session, ()) if s.folder == store.folder)
+        after = next(s for s in _stores(session) if s.folder == store.folder)
         session.console.show(f"{store.folder.name}: {store.shards} shards > {after.shards}, {after.rows:,} rows")
         records.append({"store": str(store.folder), "shards_before": store.shards, "shards": after.shards})
     return {"stores": records}
@@ -171,7 +162,7 @@ def prune_stores(session: Session, yes: bool) -> dict[str, Any]:
     used = _runs_using(session)
     unused: list[Any] = []
     removed: list[Path] = []
-    for store in _stores(session, ()):
+    for store in _stores(session):
         why = used.why_kept(store.description)
         if why is None:
             unused.append(store)

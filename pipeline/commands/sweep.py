@@ -51,7 +51,9 @@ def COMMAND(
     one are trained together, so that only combinations are shared out. With --engine ray a combination is a task, on a
     GPU each where the cluster has any, unless --devices is cpu.
     """
+    from cache.workers import choose_devices
     from pipeline.stages.sweep import Grid, read_grid, results_frame
+    from pipeline.stages.with_progress import sweep_stage
     from pipeline.workspace.outputs import check_output, made_by, write_table
 
     given = {name: axis for name, axis in axes.items() if axis is not None}
@@ -68,24 +70,17 @@ def COMMAND(
         from pipeline.stages.sweep_ray import sweep_on_cluster
 
         swept = sweep_on_cluster(session, grid, devices, ray_address)
+    elif ray_address:
+        raise click.UsageError("--ray-address goes with --engine ray.")
     else:
-        swept = _sweep_here(session, grid, devices, ray_address)
+        chosen = choose_devices(devices)
+        session.console.say(f"devices: {', '.join(chosen)}")
+        swept = sweep_stage(session, grid, chosen)
     frame = results_frame(swept.runs, swept.scores)
     write_table(target, frame, facts)
     session.console.show(_table(frame))
     session.console.show(f"{len(swept.runs)} runs, {len(swept.trained)} trained now: {target}")
     return {"runs": [run.summary() for run in swept.runs], "trained": len(swept.trained), "output": str(target)}
-
-
-def _sweep_here(session: Session, grid: Any, devices: str, ray_address: str | None) -> Any:
-    from cache.workers import choose_devices
-    from pipeline.stages.with_progress import sweep_stage
-
-    if ray_address:
-        raise click.UsageError("--ray-address goes with --engine ray.")
-    chosen = choose_devices(devices)
-    session.console.say(f"devices: {', '.join(chosen)}")
-    return sweep_stage(session, grid, chosen)
 
 
 def _table(frame: Any) -> Table:

@@ -35,6 +35,7 @@ from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.embeddings import run_scorable
+from pipeline.evaluation.protocols import NEIGHBOURS
 from pipeline.evaluation.score import score, stored_scores
 from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import FitRequest, fit, plan
@@ -42,7 +43,7 @@ from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures, labelled_features
 from pipeline.workspace.runs import Run, is_run
 
-PROTOCOL, NEIGHBOURS = "gallery", 5
+PROTOCOL = "gallery"
 
 
 @dataclass(frozen=True)
@@ -117,18 +118,8 @@ def _is_scored(folder: Path) -> bool:
     return any((record.protocol, record.k) == (PROTOCOL, NEIGHBOURS) for record in stored_scores(folder))
 
 
-_KINDS: Mapping[str, type] = {
-    "methods": str,
-    "seeds": int,
-    "heads": str,
-    "datasets": str,
-    "backbones": str,
-    "layers": int,
-    "epochs": int,
-    "batch_sizes": int,
-    "lrs": float,
-    "schedules": str,
-}
+_KINDS = dict.fromkeys(("seeds", "layers", "epochs", "batch_sizes"), int) | {"lrs": float}
+"""Types of the axes that hold numbers; the others hold names."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +173,7 @@ class Point:
 
 def _checked(name: str, axis: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
     """The values of an axis in its own type, each once."""
-    kind = _KINDS[name]
+    kind = _KINDS.get(name, str)
     wrong = [v for v in axis if not isinstance(v, (int, float) if kind is float else kind) or isinstance(v, bool)]
     if wrong:
         raise PipelineError(f"{origin}: {name} has {wrong[0]!r}", f"give values of type {kind.__name__}")

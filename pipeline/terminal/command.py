@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import functools
+import importlib
 import os
 import re
 import sys
@@ -71,7 +72,10 @@ def command(name: str, *, example: str) -> Callable[[Function], click.Command]:
             except (click.ClickException, click.Abort, click.exceptions.Exit):
                 raise
             except Exception as error:
-                sys.exit(_fail(console, error, debug))
+                if debug:
+                    traceback.print_exc()
+                console.error(*_explain(error))
+                sys.exit(1)
 
         epilog = f"\b\nExample:\n  {example}"
         made = click.command(name, cls=_Command, epilog=epilog, context_settings={"max_content_width": 100})(guarded)
@@ -112,13 +116,6 @@ def _shared_options() -> list[click.Parameter]:
     ]
 
 
-def _fail(console: Console, error: Exception, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    console.error(*_explain(error))
-    return 1
-
-
 def _explain(error: Exception) -> tuple[str, str]:
     remedy = getattr(error, "remedy", None)
     if isinstance(remedy, str):
@@ -155,9 +152,7 @@ class LazyGroup(click.Group):
         """Imports and returns one command."""
         if cmd_name not in self._commands_at:
             return None
-        module = __import__(self._commands_at[cmd_name][0], fromlist=["COMMAND"])
-        found = module.COMMAND
-        assert isinstance(found, click.Command)
+        found: click.Command = importlib.import_module(self._commands_at[cmd_name][0]).COMMAND
         return found
 
     def resolve_command(

@@ -96,8 +96,7 @@ def content_of(path: Path) -> bytes | None:
             raise DamagedError(path, "it is not a file", "move it away and run the command that wrote it again")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():
-            raise DamagedError(path, "it is a link to nothing", "mount what it points to, or remove the link") from None
+        refuse_link_to_nothing(path)
         return None
     except OSError as error:
         raise PipelineError(
