@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from heads.presets import PRESETS
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import NameList, known_methods
-
-if TYPE_CHECKING:
-    import cache
 
 
 @command("cost", example="pipeline cost --dataset clinc --backbone qwen3-0.6b --tokens 128 --no-measure")
@@ -34,12 +31,16 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
     Counted from the shapes of the real modules and the lengths of the dataset's texts; nothing has to be embedded or
     trained before, and the backbone's weights need not be here. Seconds are measured on this machine, a few in all.
     """
+    import cache
     from pipeline.claims.cost import recounted
     from pipeline.cost import tables
     from pipeline.cost.report import cost, setting_of
+    from pipeline.workspace.artifacts import lasting_source
 
     loaded = session.artifacts.load_dataset(session.artifacts.dataset_source(dataset))
-    resolved = _backbone(session, backbone)
+    artifacts = session.artifacts
+    source = artifacts.current().backbone if backbone is None else artifacts.backbone_source(lasting_source(backbone))
+    resolved = replace(cache.resolve(source.source), prompt=source.prompt)
     session.console.say(f"{loaded.id} through {resolved.name}, {options['head']} head")
     setting = setting_of(
         loaded, resolved, head=options["head"], batch=options["batch_size"], epochs=options["epochs"],
@@ -62,12 +63,3 @@ def COMMAND(session: Session, dataset: str | None, backbone: str | None, **optio
     for line in tables.notes(result):
         show(line)
     return result
-
-
-def _backbone(session: Session, name: str | None) -> cache.backbone.Backbone:
-    import cache
-    from pipeline.workspace.artifacts import lasting_source
-
-    artifacts = session.artifacts
-    source = artifacts.current().backbone if name is None else artifacts.backbone_source(lasting_source(name))
-    return replace(cache.resolve(source.source), prompt=source.prompt)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import dataset_argument, force_option, loading_options, source_of, split_loading
 from pipeline.workspace.artifacts import DatasetSource, lasting_source
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @command("list", example="pipeline data list")
@@ -43,6 +39,7 @@ def show_dataset(
     A dataset that was embedded here is read with the options of that `embed`, as by every other command, unless options
     are given. The vectors of `score --embeddings FILE.npy` stand in the order of --rows.
     """
+    import cache
     import data
     from pipeline.terminal.tables import dataset_lines
 
@@ -64,19 +61,13 @@ def show_dataset(
         from cache.backbone import GIVEN, SERVED
 
         backbone = None if backbone.startswith((GIVEN, SERVED)) else backbone
-    summary = data.summarize(loaded, _token_lengths(backbone) if backbone else None)
+    tokens = backbone and partial(cache.batching.token_lengths, backbone=cache.resolve(lasting_source(backbone)))
+    summary = data.summarize(loaded, tokens or None)
     for line in dataset_lines(summary):
         session.console.show(line)
     for warning in loaded.warnings:
         session.console.say(warning)
     return summary.to_dict()
-
-
-def _token_lengths(backbone: str) -> Callable[[Sequence[str]], NDArray[np.int64]]:
-    import cache
-
-    resolved = cache.resolve(lasting_source(backbone))
-    return lambda texts: cache.batching.token_lengths(texts, resolved)
 
 
 @command("check", example="pipeline data check my.csv --levels area,topic")

@@ -10,8 +10,7 @@ them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def write_onnx(folder: Path, source: Path, run: Run, name: str) -> None:
     tokens = {"input_ids": {0: "n", 1: "tokens"}, "attention_mask": {0: "n", 1: "tokens"}}
     width = int(run.record["features"]["hidden_size"])
     try:
-        with _silent(), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
             _export(whole, example, folder / MODEL, tokens, outputs)
             _export(prefixes.eval(), (torch.randn(2, width),), folder / HEAD, {"features": {0: "n"}}, outputs)
     except Exception as error:  # whatever transformers' model of this architecture does that a trace cannot follow
@@ -186,10 +185,3 @@ def _session(runtime: Any, path: Path) -> Any:
 
 def _apart(a: Any, b: Any) -> float:
     return float(np.nan_to_num(np.abs(np.asarray(a) - np.asarray(b)), nan=np.inf).max())
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
