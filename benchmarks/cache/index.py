@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 import cache
-from cache.store.shard import Rows, list_shards, new_name, read_header
-from cache.store.writer import write_shard
+from cache.store.shard import Rows, list_shards, read_header
+from cache.store.writer import new_name, write_shard
 from pipeline.cost.measure import processor
 
 SHARD_ROWS = (32 << 20) // (1024 * 2)

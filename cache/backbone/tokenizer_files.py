@@ -38,21 +38,12 @@ _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_
 _READ_DIRECTLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
-def load_tokenizer(folder: Path, backbone: Backbone) -> tuple[Any, str]:
-    """Return a checkpoint's `tokenizers.Tokenizer`, without truncation and padding, and the side it truncates at.
-
-    :raises CacheError: there is none, or none that can be used.
-    """
-    loaded, _, side = _load(folder, backbone)
-    return loaded, side
-
-
 def digest_if_changed(folder: Path, backbone: Backbone) -> str | None:
     """Return a digest of the tokenizer as loaded, hex; None where tokenizer.json alone gives the same tokens.
 
     :raises CacheError: as `load_tokenizer` does.
     """
-    loaded, raw, _ = _load(folder, backbone)
+    loaded, raw, _ = load_tokenizer(folder, backbone)
     if loaded is raw:
         return None
     state = _state(loaded)
@@ -62,10 +53,12 @@ def digest_if_changed(folder: Path, backbone: Backbone) -> str | None:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _load(folder: Path, backbone: Backbone) -> tuple[Any, Any, str]:
-    """Return the tokenizer as loaded, that of tokenizer.json alone or None, and the side of truncation.
+def load_tokenizer(folder: Path, backbone: Backbone) -> tuple[Any, Any, str]:
+    """Return a checkpoint's `tokenizers.Tokenizer`, that of tokenizer.json alone or None, and the side of truncation.
 
-    The first two are one object where they are the same.
+    Neither truncates or pads. The two are one object where they are the same.
+
+    :raises CacheError: there is none, or none that can be used.
     """
     try:
         from tokenizers import Tokenizer
@@ -223,8 +216,8 @@ def _is_bert(raw: Any, rest: dict[str, Any]) -> bool:
     before, after = around(raw)
     return (
         not rest
-        and _component(raw.normalizer) == wanted
-        and _component(raw.pre_tokenizer) == {"type": "BertPreTokenizer"}
+        and component(raw.normalizer) == wanted
+        and component(raw.pre_tokenizer) == {"type": "BertPreTokenizer"}
         and type(raw.model).__name__ == "WordPiece"
         and (raw.model.max_input_chars_per_word, raw.model.continuing_subword_prefix) == (100, "##")
         and [raw.id_to_token(i) for i in (*before, *after)] == ["[CLS]", "[SEP]"]
@@ -238,21 +231,29 @@ def _is_qwen(raw: Any, rest: dict[str, Any]) -> bool:
     options = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
     return (
         not {key for key, value in rest.items() if value not in (False, [], {})}
-        and _component(raw.normalizer) == {"type": "NFC"}
-        and _component(raw.pre_tokenizer) == {"type": "Sequence", "pretokenizers": [split, by_bytes]}
+        and component(raw.normalizer) == {"type": "NFC"}
+        and component(raw.pre_tokenizer) == {"type": "Sequence", "pretokenizers": [split, by_bytes]}
         and type(model).__name__ == "BPE"
         and not any(getattr(model, key) for key in (*options, "continuing_subword_prefix", "end_of_word_suffix"))
     )
 
 
-def _component(part: Any) -> Any:
-    """Return a component's settings as in tokenizer.json, but what decides only where in the text a token lies."""
-    return None if part is None else _without_offsets(json.loads(part.__getstate__()))
+def component(part: Any) -> Any:
+    """Return a component's settings as in tokenizer.json, but what decides only where in the text a token lies.
+
+    None where there is no such component; one that is written in Python has no settings.
+    """
+    if part is None:
+        return None
+    try:
+        return _without_offsets(json.loads(part.__getstate__()))
+    except Exception:  # the Rust library raises plain Exception
+        return {}
 
 
 def _in_lower_case(tokenizer: Any) -> bool:
     """Tell whether a normaliser makes lower case of a text already."""
-    parts = _component(tokenizer.normalizer) or {}
+    parts = component(tokenizer.normalizer) or {}
     parts = parts.get("normalizers", [parts])
     return any(part.get("type") == "Lowercase" or part.get("lowercase") is True for part in parts)
 
@@ -270,7 +271,7 @@ def _state(tokenizer: Any) -> dict[str, Any]:
     state = json.loads(tokenizer.to_str())
     kept = {key: state.get(key) for key in ("added_tokens", "model")}
     parts = {"normalizer": tokenizer.normalizer, "pre_tokenizer": tokenizer.pre_tokenizer}
-    return {**kept, **{name: _component(part) for name, part in parts.items()}, "around": around(tokenizer)}
+    return {**kept, **{name: component(part) for name, part in parts.items()}, "around": around(tokenizer)}
 
 
 def _without_offsets(value: Any) -> Any:

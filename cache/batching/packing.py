@@ -130,7 +130,7 @@ def _run(part: Sequences) -> Batch:
     starts = np.flatnonzero(np.append(True, lengths[1:] != lengths[:-1]))
     counts = np.diff(np.append(starts, len(lengths)))
     runs = tuple(zip(part.offsets[starts].tolist(), counts.tolist(), lengths[starts].tolist(), strict=True))
-    positions = ragged_ranges(np.zeros(len(part), np.int64), lengths)
+    positions = ragged_ranges(np.zeros_like(lengths), lengths)
     return Batch("runs", np.empty(0, np.int64), part.ids.astype(np.int64), positions, lengths, runs=runs)
 
 

@@ -18,7 +18,6 @@ ways, and if they differ words are not used.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from cache.backbone.gguf import SPLIT_PATTERNS
+from cache.backbone.tokenizer_files import component
 from cache.batching.ragged import Sequences, offsets_of
 
 _CUT = re.compile(r"(?<=[!-~])(?= [A-Za-z])")
@@ -59,7 +59,8 @@ class TokenCache:
             return self._encode(texts)
         if self._used is None:
             some = texts[:_PROBED_TEXTS]
-            self._used = _equal(self._by_words(some), self._encode(some))
+            cut, whole = self._by_words(some), self._encode(some)
+            self._used = np.array_equal(cut.offsets, whole.offsets) and np.array_equal(cut.ids, whole.ids)
             return self.encode(texts)
         found = self._by_words(texts)
         if self._asked >= _JUDGED_WORDS:
@@ -112,19 +113,15 @@ def cuts_at_blanks(tokenizer: Any) -> bool:
     model = tokenizer.model
     kind = type(model).__name__
     if kind == "BPE":
-        return (
-            model.dropout is None and _state(tokenizer.normalizer) in (None, {"type": "NFC"}) and _by_bytes(tokenizer)
-        )
-    bert = "BertNormalizer", "BertPreTokenizer"
-    parts = tokenizer.normalizer, tokenizer.pre_tokenizer
-    return kind == "WordPiece" and all(
-        (_state(part) or {}).get("type") == name for part, name in zip(parts, bert, strict=True)
-    )
+        plain = model.dropout is None and component(tokenizer.normalizer) in (None, {"type": "NFC"})
+        return plain and _by_bytes(tokenizer)
+    parts = [(component(part) or {}).get("type") for part in (tokenizer.normalizer, tokenizer.pre_tokenizer)]
+    return kind == "WordPiece" and parts == ["BertNormalizer", "BertPreTokenizer"]
 
 
 def _by_bytes(tokenizer: Any) -> bool:
     """Whether the pre-tokenizer is byte-level with GPT-2's expression or one of those known."""
-    state = _state(tokenizer.pre_tokenizer) or {}
+    state = component(tokenizer.pre_tokenizer) or {}
     if state.get("type") != "Sequence":
         return _byte_level(state, use_regex=True)
     parts = state["pretokenizers"]
@@ -142,16 +139,6 @@ def _byte_level(state: dict[str, Any], *, use_regex: bool) -> bool:
     return {name: state.get(name) for name in wanted} == wanted
 
 
-def _state(part: Any) -> dict[str, Any] | None:
-    """Return a component's settings as its JSON in tokenizer.json; None where there is no such component."""
-    if part is None:
-        return None
-    try:
-        return dict(json.loads(part.__getstate__()))
-    except Exception:  # one that is written in Python has none, and the Rust library raises plain Exception
-        return {}
-
-
 def _common_head(texts: Sequence[str]) -> str:
     """Return what all texts begin with, up to the last cut."""
     if len(texts) < 2:
@@ -159,7 +146,3 @@ def _common_head(texts: Sequence[str]) -> str:
     low, high = min(texts), max(texts)
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return low[: max((cut.start() for cut in _CUT.finditer(low[:length])), default=0)]
-
-
-def _equal(one: Sequences, other: Sequences) -> bool:
-    return np.array_equal(one.offsets, other.offsets) and np.array_equal(one.ids, other.ids)

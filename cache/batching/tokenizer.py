@@ -40,7 +40,7 @@ class TextTokenizer:
         :raises CacheError: no tokenizer, or one that cannot be read; a maximum length without room for a text.
         """
         self._prompt = prompt
-        self._tokenizer, side = load_tokenizer(folder, backbone)
+        self._tokenizer, _, side = load_tokenizer(folder, backbone)
         self._from_left = side == "left"
         self._vocabulary = text_config(folder).integer("vocab_size")
         self._token_cache = TokenCache(self._tokenizer, self._whole) if cuts_at_blanks(self._tokenizer) else None
@@ -76,16 +76,12 @@ class TextTokenizer:
         slices = (texts[first : first + _SLICE] for first in range(0, len(texts), _SLICE))
         bare = self._whole if self._token_cache is None else self._token_cache.encode
         closed = self._close(Sequences.concatenated([bare(part) for part in slices]))
-        self._check_ids(closed, texts)
-        return closed
-
-    def _check_ids(self, sequences: Sequences, texts: Sequence[str]) -> None:
-        """Refuse a token that has no row in the model's table: on a GPU it would end the process."""
-        if self._vocabulary is None or not sequences.ids.size or sequences.ids.max() < self._vocabulary:
-            return
-        at = int(np.argmax(sequences.ids >= self._vocabulary))
-        text = texts[int(np.searchsorted(sequences.offsets, at, side="right")) - 1]
-        token = int(sequences.ids[at])
+        # a token that has no row in the model's table would end the process on a GPU
+        if self._vocabulary is None or not closed.ids.size or closed.ids.max() < self._vocabulary:
+            return closed
+        at = int(np.argmax(closed.ids >= self._vocabulary))
+        text = texts[int(np.searchsorted(closed.offsets, at, side="right")) - 1]
+        token = int(closed.ids[at])
         raise CacheError(
             f"{text[:60]!r} has the token {token} ({self._tokenizer.id_to_token(token)!r}), and the model has "
             f"{self._vocabulary} tokens",

@@ -18,10 +18,8 @@ import fnmatch
 import json
 import mmap
 import os
-import secrets
 import stat
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -75,11 +73,6 @@ _open: OrderedDict[Shard, Rows] = OrderedDict()
 _lock = threading.Lock()
 
 
-def new_name() -> str:
-    """Return a shard name that sorts by time and that no other process or host chooses."""
-    return f"shard-{time.time_ns():020d}-{secrets.token_hex(6)}.h5"
-
-
 def list_shards(folder: Path) -> list[Path]:
     """Return the committed shards in `folder` in the order in which they count.
 
@@ -101,11 +94,6 @@ def read_shards(folder: Path, description: Mapping[str, Any], known: Iterable[Sh
     """
     before = {shard.path: shard for shard in known}
     return tuple(before.get(path) or read_header(path, description) for path in list_shards(folder))
-
-
-def successor_name(name: str) -> str:
-    """Return a name for what replaces shard `name`: it sorts at `name`, before every shard that sorts after `name`."""
-    return f"{'-'.join(name.removesuffix('.h5').split('-')[:3])}-{secrets.token_hex(6)}.h5"
 
 
 def size_and_time(path: Path) -> tuple[int, float]:

@@ -240,7 +240,10 @@ def _copy_rows(
     for at in range(0, len(part.source), step):
         _, source, target = part.section(at, step)
         block = out[target] if scratch is None else scratch[: len(source)]
-        _take(rows.features, source, block)
+        if (np.diff(source) == 1).all():
+            np.copyto(block, rows.features[source[0] : source[0] + len(source)])
+        else:
+            np.take(rows.features, source, axis=0, out=block, mode="clip")  # "clip" writes to `block` directly
         if check:
             # with the keys that were asked for, not the shard's: a row that answers to a wrong key is found too
             differs = row_checksums(keys[target], block, folded) != rows.checksums[source]
@@ -248,11 +251,3 @@ def _copy_rows(
         if scratch is not None:
             out[target] = decode(block, dtype)
     return np.concatenate(wrong) if wrong else np.empty(0, np.int64)
-
-
-def _take(features: NDArray[np.generic], source: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-    first, count = int(source[0]), len(source)
-    if source[-1] - first == count - 1 and (source[1:] - source[:-1] == 1).all():
-        np.copyto(out, features[first : first + count])
-    else:
-        np.take(features, source, axis=0, out=out, mode="clip")  # "clip" writes to `out` directly

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,9 +34,19 @@ from cache.store.atomic import atomic_file, flush, remove_stale_partials
 from cache.store.description import VERSION, canonical
 from cache.store.dtypes import ENCODINGS, acceptable, encode
 from cache.store.hashing import KEY_BYTES, as_keys, row_checksums
-from cache.store.shard import FORMAT, Rows, Shard, new_name, successor_name
+from cache.store.shard import FORMAT, Rows, Shard
 
 _PAGE = 4096
+
+
+def new_name() -> str:
+    """Return a shard name that sorts by time and that no other process or host chooses."""
+    return f"shard-{time.time_ns():020d}-{secrets.token_hex(6)}.h5"
+
+
+def successor_name(name: str) -> str:
+    """Return a name for what replaces shard `name`: it sorts at `name`, before every shard that sorts after `name`."""
+    return f"{'-'.join(name.removesuffix('.h5').split('-')[:3])}-{secrets.token_hex(6)}.h5"
 
 
 def write_shard(path: Path, description: Mapping[str, Any], count: int, blocks: Iterable[Rows]) -> None:
@@ -167,7 +178,6 @@ class ShardWriter:
         self._dtype = str(description["store_dtype"])
         self._seconds = seconds
         self._filling, self._spare = (_Buffer(nbytes // 2, self._dim, self._dtype) for _ in range(2))
-        self._began = self._appended = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
         self._writing: Future[None] | None = None
 
@@ -194,8 +204,9 @@ class ShardWriter:
             raise CacheError(f"{len(keys)} keys came with {len(features)} features", "pass one key per feature")
         done = 0
         while done < len(keys):
-            done += self._filling.add(keys[done:], features[done:], self._dtype)
-            if self._filling.full:
+            taken, full = self._filling.add(keys[done:], features[done:], self._dtype)
+            done += taken
+            if full:
                 self._swap()
         self.rows += len(keys)
         now = time.monotonic()
@@ -244,18 +255,14 @@ class _Buffer:
         )
         self._count = 0
 
-    @property
-    def full(self) -> bool:
-        return self._count == len(self._rows.keys)
-
-    def add(self, keys: NDArray[np.uint8], features: NDArray[np.floating], dtype: str) -> int:
-        """Take in the first rows, as many as there is room for; return how many."""
+    def add(self, keys: NDArray[np.uint8], features: NDArray[np.floating], dtype: str) -> tuple[int, bool]:
+        """Take in the first rows, as many as there is room for; return how many, and whether no room is left."""
         first, last = self._count, min(self._count + len(keys), len(self._rows.keys))
         taken = self._rows.part(slice(first, last))
         taken.keys[...] = keys[: last - first]
         encode(features[: last - first], dtype, taken.features)
         self._count = last
-        return last - first
+        return last - first, last == len(self._rows.keys)
 
     def take(self) -> Rows:
         """Return the rows, their checksums still to be computed, and begin anew."""

@@ -147,15 +147,15 @@ class InFlight:
             item.tally.add(Tally(len(part.texts), batch.tokens, batch.nodes, batch.padding))
             if not item.left:
                 item.marks = [writer.rows for writer in writers]
-        self.committed([writer.committed for writer in writers])
+        self.committed(writers)
 
-    def committed(self, rows: Sequence[int]) -> None:
-        """Acknowledge what is safe, every writer having committed so many rows."""
+    def committed(self, writers: Sequence[ShardWriter]) -> None:
+        """Acknowledge the items of which every writer has committed all rows."""
         with self._lock:
             safe = [
                 (number, item.tally)
                 for number, item in self._items.items()
-                if item.marks is not None and all(done >= mark for done, mark in zip(rows, item.marks, strict=True))
+                if item.marks and all(one.committed >= mark for one, mark in zip(writers, item.marks, strict=True))
             ]
             for number, _ in safe:
                 del self._items[number]

@@ -261,7 +261,8 @@ class Worker:
                 if one is None:
                     for writer in writers:
                         writer.flush()
-                    self._committed(writers)
+                    if self._in_flight:
+                        self._in_flight.committed(writers)
                     continue
                 part, batch, arrived = one
                 fetched = arrived()
@@ -274,11 +275,8 @@ class Worker:
                             writer.append(part.keys[absent], features[absent])
                 if self._in_flight:
                     self._in_flight.handed_over(part, batch, writers)
-        self._committed(writers)
-
-    def _committed(self, writers: Sequence[ShardWriter]) -> None:
         if self._in_flight:
-            self._in_flight.committed([writer.committed for writer in writers])
+            self._in_flight.committed(writers)
 
     def _check(self, part: WorkItem, batch: Batch, fetched: Fetched) -> None:
         """Compute what is not finite again, each text alone: in a batch a text's NaN reaches others by 0 * NaN."""

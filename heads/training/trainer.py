@@ -66,6 +66,7 @@ class Trainer:
         :raises HeadsError: if no two rows share a finest class, or a seed is negative.
         """
         self._inputs, self._method, self._shape, self.seeds, self._helper = inputs, method, shape, seeds, helper
+        self.histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
         device = inputs.features.device
         streams = [Streams(seed, device) for seed in seeds]
         classes = Classes(inputs.labels)
@@ -110,7 +111,6 @@ class Trainer:
         self.best, self.best_epochs = self.flat.clone(), [0] * len(seeds)
         self._best_scores = [-np.inf] * len(seeds)
         self._selects = inputs.validation is not None and len(inputs.validation) >= validation.FEWEST
-        self.histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self.seconds = 0.0
 
     def epoch(self, number: int, report: Report) -> None:
@@ -233,7 +233,7 @@ class Trainer:
             )
         for s in range(len(self.seeds)):
             accuracy = None if accuracies is None else accuracies[s]
-            score = None if accuracy is None else validation.score(accuracy)
+            score = None if accuracy is None else float(accuracy[0] + accuracy[-1])
             if score is None or not self._selects or score >= self._best_scores[s]:
                 self.best[s] = self.flat[s]
                 self.best_epochs[s] = number

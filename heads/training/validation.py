@@ -129,11 +129,6 @@ def _elected(candidates: Tensor, units: Tensor) -> Tensor:
     return candidates.gather(1, best)[:, 0]
 
 
-def score(accuracy: np.ndarray) -> float:
-    """Score an epoch by its accuracies a level."""
-    return float(accuracy[0] + accuracy[-1])
-
-
 def gallery_accuracies(
     gallery: Tensor, labels: Tensor, queries: Tensor, asked: Tensor, dims: Sequence[int], voters: int = NEIGHBOURS
 ) -> Tensor:

@@ -13,7 +13,8 @@ import pytest
 
 from cache import CacheError, FeatureStore, text_keys, verify
 from cache.store import compact, find_stores, remove_store
-from cache.store.shard import forget, list_shards, new_name, read_header, successor_name
+from cache.store.shard import forget, list_shards, read_header
+from cache.store.writer import new_name, successor_name
 from tests.cache.store.killing import killed_at, together
 
 DIM = 16

@@ -30,5 +30,6 @@ def test_an_item_is_acknowledged_when_all_its_rows_are_committed_and_not_before(
         in_flight.handed_over(SimpleNamespace(number=number, texts=["t"] * texts), batch, [writer])
         committed = list(appended)[: writer.committed]
         assert done.keys() <= {n for n, size in sizes.items() if committed.count(n) == size}
-    in_flight.committed([writer.rows])
+    writer.committed = writer.rows
+    in_flight.committed([writer])
     assert done == sizes
