@@ -229,12 +229,22 @@ def _trained(
             Trainer(inputs, row, shape, group, settings, helper if len(groups) == 1 else None, begin)
             for group in groups
         ]
-        count = _Counter(progress, row.name, settings["epochs"], sum(trainer.steps for trainer in trainers))
+        done, steps, epochs = 0, sum(trainer.steps for trainer in trainers), settings["epochs"]
+
+        def tell(more: int, loss: float | None) -> None:
+            """Report steps done, by whichever seed."""
+            nonlocal done
+            done += more
+            if progress is not None:
+                epoch, step = divmod(done - 1, steps)
+                share = done / (epochs * steps)
+                progress(FitProgress(row.name, epoch + 1, epochs, step + 1, steps, loss, share))
+
         if len(trainers) == 1 or cores == 1:
             for trainer in trainers:
-                _train(trainer, settings["epochs"], count.tell)
+                trainer.train(epochs, tell)
         else:
-            _train_at_once(trainers, settings["epochs"], count.tell, cores)
+            _train_at_once(trainers, epochs, tell, cores)
     labelling = Labelling(inputs.parents, trainers[0].objective.supervised, inputs.names)
     return [
         FitResult(
@@ -294,25 +304,6 @@ def _begun(row: Preset, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor] | Non
     return centred, begin, {"centre": centring[0].cpu(), "scale": centring[1]}
 
 
-class _Counter:
-    """Turns steps done, by whichever seed, into reports."""
-
-    def __init__(self, progress: Callable[[FitProgress], None] | None, method: str, epochs: int, steps: int) -> None:
-        self._progress, self._method, self._epochs, self._steps, self._done = progress, method, epochs, steps, 0
-
-    def tell(self, steps: int, loss: float | None) -> None:
-        self._done += steps
-        if self._progress is not None:
-            epoch, step = divmod(self._done - 1, self._steps)
-            share = self._done / (self._epochs * self._steps)
-            self._progress(FitProgress(self._method, epoch + 1, self._epochs, step + 1, self._steps, loss, share))
-
-
-def _train(trainer: Trainer, epochs: int, tell: Callable[[int, float | None], None]) -> None:
-    for epoch in range(1, epochs + 1):
-        trainer.epoch(epoch, tell)
-
-
 class _Stopped(Exception):
     """Another seed failed, or the caller was interrupted."""
 
@@ -332,7 +323,7 @@ def _train_at_once(
     def work(trainer: Trainer) -> None:
         try:
             if not stop.is_set():
-                _train(trainer, epochs, report)
+                trainer.train(epochs, report)
         except BaseException:
             stop.set()
             raise

@@ -106,8 +106,7 @@ class FractalHead(torch.nn.Module):
         :raises HeadsError: if the features do not fit the head, hold NaN or infinity, `dim` is no prefix, or what
             comes out is not finite: the head's weights are damaged.
         """
-        parts = [part.cpu().numpy() for part in self._prefixes(features, dim)]
-        return np.concatenate(parts) if parts else np.zeros((0, dim or self.shape.dim), np.float32)
+        return np.concatenate([part.cpu().numpy() for part in self._prefixes(features, dim)])
 
     def classify(self, features: Any, dim: int | None = None) -> list[np.ndarray | None]:
         """Label features on every level by the head's own classifiers, at a prefix.
@@ -122,8 +121,6 @@ class FractalHead(torch.nn.Module):
         :raises HeadsError: as `embed`.
         """
         parts = [self._probabilities(part) for part in self._prefixes(features, dim)]
-        if not parts:
-            parts = [self._probabilities(self.weights.new_zeros(0, self.shape.dim))]
         return [
             None if column[0] is None else np.concatenate([part for part in column if part is not None])
             for column in zip(*parts, strict=True)
@@ -153,8 +150,6 @@ class FractalHead(torch.nn.Module):
             falling = np.minimum.accumulate(np.minimum(np.stack(through, 1), 1), axis=1)  # sums are rounded
             labels.append(chosen)
             confidence.append(np.where(chosen >= 0, falling, np.nan).astype(np.float32))
-        if not labels:
-            return Prediction(np.zeros((0, self.levels), np.int64), np.zeros((0, self.levels), np.float32))
         return Prediction(labels_of(np.concatenate(labels), self.labelling.names), np.concatenate(confidence))
 
     def decode(self, features: Any, dim: int | None = None) -> np.ndarray:
@@ -166,7 +161,7 @@ class FractalHead(torch.nn.Module):
         """
         paths = self._paths
         labels = [paths[self._path_likelihood(prefix, paths).argmax(1)] for prefix in self._prefixes(features, dim)]
-        return labels_of(np.concatenate([np.zeros((0, self.levels), np.int64), *labels]), self.labelling.names)
+        return labels_of(np.concatenate(labels), self.labelling.names)
 
     @cached_property
     def _paths(self) -> np.ndarray:
@@ -197,7 +192,7 @@ class FractalHead(torch.nn.Module):
         return total
 
     def _prefixes(self, features: Any, dim: int | None) -> Iterator[Tensor]:
-        """Normalised prefixes, some rows at a time."""
+        """Normalised prefixes, some rows at a time; of no rows one empty part."""
         dim = self.shape.dim if dim is None else dim
         if dim not in self.dims or not is_whole(dim):
             known = ", ".join(map(str, self.dims))
@@ -208,7 +203,7 @@ class FractalHead(torch.nn.Module):
                 f"features have {rows.shape[1]} dimensions, the head was trained on {self.shape.inputs}",
                 "use the features of the backbone and layer that the head was trained on",
             )
-        for start in range(0, len(rows), _ROWS):
+        for start in range(0, max(1, len(rows)), _ROWS):
             full = self(torch.from_numpy(rows[start : start + _ROWS]))
             if not bool(full.isfinite().all()):
                 raise HeadsError(f"{self._described()} gives embeddings that are not finite", "fit the head again")

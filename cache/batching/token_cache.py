@@ -98,9 +98,8 @@ class TokenCache:
             self._unknown += len(unknown)
             encoded = self._encode(unknown)
             flat, offsets = encoded.ids.tobytes(), (_BYTES * encoded.offsets).tolist()
-            self._ids.update(
-                (word, flat[a:b]) for word, (a, b) in zip(unknown, itertools.pairwise(offsets), strict=True)
-            )
+            for word, (a, b) in zip(unknown, itertools.pairwise(offsets), strict=True):
+                self._ids[word] = flat[a:b]
             self._held += len(flat) + sum(map(len, unknown)) + _WORD_BYTES * len(unknown)
         return list(map(self._ids.__getitem__, words))
 

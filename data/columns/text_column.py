@@ -49,8 +49,8 @@ def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], 
         if names is _FIRST and not found:
             found = [column for column in columns if _FIRST.fullmatch(_plain(column))]
         if len(found) == 1:
-            note = f"texts are in column {quoted(found[0])} (if not: --text)"
-            return (found[0],), None if found[0] == "text" else note
+            (one,) = found
+            return (one,), None if one == "text" else f"texts are in column {quoted(one)} (if not: --text)"
         if found:
             return _longest(records, found, _MUCH_LONGER)
     able = [column for column in columns if not _named_as_labels(records, column) and _are_texts(records, column)]

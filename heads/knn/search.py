@@ -64,7 +64,9 @@ def prefix_neighbours(
         less than 1, or there is no query or no row that may be a neighbour.
     """
     lengths = prefix_lengths(scale_dim, queries.shape[-1])
-    k = min(_checked_k(k), _candidates(queries, gallery, exclude))
+    if k < 1:
+        raise HeadsError(f"k is {k}, and a query needs a neighbour", "give k of 1 or more")
+    k = min(k, _candidates(queries, gallery, exclude))
     device = torch.device(device or (queries.device if isinstance(queries, torch.Tensor) else "cpu"))
     gallery = resident(gallery, device)
     keys = []
@@ -146,12 +148,6 @@ def _winners(candidates: np.ndarray, weights: np.ndarray) -> np.ndarray:
         label = np.where(wins, other, label)
         count, total = np.where(wins, its_count, count), np.where(wins, its_total, total)
     return label
-
-
-def _checked_k(k: int) -> int:
-    if k < 1:
-        raise HeadsError(f"k is {k}, and a query needs a neighbour", "give k of 1 or more")
-    return k
 
 
 def _candidates(queries: Array, gallery: Array, exclude: str | None) -> int:

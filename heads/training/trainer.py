@@ -113,6 +113,11 @@ class Trainer:
         self._selects = inputs.validation is not None and len(inputs.validation) >= validation.FEWEST
         self.seconds = 0.0
 
+    def train(self, epochs: int, report: Report) -> None:
+        """Train so many epochs; see `epoch`."""
+        for number in range(1, epochs + 1):
+            self.epoch(number, report)
+
     def epoch(self, number: int, report: Report) -> None:
         """Train one epoch, from 1, then judge it.
 
