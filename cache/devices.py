@@ -112,11 +112,11 @@ def lost_device(error: BaseException, device: str) -> DeviceError | None:
     what = " ".join(str(error).split("\n", 1)[0].split())[:160]
     if isinstance(error, MemoryError):
         return DeviceError(f"{device}: the memory of this machine ran out", "use fewer processes, then run again")
-    torch = sys.modules.get("torch")
+    torch = sys.modules.get("torch")  # whose errors are RuntimeErrors
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return DeviceError(f"{device} ran out of memory: {what}", "free the device's memory, or use another device")
-    faults = tuple(filter(None, [getattr(torch, "AcceleratorError", None)]))
-    if isinstance(error, faults) or (isinstance(error, RuntimeError) and _DEVICE_FAULT.search(str(error))):
+    fault = torch is not None and isinstance(error, torch.AcceleratorError)
+    if fault or (isinstance(error, RuntimeError) and _DEVICE_FAULT.search(str(error))):
         return DeviceError(
             f"{device} failed: {what}", "run again to go on, with another device if it fails again: see nvidia-smi"
         )

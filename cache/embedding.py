@@ -88,15 +88,15 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
     texts = _column(texts)
     if request.engine != "local":
         raise CacheError(f"engine {request.engine!r}", "use cache.cluster.embed_on_cluster, or engine='local'")
+    total = len(texts) if isinstance(texts, Sized) else 0
     if request.resolved.endpoint is not None:
-        total = len(texts) if isinstance(texts, Sized) else 0
         return embed_from_endpoint(texts, request, total=total, progress=progress)
     check_devices(request.devices)
     plan = make_plan(request, partial(fastest, request.devices))
     planned = time.perf_counter() - began  # reading and hashing a checkpoint that was never seen takes seconds
     # no name for the stores: of them the lookup keeps their indexes
     lookup = Lookup(texts, [FeatureStore.create(*store) for store in plan.stores], plan.prompt)
-    meter = Meter(len(texts) if isinstance(texts, Sized) else 0, progress, lambda: lookup.reused)
+    meter = Meter(total, progress, lambda: lookup.reused)
     tally, used = Tally(), "none"
     items = lookup.missing()
     first = next(items, None)
@@ -104,10 +104,10 @@ def embed_missing(texts: Iterable[str], request: EmbedRequest, progress: Progres
         names = choose_devices(request.devices)
         used = ", ".join(dict.fromkeys(names))
         with contextlib.ExitStack() as stack:
-            if count := lookup_processes(names, meter.total):
+            if count := lookup_processes(names, total):
                 pool = lookup_pool(count, plan.prompt, ITEM_TEXTS["cuda"], len(names))
                 items = lookup.missing_items(stack.enter_context(pool))
-            tally = compute(Job(plan, meter.total), names, itertools.chain([first], items), meter.count)
+            tally = compute(Job(plan, total), names, itertools.chain([first], items), meter.count)
         tally.stages["loading"] += planned
     meter.count(0, "done")
     return report_of(plan, tally, lookup.texts, used, time.perf_counter() - began)

@@ -93,14 +93,8 @@ def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
         shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
     else:
         shrinkage, scores, reason = inputs.shrinkage, {}, f"shrinkage {inputs.shrinkage:g}"
-    directions = discriminants(whole, shrinkage, dim)
-    return _mapped(
-        whole,
-        directions,
-        dim,
-        {"shrinkage": shrinkage, "scores": {f"{one:g}": score for one, score in scores.items()}},
-        reason,
-    )
+    chosen = {"shrinkage": shrinkage, "scores": {f"{one:g}": score for one, score in scores.items()}}
+    return _mapped(whole, discriminants(whole, shrinkage, dim), dim, chosen, reason)
 
 
 def with_shrinkage(inputs: Inputs) -> Inputs:
@@ -160,14 +154,16 @@ def closed_form_head(method: str, inputs: Inputs) -> tuple[FractalHead, LinearMa
 
 def class_proxies(embeddings: Tensor, inputs: Inputs) -> dict[str, Tensor]:
     """Proxies by tensor name: the mean unit embedding of each class, [C, D], normalised; zeros where it has no rows."""
-    proxies = {}
-    for level, count in enumerate(inputs.classes):
-        own = inputs.labels[:, level]
-        known = own >= 0
-        sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
-        sums.index_add_(0, own[known], embeddings[known])
-        proxies[f"proxies.{level}"] = functional.normalize(sums, dim=1)
-    return proxies
+    return {
+        f"proxies.{level}": functional.normalize(_summed(embeddings, inputs.labels[:, level], count), dim=1)
+        for level, count in enumerate(inputs.classes)
+    }
+
+
+def _summed(embeddings: Tensor, own: Tensor, count: int) -> Tensor:
+    """Sum of each class's embeddings, [C, D]; `own` int64 [n] is each row's class, -1 for none."""
+    sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
+    return sums.index_add_(0, own[own >= 0], embeddings[own >= 0])
 
 
 def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
@@ -180,8 +176,7 @@ def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]
         asked = rows[(own[rows] >= 0) & (sizes[own[rows].clamp(min=0)] > 1)]
         if not len(asked):
             continue
-        sums = torch.zeros(count, embeddings.shape[1], device=embeddings.device)
-        sums.index_add_(0, own[own >= 0], embeddings[own >= 0])
+        sums = _summed(embeddings, own, count)
         cosines = embeddings[asked] @ functional.normalize(sums, dim=1).T
         without = functional.normalize(sums[own[asked]] - embeddings[asked], dim=1)
         cosines[torch.arange(len(asked)), own[asked]] = (without * embeddings[asked]).sum(1)

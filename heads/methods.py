@@ -22,9 +22,6 @@ Table: TypeAlias = tuple[tuple[float, ...], ...]
 KEEP = (0.95, 0.9, 0.8, 0.7)
 """Probability with which block dropout keeps each block of the full vector."""
 
-PREFIX_PROBABILITY = (0.4, 0.3, 0.2, 0.1)
-"""Probability with which each prefix is drawn."""
-
 PREFIX_WEIGHT = 0.6
 """Weight of the prefix loss beside the full vector's."""
 
@@ -110,15 +107,11 @@ def _uniform(scales: int, levels: int) -> Supervision:
 
 def prefix_probabilities(scales: int) -> tuple[float, ...]:
     """Spell out P(j) for any number of blocks: the published 0.4, 0.3, 0.2, 0.1 are J, J-1, ..., 1 over their sum."""
-    if scales == len(PREFIX_PROBABILITY):
-        return PREFIX_PROBABILITY
     return tuple((scales - j) / (scales * (scales + 1) / 2) for j in range(scales))
 
 
 def keep_probabilities(scales: int) -> tuple[float, ...]:
     """Spell out the keep probabilities for any number of blocks, interpolating the published four."""
-    if scales == len(KEEP):
-        return KEEP
     if scales == 1:
         return KEEP[:1]
     places = (j * (len(KEEP) - 1) / (scales - 1) for j in range(scales))

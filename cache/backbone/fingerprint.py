@@ -80,8 +80,11 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
         )
     hidden_size, layers = text.count("hidden_size"), text.count("num_hidden_layers")
     weights = weight_files(folder, backbone)
-    if (origin := JsonObject.read(folder / ORIGIN_FILE)) is not None:
-        return _of_gguf(weights, str(origin.text("sha256")), hidden_size, layers)
+    if (origin := JsonObject.read(folder / ORIGIN_FILE)) is not None:  # all that a GGUF file holds is told by its bytes
+        for path in weights:
+            _check_whole(path)
+        shape = {"hidden_size": hidden_size, "num_hidden_layers": layers}
+        return Content(shape, {"gguf": str(origin.text("sha256"))}, {}, hidden_size, layers)
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     if not tokenizer:
         raise CacheError(
@@ -108,14 +111,6 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
         layers,
         further,
     )
-
-
-def _of_gguf(weights: list[Path], digest: str, hidden_size: int, layers: int) -> Content:
-    """Return the content of a GGUF file: everything that it holds is told by its bytes."""
-    for path in weights:
-        _check_whole(path)
-    shape = {"hidden_size": hidden_size, "num_hidden_layers": layers}
-    return Content(shape, {"gguf": digest}, {}, hidden_size, layers)
 
 
 def _tokenizer_digest(folder: Path, backbone: Backbone, hashes: list[str], root: Path) -> str | None:

@@ -13,10 +13,12 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from cache.errors import CacheError, one_line
 
+T = TypeVar("T")
+D = TypeVar("D")
 _REMEDY = "fetch the checkpoint again"
 
 
@@ -71,27 +73,20 @@ class JsonObject:
 
     def text(self, key: str, default: str | None = None) -> str | None:
         """Return a string; `default` where the key is missing or null."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            self._refuse(key, "a string")
-        return value
+        return self._stated(key, str, "a string", default)
 
     def texts(self, key: str) -> list[str]:
         """Return a list of strings; empty where the key is missing or null."""
-        value = self.values.get(key)
-        if value is None:
-            return []
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            return list(value)
-        self._refuse(key, "a list of strings")
+        found: list[str] = self._stated(key, list, "a list of strings", [])
+        if not all(isinstance(one, str) for one in found):
+            self._refuse(key, "a list of strings")
+        return found
 
-    def integer(self, key: str, default: int | None = None, least: int = 0) -> int | None:
-        """Return a whole number of at least `least`; `default` where the key is missing or null."""
+    def integer(self, key: str, least: int = 0) -> int | None:
+        """Return a whole number of at least `least`; None where the key is missing or null."""
         value = self.values.get(key)
         if value is None:
-            return default
+            return None
         whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not whole or value != int(value) or value < least:
             self._refuse(key, f"a whole number of at least {least}")
@@ -106,17 +101,18 @@ class JsonObject:
 
     def flag(self, key: str, default: bool = False) -> bool:
         """Return true or false; `default` where the key is missing or null."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            self._refuse(key, "true or false")
-        return value
+        return self._stated(key, bool, "true or false", default)
 
     def object(self, key: str) -> JsonObject:
         """Return an object; one without keys where the key is missing or null."""
         value = self.values.get(key)
         return JsonObject.of(f"{self.where}: {key}", {} if value is None else value)
+
+    def _stated(self, key: str, kind: type[T], wanted: str, default: D) -> T | D:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, kind):
+            self._refuse(key, wanted)
+        return default if value is None else value
 
     def _refuse(self, key: str, wanted: str) -> NoReturn:
         raise CacheError(f"{self.where}: {key} is {_shown(self.values.get(key))}, not {wanted}", _REMEDY)

@@ -47,7 +47,11 @@ def read_settings(folder: Path, source: str) -> Settings | None:
 
     :raises CacheError: a file that is damaged, or asks for something that is not done here.
     """
-    _refuse_adapters(folder, source)
+    if (folder / "adapter_config.json").exists():
+        raise CacheError(
+            f"backbone {source}: adapter_config.json asks for adapter weights (PEFT), which are not applied here",
+            "merge the adapter into the weights (merge_and_unload), save, and name that folder",
+        )
     modules = read_json(folder / "modules.json")
     if modules is None:
         return None
@@ -76,14 +80,6 @@ def leaves_out_prompt(folder: Path) -> bool:
     return not include_prompt
 
 
-def _refuse_adapters(folder: Path, source: str) -> None:
-    if (folder / "adapter_config.json").exists():
-        raise CacheError(
-            f"backbone {source}: adapter_config.json asks for adapter weights (PEFT), which are not applied here",
-            "merge the adapter into the weights (merge_and_unload), save, and name that folder",
-        )
-
-
 def _read_modules(folder: Path, modules: Any) -> tuple[str, tuple[str, ...]]:
     """Return the folder of the Pooling module and those of Dense modules behind it."""
     path = folder / "modules.json"
@@ -104,7 +100,7 @@ def _read_modules(folder: Path, modules: Any) -> tuple[str, tuple[str, ...]]:
         raise CacheError(f"{path}: a Dense module behind Normalize is not done here", "choose another model")
     for kind, where in kinds[2:]:
         if kind == "Normalize":
-            _refuse_keys(folder / where / "config.json", {"module_input_name": ("sentence_embedding",)}, _NAMES)
+            _refuse_keys(folder / where / "config.json", {"module_input_name": ("sentence_embedding",), **_NAMES})
         elif kind == "Dense":
             check_dense(folder / where)
     return kinds[1][1], tuple(where for kind, where in kinds[2:] if kind == "Dense")
@@ -134,10 +130,9 @@ def _kind(path: Path, module: JsonObject) -> tuple[str, str]:
     return kind, where
 
 
-def _refuse_keys(path: Path, *allowed: dict[str, tuple[Any, ...]]) -> JsonObject:
+def _refuse_keys(path: Path, known: dict[str, tuple[Any, ...]]) -> JsonObject:
     """Return the settings of a module, of which every one has a value that is known to change nothing."""
     found = JsonObject.read_or_empty(path)
-    known = {key: values for table in allowed for key, values in table.items()}
     for key, value in found.values.items():
         if key in known and value not in known[key]:
             raise CacheError(f"{path}: {key} is {value!r}, which is not done here", "choose another model")
@@ -150,11 +145,10 @@ def check_dense(folder: Path) -> JsonObject:
     :raises CacheError: one is not, or its weights are not in a safetensors file.
     """
     path = folder / "config.json"
-    found = _refuse_keys(
-        path, {"use_residual": (False, None), "module_input_name": ("sentence_embedding", None)}, _NAMES
-    )
-    known = {"in_features", "out_features", "bias", "activation_function", "use_residual", *_NAMES, "module_input_name"}
-    if unknown := sorted(found.values.keys() - known):
+    fixed = {"use_residual": (False, None), "module_input_name": ("sentence_embedding", None), **_NAMES}
+    found = _refuse_keys(path, fixed)
+    known = {"in_features", "out_features", "bias", "activation_function"}
+    if unknown := sorted(found.values.keys() - known - fixed.keys()):
         raise CacheError(f"{path}: {unknown[0]} is not known here", "choose another model")
     found.count("in_features")
     found.count("out_features")

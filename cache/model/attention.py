@@ -168,7 +168,6 @@ class Blocks:
         return known
 
 
-@dataclass(frozen=True)
 class Chain:
     """One text alone: plainly causal, so that its length costs no mask."""
 

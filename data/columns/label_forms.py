@@ -180,11 +180,8 @@ def _weak_mark(name: str, distinct: pl.Series) -> tuple[str | None, str | None]:
 def _parts(cell: str | None, mark: str) -> list[str] | None:
     if cell is None:
         return None
-    return (
-        [part.strip() for part in cell.strip().strip(mark.strip() or mark).split(mark)]
-        if mark in cell
-        else [cell.strip()]
-    )
+    parts = cell.strip().strip(mark.strip() or mark).split(mark) if mark in cell else [cell]
+    return [part.strip() for part in parts]
 
 
 def _may_split(mark: str, lists: Sequence[Sequence[str] | None]) -> bool:

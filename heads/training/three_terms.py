@@ -117,10 +117,8 @@ class ThreeTerms:
             weights = weights * (labels.permute(0, 1, 3, 2)[:, :, self._levels] >= 0)
         positives, negatives = self._comparing(labels, weights)
         weights *= (self._term_weights[self._term_of] / labels.shape[2])[:, None]
-        pairs: list[Pairs] | None = None
         if labels.device.type == "cpu" and seeds == 1:
             pairs = self._pairs(positives[:, 0], negatives[:, 0])
-        if pairs is not None:
             return Batch(rows, labels, masks, weights, pairs, None, None, draws.dropout, known)
         return Batch(rows, labels, masks, weights, None, positives, negatives, draws.dropout, known)
 

@@ -54,12 +54,6 @@ class Rotary:
 RotaryTables = tuple["Tensor", "Tensor"]
 
 
-def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return states [..., H] over their root mean square, times `weight` [H] or [..., H]."""
-    exact = states.float()
-    return (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps) * weight.float()).to(states.dtype)
-
-
 def rotate(heads: Tensor, rotary: RotaryTables) -> Tensor:
     """Return heads [nodes, heads, dim] turned by their nodes' positions."""
     first, second = heads.float().chunk(2, dim=-1)
@@ -72,8 +66,9 @@ class Kernels:
     """What a decoder runs on; on a GPU `cache.model.native.triton_ops.FusedKernels` takes its place."""
 
     def rms_norm(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Return states [nodes, H] over their root mean square, times `weight` [H]."""
-        return rms_norm(states, weight, eps)
+        """Return states [..., H] over their root mean square, times `weight` [H] or [..., H]."""
+        exact = states.float()
+        return (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps) * weight.float()).to(states.dtype)
 
     def gate(self, both: Tensor) -> Tensor:
         """Return silu(first half) * second half of [nodes, 2 * width].
@@ -104,7 +99,7 @@ class Kernels:
         query_heads, kv_heads = heads
         parts = joint.view(len(joint), query_heads + 2 * kv_heads, -1)
         turned = parts[:, :-kv_heads]
-        turned = rotate(turned if norms is None else rms_norm(turned, norms, eps), rotary)
+        turned = rotate(turned if norms is None else self.rms_norm(turned, norms, eps), rotary)
         query, key, value = (
             part.transpose(0, 1)[None]
             for part in (turned[:, :query_heads], turned[:, query_heads:], parts[:, -kv_heads:])
