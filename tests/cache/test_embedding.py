@@ -31,6 +31,12 @@ def features_of(report, texts, which=0):
     return FeatureStore.open(report.stores[which].folder).gather(text_keys(texts))
 
 
+def alike(one, other, texts):
+    """Whether two reports' features of texts differ by rounding alone."""
+    a, b = features_of(one, texts), features_of(other, texts)
+    return (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -92,21 +98,7 @@ def test_features_do_not_depend_on_how_the_stream_is_cut(tmp_path, qwen, monkeyp
         EmbedRequest(qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu"),
     )
     assert (parts.texts, parts.computed) == (600, 300)
-    a, b = features_of(whole, texts), features_of(parts, texts)
-    assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
-
-
-def test_processes_that_tokenize_change_nothing(tmp_path, qwen, monkeypatch):
-    texts = corpus(200)
-    options = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu"}
-    plain = embed_missing(texts, EmbedRequest(qwen, tmp_path / "a", **options))
-    monkeypatch.setattr("cache.workers.worker._POOL_DEVICES", ("cpu",))
-    monkeypatch.setattr("cache.workers.worker._POOL_TEXTS", 0)
-    monkeypatch.setattr("cache.lookup.FIRST_READ", 16)
-    pooled = embed_missing(texts, EmbedRequest(qwen, tmp_path / "b", **options))
-    assert (pooled.computed, pooled.tokens) == (200, plain.tokens)
-    a, b = features_of(plain, texts), features_of(pooled, texts)
-    assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+    assert alike(whole, parts, texts)
 
 
 @pytest.mark.parametrize("moment", ["before its first message", "between messages"])
@@ -155,8 +147,7 @@ def test_out_of_memory_halves_the_batches_and_a_text_too_long_is_named(tmp_path,
         texts, EmbedRequest(qwen, tmp_path / "b", dtype="float32", store_dtype="float32", devices="cpu")
     )
     assert any("batches of 256 nodes" in note for note in split.notes)
-    a, b = features_of(whole, texts), features_of(split, texts)
-    assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+    assert alike(whole, split, texts)
     monkeypatch.setattr(Encoder, "features", room_for(200))
     with pytest.raises(CacheError, match="text 0 with 251 tokens does not fit"):
         embed_missing(texts, EmbedRequest(qwen, tmp_path / "c", dtype="float32", devices="cpu"))
@@ -169,8 +160,7 @@ def test_two_processes_write_one_store_with_the_features_of_one(tmp_path, qwen):
     two = embed_missing(texts, EmbedRequest(qwen, tmp_path / "two", devices="cpu:2", **options))
     assert (two.computed, two.texts, two.tokens) == (400, 400, one.tokens)
     assert len(list(two.stores[0].folder.glob("*.h5"))) == 2
-    a, b = features_of(one, texts), features_of(two, texts)
-    assert (np.linalg.norm(a - b, axis=1) <= 1e-5 * np.linalg.norm(a, axis=1)).all()
+    assert alike(one, two, texts)
 
 
 def test_a_failure_in_a_process_comes_back_as_it_is(tmp_path, qwen, checkpoint):

@@ -11,7 +11,6 @@ TREE = {"home": ("heating", "lamp"), "money": ("pay", "refund"), "travel": ("del
 _NUMBERS = {name: str(n) for n, name in enumerate(TREE)} | {
     name: str(n) for n, name in enumerate(sorted(sum(TREE.values(), ())), start=10)
 }
-_CODES = {fine: f"0{n}0{m}" for n, area in enumerate(TREE, 1) for m, fine in enumerate(TREE[area], 1)}
 
 
 def write_forms(folder):
@@ -67,7 +66,6 @@ def write_forms(folder):
     labelled("python_list.csv", [str(list(pair)) for pair in labels])
     several = [(f"{one};{two}", one, two)[row % 3] for row, (one, two) in enumerate(labels)]
     labelled("several_labels.csv", several)
-    labelled("codes.csv", fine.replace_strict(_CODES), "hs")
     titles = pl.Series("title", [f"{words.split()[0]} {row}" for row, words in enumerate(text)])
     table("title_and_body.csv", unsplit.select(titles, "*"), ("title", "description", "area", "topic"))
     ends = [None if row % 5 == 0 else "None" if row % 7 == 1 else name for row, name in enumerate(fine)]

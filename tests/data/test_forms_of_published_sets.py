@@ -165,7 +165,7 @@ def test_several_labels_in_a_cell_are_refused_however_they_are_written(write):
 def test_two_trees_are_two_readings_whatever_their_names(write):
     rows = [(t, c, f, f"x{n // 7 % 2}", f"x{n // 7 % 2}{n // 14 % 3}") for n, (t, c, f) in enumerate(ROWS)]
     source = write("t.csv", table(rows, ["text", "product", "sub-product", "issue", "sub-issue"]))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="labels may be 'product' > 'sub-product' or 'issue' > 'sub-issue'") as caught:
         read(source)
     assert "--levels product,sub-product or --levels issue,sub-issue" in caught.value.remedy
 

@@ -265,14 +265,6 @@ class TestFingerprint:
         formats = [(a, b) for a in ("float32", "bfloat16") for b in ("float16", "float32")]
         assert len({fingerprint(first, *pair) for pair in formats}) == 4
 
-    def test_one_edited_weight_is_another_store(self, folder, tmp_path):
-        first = self.origin(folder, tmp_path)
-        path = folder / "model.safetensors"
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes(content)
-        assert self.origin(folder, tmp_path) != first
-
     def test_weights_changed_in_place_with_their_size_and_time_kept_are_noticed(self, folder, tmp_path):
         first = self.origin(folder, tmp_path)
         path = folder / "model.safetensors"

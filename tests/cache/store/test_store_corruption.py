@@ -177,23 +177,3 @@ def zero_pages(store):
 
 def test_pages_of_zeros_are_found(store):
     together((zero_pages, store))
-
-
-def test_repair_drops_just_the_damaged_rows_and_the_next_run_computes_them(store):
-    chance = random.Random(5)
-    lost = set()
-    for place, shard in enumerate(store.shards):
-        content = bytearray(shard.path.read_bytes())
-        for row in chance.sample(range(shard.rows), 3):
-            content[shard.features_at + row * 2 * DIM + chance.randrange(2 * DIM)] ^= 1 << chance.randrange(8)
-            lost.add(20 * place + row)
-        shard.path.write_bytes(content)
-    verify(store.folder, repair=True)
-    again = FeatureStore.open(store.folder)
-    missing = np.flatnonzero(~again.contains(KEYS))
-    assert set(missing.tolist()) == lost
-    with again.writer() as writer:
-        writer.append(KEYS[missing], FEATURES[missing].astype(np.float32))
-    again.refresh()
-    assert (again.gather(KEYS) == FEATURES).all()
-    assert verify(store.folder).damage == ()

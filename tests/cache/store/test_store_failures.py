@@ -69,21 +69,28 @@ def mount(tmp_path):
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
-def fill(folder):
-    store = FeatureStore.create(folder / "s", DESCRIPTION)
-    append(store, 0, 100)  # 200 KB
-    refused(folder / "s", "No space left on device", lambda: append(store, 100, 400), "free some space")
-    holds_the_first_100(folder / "s")
-    append(store, 100, 150)
+def run_out(folder, words, most=None):
+    """A store of 200 KB meets a limit below 800 KB: of the disk, or of a file's size in bytes (`most`)."""
+    store = FeatureStore.create(folder, DESCRIPTION)
+    append(store, 0, 100)
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    refused(folder, words, lambda: append(store, 100, 400), "free some space")
+    holds_the_first_100(folder)
+    append(store, 100, 210)
     store.refresh()
-    assert len(store) == 150
-    refused(folder / "s", "No space left on device", lambda: compact(folder / "s"))
-    assert len(FeatureStore.open(folder / "s")) == 150
+    assert len(store) == 210
+    refused(folder, words, lambda: compact(folder))
+    assert len(FeatureStore.open(folder)) == 210
 
 
 def test_a_full_disk(mount):
     folder, _ = mount
-    together((fill, folder))
+    together((run_out, folder / "s", "No space left on device"))
+
+
+def test_a_file_that_may_not_grow(tmp_path):
+    together((run_out, tmp_path / "s", "File too large", 400_000))
 
 
 def test_a_read_only_file_system(mount):
@@ -97,22 +104,6 @@ def test_a_read_only_file_system(mount):
         FeatureStore.create(folder / "t", DESCRIPTION)
     append(store, 0, 0)
     holds_the_first_100(folder / "s")
-
-
-def limit_file_size(folder):
-    store = FeatureStore.create(folder, DESCRIPTION)
-    append(store, 0, 100)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-    refused(folder, "File too large", lambda: append(store, 100, 400), "free some space")
-    holds_the_first_100(folder)
-    append(store, 100, 250)
-    store.refresh()
-    assert len(store) == 250
-    refused(folder, "File too large", lambda: compact(folder))
-
-
-def test_a_file_that_may_not_grow(tmp_path):
-    together((limit_file_size, tmp_path / "s"))
 
 
 def read_but_not_write(folder):

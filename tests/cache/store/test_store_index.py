@@ -1,11 +1,14 @@
-"""The key index against a dict, with hashes, with keys made to collide, and with duplicates."""
+"""The key index against a dict, with hashes, with keys made to collide, and with duplicates; a growing one too."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.store.index import KeyIndex
+from cache import text_keys
+from cache.store.index import IncrementalKeys, KeyIndex
+
+KEYS = text_keys([str(i) for i in range(4000)])
 
 
 @settings(deadline=None, max_examples=200)
@@ -37,3 +40,15 @@ def test_memory_is_at_most_24_bytes_a_row(rows):
     index = KeyIndex.build(np.random.default_rng(0).integers(0, 256, (rows, 16), dtype=np.uint8))
     used = sum(array.nbytes for array in (index.first, index.second, index.numbers, index.begins))
     assert used <= 24 * rows + 8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_set_holds_what_was_added(seed):
+    generator = np.random.default_rng(seed)
+    growing, held = IncrementalKeys(), np.zeros(len(KEYS), bool)
+    for _ in range(40):
+        chosen = generator.choice(len(KEYS), int(generator.integers(0, 200)))
+        growing.add(KeyIndex.build(KEYS[chosen]))
+        held[chosen] = True
+        assert (growing.contains(KEYS) == held).all()
+    assert len(growing._indexes) <= 12
