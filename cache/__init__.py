@@ -25,19 +25,7 @@ if TYPE_CHECKING:
     from cache.store.store import FeatureStore
     from cache.store.verification import verify
 
-__all__ = [
-    "CacheError",
-    "EmbedProgress",
-    "EmbedReport",
-    "EmbedRequest",
-    "FeatureStore",
-    "embed",
-    "embed_missing",
-    "resolve",
-    "text_keys",
-    "verify",
-]
-__getattr__, _ = importer(
+__getattr__, __all__ = importer(
     __name__,
     {
         "cache.backbone.registry": "resolve",

@@ -18,27 +18,6 @@ if TYPE_CHECKING:
     from heads.logistic import LogisticRegression, fit_logistic
     from heads.methods import METHODS, head_of, hyperparameters, is_chosen, is_closed_form
 
-__all__ = [
-    "METHODS",
-    "Choice",
-    "FitProgress",
-    "FitResult",
-    "FractalHead",
-    "HeadsError",
-    "LogisticRegression",
-    "check",
-    "choose",
-    "fit",
-    "fit_logistic",
-    "fit_many",
-    "head_of",
-    "hyperparameters",
-    "is_chosen",
-    "is_closed_form",
-    "load",
-    "save",
-]
-
 _MODULES = {
     "checkpoint": "load save",
     "checkpoint_files": "check",
@@ -49,6 +28,7 @@ _MODULES = {
     "logistic": "LogisticRegression fit_logistic",
     "methods": "METHODS head_of hyperparameters is_chosen is_closed_form",
 }
+__all__ = " ".join(_MODULES.values()).split()
 
 
 def __getattr__(name: str) -> Any:
