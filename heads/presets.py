@@ -180,26 +180,3 @@ def _linear(name: str, outputs: int, inputs: int, uses: int = 1) -> Iterator[tup
 def _norm(name: str, width: int, uses: int = 1) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
     yield f"{name}.weight", (width,), 0, uses
     yield f"{name}.bias", (width,), 0, uses
-
-
-@dataclass(frozen=True)
-class Count:
-    """Parameters of a head, and floating-point operations a text of its matrix products (2 a weight and use)."""
-
-    parameters: int
-    flops: int
-
-
-def count(shape: HeadShape, *, as_published: bool = False) -> Count:
-    """Count a head's parameters and operations, classifiers included.
-
-    :param as_published: count the query and key projections too, which attention over a single token never uses: its
-        softmax over one score is 1.
-    """
-    slots, parameters = shape.tensors, shape.parameters
-    flops = 2 * sum(slot.size * slot.uses for slot in slots if len(slot.shape) == 2)
-    if as_published and shape.transformer:
-        square = shape.width * shape.width
-        parameters += shape.blocks * 2 * (square + shape.width)
-        flops += shape.scales * 2 * 2 * square
-    return Count(parameters, flops)

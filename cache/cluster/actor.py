@@ -13,7 +13,6 @@ import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,23 +135,19 @@ def on_this_node(job: Job, node: str) -> Job:
     :raises CacheError: there is none, or its content is another than the driver's.
     """
     plan = job.plan
+    backbone, folder = plan.backbone, plan.folder
     try:
-        folder = _folder_here(job)
-        content = read_content(folder, plan.backbone, plan.stores[0][0].parent)
+        if not folder.is_dir():
+            packaged = package_folder(backbone.package) if backbone.package else None
+            remedy = "; or name a checkpoint folder on the shared file system"
+            folder = packaged or locate(backbone.source, remedy)
+        content = read_content(folder, backbone, plan.stores[0][0].parent)
     except CacheError as error:
         raise CacheError(f"node {node}: {error.problem}", error.remedy) from error
     for layer, (_, description) in zip(plan.layers, plan.stores, strict=True):
-        if identity(content, plan.backbone, layer) != description["origin"]:
+        if identity(content, backbone, layer) != description["origin"]:
             raise CacheError(
-                f"node {node} has another {plan.backbone.name} in {folder} than the driver",
+                f"node {node} has another {backbone.name} in {folder} than the driver",
                 "copy the driver's checkpoint to every node, or name one on the shared file system",
             )
     return replace(job, plan=replace(plan, folder=folder))
-
-
-def _folder_here(job: Job) -> Path:
-    plan = job.plan
-    if plan.folder.is_dir():
-        return plan.folder
-    packaged = package_folder(plan.backbone.package) if plan.backbone.package else None
-    return packaged or locate(plan.backbone.source, "; or name a checkpoint folder on the shared file system")

@@ -163,7 +163,10 @@ def connected(address: str | None = None) -> Iterator[str]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     _check_address(address)
-    folder = None if address else _own_folder()
+    folder = None
+    if address is None:
+        short = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"
+        folder = tempfile.mkdtemp(prefix="zoom-", dir=short)
     try:
         _start(ray, address, folder)
         with contextlib.redirect_stdout(cast("Any", _Stdout(sys.stdout))):
@@ -220,11 +223,6 @@ def _check_address(address: str | None) -> None:
             raise CacheError(
                 f"no Ray cluster at {address}: {error.strerror or error}", "check the address with `ray status` there"
             ) from error
-
-
-def _own_folder() -> str:
-    short = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"
-    return tempfile.mkdtemp(prefix="zoom-", dir=short)
 
 
 def _start(ray: Any, address: str | None, folder: str | None) -> None:

@@ -94,9 +94,8 @@ def open_excel(source: str, place: str, format: FileFormat) -> Records:
     if not filled:
         raise DataError(f"{source} is empty", "give it a header and rows")
     notes: list[str] = []
-    above = {
-        name: lines_above(sheet.head(300).rows()) if format.header is not False else 0 for name, sheet in filled.items()
-    }
+    header = format.header is not False
+    above = {name: lines_above(sheet.head(300).rows()) if header else 0 for name, sheet in filled.items()}
     if any(above.values()):
         notes.append(f"{source}: {counted(max(above.values()), 'row')} above the names of the columns left out")
     splits = len(filled) > 1 and all(split_of_word(name) for name in filled)
@@ -109,12 +108,11 @@ def open_excel(source: str, place: str, format: FileFormat) -> Records:
         filled = {longest: filled[longest]}
     frames, numbers = [], []
     for name, sheet in filled.items():
-        frame, own = _sheet(source, sheet[above[name] :], format.header is not False)
-        own += above[name]
+        frame, own = _sheet(source, sheet[above[name] :], header)
         frames.append(frame.with_columns(split=pl.lit(name)) if splits else frame)
-        numbers.append(own)
+        numbers.append(own + above[name])
     frame = pl.concat(frames, how="diagonal")
-    return Records(source, frame, pl.concat(numbers), notes=tuple(notes), named=format.header is not False)
+    return Records(source, frame, pl.concat(numbers), notes=tuple(notes), named=header)
 
 
 def _sheet(source: str, sheet: pl.DataFrame, header: bool) -> tuple[pl.DataFrame, pl.Series]:

@@ -33,7 +33,6 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 
 _NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _CHUNK = 20_000
-_SINGLE = "fields stand between single quotation marks"
 _SAMPLE = 300
 _ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 _CLOSED = re.compile(r'(?<!\\)((?:\\\\)+)"')
@@ -98,10 +97,11 @@ def _read_with_certainty(
     """
     if quotes is not None:
         return _Reading(stream, separator, quotes, first).fields(checked=False), None
+    single = _Reading(stream, separator, "doubled", first, mark="'")
+    said = f"{stream.source}: fields stand between single quotation marks"
     if _in_single_quotes(sample, separator):
         with contextlib.suppress(DataError):  # not all of them, so that the marks are characters
-            fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
-            return fields, f"{stream.source}: {_SINGLE}"
+            return single.fields(checked=True), said
     ways: dict[Quotes, str | None] = {"doubled": None}
     if stream.backslashes:
         ways["backslash"] = f'{stream.source}: quotation marks in fields are escaped by backslashes (\\")'
@@ -123,9 +123,9 @@ def _read_with_certainty(
     if longer and _share_in_single_quotes(longer, separator) < 0.5:
         raise failed[0]
     with contextlib.suppress(DataError):
-        fields = _Reading(stream, separator, "doubled", first, mark="'").fields(checked=True)
+        fields = single.fields(checked=True)
         if fields.columns.select(pl.any_horizontal(pl.all().str.contains(separator, literal=True).any())).item():
-            return fields, f"{stream.source}: {_SINGLE}"  # a separator in a field proves the marks around it
+            return fields, said  # a separator in a field proves the marks around it
     raise failed[0]
 
 
