@@ -112,7 +112,7 @@ def lost_device(error: BaseException, device: str) -> DeviceError | None:
     what = " ".join(str(error).split("\n", 1)[0].split())[:160]
     if isinstance(error, MemoryError):
         return DeviceError(f"{device}: the memory of this machine ran out", "use fewer processes, then run again")
-    torch = sys.modules.get("torch")  # whose errors are RuntimeErrors
+    torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return DeviceError(f"{device} ran out of memory: {what}", "free the device's memory, or use another device")
     fault = torch is not None and isinstance(error, torch.AcceleratorError)
