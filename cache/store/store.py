@@ -240,7 +240,7 @@ def _copy_rows(
     for at in range(0, len(part.source), step):
         _, source, target = part.section(at, step)
         block = out[target] if scratch is None else scratch[: len(source)]
-        if (np.diff(source) == 1).all():
+        if source[-1] - source[0] == len(source) - 1 and (np.diff(source) == 1).all():
             np.copyto(block, rows.features[source[0] : source[0] + len(source)])
         else:
             np.take(rows.features, source, axis=0, out=block, mode="clip")  # "clip" writes to `block` directly
