@@ -96,32 +96,29 @@ def split_column(
     :param levels: the columns of labels, where they were named.
     :raises DataError: if there is no such column, or several columns may be it.
     """
-    if FILE_SPLIT in records.frame.columns and given is None:
+    frame = records.frame
+    if FILE_SPLIT in frame.columns and given is None:
         return records, FILE_SPLIT, ()
     if "split" in text:
         raise DataError(f"{records.source}: column split is named for two things", "name each column once")
-    if given is not None and given not in records.frame.columns and ":" in given:
+    if given == "none":
+        return records, None, ()
+    if given is not None and given not in frame.columns:
         column, made = _with_meanings(records, given)
-        return replace(records, frame=records.frame.with_columns(made)), column, ()
-    return records, *_found(records, given, (*text, *levels, FILE_SPLIT))
+        return replace(records, frame=frame.with_columns(made)), column, ()
+    if given is not None or ("split" in frame.columns and "split" not in levels):
+        return records, given or "split", ()
+    return records, *_guessed(records, (*text, *levels, FILE_SPLIT))
 
 
-def _found(records: Records, given: str | None, taken: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+def _guessed(records: Records, taken: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """Return the split column or None, and notes: which was guessed, or which looks like one and is not used.
 
-    `given`: the column, or "none" for made splits. `taken`: columns that hold texts or labels.
+    `taken`: columns that hold texts or labels.
 
     :raises DataError: if several columns may be it.
     """
     frame = records.frame
-    if given is not None:
-        if given == "none":
-            return None, ()
-        if given not in frame.columns:
-            raise DataError(f"{records.source} has no column {quoted(given)} for --split", _columns(records))
-        return given, ()
-    if "split" in frame.columns and "split" not in taken:
-        return "split", ()
     free = [column for column in frame.columns if column not in taken]
     usable = [column for column in free if _all_splits(frame.get_column(column))]
     named = [column for column in usable if NAMES.fullmatch(column.strip().lower())]
@@ -147,11 +144,6 @@ def _example(column: pl.Series) -> str:
     return ",".join(f"{value}={split}" for value, split in zip(values, ("train", "val", "test"), strict=False))
 
 
-def _columns(records: Records) -> str:
-    columns = ", ".join(map(quoted, records.frame.columns))
-    return f"name one of {columns}; or --split none, for splits that are made here"
-
-
 def _with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
     """Return the column that ``COLUMN:0=train,1=test`` names, and its values in the words that it gives them.
 
@@ -159,7 +151,11 @@ def _with_meanings(records: Records, given: str) -> tuple[str, pl.Series]:
     """
     name, _, said = given.rpartition(":")
     if name not in records.frame.columns:
-        raise DataError(f"{records.source} has no column {quoted(name)} for --split", _columns(records))
+        columns = ", ".join(map(quoted, records.frame.columns))
+        raise DataError(
+            f"{records.source} has no column {quoted(name or given)} for --split",
+            f"name one of {columns}; or --split none, for splits that are made here",
+        )
     meanings = dict(part.partition("=")[::2] for part in said.split(","))
     if wrong := [word for word in meanings.values() if split_of_word(word) is None]:
         raise DataError(f"--split: {quoted(wrong[0])} is no split", f"write --split '{name}:0=train,1=val,2=test'")
