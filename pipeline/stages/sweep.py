@@ -35,7 +35,6 @@ from heads.methods import SCHEDULES
 from heads.presets import PRESETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.embeddings import run_scorable
-from pipeline.evaluation.protocols import NEIGHBOURS
 from pipeline.evaluation.score import score, stored_scores
 from pipeline.evaluation.scores import Score
 from pipeline.stages.fit import FitRequest, fit, plan
@@ -43,7 +42,7 @@ from pipeline.workspace.artifacts import Artifacts
 from pipeline.workspace.features import LabelledFeatures, labelled_features
 from pipeline.workspace.runs import Run, is_run
 
-PROTOCOL = "gallery"
+PROTOCOL, NEIGHBOURS = "gallery", 5
 
 
 @dataclass(frozen=True)
