@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError
 from pipeline.retrieval.quantization import Stored, unit_prefixes
 
 Singles = NDArray[np.float32]
@@ -48,7 +47,7 @@ _PRIOR = 10
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """`size` documents: real texts, and simulated ones where there are not enough.
+    """`size` documents, at least one: real texts, and simulated ones where there are not enough.
 
     `features` [n, H] and `labels` [n, L] are those of the real texts.
     """
@@ -56,12 +55,6 @@ class Corpus:
     features: Singles
     labels: Ints
     size: int
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or not len(self.features):
-            raise PipelineError(
-                f"a corpus of {self.size:,} documents from {len(self.features):,} texts", "name a size of 1 or more"
-            )
 
     @property
     def simulated(self) -> int:
