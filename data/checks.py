@@ -148,15 +148,28 @@ def _long_texts(rows: Rows) -> Iterator[Finding]:
 
 def _missing_labels(rows: Rows) -> Iterator[Finding]:
     """A row needs a label of the first level, and no gap above its finest one; it may stop at any level."""
-    remedy = "fill it in, or add --drop-incomplete to leave such rows out"
     for depth, level in enumerate(rows.levels):
+        remedy = "fill it in, or add --drop-incomplete to leave such rows out"
         mask = rows.frame.get_column(level).is_null()
+        if not depth and heads_groups(rows.frame.get_column(level)):
+            remedy = FILL_DOWN
         problem = f"no label in column {level}"
         if depth:
             finer = pl.col(rows.levels[depth + 1 :])
             mask &= rows.frame.select(pl.any_horizontal(pl.lit(False), finer.is_not_null())).to_series()
             problem += ", but one in a finer column"
         yield from _errors(rows, mask, "missing-label", problem, remedy)
+
+
+FILL_DOWN = (
+    "where a label stands in the first row of its group alone, as merged cells of a spreadsheet are saved: write it "
+    "into every row of the group"
+)
+
+
+def heads_groups(column: pl.Series) -> bool:
+    """Whether labels may stand in the first row of each group alone: the first has one, and most others have none."""
+    return len(column) > 1 and column[0] is not None and 2 * column.null_count() >= len(column)
 
 
 def _uneven_depth(rows: Rows) -> Iterator[Finding]:

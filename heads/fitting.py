@@ -159,6 +159,8 @@ def fit_many(
     """
     row = method_named(method)
     settings = hyperparameters(method, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule)
+    if head is not None:
+        preset(head)  # a misspelt name is refused by methods too that have one head
     if not isinstance(seeds, Iterable):
         raise HeadsError(f"seeds is {seeds!r}", "give a list of seeds")
     seeds = [seed.item() if hasattr(seed, "item") else seed for seed in seeds]  # of numpy or torch

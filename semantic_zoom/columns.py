@@ -15,6 +15,7 @@ import polars as pl
 
 from data import DataError
 from data.checks import SEEN
+from data.errors import counted
 
 
 def text_list(texts: Any, what: str = "texts") -> list[str]:
@@ -63,7 +64,8 @@ def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> p
     if len(set(names)) < len(names):
         raise DataError(f"levels are named {names}", "give each level its own name")
     if len(names) != len(columns):
-        raise DataError(f"{len(columns)} levels are named {names}", "pass a label of each level, coarsest first")
+        given = counted(len(columns), "level")
+        raise DataError(f"labels of {given} for the levels {names}", "pass a label of each level, coarsest first")
     for name, column in zip(names, columns, strict=True):
         if len(column) != rows:
             raise DataError(f"{len(column)} labels {name} for {rows} texts", "give each text its labels")

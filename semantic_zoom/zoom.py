@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import cache
 import heads
 from data import DataError, Hierarchy
+from data.hierarchy import conflict_error, find_conflicts
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import stored
 from pipeline.terminal.escape import shown
@@ -78,7 +79,7 @@ class Zoom:
         validation: tuple[Any, Any] | None = None,
         levels: Sequence[str] | None = None,
         store: str | Path | None = None,
-        device: str = "auto",
+        device: Any = "auto",
         progress: Callable[[str, float], None] | None = None,
     ) -> Zoom:
         """Embed texts that were never embedded, then train a head on their features.
@@ -93,7 +94,7 @@ class Zoom:
         :param levels: names of the levels, coarsest first.
         :param store: folder of features; by default that of the `pipeline` command, `artifacts/features` below the
             current folder or `PIPELINE_ARTIFACTS`.
-        :param device: "auto", "cpu", "cuda", "cuda:1".
+        :param device: "auto", "cpu", "cuda", "cuda:1", or a `torch.device`.
         :param progress: told the stage ("embed", "fit") and the share of it that is done, 0 to 1.
         :raises data.DataError: if texts and labels do not fit together, or a label stands under two parents.
         :raises cache.CacheError: if the backbone cannot be had.
@@ -106,16 +107,18 @@ class Zoom:
         if validation is not None and len(validation) != 2:
             raise DataError(f"validation has {len(validation)} parts", "pass two: texts and labels")
         held = text_list(validation[0], "validation texts") if validation else []
+        if validation is not None and not held:
+            raise DataError("validation holds no texts", "leave it out, or pass texts and labels")
         everything = frame
         if validation is not None:
             everything = frame.vstack(label_frame(validation[1], len(held), frame.columns))
-        hierarchy = Hierarchy.from_frame(everything, frame.columns)
+        hierarchy = _tree(everything)
         numbers = hierarchy.labels(everything)
         folder = _store_folder(store)
         source = cache.resolve(str(backbone))
         report = cache.embed_missing(
             rows + held,
-            cache.EmbedRequest(source, folder, devices=device),
+            cache.EmbedRequest(source, folder, devices=str(device)),
             None if progress is None else lambda p: progress("embed", p.done / max(p.total, 1)),
         )
         kept = cache.FeatureStore.open(report.stores[0].folder)
@@ -331,6 +334,17 @@ class Zoom:
         from pipeline.stages.encode import features_as_trained  # brings the command line's own libraries
 
         return features_as_trained(self.store, self.record, texts, self.record["backbone_source"])[0]
+
+
+def _tree(labels: pl.DataFrame) -> Hierarchy:
+    """The tree of labels, columns from coarse to fine.
+
+    :raises DataError: if it is none; rows are counted from 0, as everywhere in Python.
+    """
+    if conflicts := find_conflicts(labels, labels.columns):
+        problem = conflict_error(conflicts, labels.columns, range(labels.height)).problem
+        raise DataError(problem, "pass levels from coarse to fine, and a label of two parents as parent/label of each")
+    return Hierarchy.from_frame(labels, labels.columns)
 
 
 def _store_folder(store: str | Path | None) -> Path:

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from data.checks import FILL_DOWN, heads_groups
 from data.columns.codes import digits_for
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
@@ -167,10 +168,13 @@ def _no_labels(records: Records, taken: Sequence[str], columns: Sequence[str]) -
             "add a column per level, coarsest first: text,level0,level1 (if the first line is a row: --no-header)",
         )
     names = listed(map(quoted, records.frame.columns), records.frame.width)
+    sparse = (one for one in records.frame.select(columns).iter_columns() if heads_groups(one))
+    merged = any(one.drop_nulls().str.contains(r"\p{L}").all() for one in sparse)
     return DataError(
         f"{records.source} has no columns level0, level1, ... nor others that look like labels; it has {names}",
         "name the columns of labels: --levels COARSE,FINE"
-        f"{_hint_of_codes(records, columns)} (if the first line is a row: --no-header)",
+        f"{_hint_of_codes(records, columns)} (if the first line is a row: --no-header)"
+        f"{f'; {FILL_DOWN}' if merged else ''}",
     )
 
 

@@ -129,12 +129,12 @@ def _model(
 
 
 def _compared(features: LabelledFeatures) -> tuple[list[str], NDArray[np.float32]]:
-    """The first eight test texts and the shortest eight, for in a short text a token too few tells most; features."""
+    """Test texts, the first eight, the shortest eight (a token too few tells most), the longest two; their features."""
     import numpy as np
 
     rows = features.dataset.split_rows("test")
     by_length = np.argsort([len(text) for text in features.dataset.texts_of(rows)], kind="stable")
-    chosen = np.concatenate([rows[:8], rows[by_length[:8]]])
+    chosen = np.concatenate([rows[:8], rows[by_length[:8]], rows[by_length[-2:]]])
     return features.dataset.texts_of(chosen), features.gather(chosen, "test texts")[1]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads import hyperparameters
+from heads import HeadsError, hyperparameters, is_closed_form
 from heads.methods import method_named
 from heads.presets import HeadShape, preset
 from pipeline.cost import head as head_products
@@ -106,8 +106,10 @@ class Training:
 def training(setting: Setting, method: str) -> Training:
     """Count a method's training.
 
-    :raises heads.HeadsError: if there is no such method, or the batch cannot be used.
+    :raises heads.HeadsError: if there is no such method, it takes no steps, or the batch cannot be used.
     """
+    if is_closed_form(method):
+        raise HeadsError(f"{method} is a closed form: it has no training steps to count", "leave it out of --methods")
     chosen = hyperparameters(method, batch_size=setting.batch, epochs=setting.epochs)
     batch = min(chosen["batch_size"], setting.anchors)
     steps = (setting.anchors // batch) * chosen["epochs"]

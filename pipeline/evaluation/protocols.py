@@ -98,10 +98,15 @@ def leave_one_out(
     :param labels: int64 [n, L].
     :param sample: texts per sample; if there are no more than that, one sample of all of them.
     :param samples: how many. Which rows they hold depends on n and `sample` alone.
-    :raises PipelineError: if embeddings and labels do not go together, or there is no row.
-    :raises heads.HeadsError: if the embeddings cannot be searched, or a sample has one row.
+    :raises PipelineError: if embeddings and labels do not go together, or there are no two rows.
+    :raises heads.HeadsError: if the embeddings cannot be searched.
     """
     _check(embeddings, labels, "embeddings")
+    if len(embeddings) == 1:
+        raise PipelineError(
+            "leave-one-out compares test texts with one another, and there is one test text",
+            "give more test rows; `pipeline score` compares the one with the training texts",
+        )
     search = _Search(scale_dim, k, device)
     rows = list(sample_rows(len(labels), sample, samples))
     found = search.classify_samples(embeddings, labels, rows)

@@ -15,7 +15,7 @@ from pipeline.evaluation.scores import Interval, to_json
 from pipeline.evaluation.statistics import sign
 
 LEVEL = 0.05
-"""Adjusted p below which a sentence says "beats"."""
+"""Adjusted p below which a sentence says "beats", if `Comparison.interval` excludes zero too."""
 UNTRAINED = {
     "features*": "the features as they are (features*)",
     "centred*": "the features less their mean (centred*)",
@@ -103,6 +103,9 @@ class Comparison:
         low, high = self.texts_ci95 if self.ci95 is None else self.ci95
         if self.p_holm is not None and self.p_holm >= LEVEL:
             return f"{equal}: {points(self.mean_difference, (low, high))}, n={self.n}, p={self.p_holm:.2g} (Holm)"
+        if self.p_holm is not None and not self.leader:
+            found = points(self.mean_difference, self.interval)
+            return f"{equal}: {found} over seeds and texts, n={self.n}; over seeds alone p={self.p_holm:.2g} (Holm)"
         ahead = self.mean_difference >= 0
         first, second = (self.a, self.b) if ahead else (self.b, self.a)
         low, high = (low, high) if ahead else (-high, -low)

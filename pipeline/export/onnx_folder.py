@@ -41,7 +41,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file({tokenizer})
-tokenizer.enable_truncation({max_length})
+tokenizer.enable_truncation({truncation})
 tokenizer.enable_padding({padding})
 session = onnxruntime.InferenceSession({model})
 batch = tokenizer.encode_batch([{prompt} + text for text in ["first text", "second text"]])
@@ -116,8 +116,10 @@ def write_onnx(folder: Path, source: Path, run: Run, name: str) -> None:
         ) from error
     pad_id, pad_token = model.tokenizer.pad_token_id or 0, model.tokenizer.pad_token or "[PAD]"
     padding = f"pad_id={pad_id}, pad_token={code_literal(pad_token)}"
-    tokenizer = Tokenizer.from_file(str(source / TOKENIZER))  # its own limits may be others than the model's
-    tokenizer.enable_truncation(run.record["features"]["max_length"])
+    # as transformers made it by the settings beside the file; its own limits may be others than the model's
+    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    limit, side = int(run.record["features"]["max_length"]), model.tokenizer.truncation_side
+    tokenizer.enable_truncation(limit, direction=side)
     tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token)
     tokenizer.save(str(folder / TOKENIZER))
     card = _CARD.format(
@@ -126,7 +128,7 @@ def write_onnx(folder: Path, source: Path, run: Run, name: str) -> None:
         inputs=width,
         tokenizer=code_literal(f"{name}/{TOKENIZER}"),
         model=code_literal(f"{name}/{MODEL}"),
-        max_length=run.record["features"]["max_length"],
+        truncation=str(limit) if side == "right" else f"{limit}, direction={code_literal(side)}",
         padding=padding,
         prompt=code_literal(run.record["prompt"]),
         first=outputs[0],
@@ -146,9 +148,12 @@ def check_onnx(
     runtime = extras.needed("onnxruntime")
     model, head, dims = load_folder(source), run.load(), list(run.record["dims"])
     names = [f"embedding_{dim}" for dim in dims]
-    batch = model.tokenizer([run.record["prompt"] + text for text in texts], padding=True, truncation=True,
-                            max_length=int(run.record["features"]["max_length"]), return_tensors="np")  # fmt: skip
-    tokens = {name: batch[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    batch = tokenizer.encode_batch([run.record["prompt"] + text for text in texts])
+    tokens = {
+        "input_ids": np.array([text.ids for text in batch]),
+        "attention_mask": np.array([text.attention_mask for text in batch]),
+    }
     whole = _session(runtime, folder / MODEL).run(names, tokens)
     alone = _session(runtime, folder / HEAD).run(names, {"features": features})
     traced, own = 0.0, 0.0

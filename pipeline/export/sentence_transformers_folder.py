@@ -95,7 +95,11 @@ def write_folder(folder: Path, run: Run, backbone: Backbone, files: Path, card: 
     description = run.record["features"]
     write_json(
         folder / "sentence_bert_config.json",
-        {"max_seq_length": backbone.max_length, "model_kwargs": {"dtype": "float32"}},
+        {
+            "max_seq_length": backbone.max_length,
+            **({"do_lower_case": True} if backbone.lowercase else {}),
+            "model_kwargs": {"dtype": "float32"},
+        },
     )
     write_json(folder / "config_sentence_transformers.json", _settings(run.record["prompt"]))
     (folder / POOLING_FOLDER).mkdir()

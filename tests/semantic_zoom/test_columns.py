@@ -124,7 +124,7 @@ def test_what_is_no_label_is_refused(labels):
 
 def test_one_name_of_levels_is_no_list_of_letters():
     assert label_frame(["a", "b"], 2, "topic").columns == ["topic"]
-    with pytest.raises(DataError, match="2 levels are named"):
+    with pytest.raises(DataError, match="labels of 2 levels for the levels"):
         label_frame([("a", "b"), ("a", "c")], 2, "ab")
 
 

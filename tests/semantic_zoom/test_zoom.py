@@ -137,6 +137,22 @@ def test_what_does_not_fit_is_refused_by_row_or_name(store, texts, labels, words
     assert caught.value.remedy
 
 
+def test_labels_under_two_parents_are_told_by_their_places_and_by_what_python_can_do(store):
+    with pytest.raises(DataError, match=r"'i' under 'x' \(row 0\), 'y' \(row 2\)") as caught:
+        Zoom.fit(["a", "b", "c"], [["x", "i"], ["x", "j"], ["y", "i"]], store=store)
+    assert "from coarse to fine" in caught.value.remedy
+    assert "--" not in caught.value.remedy
+
+
+def test_what_is_passed_beside_texts_is_looked_at(store):
+    options = {"method": "lda", "store": store}
+    assert Zoom.fit(TEXTS, PATHS, device=torch.device("cpu"), **options).levels == ("level0", "level1")
+    with pytest.raises(DataError, match="validation holds no texts"):
+        Zoom.fit(TEXTS, PATHS, validation=([], []), **options)
+    with pytest.raises(HeadsError, match="unknown head preset 'papre'"):
+        Zoom.fit(TEXTS, PATHS, head="papre", **options)
+
+
 def test_no_prefix_is_refused(zoom):
     with pytest.raises(HeadsError, match="65, which is no prefix: there are 64, 128, 192, 256"):
         zoom.encode(NEW, dim=65)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import DataError, Description, load, read_texts
+from data.checks import FILL_DOWN
 from data.files.records import lines_above
 
 TOPICS = {"sport": ("tennis", "chess"), "food": ("bread", "soup")}
@@ -76,6 +77,26 @@ def test_sheets_of_excel_title_and_notes_aside(tmp_path):
     dataset = load(str(tmp_path / "a.xlsx"))
     assert same(dataset)
     assert any("left out: 'Notes'" in note for note in dataset.warnings)
+
+
+def test_merged_cells_of_excel_are_told(tmp_path):
+    book = xlsxwriter.Workbook(tmp_path / "a.xlsx")
+    sheet = book.add_worksheet()
+    sheet.write_row(0, 0, ["area", "topic", "description"])
+    for number in range(24):
+        sheet.write_row(number + 1, 2, [f"a description of thing {number}"])
+    for first in (1, 13):
+        sheet.merge_range(first, 0, first + 11, 0, f"area {first}")
+    for first in (1, 7, 13, 19):
+        sheet.merge_range(first, 1, first + 5, 1, f"topic {first}")
+    book.close()
+    path = str(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="look like labels") as found:
+        load(path)
+    assert FILL_DOWN in found.value.remedy
+    with pytest.raises(DataError, match="no label in column area") as found:
+        load(path, levels=("area", "topic"))
+    assert FILL_DOWN in found.value.remedy
 
 
 @pytest.mark.parametrize(

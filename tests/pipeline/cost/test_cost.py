@@ -162,6 +162,10 @@ def test_cost_counts_without_weights_and_without_an_embed(pipeline, small_csv, t
     assert "no two of the 4 training rows" in refused
 
 
+def test_a_closed_form_has_no_steps_to_count(fitted):
+    assert "lda is a closed form" in fitted.fails("cost", "--methods", "v5,lda", "--no-measure")
+
+
 def test_cost_of_what_embed_used_last_is_measured(fitted):
     found = fitted.json("cost", "--methods", "mrl")
     assert found["speed"]["texts"] == len({row[0] for row in rows()})

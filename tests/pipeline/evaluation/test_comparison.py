@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -85,6 +87,20 @@ class TestSentences:
         assert (row.n, row.p, row.ci95) == (2, None, None)
         assert "beats" not in row.sentence()
         assert "too few seeds to test" in row.sentence()
+
+    def test_claim_no_win_that_other_texts_may_undo(self):
+        """Two of forty texts are the whole difference, the same two whatever the seed."""
+        given = []
+        for seed in (1, 2, 3, 4, 5):
+            one = predicted(np.ones((4, 2)), texts=40, seed=seed)
+            other = one.predicted.copy()
+            other[:, [3, 7, *([11] if seed == 1 else [])], 1] ^= 1
+            given += [Entry("v5", seed, one), Entry("mrl", seed, replace(one, predicted=other))]
+        row = next(row for row in compare(given) if (row.level, row.prefix) == (1, 1))
+        assert row.p_holm < 0.05
+        assert row.leader == 0
+        assert row.sentence().startswith("no significant difference between v5 and mrl on level 1 at 64 dims: +5.5 ")
+        assert "over seeds alone p=" in row.sentence()
 
     def test_name_the_winner_whichever_side_it_stands_on(self):
         rows = compare(entries(THREE, texts=4000))

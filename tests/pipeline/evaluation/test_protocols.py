@@ -282,6 +282,7 @@ class TestRecord:
         lambda x, y: score_embeddings(x, y[:-1], x, y),
         lambda x, y: score_embeddings(x, y, x[:0], y[:0]),
         lambda x, y: leave_one_out(x, y[:, 0]),
+        lambda x, y: leave_one_out(x[:1], y[:1]),
         lambda x, y: gallery_grid(x, y, x, y, sizes=[31]),
         lambda x, y: gallery_grid(x, y, x, y, sizes=[0]),
     ],

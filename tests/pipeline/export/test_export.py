@@ -261,6 +261,39 @@ def test_the_onnx_tokenizer_itself_cuts_where_the_model_does(in_float32):
     assert len(tokenizer.encode("word").ids) == 3
 
 
+TOKENIZER_SETTINGS = {
+    "cased": {"tokenizer_config.json": {"do_lower_case": False}},
+    "lower case by the model": {
+        "tokenizer_config.json": {"do_lower_case": False, "strip_accents": False},
+        "sentence_bert_config.json": {"do_lower_case": True},
+    },
+    "cut on the left": {"tokenizer_config.json": {"truncation_side": "left"}},
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZER_SETTINGS)
+def test_what_the_files_beside_the_tokenizer_say_goes_along(pipeline, tmp_path, small_csv, name):
+    """Texts of the dataset are in lower case and short: the check of the export alone would see none of it."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(cache.resolve("minilm").source, checkpoint)
+    for file, change in TOKENIZER_SETTINGS[name].items():
+        found = json.loads((checkpoint / file).read_text())
+        (checkpoint / file).write_text(json.dumps({**found, **change}))
+    pipeline.json("embed", small_csv, "--backbone", checkpoint, "--dtype", "float32", "--store-dtype", "float32")
+    (run,) = pipeline.json("fit-head", "--method", "lda")["runs"]
+    folders = {kind: tmp_path / kind for kind in ("sentence-transformers", "onnx")}
+    for kind, folder in folders.items():
+        pipeline.json("export", "--format", kind, "--output", folder)
+    texts = ["How Much MONEY is in my Savings", "Größe ÜBER Straße", f"first of all {LONG} and at last a hotel in Oslo"]
+    expected = own(pipeline, run["id"], texts, store_dtype="float32")
+    given = plain(folders["sentence-transformers"]).encode(texts, truncate_dim=64, normalize_embeddings=True)
+    assert np.abs(given - expected[64]).max() < 1e-5
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    run_alone(ONNX, tmp_path, python="ONNX_PYTHON")
+    with np.load(tmp_path / "found.npz") as found:
+        assert np.abs(found["embedding_64"] - expected[64]).max() < 1e-5
+
+
 def test_the_onnx_head_alone_maps_features(in_float32):
     import onnxruntime
 
