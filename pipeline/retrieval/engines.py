@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -142,13 +143,8 @@ def time_engines(
             step(f"engine {kind}, {dim} dims")
             seconds, size, ask = _ready(kind, documents)
             for count in chosen:
-
-                def filtered(queries: Tensor, ask: Ask = ask, count: int = count) -> Tensor:
-                    return ask(queries, count).to(full.device)
-
-                def both(queries: Tensor, filtered: Callable[[Tensor], Tensor] = filtered) -> Tensor:
-                    return _reranked(queries, full, filtered(queries))
-
+                filtered = partial(_filtered, ask, count, full)
+                both = partial(_reranked, filtered, full)
                 best = both(asked)
                 rows.append(
                     Engine(
@@ -192,8 +188,13 @@ def _found(exact: Tensor, kept: Tensor) -> float:
     return float(torch.stack(shares).mean())
 
 
-def _reranked(queries: Tensor, full: Stored, kept: Tensor) -> Tensor:
-    """Best rows of each query among those kept, nearest first; -1 is no document."""
+def _filtered(ask: Ask, count: int, full: Stored, queries: Tensor) -> Tensor:
+    return ask(queries, count).to(full.device)
+
+
+def _reranked(filtered: Callable[[Tensor], Tensor], full: Stored, queries: Tensor) -> Tensor:
+    """Best rows of each query among those that the filter keeps, nearest first; -1 is no document."""
+    kept = filtered(queries)
     rows = kept.clamp(min=0)
     similarities = rerank(queries, full, rows).masked_fill(kept < 0, -torch.inf)
     return kept.gather(1, keys_of(similarities, rows).topk(min(TOP, kept.shape[1]), dim=1).indices)
