@@ -59,7 +59,7 @@ def build(folder: Path, rows: int, width: int) -> None:
     source = DatasetSource(str((folder / FILE).resolve()))
     made = Artifacts(folder / ARTIFACTS)
     backbone = BackboneSource(NAME, f"given:{NAME}", "")
-    made.remember(Current(source, "million", backbone, {"0": store.folder.name}))
+    made.remember(Current(source, made.load_dataset(source).id, backbone, {"0": store.folder.name}))
 
 
 def _description(width: int, digest: str) -> dict[str, object]:

@@ -11,6 +11,7 @@ to all processes at once: the pool's owner receives it and asks them to end, onc
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import pickle
 import signal
@@ -232,6 +233,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _run(work: Callable[..., Any], device: str, connection: Connection) -> None:
     """Be a process of a pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(50_000)  # importing torch makes objects that stay: at 700 they are looked through often
     channel = Channel(connection)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, _interrupt)
@@ -241,6 +243,7 @@ def _run(work: Callable[..., Any], device: str, connection: Connection) -> None:
                 channel.send(Finished(work(channel, *arguments)))
         except Exception as error:
             channel.send(_last_message(error, device))
+    gc.freeze()  # the interpreter need not look through all that is left before it ends: 0.4 s with torch
 
 
 def _last_message(error: Exception, device: str) -> ProcessFailed | JobFailed:

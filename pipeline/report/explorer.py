@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import data
+from cache.workers import threads_each
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.report.html import isolated
 from pipeline.report.tsne import MOVES, Points, layout, principal_plane, rotation
@@ -32,6 +33,8 @@ DRAWING = 2  # a change in how maps are drawn gets another number: what was kept
 MOST_TEXTS = 20_000
 MOST_POINTS, MOST_METHODS, LEAST_METHODS = 30_000, 6, 2
 """Methods have a map as long as all maps together have this many points; never fewer than two, never more than six."""
+_MANY_POINTS = 1000
+"""From so many on, maps are laid out in several threads."""
 NEAREST = 10
 PACKED_BYTES = (3 * NEAREST + 4) * 4 / 3
 """Bytes of one text, prefix and method on the page."""
@@ -158,7 +161,8 @@ def _maps(scorables: Mapping[str, Scorable], shown: Ints, progress: Callable[[in
     kept = {name: one.folder / f"map-{NEAREST}-{DRAWING}.npz" for name, one in scorables.items() if one.folder}
     maps: dict[str, _Map] = {}
     drawn = {}
-    with ThreadPoolExecutor() as pool:
+    # few points: a step's operations take microseconds, and threads wait for one another longer than they work
+    with ThreadPoolExecutor(1 if len(shown) < _MANY_POINTS else threads_each(1)) as pool:
         for name, scorable in scorables.items():
             found = None if name not in kept else _read_map(kept[name])
             own = tuple(dict.fromkeys(min(dim, scorable.dims[-1]) for dim in dims))

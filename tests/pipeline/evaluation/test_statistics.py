@@ -85,6 +85,14 @@ class TestBootstrap:
         expected = [reference(column, query_index, 4000) for column in values.T]
         np.testing.assert_allclose(found, expected, atol=0.008)
 
+    @pytest.mark.parametrize("largest", [1, 1 << 20])
+    def test_whole_outcomes_are_summed_as_exactly_as_fractions(self, largest):
+        query_index = np.repeat(np.arange(40), 3)
+        whole = np.random.default_rng(0).integers(0, largest + 1, size=(120, 2)).astype(float)
+        ends = statistics.bootstrap_interval(whole, query_index, span=(0.0, largest))
+        halves = statistics.bootstrap_interval(whole / 2 + 0.25, query_index, span=(0.25, largest / 2 + 0.25))
+        np.testing.assert_allclose(ends, 2 * (halves - 0.25), rtol=0, atol=1e-8)
+
     def test_a_column_has_the_same_interval_alone_and_among_others(self):
         rng = np.random.default_rng(9)
         values, query_index = rng.integers(-1, 2, (900, 40)) / 3, rng.integers(0, 200, 900)
