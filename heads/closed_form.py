@@ -34,7 +34,7 @@ SHRINKAGES = (0.1, 0.3, 0.7, 0.9)
 POWER = 0.15
 TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 
-_FOLDS = 3
+_FOLDS = 5  # of three, classes of two rows would lose what their spread is known by
 _ONE_WAY = 0.5  # mean cosine of two rows above which features mostly point one way
 _BLOCK = 4096  # rows added up at a time
 _GALLERY, _QUERIES = 4000, 500  # rows that a shrinkage is judged on
