@@ -23,7 +23,7 @@ from torch import Tensor
 
 from heads.errors import HeadsError
 from heads.network import linear
-from heads.training.inputs import Inputs, checked_features, checked_inputs
+from heads.training.inputs import Inputs, checked_features, checked_inputs, labels_of
 from heads.training.validation import FEWEST, folds_of
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
@@ -102,7 +102,9 @@ def fit_logistic(
         begin = problem.path([c for c in penalties if c <= best])[best]
         reason = f"C = {best:g} by {_FOLDS}-fold cross-validation on {len(own):,} training rows"
     weights, bias = problem.solve(best, begin, _LAST_STEPS)
-    return LogisticRegression(weights.cpu().numpy(), bias.cpu().numpy(), inputs.named(paths), best, scored, reason)
+    return LogisticRegression(
+        weights.cpu().numpy(), bias.cpu().numpy(), labels_of(paths, inputs.names), best, scored, reason
+    )
 
 
 def _cross_validated(

@@ -80,9 +80,10 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
         )
     hidden_size, layers = text.count("hidden_size"), text.count("num_hidden_layers")
     weights = weight_files(folder, backbone)
+    dense = [folder / where / "model.safetensors" for where in backbone.dense]
+    for path in (*weights, *dense):
+        _check_whole(path)
     if (origin := JsonObject.read(folder / ORIGIN_FILE)) is not None:  # all that a GGUF file holds is told by its bytes
-        for path in weights:
-            _check_whole(path)
         shape = {"hidden_size": hidden_size, "num_hidden_layers": layers}
         return Content(shape, {"gguf": str(origin.text("sha256"))}, {}, hidden_size, layers)
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
@@ -92,9 +93,6 @@ def read_content(folder: Path, backbone: Backbone, root: Path) -> Content:
         )
     if tokenizer[0].name == "tokenizer.json":
         tokenizer = tokenizer[:1]
-    dense = [folder / where / "model.safetensors" for where in backbone.dense]
-    for path in (*weights, *dense):
-        _check_whole(path)
     hashes = _hashes([*weights, *tokenizer, *dense], root)
     further: dict[str, Any] = {}
     digest = _tokenizer_digest(folder, backbone, [hashes[path] for path in tokenizer], root)

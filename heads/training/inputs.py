@@ -42,10 +42,6 @@ class Inputs:
     shrinkage: float | None = None
     scatter: Scatter | None = None
 
-    def named(self, numbers: np.ndarray) -> np.ndarray:
-        """Labels as they were given, of class numbers int64 [n, L]."""
-        return labels_of(numbers, self.names)
-
     @property
     def complete(self) -> bool:
         """Whether every training row has a label on every level."""
