@@ -9,6 +9,7 @@ device, fused kernels where enough is to come, features that travel to the host 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -106,7 +107,7 @@ class Encoder:
         kinds = (torch.float16 if name == "float16" else torch.float32 for name in store_dtypes)
         parts = [features.abs().amax(dim=-1), *(layer.to(kind) for layer, kind in zip(features, kinds, strict=True))]
         if not features.is_cuda:
-            return lambda: Fetched(parts[0].numpy(), [part.numpy() for part in parts[1:]])
+            return partial(Fetched, parts[0].numpy(), [part.numpy() for part in parts[1:]])
         hosts = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
         for host, part in zip(hosts, parts, strict=True):
             host.copy_(part, non_blocking=True)
