@@ -67,8 +67,8 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     components. Options from --levels on go with --embeddings of a --dataset that was not embedded here.
     """
     from pipeline.evaluation.score import PROTOCOLS
-    from pipeline.stages.with_progress import grid_stage, score_stage, show_scores
-    from pipeline.terminal.tables import grid_table
+    from pipeline.stages.with_progress import grid_stage, score_stage
+    from pipeline.terminal.tables import grid_table, score_table, steerability_lines
 
     _check_usage(runs, options)
     scored, beside = _embeddings(session, options) if options["embeddings"] else _runs(session, runs, options)
@@ -83,7 +83,9 @@ def COMMAND(session: Session, runs: tuple[str, ...], protocol: str, **options: A
     baselines = score_stage(session, beside, protocols, options["k"])
     for name in protocols:
         chosen = [record for record in (*scores, *baselines) if record.protocol == name]
-        show_scores(session, chosen, levels)
+        session.console.show(score_table(chosen, levels))
+        for line in steerability_lines([one for one in chosen if not one.identity.untrained]):
+            session.console.show(line)
         if options["k"] > chosen[0].gallery:
             session.console.say(f"--k {options['k']}: all {chosen[0].gallery:,} texts that there are to search vote")
         if options["errors"]:

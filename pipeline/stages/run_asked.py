@@ -40,17 +40,15 @@ def run_asked(session: Session, options: Mapping[str, Any], among: Sequence[Run]
         among = runs_by_id(session.artifacts, [run_id])
     elif among is None:
         among = runs_asked(session.artifacts, options["dataset"], options["backbone"], options.get("layer"))
-    run, why = advised_run(among, method, seed)
-    session.console.say(chosen_line(run, among, method, seed, why))
+    left = matching(among, method, seed)
+    run, why = advised_run(left)
+    flags = [*(["--method"] if method is None else []), *(["--seed"] if seed is None else []), "--run"]
+    session.console.say(chosen_line(run, left, why, ", ".join(flags)))
     return run
 
 
-def advised_run(runs: Sequence[Run], method: str | None, seed: int | None) -> tuple[Run, str]:
-    """The run that the options leave and its predictions advise, and why it is taken, in a few words ("" if alone).
-
-    :raises PipelineError: if none is left.
-    """
-    left = matching(runs, method, seed)
+def advised_run(left: Sequence[Run]) -> tuple[Run, str]:
+    """The run that its predictions advise, and why it is taken, in a few words ("" if alone)."""
     if len(left) == 1:
         return left[0], ""
     named = names([run.record for run in left])
@@ -126,16 +124,13 @@ def first_run(runs: Sequence[Run]) -> Run:
     )
 
 
-def chosen_line(run: Run, runs: Sequence[Run], method: str | None, seed: int | None, why: str) -> str:
-    """One line: the run that is taken, why, and what else the options left."""
-    left = [other for other in matching(runs, method, seed) if other.id != run.id]
+def chosen_line(run: Run, left: Sequence[Run], why: str, flags: str) -> str:
+    """One line: the run that is taken, why, and what else the options left, which `flags` would name."""
+    others = [other for other in left if other.id != run.id]
     seeded = "" if run.closed_form else f", seed {run.seed}"
     said = f"run {run.id}: {run.method}, {run.record['head']} head{seeded}, of {run.record['dataset']}"
     said += f" ({why})" if why else ""
-    if not left:
-        return said
-    options = [*(["--method"] if method is None else []), *(["--seed"] if seed is None else []), "--run"]
-    return f"{said}; also trained: {listed(left)} ({', '.join(options)})"
+    return f"{said}; also trained: {listed(others)} ({flags})" if others else said
 
 
 def listed(runs: Sequence[Run]) -> str:

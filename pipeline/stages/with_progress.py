@@ -18,7 +18,6 @@ from pipeline.stages.parallel import do_points, fit_at_once, processes_for, unsc
 from pipeline.stages.sweep import Grid, LoadedFeatures, Swept, do_point, points, to_do
 from pipeline.terminal.command import Session
 from pipeline.terminal.console import duration
-from pipeline.terminal.tables import score_table, steerability_lines
 from pipeline.workspace.features import LabelledFeatures, labelled_features, runs_of
 from pipeline.workspace.runs import Run, usable
 
@@ -130,13 +129,6 @@ def grid_stage(session: Session, scorables: Sequence[Scorable], sizes: Sequence[
     return cells
 
 
-def show_scores(session: Session, scores: Sequence[Score], levels: Sequence[str]) -> None:
-    """The table of one protocol's scores, and below it the steerability of all but the untrained baselines."""
-    session.console.show(score_table(scores, levels))
-    for line in steerability_lines([record for record in scores if not record.identity.untrained]):
-        session.console.show(line)
-
-
 def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str, k: int = 5) -> list[Entry]:
     """Every prediction of every run under one protocol, shown as it comes."""
     with session.console.progress(f"predicting, {protocol}") as bar:
@@ -150,17 +142,12 @@ def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str
 def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:
     """The runs trained on these features; those whose heads are damaged are named and left out.
 
-    :raises PipelineError: if there are none.
+    :raises PipelineError: if there are none; what it says to do works as printed.
     :raises heads.HeadsError: if no head can be loaded.
     """
     found = usable(runs_of(session.artifacts, features, methods), session.console.say)
-    if not found:
-        raise _no_run(session, features, methods)
-    return found
-
-
-def _no_run(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> PipelineError:
-    """The error for features without a run, or without one of some methods; what it says to do works as printed."""
+    if found:
+        return found
     id_ = features.dataset.id
     others = ", ".join(dict.fromkeys(run.method for run in runs_of(session.artifacts, features)))
     known = bool(session.artifacts.ids_answering(id_))
@@ -170,7 +157,7 @@ def _no_run(session: Session, features: LabelledFeatures, methods: Sequence[str]
         f"--backbone {features.store.folder.name}"
     )
     what = f"of {' or '.join(methods)} " if methods and others else ""
-    return PipelineError(
+    raise PipelineError(
         f"no run {what}was trained on {id_} with these features of {features.backbone}"
         + ("" if known else ": its texts or labels have changed since it was embedded, or its name or options"),
         f"name one of these methods: {others}; or train: {train}" if what else f"train first: {train}",
