@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.table import Table
 
 from pipeline.terminal.command import Session, command
 from pipeline.terminal.options import dataset_argument, force_option, loading_options, source_of, split_loading
 from pipeline.workspace.artifacts import DatasetSource, lasting_source
+
+if TYPE_CHECKING:
+    from data.summary import Spread, Summary
 
 
 @command("list", example="pipeline data list")
@@ -41,7 +45,6 @@ def show_dataset(
     """
     import cache
     import data
-    from pipeline.terminal.tables import dataset_lines
 
     loading, _ = split_loading(options)
     asked = source_of(datasets, loading)
@@ -68,6 +71,38 @@ def show_dataset(
     for warning in loaded.warnings:
         session.console.say(warning)
     return summary.to_dict()
+
+
+def dataset_lines(summary: Summary) -> list[str | Table]:
+    """What a dataset is made of: rows, levels with their entropies, balance, lengths, duplicates."""
+    splits = ", ".join(f"{split} {rows:,}" for split, rows in summary.splits.items())
+    lines: list[str | Table] = [f"{summary.id}: {summary.rows:,} rows ({splits})"]
+    if summary.out_of_scope:
+        lines.append("out of scope, left out: " + ", ".join(f"{s} {n:,}" for s, n in summary.out_of_scope.items()))
+    table = Table(
+        "level", "classes", "children per class", "rows per class", "balance", "bits", "bits given the level above"
+    )
+    for level in summary.levels:
+        children = _spread(level.branching) if level.branching else "-"
+        bits = f"H = {level.entropy:.2f}"
+        given = f"{level.conditional_entropy:.2f}"
+        table.add_row(
+            level.name, f"{level.classes:,}", children, _spread(level.rows), f"{level.balance:.3f}", bits, given
+        )
+    lines.append(table)
+    for unit, spread in summary.lengths.items():
+        lines.append(
+            f"{unit} per text: mean {spread.mean:.1f}, median {spread.median}, 95 % {spread.p95}, max {spread.max}"
+        )
+    lines.append(
+        f"{summary.distinct:,} distinct texts; {summary.duplicates:,} rows repeat one, {summary.in_two_splits:,} texts "
+        f"stand in two splits, {summary.contradictions:,} under different labels"
+    )
+    return lines
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"
 
 
 @command("check", example="pipeline data check my.csv --levels area,topic")

@@ -1,28 +1,20 @@
-"""The tables a person reads in the terminal, made of the records that `--json` prints.
-
-One run for a person: what determined it, how its training went, what it scored.
-"""
+"""The tables of scores and comparisons that a person reads in the terminal, made of what `--json` prints."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import mean, stdev
 from typing import Any
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from data.summary import Spread, Summary
 from pipeline.evaluation.gallery_size import SizeEffect
 from pipeline.evaluation.ranking import Comparison
 from pipeline.evaluation.scores import LevelScore, PrefixErrors, PrefixScore, Score, by_method
-from pipeline.terminal.console import duration
-from pipeline.workspace.runs import Run
 
-Record = Mapping[str, Any]
 _MOST_LEVELS = 4
 """Levels that the small table has room for in 80 columns."""
 
@@ -32,63 +24,6 @@ def table_of(title: str, columns: Iterable[str], left: int = 1, **looks: Any) ->
     table = Table(title=title, title_justify="left", caption_justify="left", **looks)
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < left else "right")
-    return table
-
-
-def run_tables(run: Run, history: Sequence[Record], scores: Sequence[Score]) -> Iterator[Table | str]:
-    """Facts, epochs, and the scores that are kept, protocol by protocol."""
-    yield _facts(run)
-    if history and not run.closed_form:  # which has no epoch
-        yield _epochs(run, history)
-    levels = run.record["levels"]
-    for _, group in groupby(scores, key=lambda score: (score.protocol, score.k)):
-        kept = list(group)
-        yield score_table(kept, levels)
-        yield from steerability_lines(kept)
-    if not scores:
-        where = f"--dataset {run.record['dataset']} --backbone {run.store}"
-        yield f"not scored yet: pipeline score {run.id} {where}"
-
-
-def _facts(run: Run) -> Table:
-    record = run.record
-    sizes = zip(record["levels"], record["classes"], strict=True)
-    spelled = {
-        "run": run.id,
-        "dataset": record["dataset"],
-        "levels": " > ".join(f"{len(classes):,} {level}" for level, classes in sizes),
-        "backbone": record["backbone"],
-        "layer": record["layer"],
-        "features": record["fingerprint"],
-        "prompt": record["prompt"] or "none",
-        "method": record["method"],
-        "head": f"{record['head']}, {record['parameters']:,} parameters",
-        "prefixes": f"{', '.join(map(str, record['dims']))} dims",
-        "seed": record["seed"],
-        "settings": ", ".join(f"{name} {value}" for name, value in record["hyperparameters"].items()),
-        "trained in": duration(record["seconds"]),
-        "folder": run.folder,
-    }
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in spelled.items():
-        table.add_row(name, Text(str(value)))
-    return table
-
-
-def _epochs(run: Run, history: Sequence[Record]) -> Table:
-    """Loss, learning rate and validation accuracies by epoch, the kept one marked."""
-    levels = run.record["levels"]
-    title = "training; accuracy of validation texts in %, full vector; * the epoch kept"
-    table = table_of(title, ("epoch", "loss", "learning rate", *levels), left=0)
-    for epoch in history:
-        kept = "*" if epoch["epoch"] == run.record["best_epoch"] else ""
-        accuracies = (epoch.get(f"accuracy_{level}") for level in range(len(levels)))
-        table.add_row(
-            f"{kept}{epoch['epoch']}", f"{epoch['loss']:.3f}", f"{epoch['lr']:.2g}",
-            *("-" if value is None else f"{value * 100:.1f}" for value in accuracies),
-        )  # fmt: skip
     return table
 
 
@@ -168,38 +103,6 @@ def _cell(values: Sequence[LevelScore]) -> str:
 def _percent(value: float) -> str:
     """One decimal; of 100 none, or three levels with their intervals would not fit 80 columns."""
     return f"{value:.1f}".replace("100.0", "100")
-
-
-def dataset_lines(summary: Summary) -> list[str | Table]:
-    """What a dataset is made of: rows, levels with their entropies, balance, lengths, duplicates."""
-    splits = ", ".join(f"{split} {rows:,}" for split, rows in summary.splits.items())
-    lines: list[str | Table] = [f"{summary.id}: {summary.rows:,} rows ({splits})"]
-    if summary.out_of_scope:
-        lines.append("out of scope, left out: " + ", ".join(f"{s} {n:,}" for s, n in summary.out_of_scope.items()))
-    table = Table(
-        "level", "classes", "children per class", "rows per class", "balance", "bits", "bits given the level above"
-    )
-    for level in summary.levels:
-        children = _spread(level.branching) if level.branching else "-"
-        bits = f"H = {level.entropy:.2f}"
-        given = f"{level.conditional_entropy:.2f}"
-        table.add_row(
-            level.name, f"{level.classes:,}", children, _spread(level.rows), f"{level.balance:.3f}", bits, given
-        )
-    lines.append(table)
-    for unit, spread in summary.lengths.items():
-        lines.append(
-            f"{unit} per text: mean {spread.mean:.1f}, median {spread.median}, 95 % {spread.p95}, max {spread.max}"
-        )
-    lines.append(
-        f"{summary.distinct:,} distinct texts; {summary.duplicates:,} rows repeat one, {summary.in_two_splits:,} texts "
-        f"stand in two splits, {summary.contradictions:,} under different labels"
-    )
-    return lines
-
-
-def _spread(spread: Spread) -> str:
-    return f"{spread.mean:.0f}" if spread.min == spread.max else f"{spread.mean:.1f} ({spread.min}-{spread.max})"
 
 
 def _spread_over(groups: Mapping[str, Sequence[Score]]) -> str:
