@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import heads
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry
 from pipeline.evaluation.embeddings import Scorable
@@ -19,7 +20,7 @@ from pipeline.stages.sweep import Grid, LoadedFeatures, Swept, do_point, points,
 from pipeline.terminal.command import Session
 from pipeline.terminal.console import duration
 from pipeline.workspace.features import LabelledFeatures, labelled_features, runs_of
-from pipeline.workspace.runs import Run, usable
+from pipeline.workspace.runs import Run
 
 
 def fit_line(method: str, fitted: Fitted, at_once: frozenset[str] = frozenset()) -> str:
@@ -137,6 +138,26 @@ def entries_stage(session: Session, scorables: Sequence[Scorable], protocol: str
             predicted.append(entry)
             bar.update(len(predicted), len(scorables), entry.method)
     return predicted
+
+
+def usable(runs: Sequence[Run], say: Callable[[str], None]) -> list[Run]:
+    """The runs whose heads are there and undamaged; each other one is named.
+
+    :raises heads.HeadsError: what is wrong with the first, if none is.
+    """
+    found, problems = [], []
+    for run in runs:
+        try:
+            if not heads.check(run.folder):
+                run.load()
+            found.append(run)
+        except heads.HeadsError as error:
+            problems.append(error)
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        say(f"{problem}; left out ({problem.remedy})")
+    return found
 
 
 def runs_to_judge(session: Session, features: LabelledFeatures, methods: Sequence[str] | None) -> list[Run]:

@@ -137,10 +137,8 @@ def read_record(
         record = typed(older(record) if older is not None else record, kind, "")
         tell(f"{path} {OLDER}", once=OLDER)
         return typing.cast(T, record)
-    except DamagedError as error:
-        raise DamagedError(path, error.what, again) from error
-    except TypeError as error:
-        raise DamagedError(path, str(error), again) from error
+    except (DamagedError, TypeError) as error:
+        raise DamagedError(path, getattr(error, "what", str(error)), again) from error
 
 
 def _undamaged(path: Path, record: Mapping[str, Any], kind: type[T], again: str) -> T:

@@ -11,8 +11,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -91,10 +91,7 @@ class RunKey:
     @property
     def id(self) -> str:
         """Content address, 12 hex digits."""
-        spelled = json.dumps(
-            [self.dataset, self.fingerprint, self.method, self.head, self.seed, list(self.hyperparameters)]
-        )
-        return hashlib.blake2b(spelled.encode(), digest_size=6).hexdigest()
+        return hashlib.blake2b(json.dumps(astuple(self)).encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -193,11 +190,8 @@ def read_run(folder: Path) -> Run:
             raise TypeError("record.dims, levels and classes do not belong together")
         closed_form = record["hyperparameters"].get("epochs") == 0
         return Run(folder, record, record["id"], record["method"], record["seed"], closed_form)
-    except NewerError:
-        raise
     except (DamagedError, TypeError) as error:
-        what = error.what if isinstance(error, DamagedError) else str(error)
-        raise DamagedError(path, what, _AGAIN) from error
+        raise DamagedError(path, getattr(error, "what", str(error)), _AGAIN) from error
 
 
 def whole_run(folder: Path) -> Run | None:
@@ -277,26 +271,6 @@ def runs_on(artifacts: Artifacts, dataset: str, backbone: str, methods: Sequence
     order = list(methods or heads.METHODS)
     found = [run for run in all_runs(artifacts, dataset, backbone) if run.method in order]
     return sorted(found, key=lambda run: (order.index(run.method), run.record["head"], run.seed, run.id))
-
-
-def usable(runs: Sequence[Run], say: Callable[[str], None] = tell) -> list[Run]:
-    """The runs whose heads are there and undamaged; each other one is named.
-
-    :raises heads.HeadsError: what is wrong with the first, if none is.
-    """
-    found, problems = [], []
-    for run in runs:
-        try:
-            if not heads.check(run.folder):
-                run.load()
-            found.append(run)
-        except heads.HeadsError as error:
-            problems.append(error)
-    if problems and not found:
-        raise problems[0]
-    for problem in problems:
-        say(f"{problem}; left out ({problem.remedy})")
-    return found
 
 
 def runs_by_id(artifacts: Artifacts, ids: Sequence[str]) -> list[Run]:

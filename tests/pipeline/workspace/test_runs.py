@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import heads
+from pipeline.stages.with_progress import usable
 from pipeline.workspace.records import marked
-from pipeline.workspace.runs import scan, usable, whole_run
+from pipeline.workspace.runs import scan, whole_run
 
 
 @pytest.fixture
