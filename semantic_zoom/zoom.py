@@ -182,11 +182,7 @@ class Zoom:
         :raises heads.HeadsError: if `dim` is no prefix.
         :raises cache.CacheError: if the backbone cannot be had, or is not the one that the head was trained on.
         """
-        self._check_dim(dim)
-        rows = text_list(texts)
-        if not rows:
-            return np.zeros((0, dim or self.dims[-1]), np.float32)
-        return self.head.embed(self._features(rows), dim=dim)
+        return self.head.embed(self._features(texts, dim), dim=dim)
 
     def predict(self, texts: Any, dim: int | None = None) -> list[Prediction]:
         """Label texts: of all paths of the label tree the most probable one, by the head's own classifiers.
@@ -196,11 +192,7 @@ class Zoom:
         :raises heads.HeadsError: if `dim` is no prefix.
         :raises cache.CacheError: as `encode`.
         """
-        self._check_dim(dim)
-        rows = text_list(texts)
-        if not rows:
-            return []
-        found = self.head.predict(self._features(rows), dim=dim)
+        found = self.head.predict(self._features(texts, dim), dim=dim)
         ends = (found.labels >= 0).sum(axis=1).tolist()
         return [
             Prediction(
@@ -311,15 +303,9 @@ class Zoom:
         return {}
 
     def _stored(self, dim: int) -> Any:
-        self._check_dim(dim)
         if dim not in self._prefixes:
             self._prefixes[dim] = stored(self.vectors, dim)
         return self._prefixes[dim]
-
-    def _check_dim(self, dim: int | None) -> None:
-        if dim is not None and dim not in self.dims:
-            known = ", ".join(map(str, self.dims))
-            raise heads.HeadsError(f"dim is {dim!r}, which is no prefix: there are {known}", "use one of these")
 
     def _level(self, level: int | str) -> int:
         count = len(self.levels)
@@ -330,10 +316,19 @@ class Zoom:
             return range(count)[level]
         raise DataError(f"no level {level!r}", f"use one of {', '.join(self.levels)}, or their numbers from 0")
 
-    def _features(self, texts: list[str]) -> Singles:
+    def _check_dim(self, dim: int | None) -> None:
+        if dim is not None and dim not in self.dims:
+            known = ", ".join(map(str, self.dims))
+            raise heads.HeadsError(f"dim is {dim!r}, which is no prefix: there are {known}", "use one of these")
+
+    def _features(self, texts: Any, dim: int | None) -> Singles:
+        self._check_dim(dim)
+        rows = text_list(texts)
+        if not rows:
+            return np.zeros((0, int(self.record["features"]["hidden_size"])), np.float32)
         from pipeline.stages.encode import features_as_trained  # brings the command line's own libraries
 
-        return features_as_trained(self.store, self.record, texts, self.record["backbone_source"])[0]
+        return features_as_trained(self.store, self.record, rows, self.record["backbone_source"])[0]
 
 
 def _tree(labels: pl.DataFrame) -> Hierarchy:
