@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +11,7 @@ import pytest
 
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
+from tests.pipeline.stages.conftest import start
 
 SMALL_GRID = ("--methods", "mrl", "--heads", "linear", "--epochs", "1")
 
@@ -36,22 +35,6 @@ def files_of(runs: list[Path]) -> dict[Path, tuple[int, bytes]]:
     """What a fit wrote, and when."""
     names = ("config.json", "head.safetensors", "history.parquet")
     return {run / name: ((run / name).stat().st_mtime_ns, (run / name).read_bytes()) for run in runs for name in names}
-
-
-def start(pipeline: Pipeline, *command: object, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=pipeline.cwd,
-        env={
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "PIPELINE_ARTIFACTS": str(pipeline.artifacts),
-            **environment,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_changed_label_costs_no_embedding_and_that_dataset_s_runs_alone(embedded, tmp_path):

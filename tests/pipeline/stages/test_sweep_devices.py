@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +15,10 @@ import pytest
 from pipeline.stages.sweep import Grid, LoadedFeatures, do_point, points
 from pipeline.workspace.artifacts import Artifacts
 from tests.pipeline.conftest import Pipeline
+from tests.pipeline.stages.conftest import start
 
 GRID = ("--methods", "v5,mrl", "--seeds", "1,2", "--heads", "paper,linear", "--lrs", "1e-4,1e-3", "--epochs", "1")
+SWEEP = ("-m", "pipeline.cli", "sweep", *GRID)
 ALL = 16
 
 
@@ -53,17 +53,6 @@ def processes_of(parent: int) -> list[int]:
         return []
 
 
-def start(pipeline: Pipeline, *arguments: str) -> subprocess.Popen:
-    environment = {
-        "HF_HUB_OFFLINE": "1",
-        "PIPELINE_ARTIFACTS": str(pipeline.artifacts),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "pipeline.cli", "sweep", *GRID, *arguments]
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=pipeline.cwd, env={**os.environ, **environment}, **output)
-
-
 def wait_for(condition) -> None:
     until = time.monotonic() + 120
     while not condition():
@@ -73,7 +62,7 @@ def wait_for(condition) -> None:
 
 @pytest.mark.slow
 def test_one_of_two_killed_costs_its_point_alone(embedded, alone):
-    sweep = start(embedded, "--devices", "cpu:2", "--json")
+    sweep = start(embedded, *SWEEP, "--devices", "cpu:2", "--json", OMP_NUM_THREADS="1")
     wait_for(lambda: files_of_runs(embedded) >= 4)
     child = processes_of(sweep.pid)[0]
     os.kill(child, signal.SIGSTOP)
@@ -96,7 +85,7 @@ def files_of_runs(pipeline: Pipeline) -> int:
 @pytest.mark.slow
 def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedded, alone):
     one, expected = alone
-    sweep = start(embedded, "--devices", "cpu:2")
+    sweep = start(embedded, *SWEEP, "--devices", "cpu:2", OMP_NUM_THREADS="1")
     wait_for(lambda: files_of_runs(embedded) >= 4)
     children = processes_of(sweep.pid)
     assert len(children) == 2
@@ -110,7 +99,7 @@ def test_killed_as_a_whole_it_goes_on_and_writes_the_bits_of_one_process(embedde
     assert (len(swept["runs"]), swept["trained"]) == (ALL, ALL - done)
     assert files_of(embedded) == files_of(one)
     assert table_of(swept).equals(table_of(expected))
-    again = start(embedded, "--devices", "cpu:2", "--json")
+    again = start(embedded, *SWEEP, "--devices", "cpu:2", "--json", OMP_NUM_THREADS="1")
     spawned = []
     while again.poll() is None:
         spawned += processes_of(again.pid)
