@@ -70,7 +70,7 @@ def _model(
     import cache
     from pipeline.evaluation.embeddings import run_scorable
     from pipeline.evaluation.score import PROTOCOLS, score
-    from pipeline.export.finished import facts_of, finished_model, note
+    from pipeline.export.finished import MODEL_FORMAT, facts_of, finished_model, note
     from pipeline.export.head_modules import is_linear
     from pipeline.export.model_card import card_text
     from pipeline.export.onnx_folder import check_onnx, write_onnx
@@ -78,7 +78,7 @@ def _model(
     from pipeline.terminal import extras
     from pipeline.workspace.outputs import check_output
 
-    facts = facts_of(run, kind, {})
+    facts = facts_of(run, kind, {"model": MODEL_FORMAT})
     if done := finished_model(output, facts):
         session.console.show(f"{output}: complete already, of the same run")
         return {**done, "path": str(output)}

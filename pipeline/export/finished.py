@@ -17,6 +17,8 @@ from pipeline.workspace.records import DamagedError, content_of, file_digest, re
 from pipeline.workspace.runs import Run
 
 EXPORT = "export.json"
+MODEL_FORMAT = 2
+"""A change in what a model's folder computes gets another number: what was written before is not called complete."""
 
 
 @dataclass(frozen=True)

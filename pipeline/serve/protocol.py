@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,15 +83,20 @@ def _texts(given: Any, limits: Limits) -> tuple[str, ...]:
     if len(texts) > limits.texts:
         raise RequestError(400, f"input has {len(texts):,} texts, at most {limits.texts:,} go at once", param="input")
     for place, text in enumerate(texts):
-        if isinstance(text, int | list):
+        if isinstance(text, int | list) and not isinstance(text, bool):
             raise RequestError(
                 400, f"input[{place}] holds token ids, and the tokenizer here is another one: send text", param="input"
             )
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not any(map(_is_seen, text)):
             raise RequestError(400, f"input[{place}] is not a text", param="input")
         if not _is_unicode(text):
             raise RequestError(400, f"input[{place}] is not Unicode text (a lone surrogate)", param="input")
     return tuple(texts)
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a character is neither white space nor control or format, as everywhere that texts are read."""
+    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,10 +1,13 @@
 """An export called again: its own work is done or finished, anything else is left as it is."""
 
+import json
 import os
 from pathlib import Path
 
 import polars as pl
 import pytest
+
+from pipeline.workspace.records import write_record
 
 EXPORT = ("export", "--method", "v5", "--seed", "1", "--format")
 
@@ -29,6 +32,15 @@ def test_a_complete_model_is_done_and_a_changed_one_is_named(kind, fitted, tmp_p
     assert f"{config} is damaged" in fitted.fails(*EXPORT, kind, "--output", model)
     config.unlink()
     assert f"{config} is damaged: it is missing" in fitted.fails(*EXPORT, kind, "--output", model)
+
+
+def test_a_model_of_an_earlier_release_that_computed_otherwise_is_not_called_complete(fitted, tmp_path):
+    made = (*EXPORT, "sentence-transformers", "--output", tmp_path / "model")
+    fitted.json(*made)
+    noted = json.loads((tmp_path / "model" / "export.json").read_text())
+    facts = {name: value for name, value in noted["facts"].items() if name != "model"}
+    write_record(tmp_path / "model" / "export.json", {**{n: noted[n] for n in ("files", "result")}, "facts": facts})
+    assert f"{tmp_path / 'model'} is a folder that is already there" in fitted.fails(*made)
 
 
 def test_vectors_are_made_again_from_the_same_run_only(fitted, tmp_path):

@@ -36,6 +36,12 @@ def test_a_request_is_read_or_refused_by_its_field(fields):
     assert asked.dim in DIMS
 
 
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "\x00", "\ufeff\x1b "])
+def test_what_nobody_sees_is_no_text_here_either(text):
+    with pytest.raises(RequestError, match=r"input\[1\] is not a text"):
+        read_request(json.dumps({"input": ["a", text]}).encode(), "m", DIMS, LIMITS)
+
+
 def test_a_path_ends_where_the_head_says():
     paths, sure = np.array([[1, 2], [0, -1]]), np.array([[0.75, 0.5], [1, np.nan]], np.float32)
     reply = labels_reply(paths, sure, ("top", "leaf"), (("a", "b"), ("a0", "b0", "b1")), "m", 5)
