@@ -53,9 +53,14 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
     from pipeline.report.collect import reproduced_path
     from pipeline.stages.with_progress import entries_stage, features_of, fit_stage, grid_stage
     from pipeline.terminal.tables import size_table
-    from pipeline.workspace.records import write_json, write_record
+    from pipeline.workspace.outputs import check_kept, check_output
+    from pipeline.workspace.records import keep, write_json, write_record
 
     features = features_of(session, options)
+    if output is not None:
+        check_output(output, own=True)
+    kept = reproduced_path(session.artifacts, features)
+    check_kept(kept)
     runs = fit_stage(session, features, ("v5", "mrl"), options)
     scorables = [run_scorable(run, features) for run in runs]
     closed = fit_stage(session, features, ("lda",), {**options, **_ITS_OWN, "seeds": options["seeds"][:1]})
@@ -81,7 +86,7 @@ def COMMAND(session: Session, corpus_size: int | None, output: Path | None, **op
         seeds = sorted({run.seed for run in runs})
         write_json(output, {**_about(features, str(runs[0].record["head"]), seeds), **result})
         session.console.say(f"written: {output}")
-    write_record(reproduced_path(session.artifacts, features), {**result, "runs": [run.id for run in runs]})
+    keep(lambda: write_record(kept, {**result, "runs": [run.id for run in runs]}), kept)
     return result
 
 

@@ -67,8 +67,8 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     from pipeline.retrieval.results import results_of
     from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables, sentences
     from pipeline.stages.with_progress import features_of, runs_to_judge
-    from pipeline.workspace.outputs import check_output
-    from pipeline.workspace.records import write_record
+    from pipeline.workspace.outputs import check_kept
+    from pipeline.workspace.records import keep, write_record
 
     features = features_of(session, options)
     runs, device = runs_to_judge(session, features, options["methods"]), device_of(options["device"])
@@ -79,7 +79,7 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     sizes = tuple(sorted(options["corpus_size"] or (len(features.dataset.split_rows("train")),)))
     plan = _plan(session, scorables, sizes, device, options)
     path = retrieval_path(session.artifacts, features)
-    check_output(path, own=True)
+    check_kept(path)
     with session.console.progress("retrieving") as bar:
         found = experiment(scorables, features, sizes, options["queries"], plan, bar.update)
     result = results_of(found, features.dataset.id, features.backbone, features.layer, plan.device)
@@ -87,8 +87,8 @@ def COMMAND(session: Session, **options: Any) -> dict[str, Any]:
     wanted = Wanted(options["filter_dim"], options["candidates"], engines=bool(options["engines"]))
     for shown in retrieval_tables(result) if options["full"] else brief_tables(result, wanted):
         session.console.show(shown)
-    write_record(path, result.to_json())
-    session.console.say(f"kept: {path}" + ("" if options["full"] else " (--full shows all of it)"))
+    if keep(lambda: write_record(path, result.to_json()), path):
+        session.console.say(f"kept: {path}" + ("" if options["full"] else " (--full shows all of it)"))
     return result.to_json()
 
 

@@ -138,9 +138,7 @@ def _flat(features: LabelledFeatures, folder: Path, width: int) -> Scorable:
     """A logistic regression on whole features; labels above the finest are its answer's ancestors."""
 
     def predict() -> Ints:
-        validation = features.split("val")
-        held = validation if len(validation[0]) else None
-        found = heads.fit_logistic(*features.split("train"), validation=held)
+        found = heads.fit_logistic(*features.split("train"), validation=features.validation)
         return np.asarray(found.predict(features.split("test")[0]), np.int64)
 
     identity = Identity(None, features.dataset.id, features.backbone, features.layer, FLAT, None, None)

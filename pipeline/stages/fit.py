@@ -94,7 +94,7 @@ def _choice(
     choice = heads.choose(
         *features.split("train"),
         method=request.method,
-        validation=features.split("val") if len(features.dataset.split_rows("val")) else None,
+        validation=features.validation,
         classes=features.dataset.hierarchy.sizes,
         device=device,
         batch_size=request.batch_size,
@@ -154,7 +154,7 @@ def fit(
         check_writable(first)
         remove_stale_partials(first.parent)
         train, train_labels = features.split("train")
-        validation = features.split("val") if len(features.dataset.split_rows("val")) else None
+        validation = features.validation
         results = heads.fit_many(
             train,
             train_labels,

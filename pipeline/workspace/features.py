@@ -62,6 +62,11 @@ class LabelledFeatures:
             self._splits[name] = self.gather(rows, f"{name} texts")[1], self.dataset.labels[rows]
         return self._splits[name]
 
+    @property
+    def validation(self) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """The split val; None where it has fewer than two texts, which have no neighbour among them."""
+        return self.split("val") if len(self.dataset.split_rows("val")) > 1 else None
+
     def gather(self, rows: NDArray[np.int64], what: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Keys [n, 16] and features [n, H] float32 of some rows of the dataset, which an error calls `what`.
 

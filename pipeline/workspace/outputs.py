@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cache
 from cache.store import remove_stale_partials
 from pipeline.errors import PipelineError
+from pipeline.workspace.records import keep
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,6 +59,21 @@ def check_writable(path: Path) -> None:
             raise _DoneError
     except _DoneError:
         return
+
+
+def check_kept(path: Path) -> None:
+    """Look, before the work, whether what only saves time later can be written (`records.keep`); folders are made.
+
+    Where this user may not write, a line says that it will not be.
+
+    :raises cache.CacheError: if the file system refuses it for another reason.
+    """
+
+    def look() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+
+    keep(look, path)
 
 
 def made_by(path: Path) -> dict[str, Any] | None:

@@ -204,17 +204,20 @@ def read_kept(path: Path, kind: type[T], *, older: Callable[[Any], Any] | None =
         return None
 
 
-def keep(write: Callable[[], None], path: Path) -> None:
+def keep(write: Callable[[], None], path: Path) -> bool:
     """Write what only saves time later: where this user may not write, it is left out and one line says so.
 
+    :returns: whether it was written.
     :raises cache.CacheError: for any other reason, such as a full disk.
     """
     try:
         write()
+        return True
     except (OSError, cache.CacheError) as error:
         if not forbidden(error):
             raise
         tell(f"{path} is not kept: this user may not write there", once="not kept")
+        return False
 
 
 def forbidden(error: OSError | cache.CacheError) -> bool:

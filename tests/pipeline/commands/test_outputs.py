@@ -153,6 +153,13 @@ def test_a_run_is_advised_by_the_kept_scores_and_said(fitted, new_csv, tmp_path)
     assert "also trained:" in done.stderr
 
 
+def test_reproduce_looks_at_its_output_before_it_measures(fitted, tmp_path):
+    (tmp_path / "file").touch()
+    said = fitted.fails("reproduce", "--seeds", "1,2", "--epochs", "2", "--output", tmp_path / "file" / "claims.json")
+    assert f"{tmp_path / 'file'} is a file, not a folder" in said
+    assert not list(fitted.artifacts.rglob("lda"))  # which it fits first
+
+
 def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_path):
     new_csv = tmp_path / "never-embedded.csv"
     new_csv.write_text("text\nwhere may nobody write\nhow warm is a read-only disk\n")
@@ -171,6 +178,10 @@ def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_pa
         done = copy("encode", new_csv, "--method", "v5", "--output", tmp_path / "out.parquet")
         assert done.returncode == 0, done.stderr
         assert "computed and not kept" in done.stderr
+        done = copy("retrieve", "--queries", "10", "--engines", "flat", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["results"]
+        assert done.stderr.count("is not kept") == 1
         fitted.json("encode", new_csv, "--method", "v5", "--output", tmp_path / "expected.parquet")
         made, expected = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("out", "expected"))
         assert made.equals(expected)

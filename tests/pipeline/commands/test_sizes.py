@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from tests.pipeline.small_dataset import rows, write_csv
+
 WORDS = {
     "a": ("how do i pay my {} bill", 2),
     "b": ("我想支付{}的账单，请告诉我怎么做", 2),
@@ -17,17 +19,17 @@ WORDS = {
 
 @pytest.mark.slow
 def test_seven_levels_long_texts_and_other_scripts(pipeline, tmp_path):
-    rows = []
+    made = []
     for n in range(100):
         kind = "abcde"[n % 5]
         path = ["all", kind, f"{kind}{n % 2}", f"{kind}{n % 4}", f"{kind}{n % 4} {n // 20 % 2}"]
         path += [f"{path[-1]} x", f"{path[-1]} y"]
         depth = 7 if n % 3 else 3
         text = WORDS[kind][0].replace("{}", str(n))
-        rows.append([text[:20_000], *path[:depth], *[""] * (7 - depth), "test" if n % 5 == n // 20 else "train"])
+        made.append([text[:20_000], *path[:depth], *[""] * (7 - depth), "test" if n % 5 == n // 20 else "train"])
     source = tmp_path / "seven.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text", *(f"level{level}" for level in range(7)), "split"], *rows])
+        csv.writer(file).writerows([["text", *(f"level{level}" for level in range(7)), "split"], *made])
     done = pipeline("run", source, "--backbone", "minilm", "--methods", "joint,lda", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     assert "20 of 100 texts are longer than the" in done.stderr
@@ -37,6 +39,15 @@ def test_seven_levels_long_texts_and_other_scripts(pipeline, tmp_path):
     (page,) = (pipeline.artifacts / "reports").glob("*.html")
     text = page.read_text(encoding="utf-8")
     assert all(f"level{level}" in text for level in range(7)) and len(text) < 5_000_000
+
+
+def test_one_validation_row_judges_nothing_and_stops_nothing(pipeline, tmp_path):
+    small = [row for row in rows() if row[3] != "val"]
+    source = write_csv(tmp_path / "one.csv", [(*small[0][:3], "val"), *small[1:]])
+    pipeline.json("embed", source, "--backbone", "minilm")
+    (run,) = pipeline.json("fit-head", "--method", "v5", "--epochs", "1")["runs"]
+    assert run["best_epoch"] == 1
+    assert {one["method"] for one in pipeline.json("score")["baselines"]} >= {"features", "logistic"}
 
 
 @pytest.mark.slow
