@@ -34,9 +34,10 @@ SHRINKAGES = (0.1, 0.3, 0.7, 0.9)
 POWER = 0.15
 TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 
-_FOLDS = 5  # of three, classes of two rows would lose what their spread is known by
+_FOLDS = 3
 _ONE_WAY = 0.5  # mean cosine of two rows above which features mostly point one way
 _BLOCK = 4096  # rows added up at a time
+_NO_VARIANCE = 1e-12  # of the variance of all dimensions
 _GALLERY, _QUERIES = 4000, 500  # rows that a shrinkage is judged on
 
 
@@ -88,7 +89,7 @@ def linear_map(method: str, inputs: Inputs, dim: int) -> LinearMap:
         return LinearMap(torch.eye(dim, width, device=centre.device), centre, 1.0, {}, "the features cut short")
     whole = inputs.scatter or scatter_of(inputs.features, inputs.labels, inputs.classes)
     if method == "pca":
-        return _mapped(whole, _principal(whole.covariance, dim), dim, {}, "principal components")
+        return _mapped(whole, _principal(whole.covariance, dim, _rounding(whole)), dim, {}, "principal components")
     if inputs.shrinkage is None:
         shrinkage, scores, reason = _chosen_shrinkage(inputs, whole, dim)
     else:
@@ -112,7 +113,7 @@ def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
     width = len(within)
     count = min(int((scatter.deepest.counts > 0).sum()) - 1, width, dim)
     if count < 1:
-        return _principal(covariance, dim)
+        return _principal(covariance, dim, _rounding(scatter))
     factor = torch.linalg.cholesky(within)  # the generalised problem as an ordinary one
     left = torch.linalg.solve_triangular(factor, between, upper=False)
     values, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(factor, left.mT, upper=False))
@@ -124,7 +125,7 @@ def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
         return weighted
     basis, _ = torch.linalg.qr(directions)
     onto = torch.eye(width, dtype=basis.dtype, device=basis.device) - basis @ basis.mT
-    more = _principal(onto @ covariance @ onto, rest)
+    more = _principal(onto @ covariance @ onto, rest, _rounding(scatter))
     spread = _variances(more, within).sqrt()
     share = _variances(more, between) / spread.square() / top
     return torch.cat([weighted, more / spread * _weight(share)], 1)
@@ -232,6 +233,11 @@ def _mapped(scatter: Scatter, directions: Tensor, dim: int, chosen: dict[str, An
     return LinearMap(weight.float(), scatter.mean.float(), spread**-0.5, chosen, reason)
 
 
+def _rounding(scatter: Scatter) -> float:
+    """The variance that rounding leaves along directions in which no row differs: a basis of these is chance."""
+    return _NO_VARIANCE * float(scatter.covariance.trace())
+
+
 def _variances(directions: Tensor, covariance: Tensor) -> Tensor:
     """Variance along each direction."""
     return (directions * (covariance @ directions)).sum(0)
@@ -244,9 +250,11 @@ def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
     return (1 - shrinkage) * covariance + ridge.diag()
 
 
-def _principal(covariance: Tensor, count: int) -> Tensor:
-    """The first principal components, [H, count]."""
-    return _signed(torch.linalg.eigh(covariance).eigenvectors[:, -min(count, len(covariance)) :].flip(1))
+def _principal(covariance: Tensor, count: int, least: float = 0.0) -> Tensor:
+    """The first principal components, [H, <= count], along which the variance is more than `least`."""
+    values, vectors = torch.linalg.eigh(covariance)
+    varied = int((values > least).sum())
+    return _signed(vectors[:, len(values) - min(count, varied) :].flip(1))
 
 
 def _signed(directions: Tensor) -> Tensor:

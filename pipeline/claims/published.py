@@ -105,9 +105,7 @@ def _measure(runs: Mapping[str, Runs], quantity: Quantity, span: Range = (0.0, 1
     first, reach = first_of(runs["v5"]), span[1] - span[0]
     measured = [(name, of, span) for name, of in values.items()]
     measured.insert(2, (DIFFERENCE, values["v5"] - values["mrl"], (-reach, reach)))
-    return {
-        name: Figure.of(estimate(of, first.query_index, span=within, seed=first.seed)) for name, of, within in measured
-    }
+    return {name: Figure.of(estimate(of, first.query_index, span=within)) for name, of, within in measured}
 
 
 def _accuracy(predictions: Predictions, dim: int, level: int) -> Floats:

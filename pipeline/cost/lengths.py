@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 import cache
@@ -71,7 +70,10 @@ def _tokenizer(backbone: cache.backbone.Backbone) -> TextTokenizer:
 
 def distinct_rows(texts: Sequence[str]) -> NDArray[np.int64]:
     """Where each distinct text stands first."""
-    return pl.Series(texts, dtype=pl.String).is_first_distinct().arg_true().to_numpy().astype(np.int64)
+    rows: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        rows.setdefault(text, row)
+    return np.fromiter(rows.values(), np.int64)
 
 
 @dataclass(frozen=True)

@@ -198,9 +198,7 @@ def _rows(pairs: Sequence[tuple[Method, Method, Sequence[_Column]]]) -> list[Com
     if not pairs:
         return []
     first, span = first_of(pairs[0][0][1]), np.array(spans)
-    texts = statistics.bootstrap_interval(
-        np.stack(differences, axis=1), first.query_index, span=(-span, span), seed=first.seed
-    )
+    texts = statistics.bootstrap_interval(np.stack(differences, axis=1), first.query_index, span=(-span, span))
     compared = [(a, b, column) for a, b, columns in pairs for column in columns]
     return [_row(*of, *figures) for of, *figures in zip(compared, means, texts, strict=True)]
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
 from pipeline.evaluation.scores import Score, by_method
 
@@ -44,12 +43,9 @@ def size_effects(cells: Sequence[Score], a: str, b: str) -> list[SizeEffect]:
     """Compare a with b on the coarsest and the finest level, by origin, level and size.
 
     :param cells: scores of a gallery grid of runs of both.
-    :raises PipelineError: if one of them has no cell, or they share no seed.
+    :raises PipelineError: if they share no seed.
     """
     methods = by_method(cells)
-    missing = [name for name in (a, b) if name not in methods]
-    if missing:
-        raise PipelineError(f"no gallery of {', '.join(missing)} was scored", f"fit it: --method {','.join(missing)}")
     levels = dict.fromkeys((0, len(cells[0].prefixes[0].levels) - 1))
     kinds = dict.fromkeys((str(cell.origin), cell.gallery) for cell in methods[a])
     return [

@@ -24,11 +24,8 @@ def accuracy(labels: Ints, predicted: Ints) -> Floats:
     :param predicted: [..., q, L].
     :returns: float64 [..., L].
     """
-    correct = predicted == labels
-    if (labels >= 0).all():
-        return np.asarray(correct.mean(axis=-2), dtype=np.float64)
     known = (labels >= 0).sum(axis=0)
-    hits = np.where(labels < 0, False, correct).sum(axis=-2)
+    hits = ((predicted == labels) & (labels >= 0)).sum(axis=-2)
     return np.asarray(np.divide(hits, known, out=np.full(hits.shape, np.nan), where=known > 0))
 
 

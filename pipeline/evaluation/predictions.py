@@ -34,7 +34,7 @@ class Predictions:
     `gallery`: rows each query is compared with. `samples`: how often galleries were drawn. `labels`: int64 [t, L], of
     the t texts. `query_index`: int64 [m], which text each of the m predictions is of. `predicted`: int64 [J, m, L].
     `matching`: int64 [J, m, L], how many of the neighbours have the text's own label.
-    `origin`: where the gallery's rows come from, if the protocol makes a point of it. `seed`: of the bootstrap.
+    `origin`: where the gallery's rows come from, if the protocol makes a point of it.
     """
 
     ARRAYS: ClassVar = ("facts", "labels", "asked", "predicted", "agreeing")
@@ -50,7 +50,6 @@ class Predictions:
     predicted: Ints
     matching: Ints
     origin: Origin | None = None
-    seed: int = 0
 
     @property
     def queries(self) -> int:
@@ -85,7 +84,7 @@ class Predictions:
     @cached_property
     def interval(self) -> Floats:
         """95 % bootstrap intervals of the accuracies over texts, float64 [J, L, 2]."""
-        return statistics.bootstrap_interval(self.outcomes, self.query_index, seed=self.seed)
+        return statistics.bootstrap_interval(self.outcomes, self.query_index)
 
     @cached_property
     def steerability(self) -> metrics.Steerability | None:
@@ -140,9 +139,8 @@ class Predictions:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays for `numpy.savez_compressed`, without pickles: some 50 KB for 4,500 texts."""
-        facts = {
-            name: getattr(self, name) for name in ("protocol", "k", "dims", "gallery", "samples", "origin", "seed")
-        }
+        facts = {name: getattr(self, name) for name in ("protocol", "k", "dims", "gallery", "samples", "origin")}
+        facts["seed"] = 0  # of the bootstrap, as releases that could vary it read it
         most = int(max(self.labels.max(), self.predicted.max()))
         small = np.min_scalar_type(most) if self.labels.min() >= 0 else np.dtype(np.int32)  # -1: a label is missing
         return {
@@ -158,6 +156,7 @@ class Predictions:
         """Read what `to_arrays` wrote."""
         facts: dict[str, Any] = json.loads(str(arrays["facts"]))
         facts["dims"] = tuple(facts["dims"])
+        facts.pop("seed", None)
         stored = {"labels": "labels", "query_index": "asked", "predicted": "predicted", "matching": "agreeing"}
         facts |= {field: arrays[name].astype(np.int64) for field, name in stored.items()}
         return cls(**facts)
@@ -165,9 +164,7 @@ class Predictions:
     def _steerability(self) -> dict[str, Any]:
         if self.steerability is None:
             return dict.fromkeys((*STEERABILITY, *(f"{name}_ci95" for name in STEERABILITY)))
-        intervals = statistics.bootstrap_interval(
-            self.steering, self.query_index, span=(-STEERING_SPAN, STEERING_SPAN), seed=self.seed
-        )
+        intervals = statistics.bootstrap_interval(self.steering, self.query_index, span=(-STEERING_SPAN, STEERING_SPAN))
         ends = {f"{name}_ci95": _pair(interval) for name, interval in zip(STEERABILITY, intervals, strict=True)}
         return {**dict(zip(STEERABILITY, self.steerability, strict=True)), **ends}
 

@@ -156,7 +156,7 @@ def _gains(runs: Runs, place: int) -> tuple[Estimate, ...]:
     """What the full vector adds to the prefix at `place`, per level."""
     first = first_of(runs)
     gains = np.stack([each.outcomes[:, -1] - each.outcomes[:, place] for each in runs.values()])
-    (found,) = estimates([gains], first.query_index, span=(-1.0, 1.0), seed=first.seed)
+    (found,) = estimates([gains], first.query_index, span=(-1.0, 1.0))
     return tuple(found)
 
 

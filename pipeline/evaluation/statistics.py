@@ -52,7 +52,6 @@ def bootstrap_interval(
     query_index: Ints | None = None,
     *,
     span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
-    seed: int = 0,
 ) -> Floats:
     """Percentile intervals of means, by resampling texts; at least as long as `unobserved_bounds`.
 
@@ -60,8 +59,7 @@ def bootstrap_interval(
         NaN where a text has none, such as a label it lacks, which leaves it out.
     :param query_index: int64 [m], which text each prediction is of; by default each has its own.
     :param span: least and greatest outcome there can be, numbers or arrays [...]; of differences (-1, 1).
-    :param seed: of the draws; the same arguments give the same result.
-    :returns: [..., 2], the ends between which 95 % of the resampled means lie.
+    :returns: [..., 2], the ends between which 95 % of the resampled means lie; the same for the same arguments.
     :raises PipelineError: if there is no answer.
     """
     outcomes = np.asarray(values, dtype=np.float64)
@@ -72,10 +70,10 @@ def bootstrap_interval(
     of = np.arange(len(outcomes)) if query_index is None else np.unique(query_index, return_inverse=True)[1]
     if of.max() + 1 == len(of):
         texts = known.sum(axis=0)
-        ends = np.array([_of_single(column[there], seed) for column, there in zip(columns.T, known.T, strict=True)])
+        ends = np.array([_of_single(column[there]) for column, there in zip(columns.T, known.T, strict=True)])
     else:
         texts = np.array([np.count_nonzero(np.bincount(of[there])) for there in known.T])
-        ends = _of_several(columns, known, of, seed)
+        ends = _of_several(columns, known, of)
     shape, counts = outcomes.shape[1:], known.sum(axis=0)
     sums = np.where(known, columns, 0.0).sum(axis=0)
     means = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0).reshape(shape)
@@ -96,25 +94,25 @@ def unobserved_bounds(
     return values - share * (values - low), values + share * (high - values)
 
 
-def _of_single(outcomes: Floats, seed: int) -> Floats:
+def _of_single(outcomes: Floats) -> Floats:
     """Ends of the mean of t texts with one outcome each, [t]; NaN for none."""
     if not len(outcomes):
         return np.full(2, np.nan)
     distinct, counts = np.unique(np.round(outcomes, 9), return_counts=True)
-    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()), seed)
+    return _ends_of_counts(tuple(distinct.tolist()), tuple(counts.tolist()))
 
 
 @lru_cache(maxsize=4096)
-def _ends_of_counts(distinct: tuple[float, ...], counts: tuple[int, ...], seed: int) -> Floats:
+def _ends_of_counts(distinct: tuple[float, ...], counts: tuple[int, ...]) -> Floats:
     """The same from how many texts had each outcome, which is all that counts; a page asks for many twice or more."""
     n = sum(counts)
-    totals = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=RESAMPLES) @ np.array(distinct)
+    totals = np.random.default_rng(0).multinomial(n, np.array(counts) / n, size=RESAMPLES) @ np.array(distinct)
     ends: Floats = np.quantile(totals / n, _TAILS)
     ends.flags.writeable = False
     return ends
 
 
-def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, seed: int) -> Floats:
+def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints) -> Floats:
     """Ends of the means of columns [m, columns] of predictions of texts `of`, resampled in two stages, [columns, 2].
 
     A resample's mean is over what its texts have an outcome of; a resample without any does not count.
@@ -128,7 +126,7 @@ def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, seed: int) 
     room = np.empty((step, len(of)), filled.dtype)  # written over: fresh memory would cost as much as the product
     for start in range(0, RESAMPLES, step):
         counts = room[: min(step, RESAMPLES - start)]
-        counts[:] = _resamples(of.tobytes(), len(counts), seed, start)
+        counts[:] = _resamples(of.tobytes(), len(counts), start)
         drawn = counts.sum(axis=1, keepdims=True) if whole else counts @ known
         with np.errstate(invalid="ignore"):
             found = (counts @ filled).astype(np.float64) / drawn
@@ -138,7 +136,7 @@ def _of_several(columns: Floats, known: NDArray[np.bool_], of: Ints, seed: int) 
 
 
 @lru_cache(maxsize=12)
-def _resamples(of: bytes, draws: int, seed: int, start: int) -> NDArray[np.uint8]:
+def _resamples(of: bytes, draws: int, start: int) -> NDArray[np.uint8]:
     """How often each of m predictions is in each resample from the `start`-th on, [draws, m].
 
     Texts are drawn, then of each text drawn as many of its predictions as it has.
@@ -148,7 +146,7 @@ def _resamples(of: bytes, draws: int, seed: int, start: int) -> NDArray[np.uint8
     text = np.frombuffer(of, np.int64)
     order, times = np.argsort(text, kind="stable"), np.bincount(text)
     starts, texts = np.cumsum(times) - times, len(times)
-    rng = np.random.default_rng((seed, start))
+    rng = np.random.default_rng((0, start))
     counts = np.empty((draws, len(text)), np.uint8)  # expected counts are 1: none comes near 255
     for row in counts:
         picked = rng.integers(0, texts, texts)
@@ -180,15 +178,14 @@ def estimate(
     query_index: Ints | None = None,
     *,
     span: tuple[float, float] = (0.0, 1.0),
-    seed: int = 0,
 ) -> Estimate:
     """Estimate a mean that another seed and other texts would change, with the one 95 % interval over both.
 
     :param values: [s, m], the outcomes of m predictions under s seeds; what no seed has an outcome of is NaN.
-    :param query_index: as for `bootstrap_interval`, as are `span` and `seed`.
+    :param query_index: as for `bootstrap_interval`, as is `span`.
     :returns: NaN throughout if there is no outcome.
     """
-    (found,) = estimates([np.asarray(values, np.float64)[:, :, None]], query_index, span=span, seed=seed)[0]
+    (found,) = estimates([np.asarray(values, np.float64)[:, :, None]], query_index, span=span)[0]
     return found
 
 
@@ -197,7 +194,6 @@ def estimates(
     query_index: Ints | None = None,
     *,
     span: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
-    seed: int = 0,
 ) -> list[list[Estimate]]:
     """Estimate many means of the same predictions, such as several methods' accuracies, for little more than one.
 
@@ -208,7 +204,7 @@ def estimates(
     means = [outcomes.mean(axis=0) for outcomes in values]
     spans = [np.stack([np.broadcast_to(np.asarray(end, np.float64), one.shape[1]) for end in span]) for one in means]
     low, high = np.concatenate(spans, axis=1)
-    every = bootstrap_interval(np.concatenate(means, axis=1), query_index, span=(low, high), seed=seed)
+    every = bootstrap_interval(np.concatenate(means, axis=1), query_index, span=(low, high))
     of = np.split(every, np.cumsum([one.shape[1] for one in means])[:-1])
     return [
         [_estimate(*column) for column in zip(np.moveaxis(outcomes, 2, 0), found, within.T, strict=True)]

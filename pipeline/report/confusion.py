@@ -54,7 +54,7 @@ def confusion(report_data: ReportData) -> Section:
         )
     ]
     if hierarchy.depth > 1 and short["stranger"].max():
-        figures.append(_matrix(report_data, entries, worst))
+        figures.append(_matrix(report_data, entries, worst, totals))
     words = (
         f"Of the answers on {fine} in the gallery protocol: a wrong {fine} below the right {coarse} is a smaller error "
         f"than one below another. Means over seeds."
@@ -88,11 +88,10 @@ def _totals(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by("method", "dim", maintain_order=True).agg(weighted)
 
 
-def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str]) -> Figure:
+def _matrix(report_data: ReportData, entries: Sequence[Entry], parents: Sequence[str], totals: pl.DataFrame) -> Figure:
     """The heat map of parents taken for one another, of the method with fewest errors at the shortest prefix."""
     coarse, dim = report_data.levels[0], report_data.dims[0]
-    totals = _totals(parent_errors(entries, report_data.dataset.hierarchy)).filter(dim=dim)
-    method = totals.sort("stranger", maintain_order=True)["method"][0]
+    method = totals.filter(dim=dim).sort("stranger", maintain_order=True)["method"][0]
     frame = parent_confusions(entries, report_data.dataset.hierarchy, method, dim)
     top = frame.sort("share", descending=True, maintain_order=True).row(0, named=True) if len(frame) else None
     frame = frame.filter(pl.col("truth").is_in(parents), pl.col("answer").is_in(parents))

@@ -45,7 +45,7 @@ def _estimated(
     stacked = [np.stack([outcomes(predictions) for predictions in runs.values()]) for runs in methods.values()]
     first = first_of(next(iter(methods.values())))
     values = [one.reshape(*one.shape[:2], -1) for one in stacked]
-    return dict(zip(methods, statistics.estimates(values, first.query_index, span=span, seed=first.seed), strict=True))
+    return dict(zip(methods, statistics.estimates(values, first.query_index, span=span), strict=True))
 
 
 def gallery_frame(cells: Sequence[Score], levels: Sequence[str]) -> pl.DataFrame:

@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError
 from pipeline.retrieval.quantization import Stored, unit_prefixes
 
 Singles = NDArray[np.float32]
@@ -48,21 +47,14 @@ _PRIOR = 10
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """`size` documents: real texts, and simulated ones where there are not enough.
+    """`size` documents, at least one: real texts, and simulated ones where there are not enough.
 
-    `features` [n, H] and `labels` [n, L] are those of the real texts. `seed`: of what is drawn.
+    `features` [n, H] and `labels` [n, L] are those of the real texts.
     """
 
     features: Singles
     labels: Ints
     size: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or not len(self.features):
-            raise PipelineError(
-                f"a corpus of {self.size:,} documents from {len(self.features):,} texts", "name a size of 1 or more"
-            )
 
     @property
     def simulated(self) -> int:
@@ -75,7 +67,7 @@ class Corpus:
 
         Copies go round: every text has as many as any other, one more or less.
         """
-        rng = np.random.default_rng([self.seed, 0])
+        rng = np.random.default_rng([0, 0])
         count = len(self.features)
         if self.size <= count:
             return np.sort(rng.permutation(count)[: self.size])
@@ -94,7 +86,7 @@ class Corpus:
         finest[self._classes] = self.labels[:, -1] >= 0
         known = np.flatnonzero(finest)
         grown = round(len(known) * (max(1.0, self.size / len(self.features)) ** GROWTH - 1))
-        order = np.random.default_rng([self.seed, 2]).permutation(known)
+        order = np.random.default_rng([0, 2]).permutation(known)
         return np.bincount(np.resize(order, grown), minlength=len(finest)) if len(known) else finest
 
     @cached_property
@@ -102,7 +94,7 @@ class Corpus:
         """Which new class each document is of, int64 [size]; -1: it is of its original's."""
         real = min(self.size, len(self.features))
         beside = self.siblings[self._classes[self.origins]]
-        drawn = np.random.default_rng([self.seed, 3]).integers(0, beside + 1) - 1
+        drawn = np.random.default_rng([0, 3]).integers(0, beside + 1) - 1
         drawn[:real] = -1
         first = np.cumsum(self.siblings) - self.siblings
         return np.where(drawn < 0, -1, first[self._classes[self.origins]] + drawn)
@@ -122,13 +114,13 @@ class Corpus:
             yield part, _unit(self.features[self.origins[part]])
         for number, start in enumerate(range(real, self.size, PART)):
             part = slice(start, min(start + PART, self.size))
-            rng = np.random.default_rng([self.seed, 1, number])
+            rng = np.random.default_rng([0, 1, number])
             yield part, self._jitter.copies(self.origins[part], self.kinds[part], rng)
 
     @cached_property
     def _jitter(self) -> _Jitter:
         parents = np.unique(self.labels[:, :-1], axis=0, return_inverse=True)[1].reshape(-1)
-        rng = np.random.default_rng([self.seed, 4])
+        rng = np.random.default_rng([0, 4])
         return _Jitter(_unit(self.features), self._classes, parents, self.siblings, rng)
 
     def embedded(

@@ -70,6 +70,20 @@ def test_sums_go_along_with_their_rows_and_with_no_others(monkeypatch):
     assert torch.equal(linear_map("lda", settled, 64).weight, expected.weight)
 
 
+@pytest.mark.parametrize("method", ["lda", "pca"])
+def test_of_fewer_rows_than_dimensions_nothing_is_left_to_rounding(method):
+    """Turned features are the same features: directions chosen by rounding gave other neighbours for each turn."""
+    generator = np.random.default_rng(0)
+    features, labels = clusters(40, branching=(8,), noise=1.0, dim=48)
+    new = clusters(30, branching=(8,), noise=1.0, dim=48, seed=5)[0]
+    turn = np.linalg.qr(generator.standard_normal((48, 48)))[0]
+    cosines = []
+    for rows, queries in ((features, new), ((features @ turn), (new @ turn))):
+        head = fit_many(rows, labels, seeds=[0], method=method)[0].head
+        cosines.append(head.embed(queries) @ head.embed(rows).T)
+    np.testing.assert_allclose(cosines[0], cosines[1], atol=1e-4)
+
+
 def test_the_largest_shrinkage_is_taken_that_the_rows_cannot_tell_from_the_best():
     """Labels that mean nothing tell no shrinkages apart; noise along few directions does, which only little removes."""
     generator = np.random.default_rng(0)

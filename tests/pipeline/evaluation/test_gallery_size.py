@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pipeline.errors import PipelineError
 from pipeline.evaluation.gallery_size import crossing, size_effects
 from tests.pipeline.evaluation.predicted import identity, predicted
 
@@ -68,9 +67,3 @@ def test_one_seed_leads_nowhere():
     assert effects[0].ci95 is None
     (said,) = crossing(effects, "v5", "mrl", ("domain", "intent"))
     assert said.startswith("With one seed")
-
-
-def test_a_method_that_was_not_scored_is_named():
-    with pytest.raises(PipelineError, match="joint") as caught:
-        size_effects(cells(), "v5", "joint")
-    assert "fit" in caught.value.remedy

@@ -108,12 +108,6 @@ class TestBootstrap:
         ).confidence_interval
         np.testing.assert_allclose(found, np.stack([expected.low, expected.high], axis=1), atol=0.004)
 
-    def test_is_the_same_every_time_and_another_with_another_seed(self):
-        values, query_index = np.random.default_rng(2).random((300, 3)) < 0.7, np.arange(300) // 3
-        first = statistics.bootstrap_interval(values, query_index, seed=4)
-        np.testing.assert_array_equal(first, statistics.bootstrap_interval(values, query_index, seed=4))
-        assert (first != statistics.bootstrap_interval(values, query_index, seed=5)).any()
-
     def test_a_text_asked_twice_is_not_two_texts(self):
         values = np.random.default_rng(3).random(400) < 0.6
         once, twice = (
