@@ -167,11 +167,17 @@ def _mean(correct: Tensor) -> float:
 
 
 def _is_better(found: Tensor, standing: Tensor, *, every_cell: bool) -> bool:
-    if not validation.is_ahead(found, standing):
-        return False
     gains = (found - standing).double()
+    each = gains.nanmean((0, 1))
+    if float(each.mean()) <= _error(each):
+        return False
     return not every_cell or all(
-        float(cell.mean()) >= -max(_LOSS, validation.standard_error(cell))
+        float(cell.mean()) >= -max(_LOSS, _error(cell))
         for cell in (cell[~cell.isnan()] for cell in gains.flatten(0, 1))
         if len(cell)
     )
+
+
+def _error(values: Tensor) -> float:
+    """Standard error of a mean; infinite for one value."""
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("inf")

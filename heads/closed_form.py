@@ -187,26 +187,22 @@ def proxy_temperature(embeddings: Tensor, labels: Tensor, classes: Sequence[int]
 
 
 def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, dict[float, float], str]:
-    """The largest shrinkage within one standard error of the one with the best neighbours over prefixes and levels.
-
-    That rule is Breiman et al., 1984, section 3.4.3: a few hundred rows cannot tell shrinkages apart, and where they
-    cannot, new rows are better served by more of it.
-    """
-    correct: dict[float, list[Tensor]] = {shrinkage: [] for shrinkage in SHRINKAGES}
+    """Shrinkage with the best neighbours, mean over prefixes and levels; of equal ones the larger."""
+    scores = dict.fromkeys(SHRINKAGES, 0.0)
     held, held_labels = inputs.validation, inputs.validation_labels
     dims = sorted({max(1, dim // 4), dim})
 
-    def judge(part: Scatter, gallery: Tensor, queries: Tensor, asked: Tensor, voters: int) -> None:
-        """Ask each shrinkage for queries [q, H] among the training rows `gallery`."""
+    def judge(part: Scatter, gallery: Tensor, queries: Tensor, asked: Tensor, voters: int, times: int) -> None:
+        """Add each shrinkage's mean accuracy, one of so many, by queries [q, H] in the training rows `gallery`."""
         for shrinkage in SHRINKAGES:
             found = _mapped(part, discriminants(part, shrinkage, dim), dim, {}, "")
             among, labels = found.embed(inputs.features[gallery]), inputs.labels[gallery]
-            right = validation.gallery_accuracies(among, labels, found.embed(queries), asked, dims, voters)
-            correct[shrinkage].append(right)
+            accuracy = validation.gallery_accuracies(among, labels, found.embed(queries), asked, dims, voters)
+            scores[shrinkage] += float(accuracy.nanmean()) / times
 
     if held is not None and held_labels is not None and len(held) >= validation.FEWEST:
         gallery, queries = fixed_sample(len(inputs.features), _GALLERY), fixed_sample(len(held), _QUERIES)
-        judge(whole, gallery, held[queries], held_labels[queries], validation.NEIGHBOURS)
+        judge(whole, gallery, held[queries], held_labels[queries], validation.NEIGHBOURS, 1)
         reason = f"on {len(queries):,} validation rows"
     else:
         for split in validation.folds_of(inputs.features, inputs.labels, _FOLDS):
@@ -214,13 +210,10 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
             part = whole.minus(scatter_of(inputs.features[out], inputs.labels[out], inputs.classes))
             queries = out[fixed_sample(len(out), _QUERIES)]
             gallery = split.kept[fixed_sample(len(split.kept), _GALLERY)]
-            judge(part, gallery, inputs.features[queries], inputs.labels[queries], split.voters)
+            judge(part, gallery, inputs.features[queries], inputs.labels[queries], split.voters, _FOLDS)
         reason = f"by {_FOLDS}-fold cross-validation on {len(inputs.features):,} training rows"
-    judged = {shrinkage: torch.cat(parts, 2) for shrinkage, parts in correct.items()}
-    scores = {shrinkage: float(right.nanmean()) for shrinkage, right in judged.items()}
-    best = judged[max(SHRINKAGES, key=scores.__getitem__)]
-    chosen = max(shrinkage for shrinkage in SHRINKAGES if not validation.is_ahead(best, judged[shrinkage]))
-    return chosen, scores, f"shrinkage {chosen:g}, the largest within one standard error of the best {reason}"
+    best = max(SHRINKAGES, key=lambda one: (round(scores[one], 6), one))
+    return best, scores, f"shrinkage {best:g} {reason}"
 
 
 def _mapped(scatter: Scatter, directions: Tensor, dim: int, chosen: dict[str, Any], reason: str) -> LinearMap:

@@ -55,22 +55,6 @@ def drawn_at_random(labels: Tensor) -> bool:
     return int((counts == 1).sum()) >= _ALONE * len(labels)
 
 
-def standard_error(values: Tensor) -> float:
-    """Standard error of the mean of numbers [n]; infinite for one."""
-    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("inf")
-
-
-def is_ahead(found: Tensor, other: Tensor) -> bool:
-    """Whether the rows' mean gain is more than its standard error.
-
-    :param found: whether each row is right at each prefix and level, [J, L, q], NaN where its label is not known.
-    :param other: the same of the same rows.
-    """
-    gains = (found - other).double().nanmean((0, 1))
-    gains = gains[~gains.isnan()]
-    return float(gains.mean()) > standard_error(gains)
-
-
 @dataclass(frozen=True)
 class Split:
     """Rows that are `kept`, those `left_out` that judge what is made of the kept, int64, and how many neighbours vote.

@@ -84,20 +84,6 @@ def test_of_fewer_rows_than_dimensions_nothing_is_left_to_rounding(method):
     np.testing.assert_allclose(cosines[0], cosines[1], atol=1e-4)
 
 
-def test_the_largest_shrinkage_is_taken_that_the_rows_cannot_tell_from_the_best():
-    """Labels that mean nothing tell no shrinkages apart; noise along few directions does, which only little removes."""
-    generator = np.random.default_rng(0)
-    chosen = []
-    for _ in range(6):
-        features, labels = generator.standard_normal((90, 16)), np.repeat(np.arange(9), 10)
-        chosen.append(fit_many(features, labels, seeds=[0], method="lda")[0].chosen["shrinkage"])
-    assert chosen.count(0.9) >= 5
-    labels = generator.integers(0, 8, 1600)
-    noise = generator.standard_normal((1600, 32)) * np.where(np.arange(32) < 4, 5.0, 0.3)
-    told = generator.standard_normal((8, 32))[labels] * 0.4 + noise
-    assert fit_many(told, labels, seeds=[0], method="lda")[0].chosen["shrinkage"] == 0.1
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shorter_embedding_is_the_beginning_of_a_longer_one(three_levels, method):
     (features, labels), (held, _) = three_levels
