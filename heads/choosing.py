@@ -83,7 +83,9 @@ def choose(inputs: Inputs, train: Train) -> Choice:
         if gained and (splits[0].fair or _is_better(results[candidate], results[closed], every_cell=True)):
             closed = candidate
     standing = closed
-    for candidate in (_SHORT, (_SHORT[0], _epochs_for(inputs))) if many else CANDIDATES:
+    can_train = all(_share_classes(split.inputs.labels) for split in splits)
+    trained = (_SHORT, (_SHORT[0], _epochs_for(inputs))) if many else CANDIDATES
+    for candidate in trained if can_train else ():
         if many and standing != closed:
             break
         found = results[candidate] = _correct(splits, candidate, train)
@@ -94,13 +96,19 @@ def choose(inputs: Inputs, train: Train) -> Choice:
     rows = results[closed].shape[2]
     where = f"on {rows:,} validation rows" if len(splits) == 1 else f"in cross-validation on {rows:,} training rows"
     if standing == closed:
-        reason = f"{closed[0]}, since no candidate is better {where}: training does not pay here"
+        why = f"no candidate is better {where}: training does not pay here"
+        reason = f"{closed[0]}, since {why if can_train else 'too few rows share a finest label to train on them'}"
         return Choice("linear", 0, reason, scores, closed[0])
     reason = f"{_name(standing)}, gains {gain:.1f} points on the closed form {closed[0]} {where}"
     if many:
         standing = (standing[0], _epochs_for(inputs))
         reason += f"; trained for {standing[1]}, so that each of {inputs.classes[-1]:,} classes is seen {SEEN} times"
     return Choice(*standing, reason, scores, closed[0])
+
+
+def _share_classes(labels: Tensor) -> bool:
+    """Whether two rows of labels [n, L] have the same: what is trained needs pairs."""
+    return bool((torch.unique(labels, dim=0, return_counts=True)[1] > 1).any())
 
 
 def _epochs_for(inputs: Inputs) -> int:

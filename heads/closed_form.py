@@ -205,12 +205,13 @@ def _chosen_shrinkage(inputs: Inputs, whole: Scatter, dim: int) -> tuple[float, 
         judge(whole, gallery, held[queries], held_labels[queries], validation.NEIGHBOURS, 1)
         reason = f"on {len(queries):,} validation rows"
     else:
-        for split in validation.folds_of(inputs.features, inputs.labels, _FOLDS):
+        splits = validation.folds_of(inputs.features, inputs.labels, _FOLDS)
+        for split in splits:
             out = split.left_out
             part = whole.minus(scatter_of(inputs.features[out], inputs.labels[out], inputs.classes))
             queries = out[fixed_sample(len(out), _QUERIES)]
             gallery = split.kept[fixed_sample(len(split.kept), _GALLERY)]
-            judge(part, gallery, inputs.features[queries], inputs.labels[queries], split.voters, _FOLDS)
+            judge(part, gallery, inputs.features[queries], inputs.labels[queries], split.voters, len(splits))
         reason = f"by {_FOLDS}-fold cross-validation on {len(inputs.features):,} training rows"
     best = max(SHRINKAGES, key=lambda one: (round(scores[one], 6), one))
     return best, scores, f"shrinkage {best:g} {reason}"

@@ -71,7 +71,7 @@ class Split:
 
 
 def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, random: bool | None = None) -> list[Split]:
-    """Split rows of features [n, H] and labels int64 [n, L] into folds.
+    """Split rows of features [n, H] and labels int64 [n, L] into folds, those that keep rows and leave some out.
 
     The rows of a deepest class are dealt out in turn, so that each fold leaves out about its share of every class. Rows
     of equal features are one text that stands several times, and go together: else each would be found by its double.
@@ -97,6 +97,8 @@ def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, ran
     found = []
     for fold in range(folds):
         kept, left_out = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
+        if not len(kept) or not len(left_out):  # fewer rows than folds
+            continue
         left = np.bincount(class_of[kept], minlength=len(class_of))[class_of[left_out]]  # of each one's class
         enough = random or 2 * (left < NEIGHBOURS).sum() < len(left)
         rows = [torch.from_numpy(part).to(labels.device) for part in (kept, left_out)]

@@ -27,6 +27,16 @@ def test_the_choice_is_made_without_a_seed_and_said_with_its_reason():
     assert len(results) == (1 if choice.closed_form else 2)
 
 
+@pytest.mark.parametrize("labels", [np.arange(30), np.zeros(2, int)], ids=["each its own class", "two rows"])
+def test_where_too_few_rows_share_a_class_the_closed_form_is_taken_and_every_figure_is_one(labels):
+    features = np.random.default_rng(0).standard_normal((len(labels), 24))
+    (joint,), (lda,) = (fit_many(features, labels, seeds=[0], method=method) for method in ("joint", "lda"))
+    assert joint.chosen["epochs"] == 0
+    assert "too few rows share a finest label" in joint.chosen["reason"]
+    for scores in (joint.chosen["scores"], lda.chosen["scores"]):
+        assert np.isfinite(list(scores.values())).all()
+
+
 @pytest.mark.parametrize("closed", ["lda", "pca", "features"])
 def test_a_chosen_closed_form_is_one_head_that_says_whose_it_is(closed):
     features, labels = clusters(240)
