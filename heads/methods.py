@@ -181,7 +181,7 @@ METHODS: dict[str, Method] = {
 }
 """The methods by name."""
 
-TRAINER = 5
+TRAINER = 6
 """Goes into every run's identity: what was trained by other defaults or another trainer is another run."""
 
 

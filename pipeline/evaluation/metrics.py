@@ -88,4 +88,4 @@ def smallest_prefix(accuracies: Sequence[float] | Floats, dims: Sequence[int]) -
     :param dims: J lengths.
     """
     floor = round(accuracies[-1] - 0.01, 12)  # 0.90 is within one point of 0.91, whatever binary fractions say
-    return next(dim for dim, value in zip(dims, accuracies, strict=True) if value >= floor)
+    return next(dim for dim, value in zip(dims, accuracies, strict=True) if round(value, 12) >= floor)

@@ -66,6 +66,7 @@ def check_kept(path: Path) -> None:
 
     Where this user may not write, a line says that it will not be.
 
+    :raises PipelineError: if a folder stands there.
     :raises cache.CacheError: if the file system refuses it for another reason.
     """
 
@@ -73,6 +74,8 @@ def check_kept(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
 
+    if path.is_dir():
+        raise PipelineError(f"{path} is a folder, and a result is kept there", "move it away first")
     keep(look, path)
 
 

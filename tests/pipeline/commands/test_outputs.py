@@ -7,6 +7,8 @@ import subprocess
 import polars as pl
 import pytest
 
+from pipeline.errors import PipelineError
+from pipeline.workspace.outputs import check_kept
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
@@ -158,6 +160,11 @@ def test_reproduce_looks_at_its_output_before_it_measures(fitted, tmp_path):
     said = fitted.fails("reproduce", "--seeds", "1,2", "--epochs", "2", "--output", tmp_path / "file" / "claims.json")
     assert f"{tmp_path / 'file'} is a file, not a folder" in said
     assert not list(fitted.artifacts.rglob("lda"))  # which it fits first
+
+
+def test_a_folder_where_a_result_is_kept_is_said_before_the_work(tmp_path):
+    with pytest.raises(PipelineError, match="is a folder"):
+        check_kept(tmp_path)
 
 
 def test_read_only_artifacts_are_searched_scored_and_encoded_from(fitted, tmp_path):

@@ -57,3 +57,6 @@ def test_the_smallest_prefix_within_one_point():
     assert metrics.smallest_prefix([0.80, 0.90, 0.905, 0.91], dims) == 128
     assert metrics.smallest_prefix([0.95, 0.90, 0.905, 0.91], dims) == 64
     assert metrics.smallest_prefix([0.80, 0.81, 0.82, 0.91], dims) == 256
+    shortest, longest = np.mean([0.64, 0.87, 0.96, 0.88]), np.mean([0.88, 0.89, 0.97, 0.65])
+    assert shortest < 0.8375 and longest == 0.8475  # binary fractions of means one point apart
+    assert metrics.smallest_prefix([shortest, 0.8, 0.8, longest], dims) == 64
