@@ -152,7 +152,7 @@ def _missing_labels(rows: Rows) -> Iterator[Finding]:
         remedy = "fill it in, or add --drop-incomplete to leave such rows out"
         mask = rows.frame.get_column(level).is_null()
         if not depth and heads_groups(rows.frame.get_column(level)):
-            remedy = FILL_DOWN
+            remedy += f"; {FILL_DOWN}"
         problem = f"no label in column {level}"
         if depth:
             finer = pl.col(rows.levels[depth + 1 :])

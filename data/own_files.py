@@ -76,7 +76,7 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     return Rows(common_name(sources), rows, names, place, numbers, made_splits=split is None, notes=notes)
 
 
-def read_texts(source: str | Path, text: str = "text") -> list[str]:
+def read_texts(source: str | Path, text: str = "text", format: FileFormat | None = None) -> list[str]:
     """Return the texts of `source` alone, whatever other columns it has, in its order. `text`: the column, or several.
 
     The lines of a ``.txt`` file are its texts.
@@ -84,8 +84,10 @@ def read_texts(source: str | Path, text: str = "text") -> list[str]:
     :raises DataError: if it cannot be read, lacks the column, has no rows, a text is empty, or a row has fewer fields
         than columns.
     """
-    source = str(source)
-    records = read_files([source], FileFormat(separator="none" if suffix_of(source) == ".txt" else None))
+    source, format = str(source), format or FileFormat()
+    if suffix_of(source) == ".txt" and format.separator is None:
+        format = replace(format, separator="none")
+    records = read_files([source], format)
     if not records.named and records.frame.width == 1:
         columns: tuple[str, ...] = (records.frame.columns[0],)
     else:

@@ -37,7 +37,7 @@ TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 _FOLDS = 3
 _ONE_WAY = 0.5  # mean cosine of two rows above which features mostly point one way
 _BLOCK = 4096  # rows added up at a time
-_NO_VARIANCE = 1e-12  # of the variance of all dimensions
+_NO_VARIANCE, _ROUNDED = 1e-12, 1e-14  # of the variance of all dimensions, and of the squares that it is the rest of
 _GALLERY, _QUERIES = 4000, 500  # rows that a shrinkage is judged on
 
 
@@ -108,10 +108,9 @@ def with_shrinkage(inputs: Inputs) -> Inputs:
 
 def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
     """Directions of `lda`, weighted, by eigenvalue, then principal components of the rest: float64 [H, <= dim]."""
-    covariance, within, between = scatter.covariance, scatter.within, scatter.between
-    within, between = _shrunk(within, shrinkage), _shrunk(between, shrinkage)
-    width = len(within)
-    count = min(int((scatter.deepest.counts > 0).sum()) - 1, width, dim)
+    covariance, width = scatter.covariance, len(scatter.covariance)
+    within, between = _shrunk(scatter.within, shrinkage), _shrunk(scatter.between, shrinkage)
+    count = min(int((scatter.separations > _rounding(scatter)).sum()), width, dim)
     if count < 1:
         return _principal(covariance, dim, _rounding(scatter))
     factor = torch.linalg.cholesky(within)  # the generalised problem as an ordinary one
@@ -229,7 +228,7 @@ def _mapped(scatter: Scatter, directions: Tensor, dim: int, chosen: dict[str, An
 
 def _rounding(scatter: Scatter) -> float:
     """The variance that rounding leaves along directions in which no row differs: a basis of these is chance."""
-    return _NO_VARIANCE * float(scatter.covariance.trace())
+    return _NO_VARIANCE * float(scatter.covariance.trace()) + _ROUNDED * float(scatter.moment.trace()) / scatter.rows
 
 
 def _variances(directions: Tensor, covariance: Tensor) -> Tensor:

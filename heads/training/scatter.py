@@ -78,6 +78,14 @@ class Scatter:
             summed += level.outer() / known - torch.outer(mean, mean)
         return summed
 
+    @cached_property
+    def separations(self) -> Tensor:
+        """Variances of `between` along its principal components, [H]: as many are not zero as classes can be told by.
+
+        One less than there are classes, but fewer where rows lack labels or are fewer than classes.
+        """
+        return torch.linalg.eigvalsh(self.between)
+
 
 def scatter_of(features: Tensor, labels: Tensor, classes: Sequence[int]) -> Scatter:
     """Sum up rows.

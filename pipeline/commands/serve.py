@@ -102,5 +102,5 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         from pipeline.errors import PipelineError
 
-        why = error.strerror.partition(" (while")[0]  # Python names the address again
+        why = str(error.strerror).partition(" (while")[0]  # Python names the address again
         raise PipelineError(f"{host}:{port} cannot be listened on: {why}", "name another --port") from error

@@ -70,12 +70,14 @@ def test_sums_go_along_with_their_rows_and_with_no_others(monkeypatch):
     assert torch.equal(linear_map("lda", settled, 64).weight, expected.weight)
 
 
+@pytest.mark.parametrize("missing", [0, 0.3])
 @pytest.mark.parametrize("method", ["lda", "pca"])
-def test_of_fewer_rows_than_dimensions_nothing_is_left_to_rounding(method):
+def test_of_fewer_rows_than_dimensions_nothing_is_left_to_rounding(method, missing):
     """Turned features are the same features: directions chosen by rounding gave other neighbours for each turn."""
     generator = np.random.default_rng(0)
-    features, labels = clusters(40, branching=(8,), noise=1.0, dim=48)
-    new = clusters(30, branching=(8,), noise=1.0, dim=48, seed=5)[0]
+    features, labels = clusters(40, branching=(3, 3), noise=1.0, dim=48)
+    labels[generator.random(len(labels)) < missing, 1] = -1
+    new = clusters(30, branching=(3, 3), noise=1.0, dim=48, seed=5)[0]
     turn = np.linalg.qr(generator.standard_normal((48, 48)))[0]
     cosines = []
     for rows, queries in ((features, new), ((features @ turn), (new @ turn))):

@@ -71,6 +71,18 @@ class TestCompact:
         assert [shard.rows for shard in FeatureStore.open(tmp_path / "s").shards] == [100] * 4
         assert values(tmp_path / "s") == [start for start in range(0, 400, 10) for _ in range(10)]
 
+    def test_a_second_time_it_changes_nothing(self, tmp_path):
+        make(tmp_path / "s", [(start, start + 10, start) for start in range(0, 400, 10)])
+        compact(tmp_path / "s", shard_bytes=70 * DIM * 2)
+        shards = FeatureStore.open(tmp_path / "s").shards
+        compact(tmp_path / "s", shard_bytes=70 * DIM * 2)
+        assert FeatureStore.open(tmp_path / "s").shards == shards
+
+    def test_an_empty_store_stays_one(self, tmp_path):
+        make(tmp_path / "s", [])
+        compact(tmp_path / "s")
+        assert FeatureStore.open(tmp_path / "s").shards == ()
+
     def test_progress_counts_rows(self, tmp_path):
         make(tmp_path / "s", [(0, 10, 1), (10, 20, 2)])
         seen = []
