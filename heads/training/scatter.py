@@ -84,7 +84,8 @@ class Scatter:
 
         One less than there are classes, but fewer where rows lack labels or are fewer than classes.
         """
-        return torch.linalg.eigvalsh(self.between)
+        found: Tensor = torch.linalg.eigvalsh(self.between)
+        return found
 
 
 def scatter_of(features: Tensor, labels: Tensor, classes: Sequence[int]) -> Scatter:
