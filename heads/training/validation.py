@@ -93,7 +93,8 @@ def folds_of(features: Tensor, labels: Tensor, folds: int, *, keep: int = 0, ran
     dealt = np.full(len(order), folds)
     dealt[spare] = np.arange(len(spare)) % folds
     dealt = dealt[text_of]
-    _, class_of = np.unique(labels.cpu().numpy(), axis=0, return_inverse=True)  # a text's rows may differ in it
+    class_of = np.unique(labels.cpu().numpy(), axis=0, return_inverse=True)[1]  # a text's rows may differ in it
+    class_of = class_of.reshape(-1)  # numpy 2.0 gives a column
     found = []
     for fold in range(folds):
         kept, left_out = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
