@@ -110,9 +110,10 @@ def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
     """Directions of `lda`, weighted, by eigenvalue, then principal components of the rest: float64 [H, <= dim]."""
     covariance, width = scatter.covariance, len(scatter.covariance)
     within, between = _shrunk(scatter.within, shrinkage), _shrunk(scatter.between, shrinkage)
-    count = min(int((scatter.separations > _rounding(scatter)).sum()), width, dim)
+    least = _rounding(scatter)
+    count = min(int((scatter.separations > least).sum()), width, dim)
     if count < 1:
-        return _principal(covariance, dim, _rounding(scatter))
+        return _principal(covariance, dim, least)
     factor = torch.linalg.cholesky(within)  # the generalised problem as an ordinary one
     left = torch.linalg.solve_triangular(factor, between, upper=False)
     values, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(factor, left.mT, upper=False))
@@ -124,7 +125,7 @@ def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
         return weighted
     basis, _ = torch.linalg.qr(directions)
     onto = torch.eye(width, dtype=basis.dtype, device=basis.device) - basis @ basis.mT
-    more = _principal(onto @ covariance @ onto, rest, _rounding(scatter))
+    more = _principal(onto @ covariance @ onto, rest, least)
     spread = _variances(more, within).sqrt()
     share = _variances(more, between) / spread.square() / top
     return torch.cat([weighted, more / spread * _weight(share)], 1)
@@ -243,7 +244,7 @@ def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
     return (1 - shrinkage) * covariance + ridge.diag()
 
 
-def _principal(covariance: Tensor, count: int, least: float = 0.0) -> Tensor:
+def _principal(covariance: Tensor, count: int, least: float) -> Tensor:
     """The first principal components, [H, <= count], along which the variance is more than `least`."""
     values, vectors = torch.linalg.eigh(covariance)
     varied = int((values > least).sum())
