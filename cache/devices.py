@@ -1,10 +1,7 @@
-"""Where to compute and in which number format, chosen well without being asked.
+"""Where to compute, chosen well without being asked.
 
 `auto` takes the GPU where there is one, else the CPU. A GPU's number counts those that `CUDA_VISIBLE_DEVICES` lets
-this process see, as torch does. Every entry of a list is a process, so a GPU named twice has two. bfloat16 is chosen
-where it is multiplied natively: on such hardware it is two to sixteen times faster and moves a normalised feature by
-less than float16 storage of another machine's float32 would be noticed in any accuracy; where it is emulated it is
-slower than float32.
+this process see, as torch does. Every entry of a list is a process, so a GPU named twice has two.
 
 A device can be lost while it works: memory that another program took, a fault after which no kernel runs. What tells
 that from a fault of the work, which every device would meet, is here too, since devices' own errors say it.
@@ -17,12 +14,10 @@ import os
 import re
 import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError, DeviceError
 
-DTYPES = ("float32", "bfloat16")
 _WORDS = "use one of auto, cpu, cuda, all; cuda:1 for one GPU, cuda:0,cuda:2 for some, cpu:2 for two processes"
 _ONE = r"cuda(:\d+)?|cpu(:[1-9]\d?)?"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -128,30 +123,3 @@ def does_not_fit(backbone: str, device: str) -> DeviceError:
     return DeviceError(
         f"backbone {backbone} does not fit on {device}", "free the device's memory, or use --devices cpu"
     )
-
-
-def fastest(devices: str) -> tuple[str, str]:
-    """Return the first device that `devices` means, and the dtype that it multiplies natively.
-
-    :raises CacheError: as `choose_devices` does.
-    """
-    device = choose_devices(devices)[0]
-    return device, native_dtype(device)
-
-
-def native_dtype(device: str) -> str:
-    """Return "bfloat16" where `device` multiplies it natively, else "float32"."""
-    if device.startswith("cuda"):
-        import torch
-
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if _cpu_flags() & {"amx_bf16", "avx512_bf16"} else "float32"
-
-
-def _cpu_flags() -> set[str]:
-    """Return the processor's feature flags as Linux lists them; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return set()
-    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))

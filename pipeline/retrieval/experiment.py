@@ -20,10 +20,11 @@ from cache.workers import choose_devices
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.retrieval.documents import Corpus
 from pipeline.retrieval.engines import Engine, size_written, time_engines
-from pipeline.retrieval.knn import search, two_stage
+from pipeline.retrieval.knn import search
 from pipeline.retrieval.metrics import TOP, Measured, Question, measure
 from pipeline.retrieval.quantization import KINDS, Stored, stored
 from pipeline.retrieval.timing import Timing, time_search
+from pipeline.retrieval.two_stage_search import two_stage
 from pipeline.workspace.features import LabelledFeatures
 from pipeline.workspace.run_names import names
 

@@ -38,7 +38,6 @@ _FINDS = 256  # finds collected before a merge, at least
 _FEW = 16  # queries that are searched densely on a CPU too
 _DENSE = {"cpu": 1 << 24, "cuda": 1 << 29}  # similarities held at once in a dense search
 _LEAST_RUN = 16  # shorter runs save nothing in a dense search
-_GATHERED = {"cpu": 1 << 18, "cuda": 1 << 28}  # numbers gathered at once when re-ranking: on a CPU, what stays in cache
 
 
 class Found(NamedTuple):
@@ -63,44 +62,9 @@ def search(queries: Array, documents: Stored, k: int) -> Found:
     units = unit_prefixes(queries, documents.dim, documents.device)
     if documents.device.type == "cuda" or len(units) <= _FEW:
         step = max(1, _DENSE[documents.device.type] // len(documents))
-        found = [_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)]
-        return found[0] if len(found) == 1 else Found(*map(torch.cat, zip(*found, strict=True)))
-    return _found(_search_tiles(units, documents, k))
-
-
-def rerank(queries: Array, documents: Stored, candidates: Tensor) -> Tensor:
-    """Similarities of each query with its candidates, float32 [q, c].
-
-    :param queries: real [q, D].
-    :param candidates: int64 [q, c], rows of documents.
-    """
-    units = unit_prefixes(queries, documents.dim, documents.device)
-    similarities = torch.empty(candidates.shape, device=documents.device)
-    step = max(1, _GATHERED[documents.device.type] // (candidates.shape[1] * documents.dim))
-    for i in range(0, len(units), step):
-        rows = candidates[i : i + step]
-        gathered = documents.codes.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).float()
-        part = torch.bmm(gathered, units[i : i + step, :, None])[:, :, 0]
-        similarities[i : i + step] = part if documents.scales is None else part * documents.scales[rows]
-    return similarities
-
-
-def two_stage(queries: Array, filtering: Stored, full: Stored, candidates: int, k: int) -> Found:
-    """Filter by the prefix `filtering`, re-rank what it lets through by the vectors `full`.
-
-    :param queries: real [q, D].
-    :param candidates: documents that the filter lets through for each query.
-    :param k: documents per query, at most `candidates`.
-    :raises PipelineError: as `search`, or if k exceeds the candidates, or the two hold other numbers of documents.
-    """
-    if len(filtering) != len(full):
-        raise PipelineError(
-            f"{len(filtering):,} documents to filter and {len(full):,} to re-rank", "store prefixes of the same vectors"
-        )
-    if k > candidates:
-        raise PipelineError(f"{candidates} candidates hold no {k} documents", f"let {k} candidates or more through")
-    kept = search(queries, filtering, candidates).rows
-    return _found(_top(keys_of(rerank(queries, full, kept), kept), k))
+        parts = [_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)]
+        return parts[0] if len(parts) == 1 else Found(*map(torch.cat, zip(*parts, strict=True)))
+    return found(_search_tiles(units, documents, k))
 
 
 def keys_of(similarities: Tensor, rows: Tensor) -> Tensor:
@@ -114,7 +78,8 @@ def _ordered(bits: Tensor) -> Tensor:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def _found(keys: Tensor) -> Found:
+def found(keys: Tensor) -> Found:
+    """Rows and similarities of keys, int64 [q, k]."""
     rows = _ROW_MASK - (keys & _ROW_MASK)
     return Found(rows, _similarities(keys))
 
@@ -125,7 +90,8 @@ def _similarities(keys: Tensor) -> Tensor:
     return values.where(keys != _NOTHING, -torch.inf)
 
 
-def _top(keys: Tensor, k: int) -> Tensor:
+def largest(keys: Tensor, k: int) -> Tensor:
+    """The k largest keys of each query, int64 [q, k], the largest first."""
     return keys.topk(k, dim=1).values
 
 
@@ -180,8 +146,8 @@ def _search_dense(units: Tensor, documents: Stored, k: int) -> Found:
     keys = keys_of(values[:, :k], rows[:, :k]).sort(dim=1, descending=True).values
     if bool(open_.any()):  # equal similarities at the last place: which of them counts is left to the keys
         every = torch.arange(similarities.shape[1], device=similarities.device)
-        keys[open_] = _top(keys_of(similarities[open_], every), k)
-    return _found(keys)
+        keys[open_] = largest(keys_of(similarities[open_], every), k)
+    return found(keys)
 
 
 def _tied_last(values: Tensor, k: int) -> Tensor:

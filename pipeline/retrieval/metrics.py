@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.retrieval.knn import keys_of, rerank, search
+from pipeline.retrieval.knn import keys_of, search
 from pipeline.retrieval.quantization import Stored, stored
+from pipeline.retrieval.two_stage_search import rerank
 
 Floats = NDArray[np.float32]
 

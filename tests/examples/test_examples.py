@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.retrieval.knn import two_stage
 from pipeline.retrieval.quantization import stored
+from pipeline.retrieval.two_stage_search import two_stage
 from tests.pipeline.conftest import Pipeline, fitted, small_csv  # noqa: F401  fixtures
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

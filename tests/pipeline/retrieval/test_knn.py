@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
 from pipeline.retrieval import knn
-from pipeline.retrieval.knn import search, two_stage
+from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import KINDS, stored
+from pipeline.retrieval.two_stage_search import two_stage
 
 
 def exact_vectors(rng, rows, dim):
