@@ -16,7 +16,7 @@ from pipeline.evaluation.error_analysis import errors_of
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.scores import Score, method_names
 from pipeline.workspace.kept_arrays import keep_arrays, read_arrays
-from pipeline.workspace.records import keep, read_kept, write_record
+from pipeline.workspace.records import DamagedError, check_place, keep, place_of, read_kept, tell, write_record
 
 PROTOCOLS = ("gallery", "leave-one-out")
 SCORING = 3  # a change in how accuracy is measured gets another number: what was kept under an older one is not read
@@ -112,20 +112,31 @@ def stored_scores(folder: Path | None) -> list[Score]:
     return [score for score in _read_scores(folder and folder / "scores.json") if score.scoring == SUMMING_UP]
 
 
-class _Kept(TypedDict):
-    """The content of scores.json and galleries-*.json."""
-
+class _Scores(TypedDict):
     scores: list[dict[str, Any]]
+
+
+class _Kept(_Scores, total=False):
+    """The content of scores.json and galleries-*.json; `place` is where it belongs."""
+
+    place: str
 
 
 def _read_scores(path: Path | None) -> list[Score]:
     """Read stored scores; none if the file is absent, damaged or unreadable (they are computed again)."""
     found = None if path is None else read_kept(path, _Kept, older=lambda records: {"scores": records})
+    if path is None or found is None:
+        return []
     try:
-        return [] if found is None else [Score.from_json(record) for record in found["scores"]]
+        check_place(path, found.get("place", ""))
+        return [Score.from_json(record) for record in found["scores"]]
+    except DamagedError as error:
+        tell(f"{error}; computed again")
+        return []
     except TypeError:  # made before a score held all that it does today: computed again
         return []
 
 
 def _write_scores(path: Path, scores: Sequence[Score]) -> None:
-    keep(lambda: write_record(path, {"scores": [score.to_json() for score in scores]}), path)
+    content = {"place": place_of(path), "scores": [score.to_json() for score in scores]}
+    keep(lambda: write_record(path, content), path)

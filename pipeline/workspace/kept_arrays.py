@@ -1,8 +1,9 @@
 """Arrays kept beside a run (predictions, embeddings, maps), guarded by a digest of the whole file.
 
-A file is numpy's `.npz`, which is a zip, whose comment holds the digest of all bytes before it: numpy and every zip
-program read it as ever, and nothing is parsed before the digest matches. Reading takes the file's size in memory once
-more. Files made before there was a digest have no comment; zip's own checksums guard their arrays.
+A file is numpy's `.npz`, which is a zip, whose comment holds where the file belongs, so that another run's is not taken
+for it, and the digest of all bytes before it: numpy and every zip program read it as ever, and nothing is parsed before
+the digest matches. Reading takes the file's size in memory once more. Files made before there was a digest have no
+comment; zip's own checksums guard their arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.workspace.records import DamagedError, content_of, file_digest, keep, tell, write_file
+from pipeline.workspace.records import (
+    DamagedError,
+    check_place,
+    content_of,
+    file_digest,
+    keep,
+    place_of,
+    tell,
+    write_file,
+)
 
 _MARK = b"blake2b:"
 _DIGITS = 32
@@ -37,7 +47,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool) -> No
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = _MARK + b"0" * _DIGITS
+        archive.comment = place_of(path).encode() + _MARK + b"0" * _DIGITS
     body = buffer.getvalue()[:-_DIGITS]
     write_file(path, body + _digest(body))
 
@@ -60,6 +70,8 @@ def _arrays(path: Path, content: bytes, names: Collection[str]) -> dict[str, NDA
     if body.endswith(_MARK):
         if found != _digest(body):
             raise DamagedError(path, "its content does not match its digest")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_place(path, archive.comment[: -len(_MARK) - _DIGITS].decode())
     elif content[-_END_LENGTH:].startswith(_END_OF_ZIP):
         tell(f"{path} {_OLD}", once=_OLD)
     else:

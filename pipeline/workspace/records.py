@@ -76,6 +76,21 @@ def file_digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
+def place_of(path: Path) -> str:
+    """Where a kept file belongs: its path below `runs`, which stays where all artifacts are moved; else its name."""
+    parts = path.parts
+    return "/".join(parts[-5:]) if parts[-6:-5] == ("runs",) else path.name
+
+
+def check_place(path: Path, noted: str) -> None:
+    """Compare where a kept file belongs with what was noted when it was written; "" of one that noted nothing.
+
+    :raises DamagedError: if it was written elsewhere: what it says is of another run.
+    """
+    if noted not in ("", place_of(path)):
+        raise DamagedError(path, f"it is {noted}, put in its place")
+
+
 def refuse_link_to_nothing(folder: Path) -> None:
     """A missing mount is not taken for an empty folder.
 

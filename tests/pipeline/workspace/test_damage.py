@@ -83,6 +83,31 @@ def test_an_edited_digit_in_kept_scores_is_noticed_and_the_score_made_again(copy
     assert path.read_text() == text
 
 
+def exchanged(one, other):
+    """Two files, or folders, in each other's place."""
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def test_what_is_kept_of_another_run_is_not_taken_for_its_own(copy):
+    commands = (("score", "--protocol", "all"), ("score", "--gallery-size", "7"), ("compare",))
+    before = [copy.json(*command) for command in commands]
+    searched = [copy.json("search", "book a flight", "--run", folder_of(copy, name).name) for name in ("v5", "mrl")]
+    for name in {path.name for path in folder_of(copy).iterdir()} - {"config.json", "head.safetensors"}:
+        exchanged(folder_of(copy) / name, folder_of(copy, "mrl") / name)
+    (untrained,) = copy.artifacts.glob("runs/*/*/untrained")
+    exchanged(*sorted(untrained.iterdir())[:2])
+    after = [copy(*command, "--json") for command in commands]
+    assert [json.loads(done.stdout) for done in after] == before
+    assert "put in its place; computed again" in after[0].stderr
+    assert [
+        copy.json("search", "book a flight", "--run", folder_of(copy, name).name) for name in ("v5", "mrl")
+    ] == searched
+    assert all("put in its place" not in copy(*command, "--json").stderr for command in commands)
+
+
 def test_a_head_that_is_gone_is_named_and_the_others_are_scored(copy):
     copy.json("score")
     (folder_of(copy) / "head.safetensors").unlink()
