@@ -146,10 +146,12 @@ class Ranking:
 def ranking(rows: Sequence[Comparison]) -> Ranking:
     """Rank methods by the rows of one metric, prefix and level, all that there are between them.
 
-    The best has the highest mean, of equals the plainest; a method that is not compared with it is left out.
+    The best has the highest mean, of equals the plainest; a method that is not compared with it is left out. Where
+    seeds are missing, the mean is over other seeds than a row's: what a row shows to be behind is not the best.
     """
     means = means_of(rows)
-    best = min(means, key=lambda name: place(name, means[name]))
+    behind = {row.b if row.leader > 0 else row.a for row in rows if row.leader}
+    best = min(means.keys() - behind or means, key=lambda name: place(name, means[name]))
     others = [row.seen_from(best) for row in rows if best in (row.a, row.b)]
     others.sort(key=lambda row: place(row.b, row.mean_b))
     equal = tuple(row for row in others if row.leader <= 0 or printed(row.mean_a) == printed(row.mean_b))
@@ -157,7 +159,8 @@ def ranking(rows: Sequence[Comparison]) -> Ranking:
 
 
 def means_of(rows: Sequence[Comparison]) -> dict[str, float]:
-    """The mean of every method that these rows compare."""
+    """The mean of every method that these rows compare, over as many of its seeds as one of them has."""
+    rows = sorted(rows, key=lambda row: row.n)
     return {name: value for row in rows for name, value in ((row.a, row.mean_a), (row.b, row.mean_b))}
 
 
