@@ -63,6 +63,8 @@ def file_error(action: str, path: Path, error: OSError) -> CacheError:
         return CacheError(problem, "name a folder that this user may write to, or change its permissions")
     if error.errno in _GONE:
         return CacheError(problem, "the folder is not there or went away meanwhile: check the path, then run again")
+    if error.errno == errno.EISDIR:
+        return CacheError(problem, "a folder stands where this file belongs: move it away, then run again")
     return CacheError(problem, "check the disk or file system that holds this file, then run again")
 
 

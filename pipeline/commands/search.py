@@ -34,7 +34,7 @@ def COMMAND(session: Session, text: str, top: int, dim: int | None, **options: A
     run = run_asked(session, options)
     record = run.record
     check_dims(run, () if dim is None else (dim,))
-    features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=run.store)
+    features = labelled_features(session.artifacts, dataset=record["dataset"], backbone=run.store, changed=True)
     if features.dataset.id != record["dataset"]:
         changed = f"texts or labels have changed since this run was trained: what is found is of {features.dataset.id}"
         session.console.say(changed)

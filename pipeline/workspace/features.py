@@ -84,14 +84,25 @@ class LabelledFeatures:
 
 
 def labelled_features(
-    artifacts: Artifacts, *, dataset: str | None = None, backbone: str | None = None, layer: int = -1
+    artifacts: Artifacts,
+    *,
+    dataset: str | None = None,
+    backbone: str | None = None,
+    layer: int = -1,
+    changed: bool = False,
 ) -> LabelledFeatures:
     """The dataset and the one store of its features that the options name, by default what `embed` used last.
 
     :param backbone: name, hub id, path, or the name of the store's folder.
-    :raises PipelineError: if no store or several stores fit.
+    :param changed: whether `dataset`, where it is an id, may have changed since: it is taken as it is now.
+    :raises PipelineError: if no store or several stores fit, or an id names another dataset than is loaded.
     """
     loaded = artifacts.load_dataset(artifacts.dataset_source(dataset))
+    if dataset is not None and not changed and loaded.id != dataset and artifacts.ids_answering(dataset) == [[dataset]]:
+        raise PipelineError(
+            f"{dataset} is not there any more: what it was loaded from is now {loaded.id}",
+            f"bring its rows and labels back, or take it as it is: --dataset {loaded.id.rpartition('-')[0]}",
+        )
     if backbone is None:
         store = current_store(artifacts, layer)
     else:

@@ -72,6 +72,23 @@ def test_labels_that_changed_since_are_said(pipeline, tmp_path):
     assert pipeline.json(*advised(said), "--epochs", "1")["runs"]
 
 
+def test_an_id_never_means_another_dataset(pipeline, tmp_path):
+    path = write_csv(tmp_path / "mine.csv", rows())
+    first = pipeline.json("embed", path, "--backbone", "minilm")["dataset"]
+    write_csv(path, [(text, top, f"any {leaf}", split) for text, top, leaf, split in rows()])
+    for command in (("fit-head", "--method", "lda"), ("score",), ("sweep", "--methods", "lda")):
+        said = pipeline.fails(*command, "--datasets" if command[0] == "sweep" else "--dataset", first)
+        assert f"{first} is not there any more: what it was loaded from is now mine-" in said
+    assert "--dataset mine" in said
+    assert pipeline.json("fit-head", "--method", "lda", "--dataset", "mine")["runs"][0]["dataset"] != first
+
+
+def test_a_folder_in_a_files_place_is_said(copy, small_csv):
+    (copy.artifacts / "current.json").unlink()
+    (copy.artifacts / "current.json").mkdir()
+    assert "a folder stands where this file belongs" in copy.fails("embed", small_csv)
+
+
 def test_rows_are_said_to_be_counted_below_the_header(pipeline, tmp_path):
     path = write_csv(tmp_path / "mine.csv", [("", *rows()[0][1:]), *rows()[1:]])
     done = pipeline("data", "check", path)
