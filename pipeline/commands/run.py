@@ -28,6 +28,7 @@ from pipeline.terminal.options import (
 
 if TYPE_CHECKING:
     from data import Dataset
+    from pipeline.evaluation.recommend import Answer
     from pipeline.evaluation.scores import PrefixScore, Score
     from pipeline.workspace.features import LabelledFeatures
 
@@ -69,7 +70,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     classifier = [] if found is None else classifier_ahead(compared, found.method, levels)
     for line in ("", *best, evidence, *classifier, ""):
         show(line)
-    show(ends_table(ends(scores, baselines), levels))
+    show(ends_table(ends(scores, baselines, found), levels))
     for line in outvoted(embedded.dataset):
         show(line)
     report = _report(session, features)
@@ -121,14 +122,24 @@ def outvoted(dataset: Dataset) -> list[str]:
     ][: len(few)]
 
 
-def ends(scores: Sequence[Score], baselines: Sequence[Score]) -> list[Score]:
-    """The scores cut to the shortest and the full prefix; beside them the best untrained embedding and a classifier."""
+def ends(scores: Sequence[Score], baselines: Sequence[Score], found: Answer | None) -> list[Score]:
+    """The scores cut to the shortest and the full prefix; beside them an untrained embedding and a classifier.
+
+    The untrained one is that of the answer `found`, else the best. The method of the answer keeps the prefix it names.
+    """
+    from pipeline.evaluation.scores import by_method
+
     dims = {dim for score in scores for dim in (score.dims[0], score.dims[-1])}
     first = min(dims)
     whole = [score for score in baselines if len(score.dims) == 1]
     cut = [score for score in baselines if first in score.dims] or list(baselines)
     best = max(cut, key=lambda score: mean(level.accuracy for level in _at(score, first).levels))
-    shown = [replace(one, prefixes=tuple(p for p in one.prefixes if p.dim in dims)) for one in (*scores, best)]
+    named = "" if found is None else found.method
+    best = next((score for score in cut if [*by_method([score])] == [named]), best)
+    shown = []
+    for name, group in by_method([*scores, best]).items():
+        kept = dims | ({found.dim} if found is not None and name == named else set())
+        shown += [replace(one, prefixes=tuple(p for p in one.prefixes if p.dim in kept)) for one in group]
     return [*shown, *(one for one in whole if one is not best)]
 
 
@@ -172,9 +183,10 @@ def next_steps(
     more = ["fit-head", "--method", ",".join(seeded), "--seeds", "42,123,456", *settings]
     untrained = (advised or "").removesuffix("*")
     named = ["--method", untrained] if advised != untrained and untrained in heads.METHODS else []
+    searched = " ".join(text.split())[:_SHOWN].rstrip()
     steps: list[tuple[list[str], str]] = [
-        (["search", " ".join(text.split())[:_SHOWN].rstrip()], "semantic zoom: the nearest texts at each prefix"),
-        *([(["fit-head", *named], "what the answer names, as a head that can be exported")] if named else []),
+        *([(["fit-head", *named], "what the answer names, as a head that can search and be exported")] if named else []),
+        (["search", *named, searched], "semantic zoom: the nearest texts at each prefix"),
         (["export", *named, "--format", *kind], f"{'the vectors' if served else 'a model'} for use elsewhere"),
         (["score", "--protocol", "leave-one-out"], "test texts against each other, without the training split"),
     ]

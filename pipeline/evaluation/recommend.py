@@ -42,7 +42,7 @@ class Answer:
 
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
     two kinds was compared. `accuracies`: mean over seeds per level, of that prefix. `gains`: per level, what the full
-    vector adds to it, by the interval over seeds and texts. `rival`: the best of the others. `closed_form`: whether a
+    vector adds to it, by the interval over seeds and texts. `needed`: the dimensions that each level needs. `rival`: the best of the others. `closed_form`: whether a
     head without a gradient step is advised. `width`: dimensions of the features, if they are a candidate. `few`: how
     many test texts there are, where so few that training may pay or cost more than five points unseen.
     """
@@ -53,6 +53,7 @@ class Answer:
     full: int
     accuracies: tuple[float, ...]
     gains: tuple[Estimate, ...]
+    needed: tuple[int, ...]
     rival: str | None
     closed_form: bool = False
     width: int | None = None
@@ -67,7 +68,8 @@ class Answer:
         said += f"Use {self._named()} at {self.dim} dims: {figures} % "
         said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
-            return f"{said}. A shorter prefix loses more than one point."
+            losing = joined([level for level, dim in zip(levels, self.needed, strict=True) if dim == self.full])
+            return f"{said}. A shorter prefix loses more than one point on {losing}."
         said += f", {self.full / self.dim:.3g} times smaller"
         if self.width is not None and self.width <= self.dim:
             said += f" than all {self.full} dims but not than the features, which have {self.width}"
@@ -77,7 +79,7 @@ class Answer:
         figures = " / ".join(f"{gain:+.1f}" if gain else "0.0" for gain in rounded)
         sure = [levels[level] for level, gain in zip(shown, gains, strict=True) if sign(gain.interval)]
         if not sure:
-            return f"{said} No significant difference from all {self.full} dims ({figures} points)."
+            return f"{said} With all {self.full} dims {figures} points: no significant difference."
         if len(sure) == len(gains) and min(rounded) > 0:
             return f"{said} All {self.full} dims add {figures.replace('+', '')} points."
         where = "" if len(sure) == len(gains) else f", significantly on {joined(sure)} alone"
@@ -98,13 +100,14 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
     took, means = picked.method, means_of(picked.rows)
     others = [name for name in means if name != took and not _says_the_same(methods[name], methods[took])]
     rival = min(others, key=lambda name: place(name, means[name]), default=None)
-    dims, dim = first_of(methods[took]).dims, max(needed_dims(methods[took]))
+    dims, needed = first_of(methods[took]).dims, tuple(needed_dims(methods[took]))
+    dim = max(needed)
     at = tuple(map(float, _mean_accuracy(methods[took])[dims.index(dim)]))
     closed_form = any(entry.method == took and entry.closed_form for entry in entries)
     width = next((entry.predictions.dims[-1] for entry in entries if entry.method == "features*"), None)
     gains = _gains(methods[took], dims.index(dim))
     few = entries[0].predictions.queries if picked.unsure else None
-    return Answer(took, picked.pays, dim, dims[-1], at, gains, rival, closed_form, width, few)
+    return Answer(took, picked.pays, dim, dims[-1], at, gains, needed, rival, closed_form, width, few)
 
 
 def needed_dims(runs: Runs) -> list[int]:

@@ -62,7 +62,7 @@ def advised_run(left: Sequence[Run]) -> tuple[Run, str]:
         return first_run(left), "the test texts tell no method from another: joint first"
     chosen = min((run for run, name in zip(left, named, strict=True) if name == best.method), key=lambda run: run.seed)
     why = "the best" if best.pays or best.pays is None else "training did not pay"
-    return chosen, f"advised among {len(set(named))} methods: {why}"
+    return chosen, f"advised among {len(set(named))} fitted methods: {why}"
 
 
 def _entries(runs: Sequence[Run], named: Sequence[str]) -> list[Entry] | None:

@@ -55,7 +55,7 @@ def _untrained(groups: Iterable[str], more: str = "") -> str | None:
 def ends_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
     """Accuracy in percent at the shortest and at the full vector, a line per method; of many levels the two ends.
 
-    :param scores: of one protocol; the mean over seeds is shown.
+    :param scores: of one protocol; the mean over seeds is shown. A prefix between the two has a line of its own.
     """
     first = scores[0]
     places = range(len(levels)) if len(levels) <= _MOST_LEVELS else (0, len(levels) - 1)
@@ -68,12 +68,12 @@ def ends_table(scores: Sequence[Score], levels: Sequence[str]) -> Table:
         caption=_untrained(groups, "; intervals: pipeline score"),
     )
     for name, group in groups.items():
-        prefixes = _ends(group[0].dims)
-        cells = [
-            " → ".join(f"{mean(s.prefixes[j].levels[place].accuracy for s in group) * 100:.1f}" for j in prefixes)
-            for place in places
-        ]
-        table.add_row(name, " → ".join(str(group[0].dims[j]) for j in prefixes), *cells)
+        for prefixes in (_ends(group[0].dims), *([j] for j in range(1, len(group[0].dims) - 1))):
+            cells = [
+                " → ".join(f"{mean(s.prefixes[j].levels[place].accuracy for s in group) * 100:.1f}" for j in prefixes)
+                for place in places
+            ]
+            table.add_row(name if 0 in prefixes else "", " → ".join(str(group[0].dims[j]) for j in prefixes), *cells)
     return table
 
 

@@ -9,6 +9,9 @@ import pytest
 from data import load
 from pipeline.cli import cli
 from pipeline.commands.run import ends, next_steps, outvoted
+from pipeline.evaluation.recommend import Answer
+from pipeline.evaluation.statistics import Estimate
+from pipeline.terminal.tables import ends_table
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.evaluation.predicted import identity, predicted
 
@@ -82,27 +85,43 @@ def test_seeds_are_proposed_for_what_has_randomness_alone():
 @pytest.mark.parametrize("advised", ["features*", "pca*"])
 def test_an_untrained_answer_is_made_a_head_before_it_is_exported(advised):
     found = words_of(steps(Path("a"), ("v5", "lda"), OPTIONS, advised=advised))
-    fit, export = found[1:3]
-    assert fit[1:4] == ["fit-head", "--method", advised[:-1]]
-    assert export[1:4] == ["export", "--method", advised[:-1]]
+    for words, command in zip(found, ("fit-head", "search", "export"), strict=False):
+        assert words[1:4] == [command, "--method", advised[:-1]]
     trained = words_of(steps(Path("a"), ("v5", "lda"), OPTIONS, advised="lda"))
     assert "--method" not in trained[1]
 
 
-def test_the_small_table_has_the_ends_and_the_best_embedding_without_training():
-    def score(name, dims, accuracy):
-        shares = [[accuracy, accuracy]] * len(dims)
-        return predicted(shares, dims=dims).score(identity(name, untrained=name != "v5"))
+def score(name, dims, accuracy):
+    shares = [[accuracy, accuracy]] * len(dims)
+    return predicted(shares, dims=dims).score(identity(name, untrained=name != "v5"))
 
-    shown = ends(
-        [score("v5", (64, 128, 256), 0.9)],
-        [score("features", (64, 128, 256, 384), 0.5), score("pca", (64, 71), 0.7), score("logistic", (384,), 0.8)],
-    )
-    assert [(one.identity.method, one.dims) for one in shown] == [
-        ("v5", (64, 256)),
-        ("pca", (64,)),
-        ("logistic", (384,)),
-    ]
+
+SCORES = [score("v5", (64, 128, 256), 0.9)]
+BASELINES = [
+    score("features", (64, 128, 256, 384), 0.5),
+    score("pca", (64, 71), 0.7),
+    score("logistic", (384,), 0.8),
+]
+
+
+def answered(method, dim):
+    return Answer(method, False, dim, 384, (0.9, 0.9), (Estimate(0.0, -0.01, 0.01, None, 1),) * 2, (dim, dim), None)
+
+
+def test_the_small_table_has_the_ends_and_the_best_embedding_without_training():
+    shown = [(one.identity.method, one.dims) for one in ends(SCORES, BASELINES, None)]
+    assert shown == [("v5", (64, 256)), ("pca", (64,)), ("logistic", (384,))]
+
+
+def test_the_small_table_has_the_method_and_the_prefix_of_the_answer():
+    """Its figures could not be found in the table: `features*` was advised, and the table had `pca*` alone."""
+    shown = ends(SCORES, BASELINES, answered("features*", 128))
+    assert [one.dims for one in shown] == [(64, 256), (64, 128, 256), (384,)]
+    table = ends_table(shown, ("a", "b"))
+    assert list(table.columns[0].cells) == ["v5", "features*", "", "logistic*"]
+    assert list(table.columns[1].cells) == ["64 → 256", "64 → 256", "128", "384"]
+    (trained, *_) = ends(SCORES, BASELINES, answered("v5", 128))
+    assert trained.dims == (64, 128, 256)
 
 
 @pytest.mark.slow
@@ -118,8 +137,8 @@ def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, sm
     assert places == sorted(places)
     commands = words_of(lines)
     assert [words[1] for words in commands] == [
-        "search",
         "fit-head",
+        "search",
         "export",
         "score",
         "fit-head",
@@ -131,7 +150,7 @@ def test_run_ends_with_the_answer_and_commands_that_work_as_printed(tmp_path, sm
         assert again.returncode == 0, (words, again.stderr)
         assert again.stdout.strip(), words
     assert (tmp_path / "model").is_dir()
-    assert "advised among 3 methods" in pipeline("search", "cheap flights").stderr
+    assert "advised among 3 fitted methods" in pipeline("search", "cheap flights").stderr
 
 
 def test_levels_with_fewer_texts_per_class_than_neighbours_are_said(tmp_path):

@@ -135,12 +135,12 @@ def test_the_answer_says_what_the_full_vector_adds_and_of_many_levels_the_two_en
         "Use joint at 64 dims: 95 / 85 % (domain / intent), 4 times smaller. All 256 dims add 0.9 / 0.9 points."
     )
     steep = entry("joint", [[0.95, 0.5], [0.95, 0.6], [0.95, 0.7], [0.95, 0.8]])
-    assert answer([steep]).sentence(LEVELS).endswith("(domain / intent). A shorter prefix loses more than one point.")
+    assert answer([steep]).sentence(LEVELS).endswith("(domain / intent). A shorter prefix loses more than one point on intent.")
     accuracies = (0.95, 0.9, 0.8, 0.998)
-    flat = Answer("joint", True, 64, 256, accuracies, (Estimate(0.0, -0.01, 0.01, None, 1),) * 4, None)
+    flat = Answer("joint", True, 64, 256, accuracies, (Estimate(0.0, -0.01, 0.01, None, 1),) * 4, (64,) * 4, None)
     assert flat.sentence(("a", "b", "c", "d")) == (
-        "Use joint at 64 dims: 95 / 99.8 % (a / d), 4 times smaller. No significant difference from all 256 dims "
-        "(0.0 / 0.0 points)."
+        "Use joint at 64 dims: 95 / 99.8 % (a / d), 4 times smaller. With all 256 dims 0.0 / 0.0 points: "
+        "no significant difference."
     )
 
 
@@ -160,19 +160,19 @@ def gain(points, half):
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ((gain(0.5, 0.6), gain(-0.2, 0.3)), "No significant difference from all 256 dims (+0.5 / -0.2 points)."),
+        ((gain(0.5, 0.6), gain(-0.2, 0.3)), "With all 256 dims +0.5 / -0.2 points: no significant difference."),
         ((gain(0.5, 0.4), gain(0.8, 0.1)), "All 256 dims add 0.5 / 0.8 points."),
         ((gain(0.5, 0.6), gain(0.8, 0.1)), "All 256 dims change that by +0.5 / +0.8 points, significantly on b alone."),
         ((gain(-0.5, 0.4), gain(0.8, 0.1)), "All 256 dims change that by -0.5 / +0.8 points."),
     ],
 )
 def test_what_the_full_vector_adds_is_claimed_only_where_the_interval_says_so(gains, said):
-    assert Answer("joint", True, 64, 256, (0.9, 0.8), gains, None).sentence(("a", "b")).endswith(said)
+    assert Answer("joint", True, 64, 256, (0.9, 0.8), gains, (64, 64), None).sentence(("a", "b")).endswith(said)
 
 
 def test_a_gain_that_other_texts_might_not_show_is_no_gain():
     few = entry("joint", [[0.95, 0.85], [0.95, 0.855], [0.95, 0.8575], [0.955, 0.8575]])
-    assert answer([few]).sentence(LEVELS).endswith("No significant difference from all 256 dims (+0.5 / +0.8 points).")
+    assert answer([few]).sentence(LEVELS).endswith("With all 256 dims +0.5 / +0.8 points: no significant difference.")
 
 
 def test_a_few_test_texts_are_named_where_they_could_hide_what_training_does():
