@@ -64,7 +64,7 @@ def check_writable(path: Path) -> None:
 def check_kept(path: Path) -> None:
     """Look, before the work, whether what only saves time later can be written (`records.keep`); folders are made.
 
-    Where this user may not write, a line says that it will not be.
+    Where this user may not write, or the disk is full, a line says that it will not be.
 
     :raises PipelineError: if a folder stands there.
     :raises cache.CacheError: if the file system refuses it for another reason.

@@ -33,6 +33,7 @@ _LOG = logging.getLogger("pipeline")
 OLDER = "was made before records had a digest: read as it is, like others of that time"
 _AGAIN = "run the command that wrote it again"
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PLAIN: Mapping[Any, tuple[type, ...]] = {
     str: (str,), int: (int,), bool: (bool,), float: (int, float), types.NoneType: (types.NoneType,),
 }  # fmt: skip
@@ -220,25 +221,32 @@ def read_kept(path: Path, kind: type[T], *, older: Callable[[Any], Any] | None =
 
 
 def keep(write: Callable[[], None], path: Path) -> bool:
-    """Write what only saves time later: where this user may not write, it is left out and one line says so.
+    """Write what only saves time later: where this user may not write, or the disk is full, one line says so instead.
 
     :returns: whether it was written.
-    :raises cache.CacheError: for any other reason, such as a full disk.
+    :raises cache.CacheError: for any other reason.
     """
     try:
         write()
         return True
     except (OSError, cache.CacheError) as error:
-        if not forbidden(error):
+        cause = _refusal(error)
+        if cause is None or cause.errno not in _FORBIDDEN | _FULL:
             raise
-        tell(f"{path} is not kept: this user may not write there", once="not kept")
+        why = "this user may not write there" if cause.errno in _FORBIDDEN else cause.strerror
+        tell(f"{path} is not kept: {why}", once="not kept")
         return False
 
 
 def forbidden(error: OSError | cache.CacheError) -> bool:
     """Whether what failed is writing where this user may not, or nobody may."""
+    cause = _refusal(error)
+    return cause is not None and cause.errno in _FORBIDDEN
+
+
+def _refusal(error: OSError | cache.CacheError) -> OSError | None:
     cause = error if isinstance(error, OSError) else error.__cause__
-    return isinstance(cause, OSError) and cause.errno in _FORBIDDEN
+    return cause if isinstance(cause, OSError) else None
 
 
 def typed(value: Any, kind: Any, where: str) -> Any:

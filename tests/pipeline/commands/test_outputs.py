@@ -1,5 +1,6 @@
 """What commands write: looked at before the work, never replaced unasked, whole or absent, told in one line."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -118,6 +119,23 @@ def test_a_sweep_and_a_table_of_classes_replace_only_their_own(copy, tmp_path):
             done = copy(*line, output, *options)
             assert done.returncode == 0, done.stderr
         assert pl.read_parquet(output).height
+
+
+def test_a_full_disk_keeps_no_score_but_shows_it(copy, full_disk):
+    first = [copy.json("score"), copy.json("compare")]
+    for path in [*copy.artifacts.glob("runs/*/*/*/*/answers-*"), *copy.artifacts.glob("runs/*/*/*/*/scores.json")]:
+        path.unlink()
+    subprocess.run(["mount", "-o", "remount,size=80m", full_disk], check=True)
+    shutil.move(copy.artifacts / "runs", full_disk / "runs")
+    (copy.artifacts / "runs").symlink_to(full_disk / "runs")
+    with contextlib.suppress(OSError), (full_disk / "rest").open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 12)):
+            pass
+    for command, before in zip(("score", "compare"), first, strict=True):
+        done = copy(command, "--json")
+        assert json.loads(done.stdout) == before
+        assert done.stderr.count("is not kept: No space left on device") == 1
+    assert not list(full_disk.rglob("*.partial"))
 
 
 def test_a_full_disk_names_the_file_whatever_the_writing_library_says(copy, tmp_path, full_disk):
