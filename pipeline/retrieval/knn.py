@@ -1,7 +1,7 @@
-"""Exact search by cosine, and the two-stage search that asks a short prefix first: on a CPU and on a GPU.
+"""Exact search by cosine, on a CPU and on a GPU.
 
-The product of queries and documents is cheap; finding the k largest of a million similarities a query is not. Two
-tricks, both exact:
+The product of queries and documents is cheap; finding the k largest of a million similarities per query is not. Three
+ways, all exact:
 
 On a CPU, for a batch, similarities are made a tile at a time, small enough to stay in cache. Each query carries the
 similarity that a further document has to beat; a tile is first reduced to the maxima of short runs of columns, and only
@@ -13,6 +13,8 @@ reduced to the maxima of runs of columns; the k largest lie in the k runs of the
 looked through. `topk` leaves open which of equal numbers it takes, so it is asked for one more than k: where none of
 them are equal, its order is the answer; only where the last two are does a second, slower look decide.
 
+One query alone on a GPU has kernels of its own that do the same in a few launches (`triton_knn`).
+
 Ties go to the lower document: similarity (float32, its bits ordered as an integer) and row make one 64-bit key, and
 keys have no ties. What ties is decided by the machine's float32 product; `heads.knn`, which scores, pays for
 float64 instead. The other way, FAISS, is measured beside it in `benchmarks/retrieval/retrieve.py`.
@@ -21,7 +23,8 @@ float64 instead. The other way, FAISS, is measured beside it in `benchmarks/retr
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,12 +62,37 @@ def search(queries: Array, documents: Stored, k: int) -> Found:
         2^32.
     """
     k = _checked(queries, documents, k)
+    if documents.device.type == "cuda" and len(queries) == 1 and (one := _search_one(queries, documents, k)):
+        return one
     units = unit_prefixes(queries, documents.dim, documents.device)
     if documents.device.type == "cuda" or len(units) <= _FEW:
         step = max(1, _DENSE[documents.device.type] // len(documents))
         parts = [_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)]
         return parts[0] if len(parts) == 1 else Found(*map(torch.cat, zip(*parts, strict=True)))
     return found(_search_tiles(units, documents, k))
+
+
+def _search_one(queries: Array, documents: Stored, k: int) -> Found | None:
+    """Search for one query with the fused kernels; None where they do not serve, or the query is not finite."""
+    kernels = _fused_kernels()
+    if kernels is None or not kernels.can_search(documents, k):
+        return None
+    query = torch.as_tensor(queries).to(documents.device, torch.float32).contiguous()
+    rows, similarities, length = kernels.search_one(query, documents, k)
+    return Found(rows, similarities) if math.isfinite(length.item()) else None  # the one wait of a search
+
+
+@cache
+def _fused_kernels() -> Any:
+    """The module of Triton kernels; None where Triton is missing or compiles nothing, which is tried once."""
+    try:
+        from pipeline.retrieval import triton_knn
+
+        one = torch.ones((1, 1), device="cuda")
+        triton_knn.search_one(one, Stored(one, None), 1)
+    except Exception:  # no Triton, no C compiler, an old driver: all mean no kernels
+        return None
+    return triton_knn
 
 
 def keys_of(similarities: Tensor, rows: Tensor) -> Tensor:
