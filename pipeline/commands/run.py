@@ -185,7 +185,11 @@ def next_steps(
     named = ["--method", untrained] if advised != untrained and untrained in heads.METHODS else []
     searched = " ".join(text.split())[:_SHOWN].rstrip()
     steps: list[tuple[list[str], str]] = [
-        *([(["fit-head", *named], "what the answer names, as a head that can search and be exported")] if named else []),
+        *(
+            [(["fit-head", *named], "what the answer names, as a head that can search and be exported")]
+            if named
+            else []
+        ),
         (["search", *named, searched], "semantic zoom: the nearest texts at each prefix"),
         (["export", *named, "--format", *kind], f"{'the vectors' if served else 'a model'} for use elsewhere"),
         (["score", "--protocol", "leave-one-out"], "test texts against each other, without the training split"),

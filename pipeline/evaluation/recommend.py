@@ -42,9 +42,10 @@ class Answer:
 
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
     two kinds was compared. `accuracies`: mean over seeds per level, of that prefix. `gains`: per level, what the full
-    vector adds to it, by the interval over seeds and texts. `needed`: the dimensions that each level needs. `rival`: the best of the others. `closed_form`: whether a
-    head without a gradient step is advised. `width`: dimensions of the features, if they are a candidate. `few`: how
-    many test texts there are, where so few that training may pay or cost more than five points unseen.
+    vector adds to it, by the interval over seeds and texts. `needed`: the dimensions that each level needs. `rival`:
+    the best of the others. `closed_form`: whether a head without a gradient step is advised. `width`: dimensions of the
+    features, if they are a candidate. `few`: how many test texts there are, where so few that training may pay or cost
+    more than five points unseen.
     """
 
     method: str

@@ -135,7 +135,11 @@ def test_the_answer_says_what_the_full_vector_adds_and_of_many_levels_the_two_en
         "Use joint at 64 dims: 95 / 85 % (domain / intent), 4 times smaller. All 256 dims add 0.9 / 0.9 points."
     )
     steep = entry("joint", [[0.95, 0.5], [0.95, 0.6], [0.95, 0.7], [0.95, 0.8]])
-    assert answer([steep]).sentence(LEVELS).endswith("(domain / intent). A shorter prefix loses more than one point on intent.")
+    assert (
+        answer([steep])
+        .sentence(LEVELS)
+        .endswith("(domain / intent). A shorter prefix loses more than one point on intent.")
+    )
     accuracies = (0.95, 0.9, 0.8, 0.998)
     flat = Answer("joint", True, 64, 256, accuracies, (Estimate(0.0, -0.01, 0.01, None, 1),) * 4, (64,) * 4, None)
     assert flat.sentence(("a", "b", "c", "d")) == (
