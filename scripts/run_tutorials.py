@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbclient
 import nbformat
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
@@ -22,6 +21,8 @@ PLAIN = "text/plain"
 
 def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
     """Return the notebook with the outputs of a kernel of its own that works in `folder`."""
+    import nbclient
+
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=place).execute()

@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from heads import fit, fit_many, load, save
 from heads.closed_form import discriminants, linear_map, with_shrinkage
@@ -28,6 +26,8 @@ def scatter(features, labels):
 @given(st.integers(0, 1000), st.sampled_from([0.05, 0.3, 0.9]))
 @settings(max_examples=10, deadline=None)
 def test_one_level_gives_scikit_learns_discriminants(seed, shrinkage):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     features, labels = clusters(200, branching=(7,), seed=seed)
     found = discriminants(scatter(features, labels), shrinkage, 6).numpy()
     theirs = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(features.astype(float), labels[:, 0])
@@ -110,6 +110,8 @@ def test_there_is_one_head_whatever_the_seeds_and_it_is_saved_like_any(three_lev
 
 
 def test_pca_is_scikit_learns():
+    from sklearn.decomposition import PCA
+
     features, labels = clusters(300)
     units = features / np.linalg.norm(features, axis=1, keepdims=True)
     ours = fit(features, labels, method="pca").embed(features)[:, :16]

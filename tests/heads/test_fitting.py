@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 
 from heads import HeadsError, fit, fit_logistic, fit_many
 from heads.training.sampling import Classes
@@ -117,6 +116,8 @@ def test_fewer_validation_texts_than_can_tell_select_nothing(overfitted):
 
 
 def test_a_score_is_leave_one_out_accuracy_of_level_0_and_the_finest_on_the_full_vector(overfitted):
+    from sklearn.neighbors import KNeighborsClassifier
+
     result, _, _, (held, held_labels), _ = overfitted
     vectors = result.head.embed(held)
     right = np.zeros(2)
@@ -224,6 +225,7 @@ def test_complete_labels_train_the_same_bits_as_without_masks_for_missing_ones(m
 @pytest.mark.parametrize("method", ["v5", "mrl"])
 def test_features_that_mostly_point_one_way_are_centred_and_the_head_keeps_the_centre(two_levels, method):
     """As those of a decoder's inner layers do; features that point everywhere are taken as they are."""
+    from sklearn.neighbors import KNeighborsClassifier
 
     def accuracy(shift):
         (train, train_labels), (test, test_labels) = two_levels

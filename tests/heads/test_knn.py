@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.neighbors import KNeighborsClassifier
 
 from heads.errors import HeadsError
 from heads.knn import growing_neighbours, prefix_lengths, prefix_neighbours, resident, tile_scan, vote
@@ -255,6 +254,8 @@ class TestAgainstScikitLearn:
 
     @pytest.mark.parametrize("k", [1, 5, 12])
     def test_same_neighbours_and_same_majorities(self, k):
+        from sklearn.neighbors import KNeighborsClassifier
+
         rng = np.random.default_rng(k)
         queries, gallery = rng.standard_normal((300, 16)), rng.standard_normal((900, 16))
         labels = rng.integers(0, 4, (900, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression as Theirs
 
 from heads import fit_logistic
 from tests.heads.conftest import clusters
@@ -14,10 +13,13 @@ def units(features):
 
 
 def test_it_predicts_what_scikit_learn_predicts():
+    from sklearn.linear_model import LogisticRegression
+
     (features, labels), (held, _) = clusters(400), clusters(200, seed=1)
     for c in (1.0, 30.0):
         ours = fit_logistic(features, labels, penalties=[c]).probabilities(held)
-        theirs = Theirs(C=c, max_iter=2000, tol=1e-8).fit(units(features), labels[:, -1]).predict_proba(units(held))
+        theirs = LogisticRegression(C=c, max_iter=2000, tol=1e-8).fit(units(features), labels[:, -1])
+        theirs = theirs.predict_proba(units(held))
         assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean() > 0.98
         assert np.abs(ours - theirs).mean() < 0.01
 

@@ -6,15 +6,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.utils import estimator_checks
 
 from data import DataError
-from semantic_zoom import ZoomTransformer
 from tests.pipeline.small_dataset import rows
 
 TEXTS = [row[0] for row in rows()]
@@ -23,12 +16,24 @@ CODES = np.unique(INTENTS, return_inverse=True)[1] * 10  # labels need not be st
 
 
 @pytest.fixture(scope="module")
-def zoom(tmp_path_factory):
-    return ZoomTransformer(epochs=3, store=tmp_path_factory.mktemp("artifacts") / "features")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts") / "features"
+
+
+@pytest.fixture
+def zoom(store):
+    from semantic_zoom import ZoomTransformer
+
+    return ZoomTransformer(epochs=3, store=store)
 
 
 def test_scikit_learns_own_checks():
     """Those of inputs need arrays of numbers; for text, scikit-learn leaves these."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils import estimator_checks
+
+    from semantic_zoom import ZoomTransformer
+
     estimator_checks.check_estimator(ZoomTransformer(), on_skip=None)
     for check in (
         estimator_checks.check_get_params_invariance,
@@ -44,7 +49,7 @@ def test_scikit_learns_own_checks():
 
 
 def test_labels_come_back_as_they_were_given(zoom):
-    fitted = clone(zoom).fit(TEXTS, CODES)
+    fitted = zoom.fit(TEXTS, CODES)
     found = fitted.predict(TEXTS)
     assert found.dtype == CODES.dtype
     assert np.array_equal(fitted.classes_, np.unique(CODES))
@@ -58,21 +63,21 @@ def test_labels_come_back_as_they_were_given(zoom):
 )  # fmt: skip
 def test_every_form_of_labels_predicts_them(zoom, form):
     labels = INTENTS[::4].tolist()
-    found = clone(zoom).set_params(method="lda").fit(TEXTS[::4], form(labels)).predict(TEXTS[::4])
+    found = zoom.set_params(method="lda").fit(TEXTS[::4], form(labels)).predict(TEXTS[::4])
     assert found.shape == (len(labels),)
     assert np.mean(found == labels) > 0.9
 
 
 def test_several_levels_give_paths(zoom):
     paths = np.array([row[1:3] for row in rows()], object)
-    fitted = clone(zoom).fit(np.array(TEXTS, object)[:, None], paths)
+    fitted = zoom.fit(np.array(TEXTS, object)[:, None], paths)
     found = fitted.predict(TEXTS)
     assert {tuple(path) for path in found} <= {tuple(path) for path in paths}
     assert fitted.score(TEXTS, paths) == np.mean(found[:, 1] == paths[:, 1])
 
 
 def test_nothing_asked_is_nothing_predicted_in_the_form_of_the_labels(zoom):
-    fitted = clone(zoom).set_params(method="lda")
+    fitted = zoom.set_params(method="lda")
     for labels, shape in ((INTENTS, (0,)), (CODES, (0,)), (np.array([row[1:3] for row in rows()], object), (0, 2))):
         found = fitted.fit(TEXTS, labels).predict([])
         assert (found.shape, found.dtype) == (shape, fitted.predict(TEXTS).dtype)
@@ -81,15 +86,19 @@ def test_nothing_asked_is_nothing_predicted_in_the_form_of_the_labels(zoom):
 @pytest.mark.parametrize(("labels", "words"), [(None, "no labels"), ([1, "1"] * 54, "written alike")])
 def test_labels_that_cannot_be_told_apart_are_refused(zoom, labels, words):
     with pytest.raises(DataError, match=words):
-        clone(zoom).set_params(method="lda").fit(TEXTS, labels)
+        zoom.set_params(method="lda").fit(TEXTS, labels)
 
 
 def test_in_a_pipeline_and_a_grid_over_methods(zoom):
-    model = make_pipeline(clone(zoom).set_params(dim=64), LogisticRegression())
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(zoom.set_params(dim=64), LogisticRegression())
     assert cross_val_score(model, TEXTS, INTENTS, cv=2).mean() > 0.6
     assert model[0].set_params(dim=64).fit(TEXTS, INTENTS).get_feature_names_out().shape == (64,)
     axes = {"method": ["mrl", "lda"], "dim": [64, 256]}
-    grid = GridSearchCV(clone(zoom).set_params(epochs=1), axes, cv=2).fit(TEXTS, INTENTS)
+    grid = GridSearchCV(zoom.set_params(epochs=1), axes, cv=2).fit(TEXTS, INTENTS)
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
     assert grid.best_score_ > 0.6
 
@@ -108,7 +117,7 @@ def test_the_grid_of_the_guide_runs(zoom, monkeypatch):
 
 def test_a_text_without_a_finest_label_does_not_count(zoom):
     paths = [(row[1], row[2] if number % 4 else None) for number, row in enumerate(rows())]
-    model = clone(zoom).set_params(method="lda").fit(TEXTS, paths)
+    model = zoom.set_params(method="lda").fit(TEXTS, paths)
     assert model.score(TEXTS, paths) == model.zoom_.score(TEXTS, paths) > 0.9
     assert model.score(TEXTS, paths, sample_weight=range(len(TEXTS))) > 0.9
     with pytest.raises(DataError, match="1 weights for 108 texts"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from cache.plan import make_plan
 from cache.store import compact
 from cache.workers.worker import Job
 
-pytest.importorskip("ray.data", reason="needs the extra [ray]")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra [ray]")
 FLOAT32 = {"dtype": "float32", "store_dtype": "float32", "devices": "cpu:2"}
 
 

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
 
 from cache.backbone.registry import resolve
 from cache.batching.ragged import Sequences
@@ -48,6 +47,8 @@ def alone(checkpoint):
 
     @functools.cache
     def model(name: str):
+        from transformers import AutoModel
+
         return AutoModel.from_pretrained(checkpoint(name), dtype=torch.float32, attn_implementation="eager").eval()
 
     def run(name: str, sequences: Sequences, layer: int, pooling: str) -> np.ndarray:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.stats
-from statsmodels.stats.multitest import multipletests
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import Entry, compare
@@ -34,6 +33,8 @@ THREE = {
 
 class TestRows:
     def test_are_paired_t_tests_of_scipy_with_the_holm_of_statsmodels(self):
+        from statsmodels.stats.multitest import multipletests
+
         given = entries(THREE)
         rows = compare(given)
         accuracy = {(entry.method, entry.seed): entry.predictions.accuracy for entry in given}

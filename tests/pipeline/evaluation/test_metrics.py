@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import accuracy_score, recall_score
 
 from pipeline.evaluation import metrics
 
@@ -18,6 +17,8 @@ class TestAccuracies:
     @settings(deadline=None)
     @given(pair=predictions)
     def test_are_those_of_scikit_learn(self, pair):
+        from sklearn.metrics import accuracy_score, recall_score
+
         labels, predicted = pair
         both, guesses = labels[:, None], predicted[None, :, None]
         assert metrics.accuracy(both, guesses)[0, 0] == pytest.approx(accuracy_score(labels, predicted))

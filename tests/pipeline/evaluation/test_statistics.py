@@ -7,8 +7,6 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import DescrStatsW
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation import statistics
@@ -19,6 +17,8 @@ class TestPaired:
     @settings(deadline=None, max_examples=200)
     @given(pairs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12))
     def test_equals_scipy_and_statsmodels(self, pairs):
+        from statsmodels.stats.weightstats import DescrStatsW
+
         a, b = np.array(pairs).T
         if np.ptp(a - b) < 1e-9:
             return
@@ -50,6 +50,8 @@ class TestHolm:
     @settings(deadline=None, max_examples=40)
     @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=30))
     def test_equals_statsmodels(self, p_values):
+        from statsmodels.stats.multitest import multipletests
+
         expected = multipletests(p_values, method="holm")[1]
         np.testing.assert_allclose(statistics.holm(p_values), expected, rtol=1e-12)
 

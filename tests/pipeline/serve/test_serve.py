@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import polars as pl
@@ -25,8 +26,7 @@ from semantic_zoom import Zoom
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows
 
-openai = pytest.importorskip("openai")
-pytest.importorskip("uvicorn")
+pytestmark = pytest.mark.skipif(None in map(find_spec, ("openai", "uvicorn")), reason="openai or [serve] is missing")
 
 KEY = "a key of the test"
 TEXTS = [row[0] for row in rows()]
@@ -45,6 +45,8 @@ class Server:
     said: list[str]
 
     def client(self):
+        import openai
+
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=KEY, max_retries=0)
 
     def post(self, path: str, body: bytes, key: str | None = KEY) -> tuple[int, dict]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoTokenizer
 
 from cache import FeatureStore, text_keys
 from tests.pipeline.small_dataset import rows
@@ -17,6 +16,8 @@ END = 151643
 
 
 def test_embed_fit_score_and_encode_take_a_path(pipeline, small_csv, tmp_path, qwen_tokenizer):
+    from transformers import AutoModel, AutoTokenizer
+
     checkpoint = tmp_path / "Qwen3 Tiny"
     runpy.run_path(ROOT / "scripts" / "make_qwen3_checkpoint.py")["write_checkpoint"](checkpoint, qwen_tokenizer)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipeline.workspace.artifacts import DatasetSource
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.small_dataset import rows, write_csv
 
-pytest.importorskip("ray.data", reason="needs the extra [ray]")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra [ray]")
 ROOT = Path(__file__).parents[3]
 TEXTS = [text for text, *_ in rows()]
 
