@@ -107,7 +107,9 @@ def _written(path: Path) -> Iterator[Path]:
         refused = error if isinstance(error, OSError) else _refusal_in(error, partial)
         if refused is None or _concerns_another_file(refused, partial, path):
             raise
-        raise file_error("write", path, refused) from error
+        if refused is not error:
+            refused.__cause__ = error
+        raise file_error("write", path, refused) from refused
 
 
 def _refusal_in(error: Exception, partial: Path) -> OSError | None:

@@ -135,6 +135,7 @@ def test_a_full_disk_keeps_no_score_but_shows_it(copy, full_disk):
         done = copy(command, "--json")
         assert json.loads(done.stdout) == before
         assert done.stderr.count("is not kept: No space left on device") == 1
+    check_kept(full_disk / "reports" / "retrieval.json")
     assert not list(full_disk.rglob("*.partial"))
 
 
