@@ -5,7 +5,7 @@ seconds, so it happens once: hashes are remembered in a file beside the stores, 
 blocks of each file, all of which must still be the same; the hub's cache names its blobs by their SHA-256 already.
 `forget_hashes` makes the next call read every byte. Configuration and tokenizer count too, without the fields that a
 mere re-saving changes. The alternative, trusting a name and revision, mixes features of two models in one matrix
-without a word.
+without a word. Where no checkpoint is read, `cache.store.given` and `cache.endpoint` make fingerprints of their own.
 """
 
 from __future__ import annotations

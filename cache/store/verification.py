@@ -4,6 +4,8 @@ Disks flip bits, copies stop halfway, and a wrong feature trains a head that is 
 `verify` reads every row from the disk and compares it with its checksum. Repair writes the rows that are whole to a new
 shard that counts where the damaged one did, and only then removes that one; the next `embed` computes the rest. Of a
 shard whose header is damaged or cut off all rows are computed again: it is named with how many rows its size allows.
+
+A read compares the rows that it takes too (`store.py`), and compaction those that it moves (`maintenance.py`).
 """
 
 from __future__ import annotations
