@@ -71,7 +71,7 @@ def COMMAND(session: Session, datasets: tuple[str, ...], methods: tuple[str, ...
     for line in ("", *best, evidence, *classifier, ""):
         show(line)
     show(ends_table(ends(scores, baselines, found), levels))
-    for line in outvoted(embedded.dataset):
+    for line in outvoted(embedded.dataset, session.artifacts.root):
         show(line)
     report = _report(session, features)
     text = embedded.dataset.texts_of(embedded.dataset.split_rows("test")[:1])[0]
@@ -107,7 +107,7 @@ def _report(session: Session, features: LabelledFeatures) -> dict[str, Any] | No
     return report_stage(session, features, runs_to_judge(session, features, None), galleries=False)
 
 
-def outvoted(dataset: Dataset) -> list[str]:
+def outvoted(dataset: Dataset, artifacts: Path) -> list[str]:
     """Which levels have fewer training texts per class than neighbours vote: its answers suffer."""
     import numpy as np
 
@@ -116,9 +116,10 @@ def outvoted(dataset: Dataset) -> list[str]:
     labels = dataset.labels[dataset.split_rows("train")]
     sizes = [len(known) / len(np.unique(known)) if len(known) else 0.0 for known in (one[one >= 0] for one in labels.T)]
     few = [f"{name} {size:.1f}" for name, size in zip(dataset.levels, sizes, strict=True) if 0 < size < NEIGHBOURS]
+    nearest = shlex.join(["pipeline", "score", "--k", "1", *_place(artifacts)])
     return [
         f"training texts per class: {', '.join(few)}. {NEIGHBOURS} neighbours vote, so the right class is often "
-        "outvoted: pipeline score --k 1 asks the nearest alone"
+        f"outvoted: {nearest} asks the nearest alone"
     ][: len(few)]
 
 
@@ -147,6 +148,12 @@ def _at(score: Score, dim: int) -> PrefixScore:
     return next((prefix for prefix in score.prefixes if prefix.dim == dim), score.prefixes[0])
 
 
+def _place(artifacts: Path) -> list[str]:
+    """The option that makes another command look here, where it would not by itself."""
+    usual = Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts")
+    return [] if artifacts == usual else ["--artifacts", str(artifacts)]
+
+
 _SHOWN = 80  # characters of a text that a command to try shows
 
 
@@ -170,8 +177,7 @@ def next_steps(
     import heads
     from cache.backbone import SERVED
 
-    usual = Path(os.environ.get("PIPELINE_ARTIFACTS") or "artifacts")
-    place = [] if artifacts == usual else ["--artifacts", str(artifacts)]
+    place = _place(artifacts)
     settings = [
         word
         for name in ("head", "epochs", "batch_size", "lr", "schedule")

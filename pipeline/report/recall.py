@@ -53,7 +53,7 @@ def retrieval_frame(found: RetrievalResults) -> pl.DataFrame:
     untrained = {one.method for one in found.methods if one.untrained}
     rows = [
         {
-            "method": row.method + "*" * (row.method in untrained),
+            "method": row.method.removesuffix("*") + "*" * (row.method in untrained),
             "dims": row.filter_dim,
             "candidates": row.candidates,
             "recall": row.recall_at_10 * 100,

@@ -18,6 +18,7 @@ import torch
 
 from cache.workers import choose_devices
 from pipeline.evaluation.embeddings import Scorable
+from pipeline.evaluation.scores import method_names
 from pipeline.retrieval.documents import Corpus
 from pipeline.retrieval.engines import Engine, size_written, time_engines
 from pipeline.retrieval.knn import search
@@ -26,7 +27,6 @@ from pipeline.retrieval.quantization import KINDS, Stored, stored
 from pipeline.retrieval.timing import Timing, time_search
 from pipeline.retrieval.two_stage_search import two_stage
 from pipeline.workspace.features import LabelledFeatures
-from pipeline.workspace.run_names import names
 
 Way = tuple[int, int | None, str]
 """A way to search: dimensions of the filter or only stage, candidates (None with one stage), storage."""
@@ -109,13 +109,19 @@ def experiment(
     for size in sizes:
         corpus = Corpus(*features.split("train"), size)
         corpora.append((size, corpus.simulated))
-        for name, scorable in zip(names([one.identity.to_json() for one in scorables]), scorables, strict=True):
+        for name, scorable in zip(names_of(scorables), scorables, strict=True):
             measured = bench.search(name, scorable, corpus, (test[chosen], labels[chosen]))
             trials.append(Trial(name, scorable, size, measured))
     return Experiment(
         features.dataset.levels, len(chosen), tuple(corpora), tuple(trials), bench.timings, bench.disk,
         tuple(bench.engines),
     )  # fmt: skip
+
+
+def names_of(scorables: Sequence[Scorable]) -> list[str]:
+    """As tables call them, but the asterisk of what no one trained only where a run has the name too: a `pca` head."""
+    called = method_names([one.identity for one in scorables])
+    return [name if name.removesuffix("*") in called else name.removesuffix("*") for name in called]
 
 
 class _Bench:

@@ -79,11 +79,12 @@ def _title(found: RetrievalResults, corpus: CorpusSize) -> str:
     return f"\n{corpus.documents:,} documents: {real}{made}; {found.queries:,} queries of the test split"
 
 
-def _compact(title: str, columns: Sequence[str], left: Sequence[str] = ()) -> Table:
-    """A table whose columns stand close, so that three levels fit 80 columns."""
+def _compact(title: str, columns: Sequence[str], left: Sequence[str], levels: Sequence[str] = ()) -> Table:
+    """A table whose columns stand close, so that three levels fit 80 columns; names are folded, numbers never."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+        named = column in (*left, *levels)
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=not named, overflow="fold")
     return table
 
 
@@ -95,7 +96,7 @@ def _results(
     columns = ("method", "dims", "cand.", *found.levels, "recall", *(() if brief else ("kept",)), "ms")
     simulated = ", simulated corpus" if corpus.simulated else ""
     title = f"label precision@10 in % | recall@10 of the full vector's ten{simulated}"
-    table = _compact(title, columns, ("method",))
+    table = _compact(title, columns, ("method",), found.levels)
     for method in dict.fromkeys(row.method for row in single):
         rows = [row for row in (*single, *double) if row.method == method]
         rows.sort(key=lambda row: (row.filter_dim, row.candidates or 0))
@@ -148,7 +149,7 @@ def _storage(rows: Sequence[SearchResult], levels: Sequence[str]) -> Table:
 
 def _engines(rows: Sequence[Engine], level: str) -> Table:
     columns = ("engine", "dims", "cand.", "ms", "queries/s", "found", "recall", level, "build", "MB")
-    table = _compact("two stages, by the engine of the filter", columns, ("engine",))
+    table = _compact("two stages, by the engine of the filter", columns, ("engine",), (level,))
     for row in rows:
         table.add_row(
             row.engine, str(row.filter_dim), f"{row.candidates:,}", f"{row.latency_ms:.2f}",
@@ -167,7 +168,7 @@ def _pareto(points: Sequence[ParetoPoint], levels: Sequence[str]) -> Table:
     """The points that no other beats on the finest labels, of all methods."""
     columns = ("method", "dims", "cand.", levels[-1], "recall", "MFLOPs", "bytes", "ms", "best at")
     title = f"{levels[-1]} precision@10 that no other search beats at its cost"
-    table = _compact(title, columns, ("method", "best at"))
+    table = _compact(title, columns, ("method", "best at"), levels[-1:])
     best = [point for point in points if point.precision_front]
     for point in sorted(best, key=lambda p: p.flops_per_query):
         candidates = point.candidates

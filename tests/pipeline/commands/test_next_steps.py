@@ -158,7 +158,8 @@ def test_levels_with_fewer_texts_per_class_than_neighbours_are_said(tmp_path):
     rows = "".join(f"text {n},c{n % 2},f{n % 40:02},{splits[n // 40 % 10]}\n" for n in range(160))
     path = tmp_path / "a.csv"
     path.write_text("text,level0,level1,split\n" + rows + "one,c0,f00,test\n")
-    (said,) = outvoted(load(str(path)))
-    assert "level1 4.0." in said and "level0" not in said and "--k 1" in said
+    (said,) = outvoted(load(str(path)), Path("my folder"))
+    assert "level1 4.0." in said and "level0" not in said
+    assert "pipeline score --k 1 --artifacts 'my folder' asks" in said
     path.write_text("text,level0,split\n" + "".join(f"text {n},c{n % 2},train\n" for n in range(20)) + "x,c0,test\n")
-    assert outvoted(load(str(path))) == []
+    assert outvoted(load(str(path)), Path("artifacts")) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from pipeline.claims.search import plan_for_claims, search_measurements
 from pipeline.claims.verdicts import judge
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.scores import from_json
-from pipeline.retrieval.experiment import Experiment, Trial
+from pipeline.retrieval.experiment import Experiment, Trial, names_of
 from pipeline.retrieval.metrics import Measured, Outcome
 from pipeline.retrieval.records import RetrievalResults
 from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
@@ -109,6 +111,35 @@ def lines(tables):
     for table in tables:
         console.print(table, markup=False, soft_wrap=isinstance(table, str))
     return console.file.getvalue().splitlines()
+
+
+def test_long_names_of_levels_and_methods_are_folded_and_no_number_is_cut(retrieved):
+    found = from_json(RetrievalResults, retrieved)
+    levels = ("Main Category of the Request", "Unterkategoriebezeichnung")
+    long = {"v5": "v5 (head linear, batch_size 24, epochs 5)"}
+
+    def renamed(rows):
+        return tuple(replace(row, method=long.get(row.method, row.method)) for row in rows)
+
+    lists = ("results", "single_stage", "storage", "pareto")
+    named = replace(found, levels=levels, **{name: renamed(getattr(found, name)) for name in lists})
+    for tables, plain in ((brief_tables, Wanted()), (retrieval_tables, None)):
+        arguments = () if plain is None else (plain,)
+        text = "\n".join(lines(tables(named, *arguments)))
+        assert "…" not in text
+        numbers = re.compile(r"[\d.]+±[\d.]+|\d\.\d\d \([\d.-]+\)")
+        assert numbers.findall(text) == numbers.findall("\n".join(lines(tables(found, *arguments))))
+
+
+def test_a_head_of_principal_components_and_those_without_a_head_have_short_names():
+    """Each name held every setting, none of which the untrained have, and left the table no room for numbers."""
+    head = Scorable(identity("pca", 0), (64, 128), None, None)
+    pca, features = (
+        Scorable(replace(identity(name, None, untrained=True), head=None), (64, 128), None, None)
+        for name in ("pca", "features")
+    )
+    assert names_of([head, pca, features]) == ["pca", "pca*", "features"]
+    assert names_of([pca, features]) == ["pca", "features"]
 
 
 def test_what_is_kept_is_read_back_as_it_was(retrieved):
