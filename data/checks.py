@@ -11,6 +11,7 @@ Rows are numbered from 1, the first row of data (below a CSV's header, blank lin
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -217,7 +218,7 @@ def _two_parents(rows: Rows) -> Iterator[Finding]:
         if not find_conflicts(rows.frame.with_columns(_folded(pl.col(level)) for level in rows.levels), rows.levels):
             remedy = "the parents differ only in case, spacing or spelling of one character or number: write them alike"
         elif finest_first:
-            remedy = f"name the coarsest level first: --levels {','.join(turned)}; or {error.remedy}"
+            remedy = f"name the coarsest level first: --levels {shlex.quote(','.join(turned))}; or {error.remedy}"
         yield Finding("error", "two-parents", problem, remedy, len(conflicts), tuple(numbers[:10]))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -126,14 +127,14 @@ def _guessed(records: Records, taken: Sequence[str]) -> tuple[str | None, tuple[
     if len(usable) > 1:
         raise DataError(
             f"{records.source}: the splits may be in {' or in '.join(map(quoted, usable))}",
-            f"say which: {' or '.join(f'--split {column}' for column in usable)}",
+            f"say which: {' or '.join(f'--split {shlex.quote(column)}' for column in usable)}",
         )
     if usable:
         return usable[0], (f"splits are in column {quoted(usable[0])} (if not: --split)",)
     likely = [column for column in free if looks_like_split(column) or _of_flag(frame.get_column(column))]
     return None, tuple(
         f"column {quoted(column)} looks like a split and is not used: its values are no splits "
-        f"(--split '{column}:{_example(frame.get_column(column))}')"
+        f"(--split {shlex.quote(f'{column}:{_example(frame.get_column(column))}')})"
         for column in likely
     )
 

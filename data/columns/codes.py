@@ -7,6 +7,7 @@ and said; where nothing does, that is refused.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -36,7 +37,8 @@ def _refuse_sections(cells: pl.Series, place: str) -> None:
     )
     raise DataError(
         f"{place}: {quoted(one)} and {quoted(other)} in {quoted(cells.name)} have no digits in common places",
-        f"write each with its zeros, as text; of numbered sections: --levels {cells.name} --path-separator .",
+        "write each with its zeros, as text; of numbered sections: "
+        f"--levels {shlex.quote(cells.name)} --path-separator .",
     )
 
 

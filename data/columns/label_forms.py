@@ -31,6 +31,17 @@ WEAK = (" / ", "/", "\\", ".", "|", ";", ":", "--")
 _SEVERAL = (";", "|", ",", " ")
 
 
+def are_paths(cells: pl.Series) -> bool:
+    """Whether a mark that is split unasked parts at least half of the labels."""
+    return _strong_mark(cells.drop_nulls().unique(maintain_order=True)) is not None
+
+
+def longest_label(cells: pl.Series) -> float:
+    """Return the mean length of what one label is: the cell, of a path its longest part."""
+    parts = cells.drop_nulls().str.replace_all("|".join(map(re.escape, STRONG)), "\n").str.split("\n")
+    return mean(parts.list.eval(pl.element().str.len_chars()).list.max())
+
+
 def is_list(cells: pl.Series) -> bool:
     """Whether every cell is written as a list of JSON or Python."""
     cells = cells.drop_nulls()

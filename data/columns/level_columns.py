@@ -20,6 +20,7 @@ import polars as pl
 
 from data.checks import FILL_DOWN, heads_groups
 from data.columns.codes import digits_for
+from data.columns.label_forms import longest_label
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
 from data.hierarchy import find_conflicts
@@ -95,7 +96,7 @@ _OTHER_WORDS = re.compile(
 _CODE = r"^[A-Za-z]{0,3}[\d.-]*\d[\w./ -]*$"
 _CODE_WORDS = re.compile(r"code|naics|isic|nace|hs|cpc|ipc|icd|sic|isco|unspsc|cpv|dewey|ddc")
 _LONGEST = 100
-"""Characters. A value that is longer on average is no label."""
+"""Characters. A value that is longer on average is no label, nor is a path whose parts are."""
 
 
 def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -135,11 +136,11 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         raise _no_labels(records, taken, columns)
     if len(found) > 1:
         shown = found[:3]
-        more = "COARSE,FINE" if deep else ",".join(one for (one,) in shown)
+        more = "COARSE,FINE" if deep else shlex.quote(",".join(one for (one,) in shown))
         raise DataError(
             f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}"
             f"{'' if deep else ', which are no tree'}",
-            f"say which: {' or '.join('--levels ' + ','.join(chain) for chain in shown)}"
+            f"say which: {' or '.join('--levels ' + shlex.quote(','.join(chain)) for chain in shown)}"
             f"; or {'others' if deep else 'several'}, coarsest first: --levels {more}"
             f"{'' if deep else ' (its error then names rows that are no tree)'}",
         )
@@ -244,7 +245,10 @@ def _may_be_labels(records: Records, column: str, *, ids: bool = False) -> bool:
         return False
     classes = values.n_unique()
     fractions = values.head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")
-    if mean(fractions) > 0.5 or mean(values.str.len_chars()) > _LONGEST:
+    numbered = known and classes <= len(values) / 2  # 2.14 in a column of sub-areas is the fourteenth of the second
+    if mean(fractions) > 0.5 and not numbered:
+        return False
+    if mean(values.str.len_chars()) > _LONGEST and longest_label(values) > _LONGEST:
         return False
     return 1 < classes <= len(values) / 2 or (known and 1 < classes < len(values))
 

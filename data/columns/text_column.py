@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
 import polars as pl
 
+from data.checks import heads_groups
+from data.columns.label_forms import are_paths
 from data.columns.level_columns import LABEL_WORDS, LEVEL
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
@@ -54,7 +57,10 @@ def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], 
         if found:
             return _longest(records, found, _MUCH_LONGER)
     able = [column for column in columns if not _named_as_labels(records, column) and _are_texts(records, column)]
-    able = able or [column for column in columns if _long_lists(records, column)]
+    fresh = [column for column in able if not _repeat(records, column)]
+    if len(fresh) == 1 < len(able):
+        return (fresh[0],), f"texts are in column {quoted(fresh[0])}, whose values repeat least (if not: --text)"
+    able = fresh or able or [column for column in columns if _long_lists(records, column)]
     if not able:
         shown = listed(map(quoted, columns), len(columns))
         raise DataError(
@@ -77,8 +83,21 @@ def _longest(records: Records, able: list[str], times: int) -> tuple[tuple[str, 
     if len(rivals) > 1:
         raise _several(records, sorted(rivals, key=records.frame.columns.index))
     one, others = rivals[0], [column for column in able if column != rivals[0]]
-    join = f"; joined with {quoted(others[0])}: --text {others[0]},{one}" if others and times > _LONGER else ""
+    both = shlex.quote(f"{others[0]},{one}") if others else ""
+    join = f"; joined with {quoted(others[0])}: --text {both}" if others and times > _LONGER else ""
     return (one,), f"texts are in column {quoted(one)}, whose values are the longest (--text{join})"
+
+
+def _repeat(records: Records, column: str) -> bool:
+    """Whether long values repeat as those of labels do: each stands four times on average, two where so named.
+
+    Paths, such as those of a catalogue, repeat less: one in ten is enough. Of merged cells the first alone has a value.
+    """
+    if heads_groups(records.frame.get_column(column)):
+        return True
+    values = records.frame.get_column(column).drop_nulls()
+    most = 0.9 if are_paths(values) else 1 / 2 if LABEL_WORDS.search(column.lower()) else 1 / 4
+    return values.n_unique() <= len(values) * most
 
 
 def _named_as_labels(records: Records, column: str) -> bool:
@@ -108,7 +127,8 @@ def _long_lists(records: Records, column: str) -> bool:
 def _several(records: Records, found: list[str]) -> DataError:
     return DataError(
         f"{records.source}: the texts may be in {' or in '.join(quoted(column) for column in found)}",
-        f"say which: {' or '.join(f'--text {column}' for column in found)}, or join them: --text {','.join(found)}",
+        f"say which: {' or '.join(f'--text {shlex.quote(column)}' for column in found)}"
+        f", or join them: --text {shlex.quote(','.join(found))}",
     )
 
 

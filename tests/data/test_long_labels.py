@@ -1,0 +1,72 @@
+"""Labels as an export has them: as long as the texts, in columns of several words, paths, numbers with a point."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from data import DataError, load
+
+LONG = [f"Diseases of the {organ} and of the tissue that surrounds it" for organ in ("eye", "ear", "skin", "heart")]
+
+
+def table(rows, *names):
+    return "\n".join([";".join(names), *(";".join(row) for row in rows)]) + "\n"
+
+
+def rows(n=160):
+    return [(f"finding {i} of the left side", LONG[i % 4], f"{LONG[i % 4]}, part {i % 16}") for i in range(n)]
+
+
+def test_labels_longer_than_the_texts_are_no_texts(write):
+    dataset = load(write("t.csv", table(rows(), "Short Finding", "Chapter Name", "Block Name")))
+    assert dataset.levels == ("Chapter Name", "Block Name")
+    assert dataset.frame["text"][0] == "finding 0 of the left side"
+    assert any("whose values repeat least" in note for note in dataset.warnings)
+
+
+@pytest.mark.parametrize("first", ["finding {} of the left side", "{}"])
+def test_paths_of_long_labels_are_found(write, first):
+    of_paths = [
+        (f"word {first.format(i)}", " > ".join([a, b, f"{b}, kind {i % 64}"])) for i, (_, a, b) in enumerate(rows())
+    ]
+    dataset = load(write("t.csv", table(of_paths, "Name of it", "Category Path")))
+    assert dataset.levels == ("Category Path0", "Category Path1", "Category Path2")
+
+
+def test_numbers_with_a_point_are_labels_where_their_column_says_so(write):
+    numbered = [(text, f"{i % 4}. Area", f"{i % 4}.{i % 16:02}") for i, (text, *_) in enumerate(rows())]
+    dataset = load(write("t.csv", table(numbered, "text", "Main Area", "Sub Area")))
+    assert dataset.levels == ("Main Area", "Sub Area")
+    assert dataset.frame["Sub Area"][10] == "2.10"
+    scored = load(write("u.csv", table(numbered, "text", "Main Area", "Weight")))
+    assert scored.levels == ("Main Area",)
+
+
+def test_labels_of_merged_cells_are_no_texts(write):
+    merged = sorted(rows(), key=lambda row: row[1:])
+    seen = [("", "", ""), *merged]
+    first = [(t, a * (a != b[1]), c * (c != b[2])) for (t, a, c), b in zip(merged, seen, strict=False)]
+    with pytest.raises(DataError) as caught:
+        load(write("t.csv", table(first, "Request", "Main Category", "Sub Category")))
+    assert "as merged cells of a spreadsheet are saved" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [(("One Story", "Its Sequel", "label"), "--text"), (("text", "First Area", "Second Area"), "--levels")],
+)
+def test_an_option_that_a_remedy_names_can_be_pasted_whatever_the_columns_are_called(write, names, options):
+    free = [
+        (f"a story {i} of a man", f"another {i} of a dog" if options == "--text" else f"a{i % 3}", f"b{i % 4}")
+        for i in range(60)
+    ]
+    with pytest.raises(DataError) as caught:
+        load(write("t.csv", table(free, *names)))
+    given = re.findall(rf"{options} ('[^']*'|\S+)", caught.value.remedy.replace(";", " ").replace(", or", " or"))
+    assert len(given) >= 3
+    for value in given:
+        (word,) = shlex.split(value)
+        assert set(word.split(",")) <= set(names)
