@@ -21,6 +21,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -208,6 +209,17 @@ def _no_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does on SIGTERM: Ray would end it at once, with a stack trace of its own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
 def _check_address(address: str | None) -> None:
     """Refuse what cannot be connected to: Ray itself would try for minutes, and say so on standard error."""
     if address and address.startswith(("ray://", "http://", "https://")):
@@ -237,7 +249,7 @@ def _start(ray: Any, address: str | None, folder: str | None) -> None:
         "_temp_dir": folder,
     }
     try:
-        with _no_stderr():
+        with _no_stderr(), _own_sigterm():
             ray.init(**quiet, **({"address": address} if address else own))
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and more all mean: no cluster
         where = f"at {address}" if address else "on this machine"

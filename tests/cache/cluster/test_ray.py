@@ -325,3 +325,20 @@ def test_a_node_with_a_disk_of_its_own_under_that_path_is_refused_by_name(cluste
             assert not [path for folder in (mine, shared) for path in folder.iterdir()]
         finally:
             node.terminate()
+
+
+@pytest.mark.slow
+def test_a_process_told_to_end_ends_as_it_would_without_ray():
+    code = """
+import os, signal, time
+from cache.cluster.connection import connected
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    with connected():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
