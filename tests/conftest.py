@@ -6,6 +6,7 @@ whose subject is threads sets their number itself. What is imported stays: a col
 through it (half a second with torch, polars and statsmodels, and statsmodels collects in every call).
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -17,12 +18,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import settings
 
+from tests.pipeline.warm_process import served
+
 # A shell's job in the background ignores interrupts, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ENVIRONMENT = dict(os.environ)  # of this process as it began: libraries set variables when they are imported
 REPORT, DATA = "tests/pipeline/report/", "tests/data/"
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+def pytest_configure(config) -> None:
+    """What calls of `pipeline` are forked from: one process for all workers, started by the one that starts them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        server = contextlib.ExitStack()
+        server.enter_context(served(ENVIRONMENT))
+        config.add_cleanup(server.close)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,12 +1,15 @@
 """`pipeline` in a process of its own that need not import torch first: forked from one that has imported everything.
 
-`WarmProcess` starts the server once per test worker. The server only imports; for each call it forks, and the child
-takes the call's folder, environment and files for its output and becomes `python -m pipeline.cli ...`. It ends as an
-interpreter ends, but for the modules, which it leaves to the system: taking them apart copies every page of the server,
-0.3 CPU-seconds. A call costs what its work costs instead of 2 CPU-seconds more. A variable that Python or a library
-reads while it starts or is imported cannot be changed for a child: such a call needs a fresh interpreter. Libraries set
-such variables too, in the test's own process: what is compared is the environment before any of them was imported.
+The process that starts the test workers starts one server for all of them (`served`), which imports when the first
+asks. It forks for each worker (`WarmProcess`), and that process for each call: the child takes the call's folder,
+environment and files for its output and becomes `python -m pipeline.cli ...`. It ends as an interpreter ends, but for
+the modules, which it leaves to the system: taking them apart copies every page of the server, 0.3 CPU-seconds. A call
+costs what its work costs instead of 2 CPU-seconds more. A variable that Python or a library reads while it starts or is
+imported cannot be changed for a child: such a call needs a fresh interpreter. Libraries set such variables too, in the
+test's own process: what is compared is the environment before any of them was imported.
 """
+
+from __future__ import annotations
 
 import atexit
 import contextlib
@@ -16,12 +19,15 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +36,26 @@ LIBRARIES = ("torch.export", "transformers.models.bert.modeling_bert", "polars",
 FRESH = ("pipeline.cli", "cache.cluster")  # run as __main__; starts Ray
 READ_LATE = ("HF_HUB_OFFLINE", "COLUMNS", "NO_COLOR")  # by what a call makes, not while a library is imported
 SECONDS = 600  # after which a call is ended by SIGALRM
+PLACE = "PYTEST_WARM_PROCESS"  # the variable that names the server's socket
 Done = subprocess.CompletedProcess[str]
+
+
+@contextlib.contextmanager
+def served(environment: dict[str, str]) -> Iterator[None]:
+    """Have a server, for this process and those that it starts; the server ends when its input does."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        os.environ[PLACE] = f"{folder}/calls"
+        listener.bind(os.environ[PLACE])
+        listener.listen()
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.pipeline.warm_process", str(listener.fileno())],
+            cwd=ROOT,
+            env={**_without_pytest(environment), "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+        ):
+            listener.close()
+            yield
 
 
 class WarmProcess:
@@ -38,14 +63,9 @@ class WarmProcess:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = _without_pytest(environment)
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.warm_process"],
-            cwd=ROOT,
-            env={**self._environment, "HF_HUB_OFFLINE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.environ[PLACE])
+            self._calls = connection.makefile("rw", encoding="utf-8")
 
     def serves(self, environment: dict[str, str]) -> bool:
         """Whether a child can be given this environment: only variables that are read during a call differ."""
@@ -61,18 +81,16 @@ class WarmProcess:
             output = [f"{folder}/stdout", f"{folder}/stderr"]
             request = {"arguments": arguments, "cwd": str(cwd), "environment": environment, "output": output}
             request["without"] = without
-            self._server.stdin.write(json.dumps(request) + "\n")
-            self._server.stdin.flush()
-            status = self._server.stdout.readline()
+            self._calls.write(json.dumps(request) + "\n")
+            self._calls.flush()
+            status = self._calls.readline()
             if not status:
-                raise RuntimeError(f"the process that serves calls ended with {self._server.wait(60)}")
+                raise RuntimeError("the process that serves calls has ended")
             texts = [Path(path).read_text(encoding="utf-8") for path in output]
         return Done(arguments, int(status), *texts)
 
     def close(self) -> None:
-        self._server.stdin.close()
-        self._server.wait(60)
-        self._server.stdout.close()
+        self._calls.close()
 
 
 def _without_pytest(environment: dict[str, str]) -> dict[str, str]:
@@ -93,18 +111,40 @@ def _import_everything() -> None:
     gc.freeze()
 
 
-def _next_call() -> list[str]:
-    """Serves calls until the input ends; returns in each forked child, with its call's arguments."""
-    for line in sys.stdin:
+def _asked(listener: socket.socket) -> bool:
+    """Waits until a worker asks, or the input ends."""
+    return listener in select.select([listener, sys.stdin], [], [])[0]
+
+
+def _next_worker(listener: socket.socket) -> socket.socket:
+    """Serves workers until the input ends; returns in a forked child for each, with the connection to it."""
+    while _asked(listener):
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return connection
+        connection.close()
+    with contextlib.suppress(ChildProcessError):  # until the last has ended, whose seconds are then counted
+        while True:
+            os.wait()
+    sys.exit()
+
+
+def _next_call(connection: socket.socket) -> list[str]:
+    """Serves a worker's calls until it leaves; returns in each forked child, with its call's arguments."""
+    calls = connection.makefile("rw", encoding="utf-8")
+    connection.close()  # the file keeps it open
+    for line in calls:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
+            calls.close()
             _become(request["cwd"], request["environment"], request["output"])
             if request["without"]:
                 sys.modules[request["without"]] = None
             return request["arguments"]
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        print(os.waitstatus_to_exitcode(status), file=calls, flush=True)
     sys.exit()
 
 
@@ -146,6 +186,8 @@ def _end(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _import_everything()
-    sys.argv[1:] = _next_call()
+    place = socket.socket(fileno=int(sys.argv[1]))
+    if _asked(place):
+        _import_everything()
+    sys.argv[1:] = _next_call(_next_worker(place))
     _end(_status_of_call())
