@@ -224,12 +224,12 @@ def _two_parents(rows: Rows) -> Iterator[Finding]:
 
 def _empty_splits(rows: Rows) -> Iterator[Finding]:
     present = set(rows.frame.get_column("split").drop_nulls().unique())
-    remedy = "write the word in column split of some rows"
-    if rows.made_splits:
-        remedy = "give more rows, or a column split (train, val, test): the file is too small to be split by chance"
     for split in SPLITS:
         if split in present:
             continue
+        remedy = f"write {split} beside some rows, in the column of splits"
+        if rows.made_splits:
+            remedy = "give more rows, or a column split (train, val, test): the file is too small to be split by chance"
         if split == "val":
             problem = "no row has split val, so no best epoch can be picked by it"
             yield Finding("warning", "empty-split", problem, remedy, 0)
@@ -248,11 +248,14 @@ def _small_classes(rows: Rows) -> Iterator[Finding]:
             .sort("class")
         )
         single = counts.filter(pl.col("train") == 1).get_column("class")
-        said, remedy = "with one training row (no positive pair: gallery only)", "add rows, or merge it with another"
-        yield from _about_classes("one-training-row", level, single, said, remedy)
+        said = "with one training row each: searched, but no pair of it can be trained"
+        yield from _about_classes("one-training-row", level, single, said, "add rows, or merge classes")
         unseen = counts.filter((pl.col("train") == 0) & (pl.col("test") > 0)).get_column("class")
         said = "in test and never in train (every answer there counts as wrong)"
-        yield from _about_classes("unseen-class", level, unseen, said, "move rows of it to train, or leave it out")
+        remedy = (
+            "add rows, or merge classes: the split is drawn by chance" if rows.made_splits else "move rows to train"
+        )
+        yield from _about_classes("unseen-class", level, unseen, said, f"{remedy}; or leave such classes out")
 
 
 def _repeated_texts(rows: Rows) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """Each thing that can be wrong with rows: named with its rows, with a way out, and nothing else reported beside it."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -81,6 +83,7 @@ def test_a_dataset_without_training_or_test_rows_is_an_error(rows_of, split):
 def test_a_dataset_without_validation_rows_is_a_warning(rows_of):
     found = findings(rows_of(*(row for row in GOOD if row[-1] != "val")))
     assert [(one.severity, one.check) for one in found] == [("warning", "empty-split")]
+    assert "write val beside some rows" in found[0].remedy
 
 
 def test_no_rows_at_all(rows_of):
@@ -114,6 +117,17 @@ def test_each_warning(rows_of, more, check, problem):
     assert {one.severity for one in found} == {"warning"}
     assert problem in next(one for one in found if one.check == check).problem
     raise_first(found)
+
+
+def test_only_a_split_that_was_given_can_be_changed(rows_of):
+    """A file without a column of splits was told to move rows to train."""
+    rows = rows_of(*GOOD, ("x", "a", "a2", "test"))
+    given, made = (
+        next(one for one in findings(replace(rows, made_splits=made)) if one.check == "unseen-class")
+        for made in (False, True)
+    )
+    assert "move rows to train" in given.remedy
+    assert "move" not in made.remedy and "chance" in made.remedy
 
 
 def test_all_faults_are_reported_at_once_errors_first(rows_of):
