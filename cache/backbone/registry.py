@@ -109,8 +109,9 @@ def _resolve(name: str) -> Backbone:
         return Backbone(f"openai-{_slug(model)}", model, "endpoint", 0)
     if name.startswith(GIVEN):
         raise CacheError(
-            f"{name.removeprefix(GIVEN)} are vectors from a file: no encoder here computes them for other texts",
-            "embed those texts where the vectors come from, and add them by `pipeline embed DATASET --embeddings FILE`",
+            f"{name.removeprefix(GIVEN)} are vectors from a file: no encoder goes with them, and this needs one",
+            "embed other texts where the vectors come from, and add them by `pipeline embed DATASET --embeddings FILE`"
+            "; without an encoder work score, compare, retrieve, report and `export --format parquet`",
         )
     if (path := local_path(name)) is not None:
         if path.is_dir():

@@ -34,7 +34,7 @@ def read_embeddings(
     """Read the embeddings of every row of a dataset, float32 [n, D], in its order.
 
     :param path: a .npy file [n, D] of floats, int8 or uint8, or a .parquet file with one column of lists or arrays of
-        such and a column `text`; without any column of strings its rows are taken in order.
+        such and a column `text`, or another that has every text; without any column of strings in order.
     :param say: told, a line each, that vectors are of whole numbers, which are nothing but zeros, and how many differ.
     :param bits: each byte holds the signs of eight dimensions, the first in the highest bit, as numpy.packbits puts
         them (uint8), or 128 less (int8): they become 1 and -1.
@@ -162,12 +162,14 @@ def _read_parquet(path: Path, dataset: data.Dataset) -> Any:
             "give every text an embedding of one length",
         )
     vectors = column.explode().to_numpy().reshape(len(column), -1)
-    if "text" in frame.columns:
-        return vectors[_rows_by_text(path, frame, vectors, dataset)]
     words = [name for name, kind in frame.schema.items() if kind == pl.String]
+    holding = [name for name in words if set(dataset.texts) <= set(frame.get_column(name))]
+    if "text" in frame.columns or len(holding) == 1:
+        texts = frame.get_column("text" if "text" in frame.columns else holding[0])
+        return vectors[_rows_by_text(path, texts, vectors, dataset)]
     if words:
         raise PipelineError(
-            f"{path} has no column text to join by, but {', '.join(words)}",
+            f"{path} has no column text to join by, but {', '.join(words)}, of which none has every text",
             "name the texts' column text, or leave such columns out where rows are in the dataset's order",
         )
     if numbered := [name for name in frame.columns if _numbers_another_order(frame.get_column(name))]:
@@ -202,10 +204,10 @@ def _vector_column(path: Path, frame: pl.DataFrame) -> str:
     return found[0]
 
 
-def _rows_by_text(path: Path, frame: pl.DataFrame, vectors: NDArray[Any], dataset: data.Dataset) -> Sequence[int]:
+def _rows_by_text(path: Path, texts: pl.Series, vectors: NDArray[Any], dataset: data.Dataset) -> Sequence[int]:
     """Find the file's row of each text of the dataset; a text may stand there twice with one and the same vector."""
     rows: dict[str, int] = {}
-    for row, text in enumerate(frame.get_column("text")):
+    for row, text in enumerate(texts):
         first = rows.setdefault(text, row)
         if first != row and not np.array_equal(vectors[first], vectors[row]):
             raise PipelineError(

@@ -47,6 +47,12 @@ class TestReading:
         path = parquet(tmp_path / "mine.parquet", [texts[i] for i in order], more[order], dtype=dtype)
         np.testing.assert_array_equal(read_embeddings(path, dataset), vectors)
 
+    def test_parquet_is_joined_by_the_column_that_has_every_text_whatever_its_name(self, dataset, vectors, tmp_path):
+        path = tmp_path / "mine.parquet"
+        table = {"group": ["a"] * len(dataset), "message": dataset.texts[::-1], "embedding": vectors[::-1].tolist()}
+        pl.DataFrame(table).write_parquet(path)
+        np.testing.assert_array_equal(read_embeddings(path, dataset), vectors)
+
     def test_parquet_without_texts_is_in_order(self, dataset, vectors, tmp_path):
         pl.DataFrame({"v": vectors.tolist()}).write_parquet(tmp_path / "mine.parquet")
         np.testing.assert_array_equal(read_embeddings(tmp_path / "mine.parquet", dataset), vectors)
@@ -140,7 +146,7 @@ class TestFaults:
             (lambda t, v: {"text": [*t, t[0]], "embedding": [*v, v[1]]}, "rows 1 and 109 have one text and two"),
             (lambda t, v: {"text": t, "embedding": [*v[:4], v[4][:-1], *v[5:]]}, "row 5 has 95 .* where row 1 has 96"),
             (lambda t, v: {"text": t, "embedding": [*v[:-1], None]}, "row 108 has no embedding"),
-            (lambda t, v: {"sentence": t[::-1], "embedding": v[::-1]}, "no column text to join by, but sentence"),
+            (lambda t, v: {"sentence": [*t[:-1], "x"], "embedding": v}, "no column text to join by, but sentence, of"),
             (lambda t, v: {"text": t}, "0 columns of lists of floats"),
             (lambda t, v: pl.DataFrame(schema={"text": pl.String, "v": pl.List(pl.Float32)}), "has no row"),
         ],

@@ -42,6 +42,7 @@ def test_every_later_command_takes_them(pipeline, small_csv, tmp_path, vectors):
     assert "vectors from a file" in pipeline.fails(
         "encode", texts, "--method", "v5", "--output", tmp_path / "e.parquet"
     )
+    assert "without an encoder work score" in pipeline.fails("cost")
     pipeline.json("data", "show", small_csv)
 
 
