@@ -106,13 +106,15 @@ class Comparison:
         if self.p_holm is not None and not self.leader:
             found = points(self.mean_difference, self.interval)
             return f"{equal}: {found} over seeds and texts, n={self.n}; over seeds alone p={self.p_holm:.2g} (Holm)"
+        if self.p_holm is None and low <= 0 <= high:
+            found = points(self.mean_difference, (low, high))
+            return f"{equal}: {found} over texts, n={self.n}, too few seeds to test"
         ahead = self.mean_difference >= 0
         first, second = (self.a, self.b) if ahead else (self.b, self.a)
         low, high = (low, high) if ahead else (-high, -low)
         gap = f"{abs(self.mean_difference) * 100:.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
         if self.p_holm is None:
-            sure = f"{gap} over texts, n={self.n}, too few seeds to test"
-            return f"{equal}: {sure}" if low <= 0 else f"{first} is ahead of {second} on {where} by {sure}"
+            return f"{first} is ahead of {second} on {where} by {gap} over texts, n={self.n}, too few seeds to test"
         return f"{first} beats {second} on {where} by {gap}, n={self.n}, p={self.p_holm:.2g} (Holm)"
 
 

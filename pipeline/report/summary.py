@@ -198,7 +198,8 @@ def needs_table(report_data: ReportData, ranked: Mapping[tuple[int | None, str],
     seeds = sorted({len(methods[name]) for name in report_data.methods})
     caption = (
         f"Which method for which need: {report_data.features.backbone}, gallery protocol, accuracy in % with its 95 % "
-        f"interval, n = {' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'} per method"
+        f"interval, n = {' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'} per method; "
+        "what is untrained (*) is compared only with what is trained"
     )
     head = ("need", "take", "accuracy of the first", "the others against it")
     return table(caption, head, rows, text=(0, 1, 3), stacks=True)

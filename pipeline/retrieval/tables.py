@@ -218,7 +218,9 @@ def _ahead(rows: list[SearchResult], found: RetrievalResults) -> str:
     recalls = {row.method: f"{row.method} {row.recall_at_10:.1%}" for row in rows}
     simulated = f" ({corpus.simulated:,} simulated)" if corpus.simulated else ""
     where = f"{corpus.documents:,} documents{simulated}, {rows[0].candidates:,} candidates by {rows[0].filter_dim} dims"
+    behind = max((row for row in rows if row.method != by_labels[0]), key=lambda row: row.precision_at_10[-1])
     precision = ", ".join(precisions[name] for name in by_labels)
+    precision += "" if by_labels[1:] else f", next {precisions[behind.method]}"
     said = f"{where}: by labels {_leading(by_labels)} ({level} precision@10 {precision})"
     recall = ", ".join(recalls[name] for name in by_recall)
     if by_recall == by_labels:

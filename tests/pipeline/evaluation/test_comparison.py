@@ -76,6 +76,14 @@ class TestRows:
         assert (row.ci95, row.p, row.p_holm, row.cohens_d) == (None, None, None, None)
         assert "too few seeds to test" in row.sentence()
 
+    @pytest.mark.parametrize("turned", [1, -1])
+    def test_of_one_seed_have_the_sign_of_the_table(self, turned):
+        """The sentence said +3.4 where the row beside it said -3.4."""
+        given = entries({"v5": THREE["v5"], "mrl": THREE["v5"] - 0.01}, seeds=(7,))[::turned]
+        row = next(row for row in compare(given) if row.mean_difference and row.level is not None)
+        assert row.sentence().startswith("no significant difference")
+        assert f": {row.mean_difference * 100:+.1f} points [" in row.sentence()
+
 
 class TestSentences:
     def test_claim_no_win_from_seeds_that_differ_alike(self):

@@ -19,7 +19,7 @@ from pipeline.evaluation.scores import from_json
 from pipeline.retrieval.experiment import Experiment, Trial, names_of
 from pipeline.retrieval.metrics import Measured, Outcome
 from pipeline.retrieval.records import RetrievalResults
-from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables
+from pipeline.retrieval.tables import Wanted, brief_tables, retrieval_tables, sentences
 from tests.pipeline.evaluation.predicted import identity
 
 LATENCIES = ("latency_low_ms", "latency_ms", "latency_high_ms")
@@ -129,6 +129,18 @@ def test_long_names_of_levels_and_methods_are_folded_and_no_number_is_cut(retrie
         assert "…" not in text
         numbers = re.compile(r"[\d.]+±[\d.]+|\d\.\d\d \([\d.-]+\)")
         assert numbers.findall(text) == numbers.findall("\n".join(lines(tables(found, *arguments))))
+
+
+def test_who_is_ahead_is_said_with_whom_it_is_ahead_of(retrieved):
+    found = from_json(RetrievalResults, retrieved)
+    share = {"v5": 0.9, "mrl": 0.5, "features": 0.3, "pca": 0.2}
+    results = tuple(replace(row, precision_at_10=(0.95, share[row.method])) for row in found.results)
+    differences = (
+        replace(row, precision_ci95=(0.01, 0.02) if share[row.a] > share[row.b] else (-0.02, -0.01))
+        for row in found.comparisons
+    )
+    said = sentences(replace(found, results=results, comparisons=tuple(differences)))[0]
+    assert "by labels v5 is ahead (level1 precision@10 v5 90.0%, next mrl 50.0%)" in said
 
 
 def test_a_head_of_principal_components_and_those_without_a_head_have_short_names():
