@@ -90,7 +90,7 @@ class Zoom:
         :param method: a name of `heads.METHODS`.
         :param head: a head preset; by default the method's own.
         :param epochs: by default the method's own.
-        :param validation: texts and labels that choose the epoch kept.
+        :param validation: texts and labels that choose the epoch kept; one text alone chooses nothing.
         :param levels: names of the levels, coarsest first.
         :param store: folder of features; by default that of the `pipeline` command, `artifacts/features` below the
             current folder or `PIPELINE_ARTIFACTS`.
@@ -130,7 +130,7 @@ class Zoom:
             numbers[:own],
             seeds=[seed],
             method=method,
-            validation=(features[own:], numbers[own:]) if held else None,
+            validation=(features[own:], numbers[own:]) if len(held) > 1 else None,  # one text has no neighbour
             epochs=epochs,
             classes=hierarchy.sizes,
             device=device,

@@ -218,6 +218,8 @@ def _check_depth(labels: np.ndarray) -> None:
 def _checked_validation(
     validation: tuple[Any, Any], rows: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise HeadsError("validation is no pair", "give two: features and labels")
     held = checked_features(validation[0], "validation features")
     if len(held) < 2:
         raise HeadsError(f"validation has {len(held)} rows", "give two or more, or none at all (validation=None)")

@@ -254,3 +254,11 @@ def test_seeds_of_numpy_are_seeds_and_one_number_is_no_list(two_levels):
     assert all(type(result.seed) is int for result in results)
     with pytest.raises(HeadsError, match="seeds is 3"):
         fit_many(features, labels, seeds=3, method="mrl", epochs=1)
+
+
+def test_validation_that_is_no_pair_is_refused(two_levels):
+    (features, labels), _ = two_levels
+    for given in ((features,), features, (features, labels, labels), "both"):
+        with pytest.raises(HeadsError, match="validation is no pair") as error:
+            fit_many(features, labels, seeds=[1], method="mrl", epochs=1, validation=given)
+        assert error.value.remedy

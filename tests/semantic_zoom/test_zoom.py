@@ -149,6 +149,8 @@ def test_what_is_passed_beside_texts_is_looked_at(store):
     assert Zoom.fit(TEXTS, PATHS, device=torch.device("cpu"), **options).levels == ("level0", "level1")
     with pytest.raises(DataError, match="validation holds no texts"):
         Zoom.fit(TEXTS, PATHS, validation=([], []), **options)
+    one = Zoom.fit(TEXTS, PATHS, validation=(NEW[:1], PATHS[:1]), **options)
+    np.testing.assert_array_equal(one.vectors, Zoom.fit(TEXTS, PATHS, **options).vectors)
     with pytest.raises(HeadsError, match="unknown head preset 'papre'"):
         Zoom.fit(TEXTS, PATHS, head="papre", **options)
 
