@@ -23,7 +23,9 @@ from tests.pipeline.warm_process import served
 # A shell's job in the background ignores interrupts, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ENVIRONMENT = dict(os.environ)  # of this process as it began: libraries set variables when they are imported
-REPORT, DATA = "tests/pipeline/report/", "tests/data/"
+REPORT = "tests/pipeline/report/"
+LONGEST = (REPORT, "tests/pipeline/export/", "tests/pipeline/")
+SHORTEST = "tests/data/"
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
@@ -50,8 +52,13 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The largest part first and the shortest files last, so that the workers end together."""
-    items.sort(key=lambda item: 0 if item.nodeid.startswith(REPORT) else 2 if item.nodeid.startswith(DATA) else 1)
+    """The longest files first and the shortest last, so that the workers end together."""
+
+    def place(item) -> list[bool]:
+        starts = item.nodeid.startswith
+        return [*(not starts(part) for part in LONGEST), starts(SHORTEST)]
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
