@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipeline.evaluation.scores import Score
     from pipeline.workspace.features import LabelledFeatures
     from pipeline.workspace.runs import Run
 
@@ -92,13 +93,19 @@ def _model(
     with session.console.progress("exporting") as bar:
         bar.update(0, 3, "scoring" if kind != "onnx" else "writing")
         scorable = run_scorable(run, features)
-        scores = [] if kind == "onnx" else [score(scorable, protocol).to_json() for protocol in PROTOCOLS]
+        scores = [] if kind == "onnx" else [score(scorable, protocol) for protocol in PROTOCOLS]
         with cache.store.atomic_folder(output) as partial:
             scratch = partial / ".traced"
             folder = scratch if kind == "onnx" else partial
             folder.mkdir(exist_ok=True)
             bar.update(1, 3, "writing")
-            write_folder(folder, run, backbone, files, card_text(run, scores, output.name) if scores else "")
+            write_folder(
+                folder,
+                run,
+                backbone,
+                files,
+                card_text(run, [one.to_json() for one in scores], output.name) if scores else "",
+            )
             if kind == "onnx":
                 write_onnx(partial, folder, run, output.name)
             bar.update(2, 3, "comparing")
@@ -123,9 +130,19 @@ def _model(
     )
     if kind != "onnx":
         trusted = "" if is_linear(run.load()) else ", trust_remote_code=True"
-        show(f"  SentenceTransformer({str(output)!r}, truncate_dim={run.record['dims'][0]}{trusted})")
+        dim = needed_dim(scores[0])
+        show(f"  SentenceTransformer({str(output)!r}, truncate_dim={dim}{trusted})")
+        show(f"  {dim} dims are within one point of all {scores[0].dims[-1]} on every level")
         show("  and encode(..., normalize_embeddings=True): a prefix is not of length one by itself")
     return found
+
+
+def needed_dim(scored: Score) -> int:
+    """The shortest prefix that loses no more than a point on any level: what a reader of the line may cut to."""
+    from pipeline.evaluation.metrics import smallest_prefix
+
+    levels = zip(*(prefix.levels for prefix in scored.prefixes), strict=True)
+    return max(smallest_prefix([level.accuracy for level in each], scored.dims) for each in levels)
 
 
 def _compared(features: LabelledFeatures) -> tuple[list[str], NDArray[np.float32]]:

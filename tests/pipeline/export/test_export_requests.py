@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.commands.export import needed_dim
+from tests.pipeline.evaluation.predicted import identity, predicted
+
 
 def test_bad_requests_say_what_to_do(fitted, tmp_path):
     there = tmp_path / "there.parquet"
@@ -31,3 +34,11 @@ def test_a_missing_extra_is_named(fitted, tmp_path, package, kind):
     said = fitted.fails(*call, without=package)
     assert "pip install" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("finest", "dim"), [((0.5, 0.6, 0.7, 0.8), 256), ((0.5, 0.6, 0.8, 0.8), 192), ((0.8,) * 4, 64)]
+)
+def test_the_line_that_loads_a_model_cuts_where_no_level_loses_more_than_a_point(finest, dim):
+    """It named 64 dimensions always, also where `run` had advised 192."""
+    assert needed_dim(predicted([[0.95, share] for share in finest], texts=4_000).score(identity())) == dim
