@@ -48,7 +48,11 @@ def run_asked(session: Session, options: Mapping[str, Any], among: Sequence[Run]
 
 
 def advised_run(left: Sequence[Run]) -> tuple[Run, str]:
-    """The run that its predictions advise, and why it is taken, in a few words ("" if alone)."""
+    """The run that its predictions advise, and why it is taken, in a few words ("" if alone).
+
+    Of a method's runs none that an earlier release trained otherwise, where there are newer ones.
+    """
+    left = [run for run in left if _trainer(run) == max(_trainer(one) for one in left if one.method == run.method)]
     if len(left) == 1:
         return left[0], ""
     named = names([run.record for run in left])
@@ -63,6 +67,10 @@ def advised_run(left: Sequence[Run]) -> tuple[Run, str]:
     chosen = min((run for run, name in zip(left, named, strict=True) if name == best.method), key=lambda run: run.seed)
     why = "the best" if best.pays or best.pays is None else "training did not pay"
     return chosen, f"advised among {len(set(named))} fitted methods: {why}"
+
+
+def _trainer(run: Run) -> int:
+    return int(run.record["hyperparameters"].get("trainer", 0))
 
 
 def _entries(runs: Sequence[Run], named: Sequence[str]) -> list[Entry] | None:
