@@ -36,7 +36,7 @@ from torch import Tensor
 from pipeline.retrieval.knn import keys_of, search
 from pipeline.retrieval.metrics import TOP, Question
 from pipeline.retrieval.quantization import Stored, stored, unit_prefixes
-from pipeline.retrieval.timing import BATCH, Timing, time_search
+from pipeline.retrieval.timing import BATCH, Timing, time_alone, time_search
 from pipeline.retrieval.two_stage_search import rerank
 from pipeline.terminal import extras
 
@@ -130,9 +130,12 @@ class Engine(Timing):
 
 def time_engines(
     kinds: Sequence[str], filters: Sequence[int], counts: Sequence[int], full: Stored, question: Question,
-    step: Callable[[str], None],
+    exact_timing: Callable[[int, int], Timing], step: Callable[[str], None],
 ) -> list[Engine]:  # fmt: skip
-    """Time our search and FAISS's indexes as the filter, at the fewest and the middle number of candidates."""
+    """Time our search and FAISS's indexes as the filter, at the fewest and the middle number of candidates.
+
+    :param exact_timing: from a filter and a number of candidates to what our search took, both stages.
+    """
     rows = []
     asked = question.queries[:BATCH]
     truth = search(asked, full, TOP).rows
@@ -146,18 +149,20 @@ def time_engines(
             for count in chosen:
                 filtered = partial(_filtered, ask, count, full)
                 both = partial(_reranked, filtered, full)
-                best = both(asked)
+                kept = filtered(asked)
+                best = _best(kept, asked, full)
+                timing = exact_timing(dim, count) if kind == OURS else time_search(both, question.queries)
                 rows.append(
                     Engine(
-                        **asdict(time_search(both, question.queries)),
+                        **asdict(timing),
                         engine=kind,
                         documents=len(documents),
                         filter_dim=dim,
                         candidates=count,
                         build_seconds=seconds,
                         index_bytes=size,
-                        filter_ms=time_search(filtered, question.queries).latency_ms,
-                        found=_found(exact[count], filtered(asked)),
+                        filter_ms=time_alone(filtered, question.queries),
+                        found=_found(exact[count], kept),
                         recall_at_10=float((truth[:, :, None] == best[:, None, :]).any(2).float().mean()),
                         precision_at_10=_precision(question, best),
                     )
@@ -194,8 +199,11 @@ def _filtered(ask: Ask, count: int, full: Stored, queries: Tensor) -> Tensor:
 
 
 def _reranked(filtered: Callable[[Tensor], Tensor], full: Stored, queries: Tensor) -> Tensor:
+    return _best(filtered(queries), queries, full)
+
+
+def _best(kept: Tensor, queries: Tensor, full: Stored) -> Tensor:
     """Best rows of each query among those that the filter keeps, nearest first; -1 is no document."""
-    kept = filtered(queries)
     rows = kept.clamp(min=0)
     similarities = rerank(queries, full, rows).masked_fill(kept < 0, -torch.inf)
     return kept.gather(1, keys_of(similarities, rows).topk(min(TOP, kept.shape[1]), dim=1).indices)

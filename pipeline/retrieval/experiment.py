@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -149,7 +150,8 @@ class _Bench:
             meter.note("latency")
             self._time(full, question, [(o.dim, o.candidates, o.storage) for o in measured.outcomes])
             if not any(engine.documents == corpus.size for engine in self.engines):
-                self.engines += time_engines(plan.engines, filters, counts, full, question, meter.note)
+                timed = partial(self._two_stages, full)
+                self.engines += time_engines(plan.engines, filters, counts, full, question, timed, meter.note)
         meter.end(corpus.size)
         return measured
 
@@ -161,6 +163,9 @@ class _Bench:
             for way in group:
                 if (key := timing_key(len(full), full.dim, way)) not in self.timings:
                     self.timings[key] = _time_way(way, documents, full, question)
+
+    def _two_stages(self, full: Stored, dim: int, candidates: int) -> Timing:
+        return self.timings[timing_key(len(full), full.dim, (dim, candidates, "float32"))]
 
 
 def timing_key(documents: int, full: int, way: Way) -> tuple[int, int, Way]:

@@ -40,6 +40,7 @@ _PART = 128  # queries of a tile
 _FINDS = 256  # finds collected before a merge, at least
 _FEW = 16  # queries that are searched densely on a CPU too
 _DENSE = {"cpu": 1 << 24, "cuda": 1 << 29}  # similarities held at once in a dense search
+_CONVERTED = 1 << 20  # numbers of a smaller format in float32 at once, on a CPU: what stays in cache
 _LEAST_RUN = 16  # shorter runs save nothing in a dense search
 
 
@@ -139,14 +140,17 @@ def _checked(queries: Array, documents: Stored, k: int) -> int:
 def _product(units: Tensor, documents: Stored, part: slice, out: Tensor | None = None) -> Tensor:
     """Similarities of unit vectors [q, d] with some documents, float32 [q, n]."""
     codes = documents.codes[part]
-    if codes.dtype == torch.float32 and len(units) == 1 and out is None:
-        products = torch.mv(codes, units[0])[None]  # reads memory faster than a product of matrices does
-    elif codes.dtype == torch.float32:
-        products = torch.mm(units, codes.T, out=out)
-    elif codes.is_cuda:
+    if codes.is_cuda and codes.dtype != torch.float32:
         products = torch.mm(units.half(), codes.half().T, out_dtype=torch.float32)
     else:
-        products = torch.mm(units, codes.float().T, out=out)
+        products = units.new_empty(len(units), len(codes)) if out is None else out
+        step = len(codes) if codes.dtype == torch.float32 else max(1, _CONVERTED // codes.shape[1])
+        for i in range(0, len(codes), step):
+            rows, into = codes[i : i + step].float(), products[:, i : i + step]
+            if len(units) == 1:  # reads memory faster than a product of matrices does
+                torch.mv(rows, units[0], out=into[0])
+            else:
+                torch.mm(units, rows.T, out=into)
     return products if documents.scales is None else products.mul_(documents.scales[part])
 
 

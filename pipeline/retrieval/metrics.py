@@ -21,14 +21,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.retrieval.knn import keys_of, search
+from pipeline.retrieval.knn import Found, keys_of, search
 from pipeline.retrieval.quantization import Stored, stored
-from pipeline.retrieval.two_stage_search import rerank
+from pipeline.retrieval.two_stage_search import rerank, search_rounded
 
 Floats = NDArray[np.float32]
 
 TOP = 10
 """Documents that a search returns."""
+_NEAR = 512
+"""Documents listed for each query, from which what smaller formats find is known without a search of them."""
 _QUERIES = 256
 _SLOTS = 1 << 22
 """Candidates of all queries of a batch at once, at most: what they take is counted in tens of megabytes."""
@@ -103,19 +105,25 @@ def measure(
     :param step: told what comes next.
     """
     step("full vector")
-    truth = search(question.queries, full, TOP).rows
+    near = {full.dim: search(question.queries, full, _NEAR)}
+    truth = near[full.dim].rows[:, :TOP]
     outcomes = [_single(question, truth, truth, full.dim, "float32")]
     curves = {}
     for dim in filters:
         step(f"filter {dim}")
-        found, curves[dim] = _filtered(question, dim, full, truth, candidates)
+        found, curves[dim], near[dim] = _filtered(question, dim, full, near[full.dim].rows, candidates)
         outcomes += found
     alone = [(dim, "float32") for dim in sorted({*singles, *filters} - {full.dim})]
     alone += [(dim, kind) for kind in formats for dim in dict.fromkeys((*filters, full.dim))]
     for dim, kind in alone:
         step(f"{dim} dims, {kind}")
-        documents = full.prefix(dim) if kind == "float32" else stored(full.codes, dim, kind)
-        outcomes.append(_single(question, truth, search(question.queries, documents, TOP).rows, dim, kind))
+        if kind != "float32":
+            rows = search_rounded(question.queries, near[dim], full.codes, stored(full.codes, dim, kind), TOP)
+        elif dim in near:
+            rows = near[dim].rows[:, :TOP]
+        else:
+            rows = search(question.queries, full.prefix(dim), TOP).rows
+        outcomes.append(_single(question, truth, rows, dim, kind))
     return Measured(tuple(outcomes), curves)
 
 
@@ -135,38 +143,61 @@ def _precision(question: Question, rows: Tensor, part: slice) -> Floats:
 
 
 def _filtered(
-    question: Question, dim: int, full: Stored, truth: Tensor, candidates: Sequence[int]
-) -> tuple[list[Outcome], Floats]:
-    """Every number of candidates of one filter, and recall by number of candidates, float32 [most]."""
+    question: Question, dim: int, full: Stored, listed: Tensor, candidates: Sequence[int]
+) -> tuple[list[Outcome], Floats, Found]:
+    """Every number of candidates of one filter, recall by number of candidates, float32 [most], and the nearest.
+
+    :param listed: rows [q, m] nearest by the full vector, in their order, `TOP` of them or more.
+    """
     documents = stored(full.codes, dim)
     most = min(max(candidates), len(documents))
     sizes = [torch.bincount(level) for level in question.document_labels.long().T]
     parts: dict[int, list[tuple[Floats, ...]]] = {count: [] for count in candidates}
+    truth = listed[:, :TOP]
     ranks = torch.zeros(most, device=truth.device)
+    near: list[Found] = []
     for part in question.batches(most):
-        kept = search(question.queries[part], documents, most).rows
-        keys = keys_of(rerank(question.queries[part], full, kept), kept)
-        ranks += torch.bincount(_ranks(kept, truth[part]), minlength=most)
+        kept, similarities = search(question.queries[part], documents, most)
+        near.append(Found(kept[:, :_NEAR].clone(), similarities[:, :_NEAR].clone()))
+        places = _places(kept, listed[part])
+        ranks += torch.bincount(places[:, :TOP].flatten(), minlength=most + 1)[:most]
         labels = question.labels[part].long()
         hits = [
             (question.document_labels[kept, level] == labels[:, level, None]).cumsum(1) for level in range(len(sizes))
         ]
         for count in candidates:
-            best = kept.gather(1, keys[:, :count].topk(min(TOP, most)).indices)
+            best = _reranked(question.queries[part], full, kept[:, :count], listed[part], places)
             own = [h[:, min(count, most) - 1] / _most(sizes[i], labels[:, i], count) for i, h in enumerate(hits)]
             parts[count].append(
                 (_recall(best, truth[part]), _precision(question, best, part), _numpy(torch.stack(own, dim=1)))
             )
     curve = _numpy((ranks.cumsum(0) / truth.numel()).float())
     joined = {count: [np.concatenate(column) for column in zip(*found, strict=True)] for count, found in parts.items()}
-    return [Outcome(documents.dim, count, "float32", *joined[count]) for count in candidates], curve
+    outcomes = [Outcome(documents.dim, count, "float32", *joined[count]) for count in candidates]
+    return outcomes, curve, Found(*map(torch.cat, zip(*near, strict=True)))
 
 
-def _ranks(kept: Tensor, truth: Tensor) -> Tensor:
-    """Places in `kept` [q, c] of those of `truth` [q, k] that are there, flat, without a [q, k, c] in between."""
+def _places(kept: Tensor, listed: Tensor) -> Tensor:
+    """Where in `kept` [q, c] each of `listed` [q, m] is, int64 [q, m], c if nowhere; without a [q, m, c] in between."""
     ordered, places = kept.sort(dim=1)
-    at = torch.searchsorted(ordered, truth).clamp(max=kept.shape[1] - 1)
-    return places.gather(1, at)[ordered.gather(1, at) == truth]
+    at = torch.searchsorted(ordered, listed).clamp(max=kept.shape[1] - 1)
+    return places.gather(1, at).masked_fill(ordered.gather(1, at) != listed, kept.shape[1])
+
+
+def _reranked(queries: Tensor, full: Stored, kept: Tensor, listed: Tensor, places: Tensor) -> Tensor:
+    """The `TOP` of `kept` [q, c] nearest by the full vector: the first in the list of these that the filter kept.
+
+    Only where fewer are kept than wanted are vectors looked at.
+    """
+    k = min(TOP, kept.shape[1])
+    inside = places < kept.shape[1]
+    first = torch.arange(listed.shape[1], device=listed.device).where(inside, listed.shape[1])
+    best = listed.gather(1, first.topk(k, largest=False).indices)
+    few = (inside.sum(1) < k).nonzero()[:, 0]
+    if len(few):
+        rows = kept[few]
+        best[few] = rows.gather(1, keys_of(rerank(queries[few], full, rows), rows).topk(k).indices)
+    return best
 
 
 def _most(sizes: Tensor, labels: Tensor, count: int) -> Tensor:

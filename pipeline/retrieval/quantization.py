@@ -60,6 +60,17 @@ class Stored:
         norms = torch.linalg.vector_norm(self.codes[:, :dim], dim=1)
         return Stored(self.codes[:, :dim], 1 / norms.where(norms > 0, 1.0))
 
+    def largest_rounding(self, vectors: Array) -> float:
+        """The largest distance of a document, at unit length, from the unit prefix of the vector [n, D] it stores."""
+        largest = 0.0
+        for start in range(0, len(self), _ROWS):
+            part = slice(start, start + _ROWS)
+            codes = self.codes[part].float()
+            rounded = codes if self.scales is None else codes.mul_(self.scales[part, None])
+            apart = rounded - unit_prefixes(vectors[part], self.dim, self.device)
+            largest = max(largest, float(torch.linalg.vector_norm(apart, dim=1).max()))
+        return largest
+
     def write(self, path: Path) -> None:
         """Write the documents as one uncompressed `.npz`, which any numpy reads."""
         arrays: dict[str, Any] = {"codes": self.codes.cpu().numpy()}

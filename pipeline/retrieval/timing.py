@@ -44,9 +44,8 @@ def time_search(search: Callable[[Tensor], Tensor], queries: Tensor) -> Timing:
 
     With fewer queries than a batch has they are asked again.
     """
-    batch = queries[[i % len(queries) for i in range(BATCH)]]
-    search(batch[:1]).cpu()
-    rounds = [_round(search, batch, number) for number in range(ROUNDS)]
+    batch = _batch(queries)
+    rounds = _rounds(search, batch)
     medians = [median(alone) for alone in rounds]
     every = np.concatenate(rounds)
     together = [_seconds(search, batch)]
@@ -60,6 +59,20 @@ def time_search(search: Callable[[Tensor], Tensor], queries: Tensor) -> Timing:
         queries_per_second=BATCH / median(together),
         timed=len(every),
     )
+
+
+def time_alone(search: Callable[[Tensor], Tensor], queries: Tensor) -> float:
+    """Milliseconds of a query alone, the median, as `time_search` takes it."""
+    return 1e3 * float(np.median(np.concatenate(_rounds(search, _batch(queries)))))
+
+
+def _batch(queries: Tensor) -> Tensor:
+    return queries[[i % len(queries) for i in range(BATCH)]]
+
+
+def _rounds(search: Callable[[Tensor], Tensor], batch: Tensor) -> list[list[float]]:
+    search(batch[:1]).cpu()
+    return [_round(search, batch, number) for number in range(ROUNDS)]
 
 
 def _round(search: Callable[[Tensor], Tensor], batch: Tensor, number: int) -> list[float]:

@@ -2,6 +2,11 @@
 
 Both stages are exact; what the filter misses, the second stage cannot bring back. Re-ranking gathers each query's
 candidates and multiplies them at once, for as many queries as fit.
+
+What a search of rounded documents finds is a second stage too, after the list of those nearest before rounding.
+Rounding moves a document by a distance, and no cosine with a unit vector by more than that distance (Cauchy and
+Schwarz). So outside the list no document comes nearer, rounded, than the last of the list and the largest distance
+together; k documents of the list above that are the k nearest. Queries whose k-th is not are searched in full.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from pipeline.retrieval.knn import Found, found, keys_of, largest, search
 from pipeline.retrieval.quantization import Array, Stored, unit_prefixes
 
 _GATHERED = {"cpu": 1 << 18, "cuda": 1 << 28}  # numbers gathered at once when re-ranking: on a CPU, what stays in cache
+_ARITHMETIC = 1e-5  # more than float32 products of up to some thousand dimensions are off by
 
 
 def two_stage(queries: Array, filtering: Stored, full: Stored, candidates: int, k: int) -> Found:
@@ -49,3 +55,24 @@ def rerank(queries: Array, documents: Stored, candidates: Tensor) -> Tensor:
         part = torch.bmm(gathered, units[i : i + step, :, None])[:, :, 0]
         similarities[i : i + step] = part if documents.scales is None else part * documents.scales[rows]
     return similarities
+
+
+def search_rounded(queries: Tensor, near: Found, vectors: Array, rounded: Stored, k: int) -> Tensor:
+    """Rows int64 [q, k] of the rounded documents nearest to each query, as `search` finds them.
+
+    :param queries: float32 [q, D].
+    :param near: the nearest of the same documents in float32, k or more a query.
+    :param vectors: real [n, D], those that were rounded.
+    :param rounded: their prefixes in a smaller format.
+    """
+    if rounded.device.type == "cuda":  # where the search rounds the queries too, and is quick
+        return search(queries, rounded, k).rows
+    rows, similarities = found(
+        largest(keys_of(rerank(queries, rounded, near.rows), near.rows), min(k, near.rows.shape[1]))
+    )
+    if near.rows.shape[1] < len(rounded):
+        outside = near.similarities[:, -1] + rounded.largest_rounding(vectors) + _ARITHMETIC
+        unsure = (similarities[:, -1] <= outside).nonzero()[:, 0]
+        if len(unsure):
+            rows[unsure] = search(queries[unsure], rounded, k).rows
+    return rows

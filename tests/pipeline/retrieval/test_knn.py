@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.retrieval import knn
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import KINDS, stored
-from pipeline.retrieval.two_stage_search import two_stage
+from pipeline.retrieval.two_stage_search import search_rounded, two_stage
 
 
 def exact_vectors(rng, rows, dim):
@@ -111,6 +111,36 @@ def test_the_number_of_threads_changes_nothing():
         torch.set_num_threads(before)
     assert torch.equal(alone.rows, together.rows)
     assert torch.equal(alone.similarities, together.similarities)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_few_queries_of_a_smaller_format_need_no_copy_of_all_documents_in_float32(kind, queries):
+    rng = np.random.default_rng(3)
+    documents = stored(rng.standard_normal((60_000, 48), dtype=np.float32), 48, kind)
+    asked = rng.standard_normal((queries, 48)).astype(np.float32)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        found = search(asked, documents, 10)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest <= 4 << 20, "a part of the documents, or the similarities"
+    units = documents.codes.double() if documents.scales is None else documents.codes * documents.scales[:, None]
+    expected = brute_force(asked, units.numpy(), 48)[:, :10]
+    assert np.array_equal(found.rows.numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+@pytest.mark.parametrize("listed", [10, 14, 80, 600])
+def test_what_rounded_documents_find_is_known_from_any_list_of_the_nearest(kind, listed):
+    rng = np.random.default_rng([4, listed])
+    vectors = rng.standard_normal((600, 32)).astype(np.float32)
+    vectors[300:] = vectors[:1] + 0.02 * rng.standard_normal((300, 32))  # so near that rounding reorders them
+    asked = torch.from_numpy(vectors[::7] + 0.01 * rng.standard_normal((86, 32)).astype(np.float32))
+    rounded = stored(vectors, 24, kind)
+    near = search(asked, stored(vectors, 24), listed)
+    found = search_rounded(asked, near, vectors, rounded, 10)
+    units = rounded.codes.double() if rounded.scales is None else rounded.codes.double() * rounded.scales[:, None]
+    cosines = torch.nn.functional.normalize(asked[:, :24].double()) @ units.T
+    assert (cosines.gather(1, found) - cosines.topk(10).values).abs().max() < 1e-6
 
 
 @settings(max_examples=50, deadline=None)

@@ -87,6 +87,21 @@ class TestMeasure:
             assert outcome.recall == pytest.approx(recalls)
             assert outcome.precision == pytest.approx(np.array(precisions))
 
+    def test_a_filter_that_keeps_few_of_the_nearest_still_gives_the_best_of_what_it_keeps(self):
+        rng = np.random.default_rng(5)
+        documents = rng.standard_normal((4000, 24)).astype(np.float32)
+        queries, labels = rng.standard_normal((9, 24)).astype(np.float32), rng.integers(0, 3, (4000, 1))
+        question = Question.of(queries, labels[:9], labels.astype(np.int32), torch.device("cpu"))
+        measured = measure(question, stored(documents, 24), (2,), (), (12, 300), (), lambda note: None)
+        for count in (12, 300):
+            found = measured.outcome(2, count)
+            for number, query in enumerate(queries):
+                kept = set(nearest(query, documents, 2)[:count])
+                best = [row for row in nearest(query, documents, 24) if row in kept][:TOP]
+                assert found.precision[number, 0] == pytest.approx((labels[best, 0] == labels[number, 0]).mean())
+                truth = nearest(query, documents, 24)[:TOP]
+                assert found.recall[number] == pytest.approx(len(set(best) & set(truth)) / TOP)
+
     def test_the_curve_is_recall_by_number_of_candidates(self, everything):
         for dim in (8, 16):
             curve = everything[0].curves[dim]

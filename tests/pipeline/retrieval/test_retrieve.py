@@ -71,6 +71,13 @@ def test_costs_are_those_of_the_shapes(retrieved):
     assert [bytes_of["v5", 64, kind] for kind in ("float32", "float16", "int8")] == [256, 128, 68]
 
 
+def test_one_search_is_timed_once_and_stands_among_the_engines_with_the_same_times(retrieved):
+    exact = [row for row in retrieved["engines"] if row["engine"] == "exact"]
+    assert exact
+    times = {tuple(row[cost] for cost in COSTS[1:4]) for row in retrieved["results"]}
+    assert all(tuple(row[cost] for cost in COSTS[1:4]) in times and row["filter_ms"] > 0 for row in exact)
+
+
 def test_more_candidates_lose_less_and_all_documents_lose_nothing(retrieved):
     for method in ("v5", "mrl", "features"):
         for dim in (64, 128):
