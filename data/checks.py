@@ -294,7 +294,7 @@ def _about_texts(rows: Rows, check: str, firsts: pl.Series, said: str, remedy: s
         yield Finding("warning", check, problem, remedy, len(firsts), numbers)
 
 
-def _similar_labels(rows: Rows) -> Iterator[Finding]:
+def similar_labels(rows: Rows) -> Iterator[Finding]:
     """``Billing`` beside ``billing ``, 1 beside 1.0: two different classes that probably mean the same."""
     for level in rows.levels:
         labels = rows.frame.get_column(level).drop_nulls().unique().sort().to_frame("label")
@@ -329,6 +329,6 @@ CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (
     _small_classes,
     _repeated_texts,
     _alike_in_two_splits,
-    _similar_labels,
+    similar_labels,
 )
 """Every check, in the order in which its findings are reported within a severity."""

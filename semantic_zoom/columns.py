@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 
 from data import DataError
-from data.checks import SEEN
-from data.errors import counted
+from data.checks import SEEN, Rows, similar_labels
+from data.columns.level_columns import MISSING
+from data.errors import counted, listed, quoted
 
 
 def text_list(texts: Any, what: str = "texts") -> list[str]:
@@ -76,6 +77,19 @@ def label_frame(labels: Any, rows: int, names: Sequence[str] | None = None) -> p
     if len(empty):
         raise DataError(f"row {empty[0]} has no label {names[0]}", "drop the row, or label it")
     return frame
+
+
+def label_doubts(frame: pl.DataFrame) -> list[str]:
+    """Say of a frame of labels which classes are written nearly alike, and which may stand for a missing label."""
+    alike = similar_labels(Rows("labels", frame, tuple(frame.columns)))
+    said = [f"{finding.problem}: {finding.remedy}" for finding in alike]
+    for level in frame:
+        words = level.unique().sort()
+        words = words.filter(words.str.strip_chars().str.to_lowercase().is_in(MISSING))
+        if len(words):
+            names = listed(map(quoted, words))
+            said.append(f"{names} of level {level.name} counts as a class: pass None where a label is missing")
+    return said
 
 
 def _strings(name: str, labels: list[str | None]) -> pl.Series:

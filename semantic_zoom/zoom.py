@@ -27,7 +27,7 @@ from pipeline.retrieval.quantization import stored
 from pipeline.terminal.escape import shown
 from pipeline.workspace.artifacts import lasting_source
 from pipeline.workspace.records import file_digest, tell
-from semantic_zoom.columns import label_frame, text_list
+from semantic_zoom.columns import label_doubts, label_frame, text_list
 
 GALLERY = "gallery.parquet"
 Singles = NDArray[np.float32]
@@ -104,8 +104,8 @@ class Zoom:
         frame = label_frame(labels, len(rows), levels)
         if taken := {"text", "embedding"} & set(frame.columns):
             raise DataError(f"a level is called {min(taken)}, as a column of Zoom.save is", "name the levels otherwise")
-        if validation is not None and len(validation) != 2:
-            raise DataError(f"validation has {len(validation)} parts", "pass two: texts and labels")
+        if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
+            raise DataError("validation is no pair", "pass two: texts and labels")
         held = text_list(validation[0], "validation texts") if validation else []
         if validation is not None and not held:
             raise DataError("validation holds no texts", "leave it out, or pass texts and labels")
@@ -114,6 +114,8 @@ class Zoom:
             everything = frame.vstack(label_frame(validation[1], len(held), frame.columns))
         hierarchy = _tree(everything)
         numbers = hierarchy.labels(everything)
+        for line in label_doubts(everything):
+            tell(line)
         folder = _store_folder(store)
         source = cache.resolve(str(backbone))
         report = cache.embed_missing(
@@ -277,6 +279,8 @@ class Zoom:
         where = _store_folder(store)
         path, width = Path(folder) / GALLERY, head.dims[-1]
         if not path.is_file():
+            if GALLERY in record.get("files", {}):
+                raise DataError(f"{path} is missing", "copy it again from where it was saved, or fit again")
             return cls(head, record, pl.DataFrame({"text": []}), np.zeros((0, width), np.float32), where)
         try:
             content = path.read_bytes()

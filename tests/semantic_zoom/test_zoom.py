@@ -147,6 +147,8 @@ def test_labels_under_two_parents_are_told_by_their_places_and_by_what_python_ca
 def test_what_is_passed_beside_texts_is_looked_at(store):
     options = {"method": "lda", "store": store}
     assert Zoom.fit(TEXTS, PATHS, device=torch.device("cpu"), **options).levels == ("level0", "level1")
+    with pytest.raises(DataError, match="validation is no pair"):
+        Zoom.fit(TEXTS, PATHS, validation={"texts": NEW, "labels": PATHS}, **options)
     with pytest.raises(DataError, match="validation holds no texts"):
         Zoom.fit(TEXTS, PATHS, validation=([], []), **options)
     one = Zoom.fit(TEXTS, PATHS, validation=(NEW[:1], PATHS[:1]), **options)
@@ -218,6 +220,18 @@ def test_a_changed_bit_of_the_saved_vectors_is_found(zoom, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"gallery\.parquet is not what was saved"):
         Zoom.load(tmp_path / "zoom")
+    path.unlink()
+    with pytest.raises(DataError, match=r"gallery\.parquet is missing"):
+        Zoom.load(tmp_path / "zoom")
+
+
+def test_labels_that_may_not_mean_what_they_say_are_told(store, caplog):
+    Zoom.fit(TEXTS, PATHS, method="lda", store=store)
+    assert not caplog.text
+    labels = [top.upper() if row % 2 else "nan" if row == 0 else top for row, (top, _) in enumerate(PATHS)]
+    Zoom.fit(TEXTS, labels, method="lda", store=store)
+    assert "of level level0 differ only in case" in caplog.text
+    assert "'nan' of level level0 counts as a class: pass None where a label is missing" in caplog.text
 
 
 def test_a_text_is_no_nearer_to_itself_than_a_cosine_can_be(zoom):
