@@ -126,6 +126,8 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     if numbered and not any(set(chain).isdisjoint(numbered) for chain in deep):
         return numbered, (_said(numbered),)  # no tree, which the checks say with the rows
     found = deep or chains
+    repeated = [chain for chain in found if all(_repeats(records.frame.get_column(column)) for column in chain)]
+    found = repeated if len(repeated) == 1 else found
     if len(found) > 1:
         likely = [chain for chain in found if all(LABEL_WORDS.search(column.lower()) for column in chain)]
         apart = deep and len(likely) == 1 and any(set(likely[0]).isdisjoint(chain) for chain in found)
@@ -245,12 +247,18 @@ def _may_be_labels(records: Records, column: str, *, ids: bool = False) -> bool:
         return False
     classes = values.n_unique()
     fractions = values.head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")
-    numbered = known and classes <= len(values) / 2  # 2.14 in a column of sub-areas is the fourteenth of the second
+    numbered = known and _repeats(values)  # 2.14 in a column of sub-areas is the fourteenth of the second
     if mean(fractions) > 0.5 and not numbered:
         return False
     if mean(values.str.len_chars()) > _LONGEST and longest_label(values) > _LONGEST:
         return False
-    return 1 < classes <= len(values) / 2 or (known and 1 < classes < len(values))
+    return classes > 1 and (_repeats(values) or (known and classes < len(values)))
+
+
+def _repeats(values: pl.Series) -> bool:
+    """Whether values stand twice or more on average, as those of a level do; subjects of mails hardly do."""
+    values = values.drop_nulls()
+    return values.n_unique() <= len(values) / 2
 
 
 def _distinct(paths: pl.DataFrame, columns: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

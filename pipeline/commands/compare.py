@@ -31,7 +31,10 @@ def COMMAND(session: Session, protocol: str, **options: Any) -> dict[str, Any]:
     rows = compare(entries_stage(session, scorables, protocol, options["k"]))
     levels = features.dataset.levels
     session.console.show(comparison_table(rows, levels))
-    session.console.say("shortest and longest prefix of each pair; --json has every prefix")
+    session.console.say(
+        "shortest and longest prefix of each pair; --json has every prefix. n: seeds, of which a test takes several; "
+        "d: Cohen's d, over seeds"
+    )
     for row in rows:
         if row.prefix == 1 and not row.b.endswith("*"):
             session.console.show(row.sentence(levels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,18 +119,18 @@ def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -
     arguments = {name: value for name, value in source.arguments.items() if name != "limit"}
     found = data.check(source.source, folder=session.artifacts.datasets, **arguments)
     errors = [finding for finding in found if finding.severity == "error"]
+    loaded = None if errors else session.artifacts.load_dataset(source)
+    problems = {finding.problem for finding in found}
+    for note in () if loaded is None else loaded.warnings:  # first what was understood: it explains what follows
+        if note not in problems:
+            session.console.say(note)
     for finding in found:
         if finding is not (errors[0] if errors else None):
             session.console.say(f"{finding.severity}: {finding.problem}\n   do: {finding.remedy}")
-    if any(finding.rows for finding in found):
+    if any(re.search(r"\brows? \d", problem) for problem in problems):
         session.console.say("rows are counted from 1, below the header")
-    if errors:
+    if loaded is None:
         raise PipelineError(errors[0].problem, errors[0].remedy)
-    loaded = session.artifacts.load_dataset(source)
-    problems = {finding.problem for finding in found}
-    for note in loaded.warnings:
-        if note not in problems:
-            session.console.say(note)
     counts = " > ".join(
         f"{len(classes):,} {name}" for name, classes in zip(loaded.levels, loaded.hierarchy.classes, strict=True)
     )

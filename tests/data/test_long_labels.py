@@ -70,3 +70,9 @@ def test_an_option_that_a_remedy_names_can_be_pasted_whatever_the_columns_are_ca
     for value in given:
         (word,) = shlex.split(value)
         assert set(word.split(",")) <= set(names)
+
+
+def test_subjects_that_hardly_repeat_are_no_second_reading(write):
+    mails = [(f"mail {i} about it", f"help {i if i < 150 else i - 4}", f"q{i % 4}", f"s{i % 16}") for i in range(160)]
+    dataset = load(write("t.csv", table(mails, "text", "Subject", "Queue", "Sub Queue")))
+    assert dataset.levels == ("Queue", "Sub Queue")

@@ -87,7 +87,7 @@ def test_row_numbers_are_the_files_own_after_blank_lines_and_dropped_rows(write)
         ("t.csv", GOOD + ",01,1.50,test\n", "row 5: the text is empty", "remove"),
         ("t.csv", GOOD + "five,01,1.50,tset\n", "row 5: split is 'tset'", "train, val, test"),
         ("t.csv", GOOD + "five,01,1.50,\n", "row 5: split is none", "remove the column"),
-        ("t.csv", GOOD.replace("test", "train"), "no row has split test", "column split"),
+        ("t.csv", GOOD.replace("test", "train"), "no row has split test", "column of splits"),
         ("t.csv", "text,level0,level1\none,a,b\n", "no row has split", "too small"),
         ("t.csv", GOOD + "x" * 10_000_000 + ",01,1.50,test\n", "row 5: a text of 10,000,000", "shorten"),
         (

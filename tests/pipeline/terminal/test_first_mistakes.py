@@ -96,6 +96,17 @@ def test_rows_are_said_to_be_counted_below_the_header(pipeline, tmp_path):
     assert "rows are counted from 1, below the header" in done.stderr
     said = pipeline.fails("embed", path, "--backbone", "minilm")
     assert "(rows are counted from 1, below the header)" in said
+    few = write_csv(tmp_path / "few.csv", [(*rows()[0][:2], "", rows()[0][3]), *rows()[1:]])
+    done = pipeline("data", "check", few)
+    assert "1 of 108 rows has no label of level level1" in done.stderr
+    assert "rows are counted" not in done.stderr  # no row is named
+
+
+def test_what_was_understood_is_said_before_what_is_unusual_about_it(pipeline, tmp_path):
+    table = "".join(f"request {i} of many,a{i % 3},b{i % 6 if i else 'x'}\n" for i in range(80))
+    (tmp_path / "mine.csv").write_text("request,area,topic\n" + table)
+    said = pipeline("data", "check", tmp_path / "mine.csv").stderr
+    assert 0 <= said.index("labels are in columns") < said.index("warning: ")
 
 
 def test_what_was_computed_and_not_trained_has_no_best_epoch(copy):
