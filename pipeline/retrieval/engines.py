@@ -178,7 +178,7 @@ def _ready(kind: str, documents: Stored) -> tuple[float, int, Ask]:
     began = time.perf_counter()
     stored(documents.codes, documents.dim)
     seconds = time.perf_counter() - began
-    return seconds, size_written(documents.write), lambda queries, k: search(queries, documents, k).rows
+    return seconds, documents.bytes_written, lambda queries, k: search(queries, documents, k).rows
 
 
 def size_written(write: Callable[[Path], None]) -> int:

@@ -21,7 +21,7 @@ from cache.workers import choose_devices
 from pipeline.evaluation.embeddings import Scorable
 from pipeline.evaluation.scores import method_names
 from pipeline.retrieval.documents import Corpus
-from pipeline.retrieval.engines import Engine, size_written, time_engines
+from pipeline.retrieval.engines import Engine, time_engines
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.metrics import TOP, Measured, Question, measure
 from pipeline.retrieval.quantization import KINDS, Stored, stored
@@ -159,7 +159,7 @@ class _Bench:
         by_storage = itemgetter(0, 2)  # what a way keeps to filter by: dimensions and storage
         for (dim, storage), group in groupby(sorted(ways, key=by_storage), key=by_storage):
             documents = full if (dim, storage) == (full.dim, "float32") else stored(full.codes, dim, storage)
-            self.disk[len(full), dim, storage] = size_written(documents.write)
+            self.disk[len(full), dim, storage] = documents.bytes_written
             for way in group:
                 if (key := timing_key(len(full), full.dim, way)) not in self.timings:
                     self.timings[key] = _time_way(way, documents, full, question)

@@ -38,6 +38,7 @@ _ROW_MASK = (1 << 32) - 1
 _COLUMNS = 2048  # of the widest tile: what stays in cache
 _PART = 128  # queries of a tile
 _FINDS = 256  # finds collected before a merge, at least
+_MANY, _SPARED, _SAMPLE = 1000, 16, 1 << 16  # from so many neighbours on a sample is worth it, and how large it is
 _FEW = 16  # queries that are searched densely on a CPU too
 _DENSE = {"cpu": 1 << 24, "cuda": 1 << 29}  # similarities held at once in a dense search
 _CONVERTED = 1 << 20  # numbers of a smaller format in float32 at once, on a CPU: what stays in cache
@@ -200,10 +201,29 @@ def _search_tiles(units: Tensor, documents: Stored, k: int) -> Tensor:
     """Keys [q, k], a tile at a time, the queries shared among the cores."""
     threads = torch.get_num_threads()
     parts = torch.split(units, min(_PART, -(-len(units) // threads)))
+    sample = None
+    if k >= _MANY and len(documents) >= 2 * _SPARED * k:
+        sample = documents.drawn(min(len(documents) // _SPARED, _SAMPLE))
     if threads == 1:
-        return torch.cat([_Collector(part, k).collect(documents) for part in parts])
+        return torch.cat([_collected(part, documents, k, sample) for part in parts])
     with side_by_side(threads) as each:
-        return torch.cat(list(each(lambda part: _Collector(part, k).collect(documents), parts)))
+        return torch.cat(list(each(lambda part: _collected(part, documents, k, sample), parts)))
+
+
+def _collected(units: Tensor, documents: Stored, k: int, sample: Stored | None) -> Tensor:
+    """Keys [q, k] for some queries; with a sample of the documents, after a guess of the similarity to beat.
+
+    Without one a query has k (1 + ln(n / k)) finds. A sample tells nearly where the k-th stands, so that little more
+    than k are found; where fewer were, the guess was too high and the search is made without.
+    """
+    if sample is not None:
+        expected = k * len(sample) / len(documents)
+        rank = math.ceil(expected + 4 * math.sqrt(expected))
+        guess = _product(units, sample, slice(None)).topk(rank, dim=1, sorted=False).values.amin(dim=1)
+        keys = _Collector(units, k, guess).collect(documents)
+        if bool((keys[:, -1] != _NOTHING).all()):
+            return keys
+    return _Collector(units, k).collect(documents)
 
 
 class _Collector:
@@ -213,13 +233,13 @@ class _Collector:
     the finds since. `_floor` [q] is the similarity to beat. Documents come in order, so an equal one comes too late.
     """
 
-    def __init__(self, units: Tensor, k: int) -> None:
+    def __init__(self, units: Tensor, k: int, floor: Tensor | None = None) -> None:
         self._units, self._k = units, k
         count = len(units)
         self._most = k + max(k, _FINDS)
         self._keys = torch.full((count, self._most + _COLUMNS), _NOTHING, dtype=torch.int64)
         self._filled = torch.zeros(count, dtype=torch.int64)
-        self._floor = torch.full((count,), -torch.inf)
+        self._floor = torch.full((count,), -torch.inf) if floor is None else floor
         self._room = torch.empty(count * _COLUMNS)
 
     def collect(self, documents: Stored) -> Tensor:
@@ -252,8 +272,9 @@ class _Collector:
 
     def _merge(self) -> None:
         used = max(self._k, int(self._filled.max()))
-        best = self._keys[:, :used].topk(self._k, dim=1, sorted=False).values
+        few = bool((self._filled < self._k).any())  # places without a find come last then, where the next is put
+        best = self._keys[:, :used].topk(self._k, dim=1, sorted=few).values
         self._keys[:, :used] = _NOTHING
         self._keys[:, : self._k] = best
         self._filled = (best != _NOTHING).sum(dim=1)
-        self._floor = _similarities(best.amin(dim=1))
+        self._floor = torch.maximum(self._floor, _similarities(best.amin(dim=1)))

@@ -9,6 +9,7 @@ these 4 bytes and need the corpus before the first document can be stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,6 +61,11 @@ class Stored:
         norms = torch.linalg.vector_norm(self.codes[:, :dim], dim=1)
         return Stored(self.codes[:, :dim], 1 / norms.where(norms > 0, 1.0))
 
+    def drawn(self, count: int) -> Stored:
+        """A copy of so many documents, drawn at random; always the same ones."""
+        rows = torch.from_numpy(np.random.default_rng(0).integers(0, len(self), count)).to(self.device)
+        return Stored(self.codes[rows], None if self.scales is None else self.scales[rows])
+
     def largest_rounding(self, vectors: Array) -> float:
         """The largest distance of a document, at unit length, from the unit prefix of the vector [n, D] it stores."""
         largest = 0.0
@@ -73,11 +79,19 @@ class Stored:
 
     def write(self, path: Path) -> None:
         """Write the documents as one uncompressed `.npz`, which any numpy reads."""
-        arrays: dict[str, Any] = {"codes": self.codes.cpu().numpy()}
-        if self.scales is not None:
-            arrays["scales"] = self.scales.cpu().numpy()
         with path.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **self._arrays(len(self)))
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of the file that `write` makes, to the byte below 4 GiB: a file of none, and the documents."""
+        empty = BytesIO()
+        np.savez(empty, **self._arrays(0))
+        return len(empty.getvalue()) + len(self) * self.bytes_per_document
+
+    def _arrays(self, count: int) -> dict[str, Any]:
+        named = {"codes": self.codes, "scales": self.scales}
+        return {name: part[:count].cpu().numpy() for name, part in named.items() if part is not None}
 
 
 def stored(vectors: Array, dim: int, kind: str = "float32", device: str | torch.device | None = None) -> Stored:

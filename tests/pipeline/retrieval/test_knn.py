@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import PipelineError
 from pipeline.retrieval import knn
 from pipeline.retrieval.knn import search
-from pipeline.retrieval.quantization import KINDS, stored
+from pipeline.retrieval.quantization import KINDS, Stored, stored
 from pipeline.retrieval.two_stage_search import search_rounded, two_stage
 
 
@@ -97,6 +97,25 @@ def test_few_and_many_queries_of_many_documents_take_different_paths_to_the_rows
     assert np.array_equal(search(asked[:1], documents, k).rows.numpy(), expected[:1])
 
 
+@pytest.mark.parametrize("k", [1000, 1200])
+@pytest.mark.parametrize("misled", ["by nothing", "by near ones", "by far ones"])
+def test_many_neighbours_are_those_of_brute_force_whatever_a_sample_of_the_documents_says(k, misled):
+    rng = np.random.default_rng(6)
+    vectors = rng.standard_normal((40_000, 8)).astype(np.float32)
+    vectors[:10_000] = vectors[0] + 0.3 * rng.standard_normal((10_000, 8)).astype(np.float32)
+    numbers = torch.arange(40_000)[:, None]
+    sampled = np.isin(numbers[:, 0], Stored(numbers, None).drawn(40_000 // 16).codes[:, 0])
+    later = ~sampled & (np.arange(40_000) // 2000 == 12)  # so many at once that finds are merged before all have k
+    near = {"by nothing": sampled & False, "by near ones": sampled, "by far ones": later}
+    vectors[near[misled]] = vectors[-1] + 0.01 * rng.standard_normal((near[misled].sum(), 8))
+    asked = np.concatenate([vectors[:20], vectors[-1:], rng.standard_normal((60, 8)).astype(np.float32)])
+    found = search(asked, stored(vectors, 8), k)
+    units = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = asked / np.linalg.norm(asked, axis=1, keepdims=True) @ units.T
+    assert np.abs(found.similarities.numpy() - -np.sort(-cosines, axis=1)[:, :k]).max() < 1e-6
+    assert all(len(set(row)) == k for row in found.rows.tolist())
+
+
 def test_the_number_of_threads_changes_nothing():
     rng = np.random.default_rng(2)
     asked, vectors = rng.standard_normal((300, 32)), rng.standard_normal((4000, 32)).astype(np.float32)
@@ -169,10 +188,12 @@ def test_formats_lose_what_they_must_and_take_the_bytes_they_say(seed, dim):
         assert documents.bytes_per_document == size
 
 
-def test_written_documents_have_the_size_they_say(tmp_path):
-    documents = stored(np.random.default_rng(0).standard_normal((1000, 64)), 64, "int8")
+@pytest.mark.parametrize("kind", KINDS)
+def test_written_documents_have_the_size_they_say(tmp_path, kind):
+    documents = stored(np.random.default_rng(0).standard_normal((1000, 64)), 64, kind)
     documents.write(tmp_path / "index.npz")
-    assert 0 <= (tmp_path / "index.npz").stat().st_size - 1000 * documents.bytes_per_document < 1000
+    assert (tmp_path / "index.npz").stat().st_size == documents.bytes_written
+    assert 0 <= documents.bytes_written - 1000 * documents.bytes_per_document < 1000
     with np.load(tmp_path / "index.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["codes"], documents.codes.numpy())
 
