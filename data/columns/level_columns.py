@@ -137,15 +137,7 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     if not found:
         raise _no_labels(records, taken, columns)
     if len(found) > 1:
-        shown = found[:3]
-        more = "COARSE,FINE" if deep else shlex.quote(",".join(one for (one,) in shown))
-        raise DataError(
-            f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in shown)}"
-            f"{'' if deep else ', which are no tree'}",
-            f"say which: {' or '.join('--levels ' + shlex.quote(','.join(chain)) for chain in shown)}"
-            f"; or {'others' if deep else 'several'}, coarsest first: --levels {more}"
-            f"{'' if deep else ' (its error then names rows that are no tree)'}",
-        )
+        raise (_several_trees if deep else _no_tree)(records, found[:3])
     levels = tuple(found[0])
     known = [
         column
@@ -161,6 +153,32 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         notes.append(f"not used: {listed(map(quoted, rest), len(rest))}")
     notes += [f"column {quoted(other)} means the same as {quoted(one)}" for one, other in same if one in levels]
     return levels, tuple(notes)
+
+
+def _several_trees(records: Records, chains: Sequence[Sequence[str]]) -> DataError:
+    return DataError(
+        f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in chains)}",
+        f"say which: {' or '.join('--levels ' + shlex.quote(','.join(chain)) for chain in chains)}"
+        "; or others, coarsest first: --levels COARSE,FINE",
+    )
+
+
+def _no_tree(records: Records, chains: Sequence[Sequence[str]]) -> DataError:
+    """The error for columns that may each be labels, with what keeps the two of fewest classes from being a tree."""
+    columns = sorted((one for (one,) in chains), key=lambda column: records.frame.get_column(column).n_unique())
+    coarse, fine = columns[:2]
+    conflicts = find_conflicts(records.frame, (coarse, fine))
+    fault = ""
+    if conflicts:
+        beside = " and ".join(map(quoted, conflicts[0].parents[:2]))
+        fault = f": {quoted(conflicts[0].label)} in {quoted(fine)} stands beside {beside} in {quoted(coarse)}"
+    elif records.frame.select((pl.col(coarse).is_null() & pl.col(fine).is_not_null()).any()).item():
+        fault = f": some rows have a {quoted(fine)} and no {quoted(coarse)}"
+    return DataError(
+        f"{records.source}: the labels may be {' or '.join(map(quoted, columns))}, which are no tree{fault}",
+        f"say which, coarsest first: --levels {shlex.quote(','.join(columns))} (its error then names all such rows)"
+        f"; or one of them: {' or '.join(f'--levels {shlex.quote(column)}' for column in columns)}",
+    )
 
 
 def _no_labels(records: Records, taken: Sequence[str], columns: Sequence[str]) -> DataError:

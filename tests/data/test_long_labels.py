@@ -76,3 +76,21 @@ def test_subjects_that_hardly_repeat_are_no_second_reading(write):
     mails = [(f"mail {i} about it", f"help {i if i < 150 else i - 4}", f"q{i % 4}", f"s{i % 16}") for i in range(160)]
     dataset = load(write("t.csv", table(mails, "text", "Subject", "Queue", "Sub Queue")))
     assert dataset.levels == ("Queue", "Sub Queue")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ((15, "", "s15"), "some rows have a 'Sub Area' and no 'Main Area'"),
+        ((15, "m1", "s15"), "'s15' in 'Sub Area' stands beside 'm1' and 'm3' in 'Main Area'"),
+    ],
+)
+def test_what_keeps_two_columns_from_being_a_tree_is_said_and_both_come_first(write, row, said):
+    """One unclean row of many left three choices, of which the likely one stood last."""
+    made = [(f"request {i} of many", f"s{i % 16}", f"m{i % 4}") for i in range(160)]
+    place, area, sub = row
+    made[place] = (made[place][0], sub, area)
+    with pytest.raises(DataError) as caught:
+        load(write("t.csv", table(made, "text", "Sub Area", "Main Area")))
+    assert str(caught.value).endswith(f"which are no tree: {said}")
+    assert caught.value.remedy.startswith("say which, coarsest first: --levels 'Main Area,Sub Area'")
