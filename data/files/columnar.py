@@ -110,7 +110,7 @@ def open_excel(source: str, place: str, format: FileFormat) -> Records:
     for name, sheet in filled.items():
         frame, own = _sheet(source, sheet[above[name] :], header)
         frames.append(frame.with_columns(split=pl.lit(name)) if splits else frame)
-        numbers.append(own + above[name])
+        numbers.append(own)
     frame = pl.concat(frames, how="diagonal")
     return Records(source, frame, pl.concat(numbers), notes=tuple(notes), named=header)
 

@@ -79,6 +79,22 @@ def test_sheets_of_excel_title_and_notes_aside(tmp_path):
     assert any("left out: 'Notes'" in note for note in dataset.warnings)
 
 
+@pytest.mark.parametrize("above", [[], [("My topics",), ()]])
+def test_rows_are_counted_below_the_names_whatever_stands_above_them(tmp_path, above):
+    """In a sheet with a title they were counted from the first line, in a CSV from below the names."""
+    made = [("text", "area", "topic"), *((f"text {n}", f"a{n % 2}", f"b{n % 4}") for n in range(12)), ("", "a0", "b0")]
+    book = xlsxwriter.Workbook(tmp_path / "a.xlsx")
+    sheet = book.add_worksheet()
+    for number, row in enumerate([*above, *made]):
+        sheet.write_row(number, 0, row)
+    book.close()
+    lines = [",".join(row) for row in (*(("My topics", "", ""), ("", "", ""))[: len(above)], *made)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    for name in ("a.xlsx", "a.csv"):
+        with pytest.raises(DataError, match="row 13: the text is empty"):
+            load(str(tmp_path / name))
+
+
 def test_merged_cells_of_excel_are_told(tmp_path):
     book = xlsxwriter.Workbook(tmp_path / "a.xlsx")
     sheet = book.add_worksheet()
