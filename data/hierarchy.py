@@ -168,11 +168,14 @@ def conflict_error(
         )
         return f"{names[conflict.level]} {quoted(conflict.label)} under {listed(places, len(conflict.parents))}"
 
+    remedy = "correct the rows, or add --qualify-labels to make each label parent/label"
+    if all(conflict.label.startswith(f"{parent}/") for conflict in conflicts for parent in conflict.parents):
+        remedy = "they are parent/label already and still alike, for names hold a slash: write these names without one"
     return DataError(
         f"{counted(len(conflicts), 'label')} under two parents: "
         + "; ".join(described(conflict) for conflict in conflicts[:3])
         + (f" and {len(conflicts) - 3:,} more" if len(conflicts) > 3 else ""),
-        "correct the rows, or add --qualify-labels to make each label parent/label",
+        remedy,
     )
 
 

@@ -95,6 +95,8 @@ def main() -> None:
         console.error(error.format_message(), "pipeline --help")
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
+        for second in (signal.SIGINT, signal.SIGTERM):  # ends the process at once, whatever it still waits for
+            signal.signal(second, signal.SIG_DFL)
         console.error("interrupted", "run the same command again: what was stored is kept, only the rest is done")
         sys.exit(1)
     finally:

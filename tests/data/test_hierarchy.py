@@ -132,3 +132,11 @@ def test_its_arrays_cannot_be_changed():
 def test_a_label_that_is_no_class_is_refused():
     with pytest.raises(DataError, match="'q' is not a class"):
         class_indices(pl.Series("mid", ["x", "q"]), ("x",))
+
+
+def test_qualified_labels_that_are_still_alike_are_not_told_to_be_qualified():
+    frame = qualified(pl.DataFrame({"top": ["a", "a/b"], "leaf": ["b/c", "c"]}), ("top", "leaf"))
+    with pytest.raises(DataError, match="'a/b/c' under 'a'") as caught:
+        Hierarchy.from_frame(frame, ("top", "leaf"))
+    assert "--qualify-labels" not in caught.value.remedy
+    assert "slash" in caught.value.remedy

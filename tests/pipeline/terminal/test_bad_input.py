@@ -3,14 +3,18 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import data
 from pipeline.workspace.records import MARKS, marked
 from tests.pipeline.small_dataset import rows, write_csv
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def embed_fails(pipeline, path, *options, status=1, **environment):
@@ -134,3 +138,27 @@ def test_a_full_disk_is_said_and_nothing_is_lost(pipeline, small_csv, tmp_path):
     assert not list(pipeline.artifacts.glob("features/*/*.h5"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     assert pipeline.json("embed", small_csv, "--backbone", "minilm")["computed"] > 0
+
+
+def test_a_second_signal_ends_at_once_what_an_interrupted_command_still_waits_for():
+    code = """
+import atexit, signal, sys, time
+from pipeline import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def main(**_):
+    signal.raise_signal(signal.SIGTERM)
+def wait():
+    print("waits", flush=True)
+    time.sleep(60)
+cli.cli.main = main
+atexit.register(wait)
+cli.main()
+"""
+    command = [sys.executable, "-c", code]
+    for second in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "waits\n"
+            process.send_signal(second)
+            _, said = process.communicate(timeout=30)
+        assert process.returncode == -second
+        assert [line.split(":")[0].strip() for line in said.split("\n") if line] == ["error", "do"]
