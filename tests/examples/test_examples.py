@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.retrieval.quantization import stored
 from pipeline.retrieval.two_stage_search import two_stage
-from tests.pipeline.conftest import Pipeline, fitted, small_csv  # noqa: F401  fixtures
+from tests.pipeline.conftest import Pipeline, fitted, fitted_once, small_csv  # noqa: F401  fixtures
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NEEDS = {

@@ -83,16 +83,23 @@ def pipeline(tmp_path) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def fitted(tmp_path_factory, small_csv) -> Pipeline:
-    """The small dataset embedded and a v5 and an mrl head fitted; tests only read it."""
-    root = tmp_path_factory.mktemp("fitted")
+def fitted_once(tmp_path_factory, small_csv) -> Path:
+    """The small dataset embedded and a v5 and an mrl head fitted: artifacts that nothing else was written into."""
+    root = tmp_path_factory.mktemp("fitted-once")
     made = Pipeline(root / "artifacts", root)
     made.json("embed", small_csv, "--backbone", "minilm")
     made.json("fit-head", "--method", "v5,mrl", "--seeds", "1,2", "--epochs", "2")
-    return made
+    return made.artifacts
+
+
+@pytest.fixture(scope="session")
+def fitted(fitted_once, tmp_path_factory) -> Pipeline:
+    """The fitted artifacts, which tests only read; their commands keep scores and the like there."""
+    root = tmp_path_factory.mktemp("fitted")
+    return Pipeline(shutil.copytree(fitted_once, root / "artifacts", symlinks=True), root)
 
 
 @pytest.fixture
-def copy(fitted, tmp_path) -> Pipeline:
+def copy(fitted_once, tmp_path) -> Pipeline:
     """The fitted artifacts, to be changed or harmed."""
-    return Pipeline(shutil.copytree(fitted.artifacts, tmp_path / "artifacts", symlinks=True), tmp_path)
+    return Pipeline(shutil.copytree(fitted_once, tmp_path / "artifacts", symlinks=True), tmp_path)
