@@ -163,8 +163,7 @@ def _missing_labels(rows: Rows) -> Iterator[Finding]:
 
 
 FILL_DOWN = (
-    "where a label stands in the first row of its group alone, as merged cells of a spreadsheet are saved: write it "
-    "into every row of the group"
+    "where a label stands in the first row of its group alone, as merged cells of a spreadsheet are saved: --fill-down"
 )
 
 

@@ -27,7 +27,8 @@ class Description:
     splits. `path_separator`: what separates a path in a label cell, "none" for no paths, "list" for lists.
     `code`, `digits`: a column of codes and how many of their characters each level has. `names`: files that give ids
     their names, ``FILE`` or ``LEVEL=FILE``. `hierarchy`: a file with the parents of labels.
-    `label`: the column of labels, or "first" for the first of several labels.
+    `label`: the column of labels, or "first" for the first of several labels. `fill_down`: whether an empty label is
+    that of the row above.
     """
 
     text: tuple[str, ...] | None = None
@@ -49,6 +50,7 @@ class Description:
     label: str | None = None
     qualify_labels: bool = False
     drop_incomplete: bool = False
+    fill_down: bool = False
 
     @property
     def format(self) -> FileFormat:

@@ -19,6 +19,7 @@ from data.columns.codes import levels_of_codes
 from data.columns.label_forms import is_list, paths_of_lists, split_paths, with_single_labels
 from data.columns.label_tree import ancestors, derivation, distinct_names, found_beside, named, read_tree
 from data.columns.level_columns import LEVEL, MISSING, NAME, find_levels, from_indicators, indicators
+from data.columns.merged_cells import filled_down
 from data.columns.text_column import columns_meant, find_text, joined, with_texts_of_lists
 from data.description import Description, described
 from data.errors import DataError, counted, listed, quoted
@@ -48,7 +49,12 @@ def read_table(source: str, description: Description | None = None) -> Rows:
     texts = joined(records, text)
     notes += ((said,) if said else ()) + said_lists
     records, split, said_splits = split_column(records, known.split, text, known.levels or ())
-    levels, said_levels = _levels(records, (*text, *([split] if split else [])), known)
+    taken = (*text, *([split] if split else []))
+    if known.fill_down:
+        one = known.code or (known.label if known.label in records.frame.columns else None)
+        records, said_filled = filled_down(records, known.levels or ((one,) if one else ()), taken)
+        notes += said_filled
+    levels, said_levels = _levels(records, taken, known)
     if levels.width == 1 and known.hierarchy is None and not known.names:
         said_levels += found_beside(source, levels.to_series())
     names = tuple(levels.columns)

@@ -86,6 +86,7 @@ loading_options = _all_of(
     click.option("--all", "all_rows", is_flag=True, help="icd10cm: all 97,449 distinct descriptions."),
     click.option("--qualify-labels", is_flag=True, help="A label below two parents becomes parent/label."),
     click.option("--drop-incomplete", is_flag=True, help="Leave out rows without a label on every level."),
+    click.option("--fill-down", is_flag=True, help="An empty label is that of the row above (merged cells)."),
     click.option("--split", help="Split column, COLUMN:0=train,1=test, or none: they are made. Default: found."),
     click.option("--train", type=NameList(), help="Files of training rows, instead of a split column."),
     click.option("--val", type=NameList(), help="Files of validation rows."),

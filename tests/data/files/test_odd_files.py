@@ -95,7 +95,7 @@ def test_rows_are_counted_below_the_names_whatever_stands_above_them(tmp_path, a
             load(str(tmp_path / name))
 
 
-def test_merged_cells_of_excel_are_told(tmp_path):
+def test_merged_cells_of_excel_are_told_and_filled_when_asked(tmp_path):
     book = xlsxwriter.Workbook(tmp_path / "a.xlsx")
     sheet = book.add_worksheet()
     sheet.write_row(0, 0, ["area", "topic", "description"])
@@ -113,6 +113,11 @@ def test_merged_cells_of_excel_are_told(tmp_path):
     with pytest.raises(DataError, match="no label in column area") as found:
         load(path, levels=("area", "topic"))
     assert FILL_DOWN in found.value.remedy
+    for levels in (None, ("area", "topic")):
+        filled = load(path, levels=levels, description=Description(fill_down=True))
+        assert filled.levels == ("area", "topic")
+        assert filled.frame["area"].to_list() == ["area 1"] * 12 + ["area 13"] * 12
+        assert filled.frame["topic"].to_list() == [f"topic {n}" for n in (1, 7, 13, 19) for _ in range(6)]
 
 
 @pytest.mark.parametrize(

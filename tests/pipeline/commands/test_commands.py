@@ -151,6 +151,18 @@ def test_rows_left_out_are_left_out_everywhere_and_named(pipeline, tmp_path):
     assert pipeline("score", *where).stdout == scored.stdout
 
 
+def test_labels_of_merged_cells_are_filled_in_when_asked(pipeline, tmp_path):
+    written = list(rows())
+    above = [("", "", "", ""), *written]
+    table = [(t, d * (d != b[1]), f * (f != b[2]), s) for (t, d, f, s), b in zip(written, above, strict=False)]
+    path = write_csv(tmp_path / "merged.csv", table)
+    levels = ("--levels", "level0,level1")
+    assert "are saved: --fill-down" in pipeline("data", "check", path, *levels).stderr
+    done = pipeline("data", "check", path, *levels, "--fill-down")
+    assert done.returncode == 0, done.stderr
+    assert "empty cells of 'level0', 'level1' have the label of the row above" in done.stdout + done.stderr
+
+
 def test_cache_list_counts_rows_and_runs_and_prune_keeps_what_is_used(fitted, tmp_path, small_csv):
     (store,) = fitted.json("cache", "list")["stores"]
     assert store["runs"] == 4
