@@ -114,11 +114,7 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
         return numbered, (_said(numbered),)
     flags = indicators(records.frame, columns)
     columns = [column for column in columns if column not in flags]
-    candidates = [column for column in columns if _may_be_labels(records, column)]
-    candidates = candidates or [column for column in columns if _may_be_labels(records, column, ids=True)]
-    several = [column for column in candidates if _holds_tags(records.frame.get_column(column))]
-    if len(several) < len(candidates):
-        candidates = [column for column in candidates if column not in several]
+    candidates = _candidates(records, columns)
     paths = records.frame.select(candidates).unique(maintain_order=True) if candidates else pl.DataFrame()
     candidates, same = _distinct(paths, candidates)
     chains = _readings(paths, candidates)
@@ -126,10 +122,11 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     if numbered and not any(set(chain).isdisjoint(numbered) for chain in deep):
         return numbered, (_said(numbered),)  # no tree, which the checks say with the rows
     found = deep or chains
-    repeated = [chain for chain in found if all(_repeats(records.frame.get_column(column)) for column in chain)]
-    found = repeated if len(repeated) == 1 else found
+    repeated = [chain for chain in deep if all(repeats(records.frame.get_column(column)) for column in chain)]
+    if len(repeated) == 1 and not any(_named_as_labels(chain) for chain in deep if chain not in repeated):
+        found = repeated
     if len(found) > 1:
-        likely = [chain for chain in found if all(LABEL_WORDS.search(column.lower()) for column in chain)]
+        likely = [chain for chain in found if _named_as_labels(chain)]
         apart = deep and len(likely) == 1 and any(set(likely[0]).isdisjoint(chain) for chain in found)
         found = likely if len(likely) == 1 and not apart else found
     if not found and flags:
@@ -137,7 +134,7 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     if not found:
         raise _no_labels(records, taken, columns)
     if len(found) > 1:
-        raise (_several_trees if deep else _no_tree)(records, found[:3])
+        raise _several_trees(records, found[:3]) if deep else _no_tree(records, found)
     levels = tuple(found[0])
     known = [
         column
@@ -155,6 +152,17 @@ def find_levels(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...]
     return levels, tuple(notes)
 
 
+def _candidates(records: Records, columns: Sequence[str]) -> list[str]:
+    """The columns whose values may be labels; fractions only where they number the classes within another's."""
+    found = [column for column in columns if _may_be_labels(records, column)]
+    found = found or [column for column in columns if _may_be_labels(records, column, ids=True)]
+    several = [column for column in found if _holds_tags(records.frame.get_column(column))]
+    if len(several) < len(found):
+        found = [column for column in found if column not in several]
+    frame = records.frame.select(found)
+    return [column for column in found if not _are_fractions(frame.get_column(column)) or _numbers(frame, column)]
+
+
 def _several_trees(records: Records, chains: Sequence[Sequence[str]]) -> DataError:
     return DataError(
         f"{records.source}: the labels may be {' or '.join(' > '.join(map(quoted, chain)) for chain in chains)}",
@@ -165,9 +173,10 @@ def _several_trees(records: Records, chains: Sequence[Sequence[str]]) -> DataErr
 
 def _no_tree(records: Records, chains: Sequence[Sequence[str]]) -> DataError:
     """The error for columns that may each be labels, with what keeps the two of fewest classes from being a tree."""
-    columns = sorted((one for (one,) in chains), key=lambda column: records.frame.get_column(column).n_unique())
+    columns = sorted((one for (one,) in chains), key=lambda column: records.frame.get_column(column).n_unique())[:3]
     coarse, fine = columns[:2]
-    conflicts = find_conflicts(records.frame, (coarse, fine))
+    known = records.frame.filter(~pl.col(fine).str.strip_chars().str.to_lowercase().is_in(MISSING))
+    conflicts = find_conflicts(known, (coarse, fine))
     fault = ""
     if conflicts:
         beside = " and ".join(map(quoted, conflicts[0].parents[:2]))
@@ -264,16 +273,34 @@ def _may_be_labels(records: Records, column: str, *, ids: bool = False) -> bool:
     if not len(values) or other or records.kind_of(column, "number", "truth value", "list"):
         return False
     classes = values.n_unique()
-    fractions = values.head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")
-    numbered = known and _repeats(values)  # 2.14 in a column of sub-areas is the fourteenth of the second
-    if mean(fractions) > 0.5 and not numbered:
+    if _are_fractions(values) and not (known and repeats(values)):
         return False
     if mean(values.str.len_chars()) > _LONGEST and longest_label(values) > _LONGEST:
         return False
-    return classes > 1 and (_repeats(values) or (known and classes < len(values)))
+    return classes > 1 and (repeats(values) or (known and classes < len(values)))
 
 
-def _repeats(values: pl.Series) -> bool:
+def _named_as_labels(columns: Sequence[str]) -> bool:
+    return all(LABEL_WORDS.search(column.lower()) for column in columns)
+
+
+def _are_fractions(values: pl.Series) -> bool:
+    return mean(values.drop_nulls().head(500).str.contains(r"^-?\d*\.\d*[1-9]\d*$")) > 0.5
+
+
+def _numbers(paths: pl.DataFrame, column: str) -> bool:
+    """Whether fractions number classes within those of another column: 2.14 is the fourteenth of the second."""
+    first = pl.col(column).str.extract(r"^(\d+)\.\d+$").alias("first")
+    frames = (paths.select(first, pl.col(other).alias("other")) for other in paths.columns if other != column)
+    return any(
+        determines(one, "first", "other")
+        and determines(one, "other", "first")
+        and one.get_column("first").n_unique() > 1
+        for one in frames
+    )
+
+
+def repeats(values: pl.Series) -> bool:
     """Whether values stand twice or more on average, as those of a level do; subjects of mails hardly do."""
     values = values.drop_nulls()
     return values.n_unique() <= len(values) / 2
@@ -285,7 +312,7 @@ def _distinct(paths: pl.DataFrame, columns: list[str]) -> tuple[list[str], list[
     same: list[tuple[str, str]] = []
     by_words = sorted(columns, key=lambda column: mean(paths.get_column(column).str.contains(r"\p{L}")) < 0.5)
     for column in by_words:
-        twin = next((one for one in kept if _determines(paths, one, column) and _determines(paths, column, one)), None)
+        twin = next((one for one in kept if determines(paths, one, column) and determines(paths, column, one)), None)
         if twin is None:
             kept.append(column)
         else:
@@ -293,7 +320,7 @@ def _distinct(paths: pl.DataFrame, columns: list[str]) -> tuple[list[str], list[
     return [column for column in columns if column in kept], same
 
 
-def _determines(paths: pl.DataFrame, fine: str, coarse: str) -> bool:
+def determines(paths: pl.DataFrame, fine: str, coarse: str) -> bool:
     """Whether every value of `fine` stands beside one value of `coarse`, which is there wherever `fine` is."""
     pairs = paths.select(fine, coarse).drop_nulls(fine).unique()
     return pairs.height == pairs.get_column(fine).n_unique() and not pairs.get_column(coarse).null_count()
@@ -312,7 +339,7 @@ def _chains(paths: pl.DataFrame, columns: list[str]) -> list[list[str]]:
     """Return every chain of columns, coarsest first, that no other column can extend."""
     sizes = {column: paths.get_column(column).n_unique() for column in columns}
     finer = {
-        coarse: [fine for fine in columns if sizes[coarse] < sizes[fine] and _determines(paths, fine, coarse)]
+        coarse: [fine for fine in columns if sizes[coarse] < sizes[fine] and determines(paths, fine, coarse)]
         for coarse in columns
     }
     chains: list[list[str]] = []

@@ -16,7 +16,7 @@ import polars as pl
 
 from data.checks import heads_groups
 from data.columns.label_forms import are_paths
-from data.columns.level_columns import LABEL_WORDS, LEVEL
+from data.columns.level_columns import LABEL_WORDS, LEVEL, determines, repeats
 from data.errors import DataError, listed, quoted
 from data.files.records import Records, mean
 
@@ -57,10 +57,10 @@ def find_text(records: Records, taken: Sequence[str]) -> tuple[tuple[str, ...], 
         if found:
             return _longest(records, found, _MUCH_LONGER)
     able = [column for column in columns if not _named_as_labels(records, column) and _are_texts(records, column)]
-    fresh = [column for column in able if not _repeat(records, column)]
-    if len(fresh) == 1 < len(able):
-        return (fresh[0],), f"texts are in column {quoted(fresh[0])}, whose values repeat least (if not: --text)"
-    able = fresh or able or [column for column in columns if _long_lists(records, column)]
+    texts = [column for column in able if not _like_labels(records, column, able)]
+    if len(texts) == 1 < len(able):
+        return tuple(texts), f"texts are in column {quoted(texts[0])}; the others look like labels (if not: --text)"
+    able = texts or able or [column for column in columns if _long_lists(records, column)]
     if not able:
         shown = listed(map(quoted, columns), len(columns))
         raise DataError(
@@ -88,16 +88,27 @@ def _longest(records: Records, able: list[str], times: int) -> tuple[tuple[str, 
     return (one,), f"texts are in column {quoted(one)}, whose values are the longest (--text{join})"
 
 
-def _repeat(records: Records, column: str) -> bool:
-    """Whether long values repeat as those of labels do: each stands four times on average, two where so named.
+def _like_labels(records: Records, column: str, able: Sequence[str]) -> bool:
+    """Whether a column of words holds long labels: values repeat, and a name, paths or a tree say so too.
 
-    Paths, such as those of a catalogue, repeat less: one in ten is enough. Of merged cells the first alone has a value.
+    A text may stand on several rows as well, one per annotator or translation: that its values repeat says nothing.
     """
-    if heads_groups(records.frame.get_column(column)):
-        return True
-    values = records.frame.get_column(column).drop_nulls()
-    most = 0.9 if are_paths(values) else 1 / 2 if LABEL_WORDS.search(column.lower()) else 1 / 4
-    return values.n_unique() <= len(values) * most
+    values = records.frame.get_column(column)
+    others = [other for other in able if other != column]
+    named = bool(LABEL_WORDS.search(column.lower())) and not _USUAL.search(_plain(column))
+    if heads_groups(values):  # as merged cells do
+        return named or any(heads_groups(records.frame.get_column(other)) for other in others)
+    values = values.drop_nulls()
+    share = values.n_unique() / len(values)
+    if are_paths(values):
+        return share <= 0.9
+    tree = share <= 1 / 4 and any(
+        determines(records.frame, one, other)
+        for other in others
+        if repeats(records.frame.get_column(other))
+        for one, other in ((column, other), (other, column))
+    )
+    return tree or (named and share <= 1 / 2)
 
 
 def _named_as_labels(records: Records, column: str) -> bool:

@@ -24,7 +24,7 @@ def test_labels_longer_than_the_texts_are_no_texts(write):
     dataset = load(write("t.csv", table(rows(), "Short Finding", "Chapter Name", "Block Name")))
     assert dataset.levels == ("Chapter Name", "Block Name")
     assert dataset.frame["text"][0] == "finding 0 of the left side"
-    assert any("whose values repeat least" in note for note in dataset.warnings)
+    assert any("the others look like labels" in note for note in dataset.warnings)
 
 
 @pytest.mark.parametrize("first", ["finding {} of the left side", "{}"])
@@ -94,3 +94,44 @@ def test_what_keeps_two_columns_from_being_a_tree_is_said_and_both_come_first(wr
         load(write("t.csv", table(made, "text", "Sub Area", "Main Area")))
     assert str(caught.value).endswith(f"which are no tree: {said}")
     assert caught.value.remedy.startswith("say which, coarsest first: --levels 'Main Area,Sub Area'")
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "levels"),
+    [
+        (("words", "city", "living area"), lambda i: (f"c{i % 5}", f"{i % 9}8.5"), ("city",)),
+        (("words", "team", "product version"), lambda i: (f"c{i % 5}", f"{i % 3}.{i % 7 + 1}"), ("team",)),
+        (("words", "topic", "topic_prob"), lambda i: (f"c{i % 5}", f"0.{i % 9 + 11}"), ("topic",)),
+        (("words", "intent", "gender"), lambda i: (f"intent {i % 117}", "mf"[i % 2]), ("intent",)),
+        (("words", "label", "sentiment"), lambda i: (f"label {i % 117}", "pn"[i % 2]), ("label",)),
+    ],
+)
+def test_measurements_and_attributes_take_no_labels_place(write, names, row, levels):
+    made = [(f"some request {i} of the {i * i} that there are", *row(i)) for i in range(160)]
+    assert load(write("t.csv", table(made, *names))).levels == levels
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "text"),
+    [
+        (("tweet words", "user name", "label"), lambda i: (f"a long tweet of many words {i // 5}" * 3, f"u {i}"), 0),
+        (
+            ("comment words", "remark of another", "label"),
+            lambda i: (f"a comment {i // 5} that several read and annotate", f"a remark {i}"),
+            None,
+        ),
+        (
+            ("product review", "shop reply", "label"),
+            lambda i: (f"a review {i // 3} of what was bought in this shop", f"a reply {i} of this shop"),
+            None,
+        ),
+        (("remark one", "remark two", "label"), lambda i: (f"said {i}" * (i % 3 == 0), f"told {i}"), None),
+    ],
+)
+def test_a_text_that_stands_on_several_rows_is_a_text(write, names, row, text):
+    path = write("t.csv", table([(*row(i), f"b{i % 4}") for i in range(160)], *names))
+    if text is None:
+        with pytest.raises(DataError, match=f"may be in '{names[0]}' or in '{names[1]}'"):
+            load(path)
+    else:
+        assert load(path).frame["text"][0] == row(0)[text]
