@@ -226,7 +226,7 @@ def _empty_splits(rows: Rows) -> Iterator[Finding]:
     for split in SPLITS:
         if split in present:
             continue
-        remedy = f"write {split} beside some rows, in the column of splits"
+        remedy = f"give some rows split {split}: in the column of splits, or in a file of their own (--{split})"
         if rows.made_splits:
             remedy = "give more rows, or a column split (train, val, test): the file is too small to be split by chance"
         if split == "val":
@@ -247,7 +247,7 @@ def _small_classes(rows: Rows) -> Iterator[Finding]:
             .sort("class")
         )
         single = counts.filter(pl.col("train") == 1).get_column("class")
-        said = "with one training row each: searched, but no pair of it can be trained"
+        said = "with a single training row: searched, but no pair can be trained"
         yield from _about_classes("one-training-row", level, single, said, "add rows, or merge classes")
         unseen = counts.filter((pl.col("train") == 0) & (pl.col("test") > 0)).get_column("class")
         said = "in test and never in train (every answer there counts as wrong)"

@@ -119,18 +119,25 @@ def check_dataset(session: Session, datasets: tuple[str, ...], **options: Any) -
     arguments = {name: value for name, value in source.arguments.items() if name != "limit"}
     found = data.check(source.source, folder=session.artifacts.datasets, **arguments)
     errors = [finding for finding in found if finding.severity == "error"]
-    loaded = None if errors else session.artifacts.load_dataset(source)
+    loaded = None
+    refused = PipelineError(errors[0].problem, errors[0].remedy) if errors else None
+    if refused is None:
+        try:
+            loaded = session.artifacts.load_dataset(source)
+        except data.DataError as error:  # of the limit, which is not checked
+            refused = PipelineError(error.problem, error.remedy)
     problems = {finding.problem for finding in found}
     for note in () if loaded is None else loaded.warnings:  # first what was understood: it explains what follows
         if note not in problems:
             session.console.say(note)
     for finding in found:
-        if finding is not (errors[0] if errors else None):
+        if finding not in errors[:1]:
             session.console.say(f"{finding.severity}: {finding.problem}\n   do: {finding.remedy}")
     if any(re.search(r"\brows? \d", problem) for problem in problems):
         session.console.say("rows are counted from 1, below the header")
-    if loaded is None:
-        raise PipelineError(errors[0].problem, errors[0].remedy)
+    if refused is not None:
+        raise refused
+    assert loaded is not None
     counts = " > ".join(
         f"{len(classes):,} {name}" for name, classes in zip(loaded.levels, loaded.hierarchy.classes, strict=True)
     )

@@ -132,7 +132,8 @@ def _model(
         trusted = "" if is_linear(run.load()) else ", trust_remote_code=True"
         dim = needed_dim(scores[0])
         show(f"  SentenceTransformer({str(output)!r}, truncate_dim={dim}{trusted})")
-        show(f"  {dim} dims are within one point of all {scores[0].dims[-1]} on every level")
+        if dim < scores[0].dims[-1]:
+            show(f"  {dim} dims are within one point of all {scores[0].dims[-1]} on every level")
         show("  and encode(..., normalize_embeddings=True): a prefix is not of length one by itself")
     return found
 

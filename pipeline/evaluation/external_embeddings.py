@@ -163,13 +163,14 @@ def _read_parquet(path: Path, dataset: data.Dataset) -> Any:
         )
     vectors = column.explode().to_numpy().reshape(len(column), -1)
     words = [name for name, kind in frame.schema.items() if kind == pl.String]
-    holding = [name for name in words if set(dataset.texts) <= set(frame.get_column(name))]
-    if "text" in frame.columns or len(holding) == 1:
-        texts = frame.get_column("text" if "text" in frame.columns else holding[0])
-        return vectors[_rows_by_text(path, texts, vectors, dataset)]
+    wanted = set(dataset.texts)
+    holding = ["text"] if "text" in frame.columns else [n for n in words if wanted <= set(frame.get_column(n))]
+    if len(holding) == 1:
+        return vectors[_rows_by_text(path, frame.get_column(holding[0]), vectors, dataset)]
     if words:
         raise PipelineError(
-            f"{path} has no column text to join by, but {', '.join(words)}, of which none has every text",
+            f"{path} has no column text to join by, but {', '.join(holding or words)}, of which "
+            f"{'each' if holding else 'none'} has every text",
             "name the texts' column text, or leave such columns out where rows are in the dataset's order",
         )
     if numbered := [name for name in frame.columns if _numbers_another_order(frame.get_column(name))]:

@@ -42,10 +42,10 @@ class Answer:
 
     `pays`: whether training is significantly better than everything that costs none; None where nothing of one of the
     two kinds was compared. `accuracies`: mean over seeds per level, of that prefix. `gains`: per level, what the full
-    vector adds to it, by the interval over seeds and texts. `needed`: the dimensions that each level needs. `rival`:
-    the best of the others. `closed_form`: whether a head without a gradient step is advised. `width`: dimensions of the
-    features, if they are a candidate. `few`: how many test texts there are, where so few that training may pay or cost
-    more than five points unseen.
+    vector adds to it, by the interval over seeds and texts. `needed`: the dimensions that each level needs, none where
+    there is one prefix. `rival`: the best of the others. `closed_form`: whether a head without a gradient step is
+    advised. `width`: dimensions of the features, if they are a candidate. `few`: how many test texts there are, where
+    so few that training may pay or cost more than five points unseen.
     """
 
     method: str
@@ -69,8 +69,8 @@ class Answer:
         said += f"Use {self._named()} at {self.dim} dims: {figures} % "
         said += f"({' / '.join(levels[level] for level in shown)})"
         if self.dim == self.full:
-            losing = joined([level for level, dim in zip(levels, self.needed, strict=True) if dim == self.full])
-            return f"{said}. A shorter prefix loses more than one point on {losing}."
+            losing = [level for level, dim in zip(levels, self.needed, strict=False) if dim == self.full]
+            return f"{said}. A shorter prefix loses more than one point on {joined(losing)}." if losing else f"{said}."
         said += f", {self.full / self.dim:.3g} times smaller"
         if self.width is not None and self.width <= self.dim:
             said += f" than all {self.full} dims but not than the features, which have {self.width}"
@@ -108,7 +108,8 @@ def answer(entries: Sequence[Entry]) -> Answer | None:
     width = next((entry.predictions.dims[-1] for entry in entries if entry.method == "features*"), None)
     gains = _gains(methods[took], dims.index(dim))
     few = entries[0].predictions.queries if picked.unsure else None
-    return Answer(took, picked.pays, dim, dims[-1], at, gains, needed, rival, closed_form, width, few)
+    several = needed if len(dims) > 1 else ()
+    return Answer(took, picked.pays, dim, dims[-1], at, gains, several, rival, closed_form, width, few)
 
 
 def needed_dims(runs: Runs) -> list[int]:

@@ -16,8 +16,9 @@ them are equal, its order is the answer; only where the last two are does a seco
 One query alone on a GPU has kernels of its own that do the same in a few launches (`triton_knn`).
 
 Ties go to the lower document: similarity (float32, its bits ordered as an integer) and row make one 64-bit key, and
-keys have no ties. What ties is decided by the machine's float32 product; `heads.knn`, which scores, pays for
-float64 instead. The other way, FAISS, is measured beside it in `benchmarks/retrieval/retrieve.py`.
+keys have no ties. What ties is decided by the machine's float32 product, in which copies of one document may differ in
+the last bit; `heads.knn`, which scores, pays for float64 instead. The other way, FAISS, is measured beside it in
+`benchmarks/retrieval/retrieve.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _ROW_MASK = (1 << 32) - 1
 _COLUMNS = 2048  # of the widest tile: what stays in cache
 _PART = 128  # queries of a tile
 _FINDS = 256  # finds collected before a merge, at least
-_MANY, _SPARED, _SAMPLE = 1000, 16, 1 << 16  # from so many neighbours on a sample is worth it, and how large it is
+_MANY = 1000  # neighbours from which on a sample of the documents, searched first, is worth it
+_SPARED, _SAMPLE = 16, 1 << 16  # the sample: one document in so many, at most so many
 _FEW = 16  # queries that are searched densely on a CPU too
 _DENSE = {"cpu": 1 << 24, "cuda": 1 << 29}  # similarities held at once in a dense search
 _CONVERTED = 1 << 20  # numbers of a smaller format in float32 at once, on a CPU: what stays in cache
@@ -69,14 +71,14 @@ def search(queries: Array, documents: Stored, k: int) -> Found:
     units = unit_prefixes(queries, documents.dim, documents.device)
     if documents.device.type == "cuda" or len(units) <= _FEW:
         step = max(1, _DENSE[documents.device.type] // len(documents))
-        parts = [_search_dense(units[i : i + step], documents, k) for i in range(0, len(units), step)]
+        parts = [_search_dense(units[i : i + step], documents, k) for i in range(0, max(1, len(units)), step)]
         return parts[0] if len(parts) == 1 else Found(*map(torch.cat, zip(*parts, strict=True)))
     return found(_search_tiles(units, documents, k))
 
 
 def _search_one(queries: Array, documents: Stored, k: int) -> Found | None:
     """Search for one query with the fused kernels; None where they do not serve, or the query is not finite."""
-    kernels = _fused_kernels()
+    kernels = _fused_kernels(documents.device)
     if kernels is None or not kernels.can_search(documents, k):
         return None
     query = torch.as_tensor(queries).to(documents.device, torch.float32).contiguous()
@@ -85,13 +87,15 @@ def _search_one(queries: Array, documents: Stored, k: int) -> Found | None:
 
 
 @cache
-def _fused_kernels() -> Any:
+def _fused_kernels(device: torch.device) -> Any:
     """The module of Triton kernels; None where Triton is missing or compiles nothing, which is tried once."""
     try:
         from pipeline.retrieval import triton_knn
 
-        one = torch.ones((1, 1), device="cuda")
+        one = torch.ones((1, 1), device=device)
         triton_knn.search_one(one, Stored(one, None), 1)
+    except torch.OutOfMemoryError:  # which may pass
+        raise
     except Exception:  # no Triton, no C compiler, an old driver: all mean no kernels
         return None
     return triton_knn
@@ -214,15 +218,17 @@ def _collected(units: Tensor, documents: Stored, k: int, sample: Stored | None) 
     """Keys [q, k] for some queries; with a sample of the documents, after a guess of the similarity to beat.
 
     Without one a query has k (1 + ln(n / k)) finds. A sample tells nearly where the k-th stands, so that little more
-    than k are found; where fewer were, the guess was too high and the search is made without.
+    than k are found; of a query that found fewer the guess was too high, and it is searched without.
     """
     if sample is not None:
         expected = k * len(sample) / len(documents)
         rank = math.ceil(expected + 4 * math.sqrt(expected))
         guess = _product(units, sample, slice(None)).topk(rank, dim=1, sorted=False).values.amin(dim=1)
         keys = _Collector(units, k, guess).collect(documents)
-        if bool((keys[:, -1] != _NOTHING).all()):
-            return keys
+        misled = (keys[:, -1] == _NOTHING).nonzero()[:, 0]
+        if len(misled):
+            keys[misled] = _Collector(units[misled], k).collect(documents)
+        return keys
     return _Collector(units, k).collect(documents)
 
 

@@ -72,7 +72,7 @@ class Stored:
         for start in range(0, len(self), _ROWS):
             part = slice(start, start + _ROWS)
             codes = self.codes[part].float()
-            rounded = codes if self.scales is None else codes.mul_(self.scales[part, None])
+            rounded = codes if self.scales is None else codes * self.scales[part, None]
             apart = rounded - unit_prefixes(vectors[part], self.dim, self.device)
             largest = max(largest, float(torch.linalg.vector_norm(apart, dim=1).max()))
         return largest

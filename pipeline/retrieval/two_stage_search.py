@@ -60,8 +60,10 @@ def rerank(queries: Array, documents: Stored, candidates: Tensor) -> Tensor:
 def search_rounded(queries: Tensor, near: Found, vectors: Array, rounded: Stored, k: int) -> Tensor:
     """Rows int64 [q, k] of the rounded documents nearest to each query, as `search` finds them.
 
+    Documents whose similarities differ in float32's last bits may stand otherwise: the products are other ones.
+
     :param queries: float32 [q, D].
-    :param near: the nearest of the same documents in float32, k or more a query.
+    :param near: the nearest of the same documents in float32, k or more per query; not needed on a GPU.
     :param vectors: real [n, D], those that were rounded.
     :param rounded: their prefixes in a smaller format.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,11 +98,14 @@ def labelled_features(
     :param changed: whether `dataset`, where it is an id, may have changed since: it is taken as it is now.
     :raises PipelineError: if no store or several stores fit, or an id names another dataset than is loaded.
     """
-    loaded = artifacts.load_dataset(artifacts.dataset_source(dataset))
+    source = artifacts.dataset_source(dataset)
+    loaded = artifacts.load_dataset(source)
     if dataset is not None and not changed and loaded.id != dataset and artifacts.ids_answering(dataset) == [[dataset]]:
+        name = loaded.id.rpartition("-")[0]
+        again = ["--dataset", name] if source.limit is None else ["pipeline", "embed", source.source, *source.options]
         raise PipelineError(
             f"{dataset} is not there any more: what it was loaded from is now {loaded.id}",
-            f"bring its rows and labels back, or take it as it is: --dataset {loaded.id.rpartition('-')[0]}",
+            f"bring its rows and labels back, or take it as it is: {shlex.join(again)}",
         )
     if backbone is None:
         store = current_store(artifacts, layer)

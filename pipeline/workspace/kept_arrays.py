@@ -47,7 +47,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool) -> No
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = place_of(path).encode() + _MARK + b"0" * _DIGITS
+        archive.comment = place_of(path).encode(errors="surrogateescape") + _MARK + b"0" * _DIGITS
     body = buffer.getvalue()[:-_DIGITS]
     write_file(path, body + _digest(body))
 
@@ -71,7 +71,7 @@ def _arrays(path: Path, content: bytes, names: Collection[str]) -> dict[str, NDA
         if found != _digest(body):
             raise DamagedError(path, "its content does not match its digest")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            check_place(path, archive.comment[: -len(_MARK) - _DIGITS].decode())
+            check_place(path, archive.comment[: -len(_MARK) - _DIGITS].decode(errors="surrogateescape"))
     elif content[-_END_LENGTH:].startswith(_END_OF_ZIP):
         tell(f"{path} {_OLD}", once=_OLD)
     else:

@@ -79,8 +79,10 @@ def file_digest(content: bytes) -> str:
 
 def place_of(path: Path) -> str:
     """Where a kept file belongs: its path below `runs`, which stays where all artifacts are moved; else its name."""
-    parts = path.parts
-    return "/".join(parts[-5:]) if parts[-6:-5] == ("runs",) else path.name
+    for one in (path.resolve(), path):  # without links; of a `runs` that is a link to elsewhere with them
+        if one.parts[-6:-5] == ("runs",):
+            return "/".join(one.parts[-5:])
+    return path.name
 
 
 def check_place(path: Path, noted: str) -> None:

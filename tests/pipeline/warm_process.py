@@ -43,7 +43,11 @@ Done = subprocess.CompletedProcess[str]
 @contextlib.contextmanager
 def served(environment: dict[str, str]) -> Iterator[None]:
     """Have a server, for this process and those that it starts; the server ends when its input does."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+    short = Path("/tmp")  # a socket's name has 100 characters or so
+    with (
+        tempfile.TemporaryDirectory(dir=short if short.is_dir() else None) as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
         os.environ[PLACE] = f"{folder}/calls"
         listener.bind(os.environ[PLACE])
         listener.listen()
@@ -118,12 +122,17 @@ def _asked(listener: socket.socket) -> bool:
 
 def _next_worker(listener: socket.socket) -> socket.socket:
     """Serves workers until the input ends; returns in a forked child for each, with the connection to it."""
+    serving = []
     while _asked(listener):
         connection, _ = listener.accept()
-        if os.fork() == 0:
+        child = os.fork()
+        if child == 0:
             listener.close()
             return connection
+        serving.append(child)
         connection.close()
+    for child in serving:  # whoever still holds a connection makes no call any more
+        os.kill(child, signal.SIGTERM)
     with contextlib.suppress(ChildProcessError):  # until the last has ended, whose seconds are then counted
         while True:
             os.wait()

@@ -220,3 +220,8 @@ def test_no_method_is_advised_that_another_beats_on_the_seed_that_both_have():
     said = " ".join(advice(given, ("domain", "intent")))
     assert found.method == "mrl", said
     assert "no significant difference between v5 and mrl" not in said
+
+
+def test_one_prefix_is_not_said_to_have_shorter_ones():
+    only = Answer("joint", True, 64, 64, (0.9, 0.8), (Estimate(0.0, 0.0, 0.0, None, 1),) * 2, (), None)
+    assert only.sentence(("a", "b")) == "Use joint at 64 dims: 90 / 80 % (a / b)."

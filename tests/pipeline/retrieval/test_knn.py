@@ -238,3 +238,17 @@ def test_a_gpu_finds_what_a_cpu_finds(kind, queries, k):
         for at in ("cpu", "cuda")
     ]
     assert torch.equal(two[0], two[1].cpu())
+
+
+@pytest.mark.parametrize("k", [1, 700])
+def test_no_query_finds_nothing(k):
+    found = search(np.empty((0, 8), np.float32), stored(np.eye(8, dtype=np.float32), 8), k)
+    assert found.rows.shape == found.similarities.shape == (0, min(k, 8))
+
+
+def test_asking_how_far_rounding_moves_a_document_changes_none():
+    vectors = np.random.default_rng(4).standard_normal((50, 16)).astype(np.float32)
+    prefix = stored(vectors, 16).prefix(8)
+    before = prefix.codes.clone()
+    assert prefix.largest_rounding(vectors) < 1e-6
+    assert torch.equal(prefix.codes, before)
