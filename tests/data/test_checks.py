@@ -83,7 +83,7 @@ def test_a_dataset_without_training_or_test_rows_is_an_error(rows_of, split):
 def test_a_dataset_without_validation_rows_is_a_warning(rows_of):
     found = findings(rows_of(*(row for row in GOOD if row[-1] != "val")))
     assert [(one.severity, one.check) for one in found] == [("warning", "empty-split")]
-    assert "write val beside some rows" in found[0].remedy
+    assert "give some rows split val" in found[0].remedy
 
 
 def test_no_rows_at_all(rows_of):
@@ -103,7 +103,7 @@ def test_columns_that_cannot_be_levels(rows_of, levels, said):
     ("more", "check", "problem"),
     [
         ([("x", "a", None, "val")], "uneven-depth", "1 of 7 rows has no label of level fine"),
-        ([("x", "a", "a2", "train")], "one-training-row", "1 class ('a2') of level fine with one training row"),
+        ([("x", "a", "a2", "train")], "one-training-row", "1 class ('a2') of level fine with a single training row"),
         ([("x", "a", "a2", "test")], "unseen-class", "1 class ('a2') of level fine in test and never in train"),
         ([("one", "a", "a1", "train")], "same-text", "1 text on several rows with the same labels (row 1: 'one')"),
         ([("one", "b", "b1", "train")], "contradiction", "1 text on several rows with different labels"),
