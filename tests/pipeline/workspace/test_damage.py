@@ -91,6 +91,22 @@ def exchanged(one, other):
     aside.rename(other)
 
 
+def test_what_is_kept_is_found_through_links_and_after_a_move(copy, tmp_path):
+    before = copy.json("score")
+    moved = tmp_path / "elsewhere"
+    copy.artifacts.rename(moved)
+    copy.artifacts.symlink_to(moved)
+    (dataset,) = (moved / "runs").iterdir()
+    dataset.rename(moved / "runs of a dataset")
+    dataset.symlink_to(moved / "runs of a dataset")
+    again = copy("score", "--json")
+    assert json.loads(again.stdout) == before
+    assert "put in its place" not in again.stderr
+    dataset.unlink()
+    (moved / "runs of a dataset").rename(dataset)
+    assert "put in its place" not in copy("score").stderr
+
+
 def test_what_is_kept_of_another_run_is_not_taken_for_its_own(copy):
     commands = (("score", "--protocol", "all"), ("score", "--gallery-size", "7"), ("compare",))
     before = [copy.json(*command) for command in commands]
