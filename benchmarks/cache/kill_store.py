@@ -113,11 +113,15 @@ def embed_fake(folder: Path, keys: np.ndarray, rate: float, report: int) -> None
 
 
 def kill_fake(folder: Path, texts: Sequence[str], kills: int, rate: float, seed: int) -> Tally:
-    """Kill forked processes; a fork starts in a millisecond, so that every kill hits the store's own work."""
+    """Kill forked processes; a fork starts in a millisecond, so that every kill hits the store's own work.
+
+    On a machine that others load nothing may be committed before a kill: the next one then waits longer.
+    """
     random = np.random.default_rng(seed)
     keys = cache.text_keys(texts)
     reference = fake_features(keys).astype(np.float16)
     tally, number, committed = Tally(), 0, 0
+    usual = longest = 0.35 * len(texts) / rate
     while tally.kills < kills:
         store = folder / f"store-{number}"
         receive, send = os.pipe()
@@ -127,7 +131,7 @@ def kill_fake(folder: Path, texts: Sequence[str], kills: int, rate: float, seed:
             embed_fake(store, keys, rate, send)
             os._exit(0)
         os.close(send)
-        time.sleep(random.uniform(0, 0.35 * len(texts) / rate))
+        time.sleep(random.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         announced = os.read(receive, 4)
@@ -136,7 +140,8 @@ def kill_fake(folder: Path, texts: Sequence[str], kills: int, rate: float, seed:
             raise Broken(f"{int.from_bytes(announced, 'little')} to compute, though {committed} were committed")
         tally.kills += os.WIFSIGNALED(status)
         tally.after_completion += not os.WIFSIGNALED(status)
-        committed = check(store, keys, reference, committed, 0.0, tally)
+        before, committed = committed, check(store, keys, reference, committed, 0.0, tally)
+        longest = usual if committed > before else 1.5 * longest
         if committed == len(keys):
             tally.completed_stores += 1
             number, committed = number + 1, 0
