@@ -109,8 +109,8 @@ def with_shrinkage(inputs: Inputs) -> Inputs:
 def discriminants(scatter: Scatter, shrinkage: float, dim: int) -> Tensor:
     """Directions of `lda`, weighted, by eigenvalue, then principal components of the rest: float64 [H, <= dim]."""
     covariance, width = scatter.covariance, len(scatter.covariance)
-    within, between = _shrunk(scatter.within, shrinkage), _shrunk(scatter.between, shrinkage)
-    least = _rounding(scatter)
+    within, least = _shrunk(scatter.within, shrinkage), _rounding(scatter)
+    between = _shrunk(scatter.between, shrinkage)
     count = min(int((scatter.separations > least).sum()), width, dim)
     if count < 1:
         return _principal(covariance, dim, least)

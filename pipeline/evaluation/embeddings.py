@@ -287,7 +287,8 @@ def _unit(features: Vectors) -> Singles:
     return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-_normalised = _by_blocks(_unit, _IN_CACHE)
+def _normalised(features: Vectors) -> Singles:
+    return _by_blocks(_unit, _IN_CACHE)(features)
 
 
 BASELINES: Mapping[str, Callable[[Vectors], Embed]] = {
