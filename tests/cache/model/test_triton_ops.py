@@ -1,26 +1,19 @@
 """The Triton kernels against plain torch: on a GPU where there is one, else in the interpreter, if Triton is there."""
-# ruff: noqa: E402
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch's CUDA builds")
-can_run = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="no GPU: run in the interpreter's process")
 
 from cache.batching.packing import pack
 from cache.batching.ragged import Sequences
 from cache.model.attention import Blocks
 from cache.model.native.ops import EAGER
 from cache.model.native.triton_ops import FusedKernels
+from tests.triton_interpreter import DEVICE, can_run, interpreted, starts_it
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 
@@ -29,14 +22,9 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, device=DEVICE)
 
 
-@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the kernels run in this process")
+@starts_it
 def test_they_hold_in_the_interpreter():
-    """In a process of its own: Triton decides when it is first imported, and another test may have imported it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([*command, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "13 passed" in done.stdout
+    assert "13 passed" in interpreted(__file__)
 
 
 @can_run

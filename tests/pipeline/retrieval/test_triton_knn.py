@@ -1,34 +1,22 @@
 """The kernels for one query against the search of several: on a GPU, else in Triton's interpreter, if it is there."""
-# ruff: noqa: E402
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch's CUDA builds")
-can_run = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="no GPU: run in the interpreter's process")
 
 from pipeline.retrieval.knn import search
 from pipeline.retrieval.quantization import KINDS, stored
 from pipeline.retrieval.triton_knn import can_search, search_one
+from tests.triton_interpreter import DEVICE, can_run, interpreted, starts_it
 
 
-@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the kernels run in this process")
+@starts_it
 def test_they_hold_in_the_interpreter():
-    """In a process of its own: Triton decides when it is first imported, and another test may have imported it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([*command, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "19 passed" in done.stdout
+    assert "19 passed" in interpreted(__file__)
 
 
 def signs(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
